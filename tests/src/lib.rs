@@ -1,0 +1,7 @@
+//! Scenarios over several crates, and checks of the tree itself: arrows between crates, error codes, module heads.
+#![cfg(test)]
+
+mod arrows;
+mod error_codes;
+mod module_heads;
+mod tree;
