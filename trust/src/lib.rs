@@ -1,0 +1,29 @@
+//! Trust: who a peer is, and why we believe it. No IO and no clock; times are arguments.
+//!
+//! - [`id`]: SPIFFE IDs and trust domains; start at [`SpiffeId::parse`]
+//! - [`svid`]: X.509-SVIDs and their leaf checks; start at [`Svid::parse`]
+//! - [`authority`]: what a certificate must be to sign others
+//! - [`bundle`]: trust anchors per domain, in memory, PEM and JSON; start at [`TrustBundle::from_json`]
+//! - [`path`]: from an SVID to a trusted peer; start at [`TrustBundles::verify`]
+//! - [`tls`]: rustls configurations whose handshake yields a [`VerifiedPeer`]
+//! - [`certificate`], [`quoted`], [`limits`], [`time`]: facts of a certificate, hostile text, bounds, points in time
+
+pub mod authority;
+pub mod bundle;
+pub mod certificate;
+#[cfg(test)]
+mod forge;
+pub mod id;
+pub mod limits;
+pub mod path;
+pub mod quoted;
+mod strict_json;
+pub mod svid;
+pub mod time;
+pub mod tls;
+
+pub use bundle::{TrustBundle, TrustBundles};
+pub use id::{SpiffeId, TrustDomain};
+pub use path::VerifiedPeer;
+pub use svid::Svid;
+pub use time::Timestamp;

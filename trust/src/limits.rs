@@ -1,0 +1,37 @@
+//! Every limit of this crate, with its cost and reason.
+
+/// Bytes of a SPIFFE ID (SPIFFE-ID §2.3: 2,048 must be accepted and more should not be made, so more is refused).
+pub const SPIFFE_ID_BYTES_MAX: usize = 2_048;
+
+/// Bytes of a trust domain name (SPIFFE-ID §2.3).
+pub const TRUST_DOMAIN_BYTES_MAX: usize = 255;
+
+/// Certificates in a presented chain, leaf included. Real chains have two to four. The path builder tries orders of
+/// intermediates: five that all could follow each other make it try 325, seven would make it try 13,699.
+pub const CHAIN_CERTIFICATES_MAX: usize = 6;
+
+/// Bytes of one certificate. An SVID of ours has about 600, an RSA-4096 authority about 2 KiB, one signed with ML-DSA-65
+/// about 6 KiB.
+pub const CERTIFICATE_BYTES_MAX: usize = 16 * 1024;
+
+/// Names in a leaf's subject alternative name. One is the SPIFFE ID; the rest are DNS names for clients outside the mesh.
+pub const SAN_NAMES_MAX: usize = 64;
+
+/// Extensions of one certificate. An SVID needs five or six.
+pub const EXTENSIONS_MAX: usize = 32;
+
+/// Octets of a serial number (RFC 5280 §4.1.2.2).
+pub const SERIAL_BYTES_MAX: usize = 20;
+
+/// Trust anchors of one trust domain. Two during a rotation; Go's verifier gives up at 100 signature checks, so a larger
+/// bundle would break peers written in Go.
+pub const ANCHORS_MAX: usize = 32;
+
+/// Bytes of a bundle document, JSON or PEM: [`ANCHORS_MAX`] authorities of the largest size, in base64, and some air.
+pub const BUNDLE_BYTES_MAX: usize = 1024 * 1024;
+
+/// Keys in one bundle document, ignored ones included: X.509 anchors, JWT keys and kinds yet to come.
+pub const BUNDLE_KEYS_MAX: usize = 256;
+
+/// Trust domains in one bundle map.
+pub const BUNDLES_MAX: usize = 256;
