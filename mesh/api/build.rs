@@ -1,0 +1,8 @@
+//! Compiles the wire interfaces with a Rust protobuf compiler, so that nothing needs to be installed.
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo:rerun-if-changed=proto/mesh.proto");
+    let files = protox::compile(["proto/mesh.proto"], ["proto"])?;
+    tonic_prost_build::configure().compile_fds(files)?;
+    Ok(())
+}

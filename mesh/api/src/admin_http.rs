@@ -1,0 +1,350 @@
+//! HTTP over Unix sockets, as little of it as the admin sockets need: GET, one answer, close.
+//!
+//! Who may ask is the mode of the socket file (0600), set where it is made: `mesh_platform::unix::bind`.
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::{Method, Request, Response, StatusCode, header};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::convert::Infallible;
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{UnixListener, UnixStream};
+
+/// The most bytes an answer may have. The findings and snapshot of 10,000 rules are about 20 MB.
+pub const ANSWER_BYTES_MAX: usize = 64 << 20;
+
+/// How long one question may take, connecting included; the answers come from memory.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a client may take to send the head of its question.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Connections that one admin socket serves at a time; more wait in the kernel's queue.
+const CONNECTIONS_MAX: usize = 64;
+
+/// Why an admin socket gave no answer.
+#[derive(Debug, thiserror::Error, miette::Diagnostic)]
+#[non_exhaustive]
+pub enum AdminError {
+    /// Nobody answers there.
+    #[error("nothing answers on `{socket}`")]
+    #[diagnostic(
+        code("MESH-0821"),
+        help("the process is not running or still starting: look at `mesh status` and its log")
+    )]
+    Unreachable {
+        /// The socket.
+        socket: PathBuf,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// What answered does not speak HTTP, or broke off, or sent too much.
+    #[error("`{socket}` gave no whole answer to `{path}`")]
+    #[diagnostic(
+        code("MESH-0822"),
+        help("ask again; if it stays, the process at that socket is not of this version")
+    )]
+    Broken {
+        /// The socket.
+        socket: PathBuf,
+        /// What was asked.
+        path: String,
+        /// What went wrong.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// An answer that is a refusal.
+    #[error("`{socket}` answered `{path}` with status {status}: {text}")]
+    #[diagnostic(
+        code("MESH-0823"),
+        help(
+            "404: the process does not know that path; 503: it is not ready, for the reason given"
+        )
+    )]
+    Refused {
+        /// The socket.
+        socket: PathBuf,
+        /// What was asked.
+        path: String,
+        /// HTTP status.
+        status: u16,
+        /// First line of the answer.
+        text: String,
+    },
+    /// No answer in time.
+    #[error("`{socket}` did not answer `{path}` within {secs} s")]
+    #[diagnostic(
+        code("MESH-0824"),
+        help(
+            "the process hangs or the machine is overloaded: look at its log, then end it; it is started again"
+        )
+    )]
+    Timeout {
+        /// The socket.
+        socket: PathBuf,
+        /// What was asked.
+        path: String,
+        /// How long was waited.
+        secs: u64,
+    },
+}
+
+/// Asks `path` of the admin socket `socket`; the body of a 200.
+///
+/// # Errors
+/// [`AdminError`]; a status other than 200 is [`AdminError::Refused`].
+pub async fn get(socket: &Path, path: &str) -> Result<Vec<u8>, AdminError> {
+    match tokio::time::timeout(ANSWER_TIMEOUT, get_unbounded(socket, path)).await {
+        Ok(outcome) => outcome,
+        Err(_elapsed) => Err(AdminError::Timeout {
+            socket: socket.to_owned(),
+            path: path.to_owned(),
+            secs: ANSWER_TIMEOUT.as_secs(),
+        }),
+    }
+}
+
+async fn get_unbounded(socket: &Path, path: &str) -> Result<Vec<u8>, AdminError> {
+    let broken = |source: Box<dyn std::error::Error + Send + Sync>| AdminError::Broken {
+        socket: socket.to_owned(),
+        path: path.to_owned(),
+        source,
+    };
+    let stream = UnixStream::connect(socket)
+        .await
+        .map_err(|source| AdminError::Unreachable {
+            socket: socket.to_owned(),
+            source,
+        })?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| broken(error.into()))?;
+    let request = Request::get(path)
+        .header(header::HOST, "localhost")
+        .header(header::CONNECTION, "close")
+        .body(Full::<Bytes>::default())
+        .map_err(|error| broken(error.into()))?;
+    let answer = async {
+        let response = sender
+            .send_request(request)
+            .await
+            .map_err(|error| broken(error.into()))?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX)
+            .collect()
+            .await
+            .map_err(broken)?
+            .to_bytes();
+        Ok((status, body))
+    };
+    // The connection is driven beside the answer; it ends when the answer is whole.
+    let driven = async {
+        let _ = connection.await;
+        std::future::pending::<Infallible>().await
+    };
+    let (status, body) = tokio::select! {
+        answer = answer => answer?,
+        never = driven => match never {},
+    };
+    if status == StatusCode::OK {
+        return Ok(body.into());
+    }
+    let text = String::from_utf8_lossy(&body)
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .chars()
+        .take(200)
+        .collect();
+    Err(AdminError::Refused {
+        socket: socket.to_owned(),
+        path: path.to_owned(),
+        status: status.as_u16(),
+        text,
+    })
+}
+
+/// One answer of an admin socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// HTTP status.
+    pub status: u16,
+    /// Media type.
+    pub content_type: &'static str,
+    /// The body.
+    pub body: Bytes,
+}
+
+impl Answer {
+    /// 200 with `value` as JSON; 500 if it has no JSON form.
+    pub fn json(value: &impl serde::Serialize) -> Self {
+        match serde_json::to_vec(value) {
+            Ok(bytes) => Self::json_bytes(bytes),
+            Err(error) => Self::text(500, format!("no JSON form: {error}\n")),
+        }
+    }
+
+    /// 200 with bytes that are JSON already.
+    pub fn json_bytes(bytes: impl Into<Bytes>) -> Self {
+        Self {
+            status: 200,
+            content_type: "application/json",
+            body: bytes.into(),
+        }
+    }
+
+    /// `status` with plain text.
+    pub fn text(status: u16, text: impl Into<Bytes>) -> Self {
+        Self {
+            status,
+            content_type: "text/plain; charset=utf-8",
+            body: text.into(),
+        }
+    }
+
+    /// 404: a path that is not served.
+    pub fn not_found() -> Self {
+        Self::text(404, "no such path\n")
+    }
+}
+
+/// Answers GET on `listener` until dropped: `answer` gets the path (without query) and the query.
+///
+/// Anything but GET is refused with 405. One connection cannot hold another up.
+pub async fn serve<F>(listener: UnixListener, answer: F)
+where
+    F: Fn(&str, Option<&str>) -> Answer + Send + Sync + 'static,
+{
+    let answer = Arc::new(answer);
+    let mut connections = tokio::task::JoinSet::new();
+    loop {
+        while connections.len() >= CONNECTIONS_MAX {
+            connections.join_next().await;
+        }
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => { connections.spawn(serve_one(stream, Arc::clone(&answer))); }
+                // Out of file descriptors, most likely: do not spin.
+                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            },
+            Some(_) = connections.join_next() => {}
+        }
+    }
+}
+
+fn serve_one<F>(stream: UnixStream, answer: Arc<F>) -> impl Future<Output = ()> + Send
+where
+    F: Fn(&str, Option<&str>) -> Answer + Send + Sync + 'static,
+{
+    let service = hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
+        let answered = if request.method() == Method::GET {
+            answer(request.uri().path(), request.uri().query())
+        } else {
+            Answer::text(405, "only GET\n")
+        };
+        std::future::ready(Ok::<_, Infallible>(to_response(answered)))
+    });
+    async move {
+        // A client that breaks off is its own affair.
+        let _ = hyper::server::conn::http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIMEOUT)
+            .keep_alive(false)
+            .max_headers(32)
+            .serve_connection(TokioIo::new(stream), service)
+            .await;
+    }
+}
+
+fn to_response(answer: Answer) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(answer.body));
+    *response.status_mut() =
+        StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        header::HeaderValue::from_static(answer.content_type),
+    );
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    fn served() -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("admin.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        tokio::spawn(serve(listener, |path, query| match path {
+            "/status" => Answer::json(&serde_json::json!({ "query": query })),
+            "/ready" => Answer::text(503, "no SVID yet\nsecond line\n"),
+            _ => Answer::not_found(),
+        }));
+        (dir, socket)
+    }
+
+    #[tokio::test]
+    async fn an_answer_comes_back_and_a_refusal_has_its_reason() {
+        let (_dir, socket) = served();
+        assert_eq!(
+            get(&socket, "/status?all").await.unwrap(),
+            br#"{"query":"all"}"#
+        );
+        match get(&socket, "/ready").await.unwrap_err() {
+            AdminError::Refused {
+                status: 503, text, ..
+            } => assert_eq!(text, "no SVID yet"),
+            other => panic!("{other}"),
+        }
+        assert!(matches!(
+            get(&socket, "/other").await,
+            Err(AdminError::Refused { status: 404, .. })
+        ));
+    }
+
+    #[tokio::test]
+    async fn only_get_is_served() {
+        let (_dir, socket) = served();
+        let mut stream = UnixStream::connect(&socket).await.unwrap();
+        stream
+            .write_all(b"POST /status HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n")
+            .await
+            .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 405 "), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn silence_and_other_tongues_are_told_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("x.sock");
+        assert!(matches!(
+            get(&socket, "/").await,
+            Err(AdminError::Unreachable { .. })
+        ));
+        let listener = UnixListener::bind(&socket).unwrap();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.write_all(b"SSH-2.0-hello\r\n").await.unwrap();
+        });
+        assert!(matches!(
+            get(&socket, "/").await,
+            Err(AdminError::Broken { .. })
+        ));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hanging_process_does_not_hang_its_caller() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("x.sock");
+        let _mute = UnixListener::bind(&socket).unwrap();
+        assert!(matches!(
+            get(&socket, "/").await,
+            Err(AdminError::Timeout { .. })
+        ));
+    }
+}

@@ -1,0 +1,23 @@
+//! Wire types between the edges, and their conversions. Inside a crate, wire types do not travel.
+//!
+//! - [`proto`]: gRPC services compiled from `proto/mesh.proto`
+//! - [`discovery`]: service endpoints as a proxy receives them
+//! - [`admin`]: what proxies, CA and controller answer on their admin sockets, as JSON; [`admin::get`] asks
+//! - [`admin_http`]: the little HTTP that carries those answers; [`admin_http::serve`] answers
+//! - [`error`]: the coded error object, `MESH-nnnn`
+
+pub mod admin;
+pub mod admin_http;
+pub mod discovery;
+pub mod error;
+
+/// gRPC services compiled from `proto/mesh.proto`.
+#[expect(
+    missing_docs,
+    clippy::allow_attributes,
+    clippy::allow_attributes_without_reason,
+    reason = "generated"
+)]
+pub mod proto {
+    tonic::include_proto!("mesh.v1");
+}

@@ -1,0 +1,25 @@
+//! The one door to the world: clocks, randomness, files, sockets by path, processes, signals.
+//!
+//! Edges get the world as an `Arc<dyn Platform>` where a test must be able to set it, and through plain functions
+//! where the kernel itself is what is used (a socket's peer, a lock).
+//!
+//! - [`Platform`], [`System`], [`Tick`]: clocks, randomness, reading files
+//! - [`files`]: whole files or none, append-only files, private directories
+//! - [`unix`]: Unix sockets that nobody else can open
+//! - [`process`]: who is at the other end, and is it still the same process
+//! - [`lock`]: one process per state directory
+//! - [`audit_log`]: the thread that owns an audit file
+//! - [`signals`]: the wish to end
+//! - [`error`]: what the operating system refused, with its code
+
+pub mod audit_log;
+pub mod error;
+pub mod files;
+pub mod lock;
+pub mod process;
+pub mod signals;
+mod system;
+pub mod unix;
+
+pub use error::PlatformError;
+pub use system::{Platform, System, Tick};
