@@ -1,0 +1,340 @@
+//! What a decision is: its verdict, phase, cause and facts, and the two proofs that come of it, permit and denial.
+
+use crate::canonical::{HostRefusal, MethodRefusal, PathRefusal};
+use crate::record::{DecisionRecord, RecordClient, RecordRequest, RecordRoute, RecordServer};
+use crate::request::{Call, Client, Protocol};
+use crate::route::RouteTaken;
+use crate::snapshot::{ServerInfo, WorkloadInfo};
+use mesh_trust::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+
+/// Counts changes of policy; equal generations of one source mean equal policy.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub struct Generation(pub u64);
+
+/// Allowed or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// Goes through.
+    Allow,
+    /// Does not.
+    Deny,
+}
+
+/// Which layer decided (settled reading 4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Phase {
+    /// TLS, identity or address of the client.
+    Transport,
+    /// The port: unknown workload, invalid Server, protocol not allowed.
+    Server,
+    /// The request itself was refused (400).
+    Request,
+    /// No route takes it (404), or the one that does is invalid (403).
+    Route,
+    /// A forbid holds, or could not be evaluated.
+    Forbid,
+    /// Permits: one holds (allow), or none does (403).
+    Permit,
+    /// Allowed, but over its limit (429).
+    RateLimit,
+}
+
+/// Why a request head is refused with 400.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error, miette::Diagnostic)]
+pub enum Refusal {
+    /// Its target.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Path(#[from] PathRefusal),
+    /// Its host.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Host(#[from] HostRefusal),
+    /// Its method.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Method(#[from] MethodRefusal),
+}
+
+/// What exactly decided, finer than [`Phase`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Cause {
+    /// At least one permit holds.
+    Granted,
+    /// A declared probe, from where probes come.
+    Probe,
+    /// An identity without TLS: the two facts contradict each other.
+    IdentityWithoutTls,
+    /// The Server that claims the port is invalid; with the reason.
+    InvalidServer(Arc<str>),
+    /// Raw bytes where policy is made for requests.
+    RawBytes,
+    /// The head can be read in more than one way.
+    Refused(Refusal),
+    /// No attached route takes the request.
+    NoRoute,
+    /// The route that takes the request is invalid; with the reason.
+    InvalidRoute(Arc<str>),
+    /// A forbid holds.
+    Forbidden,
+    /// Something could not be evaluated, so it might have forbidden.
+    Undecidable(Arc<str>),
+    /// Silence is no.
+    #[default]
+    NoGrant,
+    /// Granted, but over the limit.
+    RateLimited,
+}
+
+impl Cause {
+    /// The table of outcomes: verdict, phase, and the HTTP status of a request.
+    fn outcome(&self) -> (Verdict, Phase, u16) {
+        match self {
+            Self::Granted | Self::Probe => (Verdict::Allow, Phase::Permit, 200),
+            Self::IdentityWithoutTls => (Verdict::Deny, Phase::Transport, 403),
+            Self::InvalidServer(_) | Self::RawBytes => (Verdict::Deny, Phase::Server, 403),
+            Self::Refused(_) => (Verdict::Deny, Phase::Request, 400),
+            Self::NoRoute => (Verdict::Deny, Phase::Route, 404),
+            Self::InvalidRoute(_) => (Verdict::Deny, Phase::Route, 403),
+            Self::Forbidden | Self::Undecidable(_) => (Verdict::Deny, Phase::Forbid, 403),
+            Self::NoGrant => (Verdict::Deny, Phase::Permit, 403),
+            Self::RateLimited => (Verdict::Deny, Phase::RateLimit, 429),
+        }
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Granted => f.write_str("granted"),
+            Self::Probe => f.write_str("a declared probe"),
+            Self::IdentityWithoutTls => f.write_str("an identity without TLS"),
+            Self::InvalidServer(why) => write!(f, "the Server is invalid: {why}"),
+            Self::RawBytes => f.write_str("raw TCP where policy is made for requests"),
+            Self::Refused(refusal) => write!(f, "{refusal}"),
+            Self::NoRoute => f.write_str("no attached route takes the request"),
+            Self::InvalidRoute(why) => write!(f, "the route is invalid: {why}"),
+            Self::Forbidden => f.write_str("a forbid holds"),
+            Self::Undecidable(why) => write!(f, "cannot be decided: {why}"),
+            Self::NoGrant => f.write_str("no grant covers it"),
+            Self::RateLimited => f.write_str("over the rate limit"),
+        }
+    }
+}
+
+/// All that is known of a decision. Read through [`Decision`], [`Permit`] and [`Denial`]; nobody else makes one.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Facts {
+    /// Which policy decided.
+    pub generation: Generation,
+    /// Allowed or not.
+    pub verdict: Verdict,
+    /// HTTP status, for gRPC too; 200 if allowed; `None` for bytes and in phase transport.
+    pub status: Option<u16>,
+    /// gRPC status of a denied gRPC request: 3, 5, 7 or 8.
+    pub grpc_status: Option<u8>,
+    /// Which layer decided.
+    pub phase: Phase,
+    /// What exactly decided.
+    pub cause: Cause,
+    /// Of an allow all permits that hold, of a deny the forbids that hold; sorted.
+    pub reasons: Arc<[Arc<str>]>,
+    /// Allowed, and every permit that holds is an audit one.
+    pub audit: bool,
+    /// Which Server spoke.
+    pub server: Arc<ServerInfo>,
+    /// The workload whose policy this is.
+    pub workload: Arc<WorkloadInfo>,
+    /// Port of the workload.
+    pub port: u16,
+    /// The route that took the request, with its filters; `None` for bytes, and before a route is chosen.
+    pub route: Option<Arc<RouteTaken>>,
+    /// The path that was judged, without query; `None` for bytes and if the path was refused.
+    pub canonical_path: Option<String>,
+    /// The host that was judged, `name` or `name:port`.
+    pub canonical_host: Option<String>,
+    /// How it was judged: a request on an opaque port is bytes.
+    pub spoken: Protocol,
+}
+
+/// The answer to one request.
+///
+/// Its facts are read-only (`decision.verdict`, `decision.reasons`); only [`decide`] makes one.
+#[derive(Clone, Debug)]
+#[must_use = "a decision that nobody looks at protects nothing"]
+pub struct Decision(pub(super) Facts);
+
+/// Leave to forward one request. Only an allowed [`Decision`] yields it; forwarding takes it by value.
+#[derive(Debug)]
+#[must_use = "a permit is for one request: forward it, or drop it knowingly"]
+pub struct Permit(Facts);
+
+/// A decision that is no.
+#[derive(Clone, Debug)]
+pub struct Denial(Facts);
+
+impl Deref for Decision {
+    type Target = Facts;
+    fn deref(&self) -> &Facts {
+        &self.0
+    }
+}
+
+impl Deref for Permit {
+    type Target = Facts;
+    fn deref(&self) -> &Facts {
+        &self.0
+    }
+}
+
+impl Deref for Denial {
+    type Target = Facts;
+    fn deref(&self) -> &Facts {
+        &self.0
+    }
+}
+
+impl Decision {
+    /// Leave to forward, or the denial.
+    ///
+    /// # Errors
+    /// The [`Denial`], if the verdict is deny.
+    #[expect(
+        clippy::result_large_err,
+        reason = "both sides carry the facts; a box would be one allocation more per denial"
+    )]
+    pub fn permit(self) -> Result<Permit, Denial> {
+        match self.0.verdict {
+            Verdict::Allow => Ok(Permit(self.0)),
+            Verdict::Deny => Err(Denial(self.0)),
+        }
+    }
+
+    /// The denial that this permission becomes when a rate limit is exceeded; a denial stays as it is.
+    pub fn rate_limited(self) -> Self {
+        match self.0.verdict {
+            Verdict::Deny => self,
+            Verdict::Allow => Self(self.0.turned(Cause::RateLimited)),
+        }
+    }
+
+    /// The record of this decision. `client` and `call` are those that were decided on.
+    pub fn record(
+        &self,
+        time: Option<Timestamp>,
+        client: &Client,
+        call: &Call<'_>,
+    ) -> DecisionRecord {
+        self.0.record(time, client, call)
+    }
+}
+
+impl Permit {
+    /// The decision again, for its record.
+    pub fn into_decision(self) -> Decision {
+        Decision(self.0)
+    }
+}
+
+impl Denial {
+    /// The decision again, for its record.
+    pub fn into_decision(self) -> Decision {
+        Decision(self.0)
+    }
+}
+
+impl Facts {
+    /// The target to forward: the path that was judged, with the query as it came. Borrowed if nothing changed.
+    pub fn forward_target<'a>(&self, raw: &'a str) -> Cow<'a, str> {
+        let (path, query) = match raw.split_once('?') {
+            Some((path, query)) => (path, Some(query)),
+            None => (raw, None),
+        };
+        match (&self.canonical_path, query) {
+            (Some(judged), _) if judged == path => Cow::Borrowed(raw),
+            (Some(judged), Some(query)) => Cow::Owned(format!("{judged}?{query}")),
+            (Some(judged), None) => Cow::Owned(judged.clone()),
+            (None, _) => Cow::Borrowed(raw),
+        }
+    }
+
+    /// The same facts with this outcome, and no reasons.
+    pub(super) fn turned(self, cause: Cause) -> Self {
+        let (verdict, phase, status) = cause.outcome();
+        let speaks = self.spoken != Protocol::Tcp && phase != Phase::Transport;
+        let grpc_status = match status {
+            400 => Some(3),
+            404 => Some(5),
+            403 => Some(7),
+            429 => Some(8),
+            _ => None,
+        };
+        let grpc_status = grpc_status.filter(|_| speaks && self.spoken == Protocol::Grpc);
+        let (reasons, audit) = (Arc::default(), false);
+        Self {
+            verdict,
+            phase,
+            status: speaks.then_some(status),
+            grpc_status,
+            cause,
+            reasons,
+            audit,
+            ..self
+        }
+    }
+
+    /// See [`Decision::record`].
+    fn record(&self, time: Option<Timestamp>, client: &Client, call: &Call<'_>) -> DecisionRecord {
+        let request = match call {
+            Call::Http(head) if self.spoken != Protocol::Tcp => Some(RecordRequest {
+                method: head.method.to_owned(),
+                path: self.canonical_path.clone(),
+                raw_path: head.target.to_owned(),
+                host: self.canonical_host.clone(),
+            }),
+            _ => None,
+        };
+        DecisionRecord {
+            time,
+            generation: self.generation,
+            client: RecordClient::of(client),
+            server: RecordServer {
+                namespace: self.server.namespace.clone(),
+                name: Some(self.server.name.clone()),
+                workload: Some(self.workload.name.clone()),
+                port: self.port,
+                default: self.server.default,
+            },
+            route: self.route.as_deref().map(|route| RecordRoute {
+                kind: route.kind.clone(),
+                namespace: route.namespace.clone(),
+                name: route.name.clone(),
+                rule: route.rule,
+            }),
+            request,
+            verdict: self.verdict,
+            status: self.status,
+            grpc_status: self.grpc_status,
+            phase: self.phase,
+            reasons: self
+                .reasons
+                .iter()
+                .map(|reason| reason.to_string())
+                .collect(),
+            audit: self.audit,
+            near_misses: Vec::new(),
+            shadow: None,
+        }
+    }
+}

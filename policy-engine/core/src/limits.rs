@@ -1,0 +1,41 @@
+//! Every bound of this crate, with its cost and its reason.
+
+/// Bytes of a request target, query included. Longer ones are refused (400) before they are read: what is judged must
+/// be bounded, and no application we know of takes more than 16 KiB.
+pub const TARGET_BYTES_MAX: usize = 16 * 1024;
+
+/// Bytes of a `Host` or `:authority`, port included: 253 of a DNS name, and the port.
+pub const HOST_BYTES_MAX: usize = 260;
+
+/// Bytes of one DNS label (RFC 1035 §2.3.4).
+pub const LABEL_BYTES_MAX: usize = 63;
+
+/// Bytes of a request method.
+pub const METHOD_BYTES_MAX: usize = 32;
+
+/// Bytes of the text of one regular expression in a route.
+pub const REGEX_BYTES_MAX: usize = 1024;
+
+/// Bytes of one compiled regular expression; `(a{1000}){1000}` stops here.
+pub const REGEX_COMPILED_BYTES_MAX: usize = 1 << 20;
+
+/// Grants of one snapshot. At about 4 KiB a grant (data, Cedar policy, its id) this bounds policy memory near 64 MB.
+pub const GRANTS_MAX: usize = 16_384;
+
+/// Ports of one snapshot that have policy of their own.
+pub const PORTS_MAX: usize = 4_096;
+
+/// References from ports to grants, all ports together: what compiling and validating costs.
+pub const PORT_GRANTS_MAX: usize = 65_536;
+
+/// Route matches of one snapshot, all ports together.
+pub const MATCHES_MAX: usize = 32_768;
+
+/// Members of all identity sets, and blocks of all network sets, of one snapshot.
+pub const MEMBERS_MAX: usize = 262_144;
+
+/// Answers of Cedar that one connection remembers; at about 100 bytes each.
+pub const REMEMBERED_ANSWERS_MAX: usize = 256;
+
+/// Near misses that one explanation lists, closest first: more is not read.
+pub const NEAR_MISSES_MAX: usize = 32;

@@ -1,0 +1,289 @@
+//! Decision records: one shape for the log, for explain's JSON and for replay (see docs/reference/records.md).
+
+use crate::compile::Snapshot;
+use crate::decide::{Generation, Phase, Verdict, decide};
+use crate::request::{Call, Client, ClientRecord, Head, Protocol, RequestRecord, canonical_ip};
+use mesh_trust::{SpiffeId, Timestamp};
+use serde::{Deserialize, Serialize};
+
+/// One decision, complete enough to be replayed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DecisionRecord {
+    /// When; absent in static answers.
+    pub time: Option<Timestamp>,
+    /// Which policy.
+    pub generation: Generation,
+    /// Who asked.
+    pub client: RecordClient,
+    /// Where.
+    pub server: RecordServer,
+    /// The route that took it.
+    pub route: Option<RecordRoute>,
+    /// What was asked; absent for TCP.
+    pub request: Option<RecordRequest>,
+    /// Allowed or not.
+    pub verdict: Verdict,
+    /// HTTP status of the decision, also for gRPC; absent for TCP and transport.
+    pub status: Option<u16>,
+    /// gRPC status, if the request was gRPC.
+    pub grpc_status: Option<u8>,
+    /// Which layer decided.
+    pub phase: Phase,
+    /// Ids of all grants that hold, sorted.
+    pub reasons: Vec<String>,
+    /// Whether every permit that holds is an audit one.
+    pub audit: bool,
+    /// Grants that almost held; filled by explain.
+    pub near_misses: Vec<NearMiss>,
+    /// Verdict of a candidate policy beside the live one; not used yet.
+    pub shadow: Option<serde_json::Value>,
+}
+
+/// Client of a record.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RecordClient {
+    /// Verified identity.
+    pub spiffe_id: Option<String>,
+    /// Address.
+    pub ip: Option<String>,
+    /// Whether the proxy terminated TLS.
+    pub tls: bool,
+    /// Serial of the leaf.
+    pub serial: Option<String>,
+    /// End of the leaf's validity.
+    pub expires: Option<Timestamp>,
+}
+
+impl RecordClient {
+    /// A client as it stands in a record.
+    pub fn of(client: &Client) -> Self {
+        Self {
+            spiffe_id: client.id.as_ref().map(ToString::to_string),
+            ip: Some(client.ip.to_string()),
+            tls: client.tls,
+            serial: client.serial.clone(),
+            expires: client.expires,
+        }
+    }
+
+    /// A client whose record could not be read, as it was given.
+    fn unread(record: &ClientRecord) -> Self {
+        let tls = record.tls.unwrap_or(record.spiffe_id.is_some());
+        Self {
+            spiffe_id: record.spiffe_id.clone(),
+            ip: record.ip.clone(),
+            tls,
+            serial: None,
+            expires: None,
+        }
+    }
+}
+
+/// Server of a record.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RecordServer {
+    /// Namespace.
+    pub namespace: String,
+    /// Server object, or `default`; absent if the workload is unknown.
+    pub name: Option<String>,
+    /// Pod.
+    pub workload: Option<String>,
+    /// Port of the pod.
+    pub port: u16,
+    /// Whether the default policy spoke.
+    pub default: bool,
+}
+
+/// Route of a record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RecordRoute {
+    /// `HTTPRoute`, `GRPCRoute`, or `default`.
+    pub kind: String,
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// Index of the rule.
+    pub rule: u32,
+}
+
+/// Request of a record.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RecordRequest {
+    /// Method.
+    pub method: String,
+    /// Canonical path, without query; absent if the path was refused.
+    pub path: Option<String>,
+    /// Target as it came.
+    pub raw_path: String,
+    /// Canonical host.
+    pub host: Option<String>,
+}
+
+/// A permit that did not hold, with the clauses that did and did not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NearMiss {
+    /// Id of the grant.
+    pub policy: String,
+    /// `file:line` of the grant.
+    pub source: String,
+    /// Clauses that hold.
+    pub holds: Vec<String>,
+    /// Clauses that fail.
+    pub fails: Vec<String>,
+}
+
+/// Why the client of a request record cannot be read: denied in phase `transport`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, miette::Diagnostic)]
+#[non_exhaustive]
+pub enum ClientFault {
+    /// The identity.
+    #[error("the client's identity cannot be read: {why}")]
+    #[diagnostic(
+        code("MESH-0304"),
+        help("write `spiffe://<trust domain>/ns/<namespace>/sa/<service account>`, or null")
+    )]
+    Identity {
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The address.
+    #[error("the client's address `{text}` is no IP address")]
+    #[diagnostic(code("MESH-0304"), help("write an IPv4 or IPv6 address without port"))]
+    Address {
+        /// What was given.
+        text: String,
+    },
+}
+
+impl TryFrom<&ClientRecord> for Client {
+    type Error = ClientFault;
+
+    fn try_from(record: &ClientRecord) -> Result<Self, ClientFault> {
+        let read = |text: &str| {
+            SpiffeId::parse(text).map_err(|error| ClientFault::Identity {
+                why: error.to_string(),
+            })
+        };
+        let id = record.spiffe_id.as_deref().map(read).transpose()?;
+        let text = record.ip.as_deref().unwrap_or("127.0.0.1");
+        let ip = text.parse().map_err(|_| ClientFault::Address {
+            text: text.to_owned(),
+        })?;
+        let tls = record.tls.unwrap_or(id.is_some());
+        Ok(Self {
+            id,
+            ip: canonical_ip(ip),
+            tls,
+            serial: None,
+            expires: None,
+        })
+    }
+}
+
+impl RequestRecord {
+    /// The call that this record describes. A method that is not named is `GET`, for gRPC `POST`; a path that is not
+    /// named is `/`.
+    pub fn call(&self) -> Call<'_> {
+        let grpc = self.protocol == Protocol::Grpc;
+        match self.protocol {
+            Protocol::Tcp => Call::Tcp,
+            Protocol::Http | Protocol::Grpc => Call::Http(Head {
+                method: self
+                    .method
+                    .as_deref()
+                    .unwrap_or(if grpc { "POST" } else { "GET" }),
+                target: self.path.as_deref().unwrap_or("/"),
+                host: self.host.as_deref(),
+                grpc,
+                headers: &self.headers,
+            }),
+        }
+    }
+}
+
+/// Decides a request record against the policy of the workload it reaches, on `port` of that workload.
+pub fn decide_record(snapshot: &Snapshot, record: &RequestRecord, port: u16) -> DecisionRecord {
+    match Client::try_from(&record.client) {
+        Ok(client) => {
+            decide(snapshot, port, &client, &record.call()).record(None, &client, &record.call())
+        }
+        Err(_) => denied_unread(snapshot, record, port),
+    }
+}
+
+/// The record of a request whose client cannot be read: denied before anything else is looked at.
+fn denied_unread(snapshot: &Snapshot, record: &RequestRecord, port: u16) -> DecisionRecord {
+    let server = &snapshot.port(port).server;
+    let blank = DecisionRecord::denied_early(record, snapshot.generation(), Phase::Transport);
+    let server = RecordServer {
+        namespace: server.namespace.clone(),
+        name: Some(server.name.clone()),
+        workload: Some(snapshot.data().workload.name.clone()),
+        port,
+        default: server.default,
+    };
+    DecisionRecord { server, ..blank }
+}
+
+impl DecisionRecord {
+    /// The record of a request to a pod or Service that policy does not know: denied in phase `server`, unless its
+    /// client cannot be read, which is phase `transport`.
+    pub fn unknown_target(record: &RequestRecord, generation: Generation) -> Self {
+        match Client::try_from(&record.client) {
+            Ok(client) => {
+                let client = RecordClient::of(&client);
+                Self {
+                    client,
+                    ..Self::denied_early(record, generation, Phase::Server)
+                }
+            }
+            Err(_) => Self::denied_early(record, generation, Phase::Transport),
+        }
+    }
+
+    /// A denial before any policy was looked at.
+    fn denied_early(record: &RequestRecord, generation: Generation, phase: Phase) -> Self {
+        let request = match record.call() {
+            Call::Http(head) => Some(RecordRequest {
+                method: head.method.to_owned(),
+                path: None,
+                raw_path: head.target.to_owned(),
+                host: None,
+            }),
+            Call::Tcp => None,
+        };
+        let speaks = phase != Phase::Transport && record.protocol != Protocol::Tcp;
+        Self {
+            time: None,
+            generation,
+            client: RecordClient::unread(&record.client),
+            server: RecordServer {
+                namespace: record.server.namespace.clone(),
+                name: None,
+                workload: record.server.pod.clone(),
+                port: record.server.port,
+                default: false,
+            },
+            route: None,
+            request,
+            verdict: Verdict::Deny,
+            status: speaks.then_some(403),
+            grpc_status: (speaks && record.protocol == Protocol::Grpc).then_some(7),
+            phase,
+            reasons: Vec::new(),
+            audit: false,
+            near_misses: Vec::new(),
+            shadow: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
