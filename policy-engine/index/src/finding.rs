@@ -1,0 +1,115 @@
+//! Codes of what can be wrong with manifests; `docs/errors.md` has an entry for each.
+
+use mesh_policy::snapshot::{Finding, ObjectRef, Severity, Source};
+
+macro_rules! codes {
+    ($($(#[$doc:meta])* $name:ident = $code:literal, $severity:ident, $hint:literal;)*) => {
+        /// What kind of thing is wrong.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(crate) enum Code { $($(#[$doc])* $name,)* }
+
+        impl Code {
+            /// The stable code.
+            pub(crate) fn text(self) -> &'static str {
+                match self { $(Self::$name => $code,)* }
+            }
+
+            /// How bad it is.
+            pub(crate) fn severity(self) -> Severity {
+                match self { $(Self::$name => Severity::$severity,)* }
+            }
+
+            /// What to do, unless the finding knows better.
+            pub(crate) fn hint(self) -> &'static str {
+                match self { $(Self::$name => $hint,)* }
+            }
+        }
+    };
+}
+
+codes! {
+    /// The text is no YAML.
+    Syntax = "MESH-0350", Error, "mend the syntax at this place; the other documents of the file are read as they are";
+    /// A bound of [`crate::limits`] is passed.
+    Limit = "MESH-0351", Error, "split the file or the document, or write it with less nesting";
+    /// A key stands twice in one mapping.
+    DuplicateKey = "MESH-0352", Error, "keep one of the two; neither is used while both stand";
+    /// YAML that manifests have no use for.
+    Refused = "MESH-0353", Error, "write plain strings, numbers, lists and mappings; aliases may only point backwards";
+    /// The document is no Kubernetes object.
+    NotAnObject = "MESH-0354", Error, "an object is a mapping with `apiVersion`, `kind` and `metadata.name`";
+    /// Version or kind is unknown in a group of ours.
+    UnknownVersion = "MESH-0355", Error, "see `docs/reference/resources.md` for the kinds and versions that are read";
+    /// A value of the wrong type.
+    WrongType = "MESH-0356", Error, "write a value of the type that is expected";
+    /// A field that must stand is missing.
+    Missing = "MESH-0357", Error, "add the field";
+    /// A field that this kind and version does not have.
+    UnknownField = "MESH-0358", Error, "correct the name of the field, remove it, or raise the object's `apiVersion`";
+    /// A value that the field does not take.
+    BadValue = "MESH-0359", Error, "write a value that the field takes";
+    /// Fields that may not stand together, or may not both be absent.
+    Conflict = "MESH-0360", Error, "keep one of the fields";
+    /// The same object twice.
+    DuplicateObject = "MESH-0361", Error, "remove or rename one of them; neither is used while both stand";
+    /// An invalid default-policy annotation.
+    BadDefault = "MESH-0362", Error, "one of all-authenticated, all-unauthenticated, cluster-authenticated, cluster-unauthenticated, deny, audit";
+    /// An invalid list of ports in an annotation.
+    BadPortList = "MESH-0363", Error, "ports, ranges and names of container ports, with commas: `8080,9000-9010,admin`";
+    /// A reference to what does not exist.
+    Dangling = "MESH-0364", Error, "create the object or correct the reference; names are compared exactly";
+    /// A reference to an invalid object.
+    InvalidReferent = "MESH-0365", Error, "mend the object that is referred to";
+    /// A policy that asks for no authentication, and does not say that it means it.
+    NoAuthentication = "MESH-0366", Error, "require an authentication, or say why everyone may come in with the annotation `mesh.internal/allow-unauthenticated: \"<reason>\"`";
+    /// A policy that lets everyone in, with a reason.
+    Unauthenticated = "MESH-0367", Warning, "review the reason that the annotation gives";
+    /// A Server that lost its port to an older one.
+    ShadowedServer = "MESH-0368", Warning, "give the Servers different selectors or ports, or remove one";
+    /// A Server that closes its namespace because it cannot be read.
+    NamespaceClosed = "MESH-0369", Error, "mend selector and port of this Server; until then the default policy of the namespace is `deny`";
+    /// A Server without effect.
+    IdleServer = "MESH-0370", Warning, "compare the Server's selector and port with the labels and ports of the pods";
+    /// A route without effect.
+    IdleRoute = "MESH-0371", Warning, "attach the route to a Server whose protocol takes it";
+    /// A less protected route can win over a more protected one.
+    RouteShadow = "MESH-0372", Warning, "grant both routes alike, or make the protected one the more specific one";
+    /// A rate limit without effect.
+    IdleRateLimit = "MESH-0373", Warning, "keep one rate limit per Server, on a Server that speaks HTTP";
+    /// A policy that every identity satisfies.
+    Wildcard = "MESH-0374", Info, "name identities, ServiceAccounts or a Namespace if not everyone is meant";
+    /// A policy that asks for networks only.
+    NetworkOnly = "MESH-0375", Warning, "addresses are no identities: require a MeshTLSAuthentication too";
+    /// A block with host bits set.
+    MaskedCidr = "MESH-0376", Warning, "write the block as it is used";
+    /// A ServiceAccount that no manifest declares.
+    UnknownServiceAccount = "MESH-0377", Warning, "check namespace and name; the reference works as soon as such a workload exists";
+    /// An identity that nobody has.
+    MatchesNobody = "MESH-0378", Warning, "identities are `spiffe://<trust domain>/ns/<namespace>/sa/<service account>`";
+    /// A kind that is read and checked, but not enforced.
+    NotEnforced = "MESH-0379", Info, "this version only checks its form";
+    /// A path that no request can have.
+    DeadPath = "MESH-0380", Warning, "write the path in canonical form, or keep escapes with the annotation on the Server";
+    /// A probe that stays closed.
+    DeadProbe = "MESH-0381", Warning, "give the probe a plain HTTP path in canonical form on a port of its container";
+    /// A kind of ours in a group that is not ours.
+    LooksLikePolicy = "MESH-0382", Warning, "correct the group in `apiVersion` if it is meant for this mesh";
+    /// An invalid Server that denies everything on its port.
+    ServerDenies = "MESH-0383", Error, "mend the Server; until then nothing is allowed on the ports that it selects";
+    /// A document that might have been anything.
+    UnknownDocument = "MESH-0384", Error, "mend the document; until then every namespace's default policy is `deny`, for it might hold a Server";
+    /// Access that depends on no Server.
+    NoServer = "MESH-0385", Warning, "write a Server for the ports of this namespace, or remove the policy";
+}
+
+/// A finding in its public form.
+pub(crate) fn finding(code: Code, message: impl Into<String>, object: Option<ObjectRef>, source: Source) -> Finding {
+    Finding {
+        code: code.text().to_owned(),
+        severity: code.severity(),
+        message: message.into(),
+        hint: Some(code.hint().to_owned()),
+        object,
+        source,
+    }
+}

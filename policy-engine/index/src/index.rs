@@ -1,0 +1,267 @@
+//! Objects to policy: who is a workload, which Server speaks for which port, which grants count there.
+//!
+//! An invalid object closes and never opens. An invalid Server denies on the ports that it selects, or closes the default
+//! policy of its namespace if it cannot be read; an invalid route denies what it would have taken; an invalid
+//! policy or authentication grants nothing; an invalid pod denies on every port; an invalid namespace has default policy
+//! `deny`; an invalid Service has no endpoints.
+
+mod authority;
+mod lint;
+mod ports;
+mod services;
+mod snapshot;
+mod workloads;
+
+pub use services::{ResolveError, ServiceEndpoint, ServiceEndpoints};
+pub use workloads::WorkloadKey;
+
+use crate::Mode;
+use crate::finding::{Code, finding};
+use crate::manifest::Loaded;
+use crate::manifest::resource::{Key, Object, Resources, Route, Target};
+use authority::Authorities;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use mesh_policy::decide::Generation;
+use mesh_policy::snapshot::{Finding, SnapshotData, Source, WorkloadInfo};
+use mesh_trust::TrustDomain;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::{Ipv4Addr, Ipv6Addr};
+use workloads::Workload;
+
+/// Settings of the whole mesh that policy depends on.
+#[derive(Clone, Debug)]
+pub struct IndexConfig {
+    /// Default policy where no annotation sets another; `deny` unless someone asks for another.
+    pub default_policy: Mode,
+    /// Our trust domain.
+    pub trust_domain: TrustDomain,
+    /// Namespace of the control plane.
+    pub control_plane_namespace: String,
+    /// What the `cluster-*` modes and a ServerAuthorization without networks mean.
+    pub cluster_networks: Vec<IpNet>,
+    /// Where probes may come from if the node of a pod is not known.
+    pub probe_networks: Vec<IpNet>,
+}
+
+impl IndexConfig {
+    /// The settings of a mesh that was told nothing but its trust domain: default policy `deny`, private networks as
+    /// cluster networks, probes from anywhere.
+    pub fn new(trust_domain: TrustDomain) -> Self {
+        let v4 = |a, b, length| Ipv4Net::new(Ipv4Addr::new(a, b, 0, 0), length).map(IpNet::V4);
+        let v6 = |first, length| Ipv6Net::new(Ipv6Addr::new(first, 0, 0, 0, 0, 0, 0, 0), length).map(IpNet::V6);
+        let cluster = [v4(10, 0, 8), v4(100, 64, 10), v4(172, 16, 12), v4(192, 168, 16), v6(0xfd00, 8)];
+        Self {
+            default_policy: Mode::Deny,
+            trust_domain,
+            control_plane_namespace: "mesh-system".to_owned(),
+            cluster_networks: cluster.into_iter().flatten().collect(),
+            probe_networks: [v4(0, 0, 0), v6(0, 0)].into_iter().flatten().collect(),
+        }
+    }
+}
+
+/// Policy of the whole mesh, ready to be cut into snapshots.
+#[derive(Clone, Debug)]
+pub struct Index {
+    config: IndexConfig,
+    resources: Resources,
+    workloads: Vec<Workload>,
+    by_key: HashMap<WorkloadKey, usize>,
+    by_namespace: HashMap<String, Vec<usize>>,
+    /// Workloads by namespace and name of their owner.
+    by_owner: HashMap<Key, Vec<usize>>,
+    /// Servers of a namespace, oldest first.
+    servers: HashMap<String, Vec<usize>>,
+    /// Routes that name a Server, in the order that breaks ties.
+    routes: HashMap<Key, Vec<usize>>,
+    /// Routes that have a namesake of the same kind in the other group.
+    twins: HashSet<(Key, &'static str)>,
+    services: HashMap<Key, usize>,
+    /// Rate limits that name a Server, oldest first.
+    rate_limits: HashMap<Key, Vec<usize>>,
+    policies: Policies,
+    authorities: Authorities,
+    findings: Vec<Finding>,
+    /// Indexes of the findings that close a namespace, or all.
+    closing: Vec<usize>,
+    /// Indexes into `findings` by kind, namespace and name of their object.
+    findings_of: HashMap<(String, String, String), Vec<usize>>,
+}
+
+/// AuthorizationPolicies and ServerAuthorizations by what they target.
+#[derive(Clone, Debug, Default)]
+struct Policies {
+    by_server: HashMap<Key, Vec<usize>>,
+    by_namespace: HashMap<String, Vec<usize>>,
+    by_route: HashMap<RouteKey, Vec<usize>>,
+    /// ServerAuthorizations by the name of a Server.
+    named: HashMap<Key, Vec<usize>>,
+    /// ServerAuthorizations with a selector, by namespace.
+    selecting: HashMap<String, Vec<usize>>,
+}
+
+/// Group, kind and key of a route.
+type RouteKey = (&'static str, &'static str, Key);
+
+fn route_key(route: &Object<Route>) -> RouteKey {
+    (route.group, route.kind, route.key.clone())
+}
+
+/// What a Namespace says about defaults.
+#[derive(Clone, Debug, Default)]
+struct NamespaceDefaults {
+    annotations: BTreeMap<String, String>,
+    /// The Namespace object, or an unreadable document, closes it.
+    closed: Option<(String, Source)>,
+    source: Option<Source>,
+}
+
+impl Index {
+    /// Builds the index. Nothing here fails: what is wrong is a finding and closes.
+    pub fn build(loaded: &Loaded, config: &IndexConfig) -> Self {
+        let resources = loaded.resources.clone();
+        let mut findings = loaded.findings.clone();
+        let namespaces = namespaces(&resources);
+        let workloads = workloads::collect(&resources, &namespaces, config, &mut findings);
+        let authorities = Authorities::resolve(&resources, config, &mut findings);
+        let mut index = Self {
+            by_key: workloads.iter().enumerate().map(|(i, w)| (w.key.clone(), i)).collect(),
+            by_owner: workloads::by_owner(&workloads),
+            by_namespace: workloads::by_namespace(&workloads),
+            twins: twins(&resources.routes),
+            services: resources.services.iter().enumerate().map(|(at, s)| (s.key.clone(), at)).collect(),
+            servers: by(&resources.servers, |s| vec![s.key.namespace.clone()]),
+            routes: by(&resources.routes, |r| {
+                let mut servers: Vec<Key> = r.spec.servers.iter().map(|(name, _)| Key::new(&r.key.namespace, name)).collect();
+                servers.sort();
+                servers.dedup();
+                servers
+            }),
+            rate_limits: by(&resources.rate_limits, |l| {
+                l.spec.server.iter().map(|name| Key::new(&l.key.namespace, name)).collect()
+            }),
+            policies: Policies::of(&resources),
+            config: config.clone(),
+            resources,
+            workloads,
+            authorities,
+            findings: Vec::new(),
+            closing: Vec::new(),
+            findings_of: HashMap::new(),
+        };
+        lint::lint(&index, &mut findings);
+        findings.sort();
+        findings.dedup();
+        for (number, found) in findings.iter().enumerate() {
+            if let Some(object) = &found.object {
+                let key = (object.kind.clone(), object.namespace.clone(), object.name.clone());
+                index.findings_of.entry(key).or_default().push(number);
+            } else if [Code::UnknownDocument, Code::NamespaceClosed].iter().any(|c| c.text() == found.code) {
+                index.closing.push(number);
+            }
+        }
+        index.findings = findings;
+        index
+    }
+
+    /// Every workload, sorted by namespace and name.
+    pub fn workloads(&self) -> impl Iterator<Item = (&WorkloadKey, &WorkloadInfo)> {
+        self.workloads.iter().map(|w| (&w.key, &w.info))
+    }
+
+    /// Everything that is wrong or doubtful, sorted.
+    pub fn findings(&self) -> &[Finding] {
+        &self.findings
+    }
+
+    /// The settings it was built with.
+    pub fn config(&self) -> &IndexConfig {
+        &self.config
+    }
+
+    /// Policy of one workload.
+    pub fn snapshot(&self, workload: &WorkloadKey, generation: Generation) -> Option<SnapshotData> {
+        let workload = self.by_key.get(workload).and_then(|at| self.workloads.get(*at))?;
+        Some(snapshot::assemble(self, workload, generation))
+    }
+
+    /// Policy of the workload at a place in [`Index::workloads`].
+    pub(crate) fn snapshot_at(&self, at: usize, generation: Generation) -> Option<SnapshotData> {
+        self.workloads.get(at).map(|workload| snapshot::assemble(self, workload, generation))
+    }
+
+    /// A finding and the object it is about, pushed.
+    fn note<T>(findings: &mut Vec<Finding>, code: Code, object: &Object<T>, message: String) {
+        findings.push(finding(code, message, Some(object.reference()), object.source.clone()));
+    }
+}
+
+impl Policies {
+    fn of(resources: &Resources) -> Self {
+        let mut out = Self::default();
+        for (number, policy) in resources.authorization_policies.iter().enumerate() {
+            let namespace = &policy.key.namespace;
+            match &policy.spec.target {
+                Some(Target::Server(name)) => out.by_server.entry(Key::new(namespace, name)).or_default().push(number),
+                Some(Target::Namespace) => out.by_namespace.entry(namespace.clone()).or_default().push(number),
+                Some(Target::Route { group, kind, name }) => {
+                    out.by_route.entry((group, kind, Key::new(namespace, name))).or_default().push(number);
+                }
+                Some(Target::Servers(_)) | None => {}
+            }
+        }
+        for (number, policy) in resources.server_authorizations.iter().enumerate() {
+            let namespace = &policy.key.namespace;
+            match &policy.spec.target {
+                Some(Target::Server(name)) => out.named.entry(Key::new(namespace, name)).or_default().push(number),
+                Some(Target::Servers(_)) => out.selecting.entry(namespace.clone()).or_default().push(number),
+                _ => {}
+            }
+        }
+        out
+    }
+}
+
+/// Objects by some key, oldest first, then by namespace, name and group.
+fn by<T, K: std::hash::Hash + Eq>(objects: &[Object<T>], keys: impl Fn(&Object<T>) -> Vec<K>) -> HashMap<K, Vec<usize>> {
+    let mut order: Vec<usize> = (0..objects.len()).collect();
+    order.sort_by_key(|at| objects.get(*at).map(|o| (o.created, &o.key, o.group, &o.source)));
+    let mut out: HashMap<K, Vec<usize>> = HashMap::new();
+    for at in order {
+        for key in objects.get(at).map(&keys).unwrap_or_default() {
+            out.entry(key).or_default().push(at);
+        }
+    }
+    out
+}
+
+fn twins(routes: &[Object<Route>]) -> HashSet<(Key, &'static str)> {
+    let mut groups: HashMap<(Key, &'static str), &'static str> = HashMap::new();
+    let mut out = HashSet::new();
+    for route in routes {
+        let key = (route.key.clone(), route.kind);
+        if *groups.entry(key.clone()).or_insert(route.group) != route.group {
+            out.insert(key);
+        }
+    }
+    out
+}
+
+fn namespaces(resources: &Resources) -> HashMap<String, NamespaceDefaults> {
+    let mut out: HashMap<String, NamespaceDefaults> = HashMap::new();
+    for object in &resources.namespaces {
+        let entry = out.entry(object.key.name.clone()).or_default();
+        entry.annotations.clone_from(&object.annotations);
+        entry.source = Some(object.source.clone());
+        if let Some(why) = &object.invalid {
+            entry.closed = Some((why.clone(), object.source.clone()));
+        }
+    }
+    for closed in &resources.closed {
+        if let Some(namespace) = &closed.namespace {
+            let entry = out.entry(namespace.clone()).or_default();
+            entry.closed = Some((closed.why.clone(), closed.source.clone()));
+        }
+    }
+    out
+}

@@ -1,0 +1,225 @@
+//! Names to workloads: what a request record means by a pod or a Service, and where Services are.
+
+use super::workloads::Workload;
+use super::{Index, WorkloadKey, snapshot};
+use crate::manifest::resource::{Object, PortRef, Service, ServicePort};
+use mesh_policy::request::TargetRecord;
+use mesh_policy::snapshot::ServerProtocol;
+use mesh_trust::SpiffeId;
+use std::net::IpAddr;
+
+/// Why a target is no workload. Requests to it are denied (settled reading 16).
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, miette::Diagnostic)]
+pub enum ResolveError {
+    /// Neither pod nor Service, or both.
+    #[error("the target names {what}")]
+    #[diagnostic(code("MESH-0386"), help("a target names exactly one of `pod` and `service`"))]
+    Unclear {
+        /// What it names.
+        what: &'static str,
+    },
+    /// No such pod.
+    #[error("no pod or workload `{name}` in namespace `{namespace}`")]
+    #[diagnostic(code("MESH-0387"), help("`mesh authz explain` reads the manifests that it is given: is the workload among them?"))]
+    UnknownPod {
+        /// Namespace.
+        namespace: String,
+        /// Name.
+        name: String,
+    },
+    /// No such Service, or an invalid one.
+    #[error("no valid Service `{name}` in namespace `{namespace}`")]
+    #[diagnostic(code("MESH-0388"), help("is the Service among the manifests, and valid?"))]
+    UnknownService {
+        /// Namespace.
+        namespace: String,
+        /// Name.
+        name: String,
+    },
+    /// The Service has no such port.
+    #[error("Service `{namespace}/{name}` has no TCP port {port}")]
+    #[diagnostic(code("MESH-0389"), help("name the port of the Service, not its `targetPort`"))]
+    UnknownPort {
+        /// Namespace.
+        namespace: String,
+        /// Name.
+        name: String,
+        /// Port.
+        port: u16,
+    },
+    /// Nothing stands behind the Service.
+    #[error("Service `{namespace}/{name}` selects no pod with its target port {port}")]
+    #[diagnostic(code("MESH-0390"), help("compare the selector of the Service with the labels of the pods"))]
+    NoPods {
+        /// Namespace.
+        namespace: String,
+        /// Name.
+        name: String,
+        /// Port of the Service.
+        port: u16,
+    },
+}
+
+/// One port of one Service, with what stands behind it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceEndpoints {
+    /// Namespace of the Service.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its port.
+    pub port: u16,
+    /// The name of the port.
+    pub port_name: Option<String>,
+    /// Whether clients must send bytes: an opaque-ports annotation, a Server or `appProtocol` says so.
+    pub opaque: bool,
+    /// `appProtocol` of the port.
+    pub app_protocol: Option<String>,
+    /// Ready pods with an address.
+    pub endpoints: Vec<ServiceEndpoint>,
+}
+
+/// One pod behind a Service port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceEndpoint {
+    /// The pod.
+    pub workload: WorkloadKey,
+    /// Its address.
+    pub ip: IpAddr,
+    /// Port of the pod.
+    pub port: u16,
+    /// Its service account.
+    pub service_account: String,
+    /// Who must answer there.
+    pub identity: SpiffeId,
+}
+
+impl Index {
+    /// The workloads, each with its port, that a target means, sorted.
+    ///
+    /// # Errors
+    /// [`ResolveError`] if it means none.
+    pub fn resolve(&self, target: &TargetRecord) -> Result<Vec<(WorkloadKey, u16)>, ResolveError> {
+        let found = self.find(target)?;
+        Ok(found.into_iter().filter_map(|(at, port)| Some((self.workloads.get(at)?.key.clone(), port))).collect())
+    }
+
+    /// As [`Index::resolve`], by place among the workloads.
+    pub(crate) fn find(&self, target: &TargetRecord) -> Result<Vec<(usize, u16)>, ResolveError> {
+        match (&target.pod, &target.service) {
+            (Some(pod), None) => self.find_pod(&target.namespace, pod, target.port),
+            (None, Some(service)) => self.find_service(&target.namespace, service, target.port),
+            (None, None) => Err(ResolveError::Unclear { what: "neither pod nor Service" }),
+            (Some(_), Some(_)) => Err(ResolveError::Unclear { what: "both a pod and a Service" }),
+        }
+    }
+
+    fn find_pod(&self, namespace: &str, name: &str, port: u16) -> Result<Vec<(usize, u16)>, ResolveError> {
+        let key = WorkloadKey { namespace: namespace.to_owned(), name: name.to_owned() };
+        let owner = crate::manifest::resource::Key::new(namespace, name);
+        let named = self.by_key.get(&key).map(std::slice::from_ref);
+        let found = named.or_else(|| self.by_owner.get(&owner).map(Vec::as_slice)).unwrap_or_default();
+        if found.is_empty() {
+            return Err(ResolveError::UnknownPod { namespace: key.namespace, name: key.name });
+        }
+        Ok(found.iter().map(|at| (*at, port)).collect())
+    }
+
+    fn find_service(&self, namespace: &str, name: &str, port: u16) -> Result<Vec<(usize, u16)>, ResolveError> {
+        let (namespace, name) = (namespace.to_owned(), name.to_owned());
+        let at = self.services.get(&crate::manifest::resource::Key::new(&namespace, &name));
+        let service = at.and_then(|at| self.resources.services.get(*at)).filter(|s| s.invalid.is_none());
+        let Some(service) = service else {
+            return Err(ResolveError::UnknownService { namespace, name });
+        };
+        let Some(service_port) = service.spec.ports.iter().find(|p| p.port == port) else {
+            return Err(ResolveError::UnknownPort { namespace, name, port });
+        };
+        let found = self.behind(service, service_port);
+        if found.is_empty() {
+            return Err(ResolveError::NoPods { namespace, name, port });
+        }
+        Ok(found)
+    }
+
+    /// Workloads behind a Service port, ready or not.
+    fn behind(&self, service: &Object<Service>, port: &ServicePort) -> Vec<(usize, u16)> {
+        let Some(selector) = &service.spec.selector else { return Vec::new() };
+        let near = self.by_namespace.get(&service.key.namespace).into_iter().flatten();
+        let near = near.filter_map(|at| Some((*at, self.workloads.get(*at)?)));
+        let selected = near.filter(|(_, w)| selector.iter().all(|(k, v)| w.labels.get(k) == Some(v)));
+        selected.filter_map(|(at, w)| Some((at, target_port(w, &port.target)?))).collect()
+    }
+
+    /// Every port of every valid Service with its ready pods, sorted by namespace, name and port.
+    pub fn services(&self) -> Vec<ServiceEndpoints> {
+        let mut out: Vec<ServiceEndpoints> = Vec::new();
+        for service in self.resources.services.iter().filter(|s| s.invalid.is_none()) {
+            let ports = service.spec.ports.iter();
+            out.extend(ports.map(|port| self.endpoints(service, port)));
+        }
+        out.sort_by(|a, b| (&a.namespace, &a.name, a.port).cmp(&(&b.namespace, &b.name, b.port)));
+        out
+    }
+
+    fn endpoints(&self, service: &Object<Service>, port: &ServicePort) -> ServiceEndpoints {
+        let mut opaque = opaque_by_annotation(service, port) || opaque_by_app_protocol(port);
+        let mut endpoints = Vec::new();
+        for (at, target) in self.behind(service, port) {
+            let Some(workload) = self.workloads.get(at) else { continue };
+            opaque |= self.is_opaque(workload, target);
+            let ready = workload.kind == "Pod" && workload.pod.ready && workload.invalid.is_none();
+            let info = &workload.info;
+            let id = SpiffeId::for_service_account(&self.config.trust_domain, &info.namespace, &info.service_account);
+            if let (true, Some(ip), Ok(identity)) = (ready, info.ips.first(), id) {
+                endpoints.push(ServiceEndpoint {
+                    workload: workload.key.clone(),
+                    ip: *ip,
+                    port: target,
+                    service_account: info.service_account.clone(),
+                    identity,
+                });
+            }
+        }
+        ServiceEndpoints {
+            namespace: service.key.namespace.clone(),
+            name: service.key.name.clone(),
+            port: port.port,
+            port_name: port.name.clone(),
+            opaque,
+            app_protocol: port.app_protocol.clone(),
+            endpoints,
+        }
+    }
+
+    /// Whether a port of a workload takes bytes: its Server says so, or without Server its annotation.
+    fn is_opaque(&self, workload: &Workload, port: u16) -> bool {
+        let claims = snapshot::claims(self, workload);
+        match claims.get(&port).and_then(|c| c.first()) {
+            Some(server) => matches!(server.spec.protocol, ServerProtocol::Opaque | ServerProtocol::Tls),
+            None => workload.opaque.contains(port),
+        }
+    }
+}
+
+/// Where a Service port leads on a workload.
+fn target_port(workload: &Workload, target: &PortRef) -> Option<u16> {
+    match target {
+        PortRef::Number(number) => Some(*number),
+        PortRef::Name(_) => workload.ports_of(target).first().copied(),
+    }
+}
+
+fn opaque_by_annotation(service: &Object<Service>, port: &ServicePort) -> bool {
+    let names = ["mesh.internal/opaque-ports", "config.linkerd.io/opaque-ports"];
+    names.iter().filter_map(|n| service.annotations.get(*n)).any(|text| {
+        let set = super::ports::PortSet::parse(text, &[]);
+        let named = port.name.as_ref().is_some_and(|name| set.unreadable.contains(name));
+        let target = matches!(port.target, PortRef::Number(target) if set.ports.contains(&target));
+        named || target || set.ports.contains(&port.port)
+    })
+}
+
+fn opaque_by_app_protocol(port: &ServicePort) -> bool {
+    matches!(port.app_protocol.as_deref(), Some("linkerd.io/opaque" | "linkerd.io/tcp" | "https" | "tls" | "tcp"))
+}

@@ -1,0 +1,315 @@
+//! Workloads: pods, and one pod that stands for each template that has none yet.
+
+use super::ports::PortSet;
+use super::{Index, IndexConfig, NamespaceDefaults};
+use crate::Mode;
+use crate::finding::Code;
+use crate::limits::LISTED_PORTS_MAX;
+use crate::manifest::resource::{Key, Object, Pod, PortRef, Probe, Resources, Template};
+use mesh_policy::snapshot::{Finding, Source, WorkloadInfo};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+/// Which workload: namespace and pod, or the workload whose template stands for its pods.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WorkloadKey {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+/// A workload with its defaults settled.
+#[derive(Clone, Debug)]
+pub(crate) struct Workload {
+    pub(crate) key: WorkloadKey,
+    pub(crate) info: WorkloadInfo,
+    /// Kind of its object: `Pod`, or that of the template.
+    pub(crate) kind: &'static str,
+    /// Name of its object.
+    pub(crate) object_name: String,
+    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) pod: Pod,
+    /// Why it denies everything, if so.
+    pub(crate) invalid: Option<String>,
+    pub(crate) mode: Mode,
+    /// Where the default policy comes from.
+    pub(crate) mode_source: Source,
+    pub(crate) require_identity: Listed,
+    pub(crate) opaque: Listed,
+}
+
+/// Ports that an annotation lists, with the rule for wide lists.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Listed {
+    ports: BTreeSet<u16>,
+    every: bool,
+}
+
+impl Listed {
+    pub(crate) fn contains(&self, port: u16) -> bool {
+        self.every || self.ports.contains(&port)
+    }
+
+    /// Whether ports that nobody names are treated as listed: then they need no policy each.
+    pub(crate) fn covers_others(&self) -> bool {
+        self.every || self.ports.len() > LISTED_PORTS_MAX
+    }
+
+    /// The ports that need a policy of their own.
+    pub(crate) fn single(&self) -> impl Iterator<Item = u16> {
+        self.ports.iter().copied().filter(|_| !self.covers_others())
+    }
+}
+
+impl Workload {
+    /// Ports of this pod that a Server's `port` selects.
+    pub(crate) fn ports_of(&self, port: &PortRef) -> BTreeSet<u16> {
+        match port {
+            PortRef::Number(number) => BTreeSet::from([*number]),
+            PortRef::Name(name) => {
+                self.pod.ports.iter().filter(|p| p.name.as_ref() == Some(name)).map(|p| p.port).collect()
+            }
+        }
+    }
+
+    /// The port of a probe, looked up in the probe's own container.
+    pub(crate) fn probe_port(&self, probe: &Probe) -> Option<u16> {
+        match &probe.port {
+            PortRef::Number(number) => Some(*number),
+            PortRef::Name(name) => {
+                let mut ports = self.pod.ports.iter().filter(|p| p.container == probe.container);
+                ports.find(|p| p.name.as_ref() == Some(name)).map(|p| p.port)
+            }
+        }
+    }
+}
+
+/// All workloads, sorted by key; keys are unique.
+pub(crate) fn collect(
+    resources: &Resources,
+    namespaces: &HashMap<String, NamespaceDefaults>,
+    config: &IndexConfig,
+    findings: &mut Vec<Finding>,
+) -> Vec<Workload> {
+    let everywhere = resources.closed.iter().find(|c| c.namespace.is_none());
+    let everywhere = everywhere.map(|c| (c.why.clone(), c.source.clone()));
+    let mut builder = Builder { namespaces, config, everywhere, findings };
+    let owners = Owners::of(resources);
+    let mut out: BTreeMap<WorkloadKey, Workload> = BTreeMap::new();
+    for pod in &resources.pods {
+        let owner = owners.of_pod(pod);
+        let workload = builder.workload(pod, owner, &pod.labels, &pod.annotations, &pod.spec);
+        // Of two pods of one name both are invalid; either denies everything.
+        out.insert(workload.key.clone(), workload);
+    }
+    let owned: HashSet<(String, Option<String>)> =
+        out.values().map(|w| (w.key.namespace.clone(), w.info.owner.clone())).collect();
+    let names = template_names(&resources.templates);
+    for template in &resources.templates {
+        let owner = owners.of_template(template);
+        let title = format!("{}/{}", template.kind, template.key.name);
+        if owner != title || owned.contains(&(template.key.namespace.clone(), Some(title.clone()))) {
+            continue;
+        }
+        let spec = &template.spec;
+        let mut workload = builder.workload(template, Some(owner), &spec.labels, &spec.annotations, &spec.pod);
+        if out.contains_key(&workload.key) || names.get(&template.key).is_some_and(|n| *n > 1) {
+            workload.key.name = format!("{}.{}", template.kind.to_ascii_lowercase(), template.key.name);
+            workload.info.name.clone_from(&workload.key.name);
+        }
+        out.insert(workload.key.clone(), workload);
+    }
+    out.into_values().collect()
+}
+
+/// How many kinds of template share a name.
+fn template_names(templates: &[Object<Template>]) -> HashMap<Key, usize> {
+    let mut kinds: HashMap<Key, BTreeSet<&str>> = HashMap::new();
+    for template in templates {
+        kinds.entry(template.key.clone()).or_default().insert(template.kind);
+    }
+    kinds.into_iter().map(|(key, kinds)| (key, kinds.len())).collect()
+}
+
+/// Workloads by namespace and bare name of their owner.
+pub(crate) fn by_owner(workloads: &[Workload]) -> HashMap<Key, Vec<usize>> {
+    let mut out: HashMap<Key, Vec<usize>> = HashMap::new();
+    for (number, workload) in workloads.iter().enumerate() {
+        let name = workload.info.owner.as_deref().and_then(|o| o.split_once('/')).map(|(_, name)| name);
+        if let Some(name) = name {
+            out.entry(Key::new(&workload.key.namespace, name)).or_default().push(number);
+        }
+    }
+    out
+}
+
+/// Workloads by namespace.
+pub(crate) fn by_namespace(workloads: &[Workload]) -> HashMap<String, Vec<usize>> {
+    let mut out: HashMap<String, Vec<usize>> = HashMap::new();
+    for (number, workload) in workloads.iter().enumerate() {
+        out.entry(workload.key.namespace.clone()).or_default().push(number);
+    }
+    out
+}
+
+/// Who owns whom: a ReplicaSet belongs to its Deployment, a Job to its CronJob.
+struct Owners {
+    templates: HashMap<(String, String, String), (String, String)>,
+}
+
+impl Owners {
+    fn of(resources: &Resources) -> Self {
+        let mut templates = HashMap::new();
+        for template in &resources.templates {
+            if let Some(owner) = template.owners.first() {
+                let key = (template.key.namespace.clone(), template.kind.to_owned(), template.key.name.clone());
+                templates.insert(key, owner.clone());
+            }
+        }
+        Self { templates }
+    }
+
+    fn of_pod(&self, pod: &Object<Pod>) -> Option<String> {
+        let (kind, name) = pod.owners.first()?;
+        let key = (pod.key.namespace.clone(), kind.clone(), name.clone());
+        if let Some((kind, name)) = self.templates.get(&key) {
+            return Some(format!("{kind}/{name}"));
+        }
+        let hash = pod.labels.get("pod-template-hash");
+        if kind == "ReplicaSet"
+            && let Some(deployment) = hash.and_then(|h| name.strip_suffix(h.as_str())).and_then(|n| n.strip_suffix('-'))
+        {
+            return Some(format!("Deployment/{deployment}"));
+        }
+        Some(format!("{kind}/{name}"))
+    }
+
+    fn of_template(&self, template: &Object<Template>) -> String {
+        let key = (template.key.namespace.clone(), template.kind.to_owned(), template.key.name.clone());
+        let own = (template.kind.to_owned(), template.key.name.clone());
+        let (kind, name) = self.templates.get(&key).unwrap_or(&own);
+        format!("{kind}/{name}")
+    }
+}
+
+struct Builder<'a> {
+    namespaces: &'a HashMap<String, NamespaceDefaults>,
+    config: &'a IndexConfig,
+    /// Why every namespace is closed, if so.
+    everywhere: Option<(String, Source)>,
+    findings: &'a mut Vec<Finding>,
+}
+
+impl Builder<'_> {
+    fn workload<T>(
+        &mut self,
+        object: &Object<T>,
+        owner: Option<String>,
+        labels: &BTreeMap<String, String>,
+        annotations: &BTreeMap<String, String>,
+        pod: &Pod,
+    ) -> Workload {
+        let key = WorkloadKey { namespace: object.key.namespace.clone(), name: object.key.name.clone() };
+        let (mode, mode_source) = self.mode(object, annotations);
+        let require_identity = self.require_identity(object, annotations, pod);
+        let opaque = self.opaque(object, annotations, pod);
+        let service_account = if pod.service_account.is_empty() { "default" } else { &pod.service_account };
+        let info = WorkloadInfo {
+            namespace: key.namespace.clone(),
+            name: key.name.clone(),
+            owner,
+            service_account: service_account.to_owned(),
+            ips: pod.ips.clone(),
+            node_ip: pod.host_ip,
+            source: object.source.clone(),
+        };
+        Workload {
+            key,
+            info,
+            kind: object.kind,
+            object_name: object.key.name.clone(),
+            labels: labels.clone(),
+            pod: pod.clone(),
+            invalid: object.invalid.clone(),
+            mode,
+            mode_source,
+            require_identity,
+            opaque,
+        }
+    }
+
+    /// Annotation of the workload, else of its namespace, by either of two names.
+    fn annotation<'a>(&'a self, namespace: &str, own: &'a BTreeMap<String, String>, names: &[&str]) -> Vec<(String, bool)> {
+        let of = |annotations: &BTreeMap<String, String>, own| -> Vec<(String, bool)> {
+            names.iter().filter_map(|n| annotations.get(*n)).map(|v| (v.clone(), own)).collect()
+        };
+        let from_pod = of(own, true);
+        if !from_pod.is_empty() {
+            return from_pod;
+        }
+        self.namespaces.get(namespace).map(|n| of(&n.annotations, false)).unwrap_or_default()
+    }
+
+    /// The default policy: closed namespace, else pod, else namespace, else cluster. What is invalid or contradicts
+    /// itself is `deny`.
+    fn mode<T>(&mut self, object: &Object<T>, annotations: &BTreeMap<String, String>) -> (Mode, Source) {
+        let namespace = &object.key.namespace;
+        let defaults = self.namespaces.get(namespace);
+        if let Some((_, source)) = self.everywhere.as_ref().or(defaults.and_then(|d| d.closed.as_ref())) {
+            return (Mode::Deny, source.clone());
+        }
+        let names = ["mesh.internal/default-inbound-policy", "config.linkerd.io/default-inbound-policy"];
+        let values = self.annotation(namespace, annotations, &names);
+        let Some((first, own)) = values.first() else {
+            let setting = format!("--default-policy {}", self.config.default_policy);
+            return (self.config.default_policy, Source::BuiltIn(setting));
+        };
+        let source = match defaults.and_then(|d| d.source.clone()) {
+            Some(source) if !own => source,
+            _ => object.source.clone(),
+        };
+        let contradiction = values.iter().find(|(value, _)| value != first);
+        let problem = match (first.parse::<Mode>(), contradiction) {
+            (Ok(mode), None) => return (mode, source),
+            (Err(error), _) => format!("{error}: the default policy is `deny`"),
+            (Ok(_), Some((other, _))) => {
+                format!("two annotations set the default policy, `{first}` and `{other}`: it is `deny`")
+            }
+        };
+        // What a Namespace says is reported there, once.
+        if *own {
+            Index::note(self.findings, Code::BadDefault, object, problem);
+        }
+        (Mode::Deny, source)
+    }
+
+    fn require_identity<T>(&mut self, object: &Object<T>, annotations: &BTreeMap<String, String>, pod: &Pod) -> Listed {
+        let names = ["mesh.internal/require-identity-inbound-ports", "config.linkerd.io/proxy-require-identity-inbound-ports"];
+        let mut listed = Listed::default();
+        for (text, _) in self.annotation(&object.key.namespace, annotations, &names) {
+            let set = PortSet::parse(&text, &pod.ports);
+            listed.ports.extend(set.ports);
+            if !set.unreadable.is_empty() {
+                listed.every = true;
+                let entries = set.unreadable.join("`, `");
+                let message = format!("`{entries}` in the list of ports that require an identity is no port of this pod: every port requires one");
+                Index::note(self.findings, Code::BadPortList, object, message);
+            }
+        }
+        listed
+    }
+
+    fn opaque<T>(&mut self, object: &Object<T>, annotations: &BTreeMap<String, String>, pod: &Pod) -> Listed {
+        let names = ["mesh.internal/opaque-ports", "config.linkerd.io/opaque-ports"];
+        let mut listed = Listed::default();
+        for (text, own) in self.annotation(&object.key.namespace, annotations, &names) {
+            let set = PortSet::parse(&text, &pod.ports);
+            listed.ports.extend(set.ports);
+            if !set.unreadable.is_empty() && own {
+                let message = format!("`{}` in the list of opaque ports is no port of this pod and is left out", set.unreadable.join("`, `"));
+                Index::note(self.findings, Code::BadPortList, object, message);
+            }
+        }
+        listed
+    }
+}

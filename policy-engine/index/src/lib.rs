@@ -1,0 +1,19 @@
+//! Manifests in, per-workload policy snapshots out. Pure: files come as bytes, time does not come at all.
+//!
+//! - [`manifest`]: YAML and JSON to typed objects with file and line; start at [`manifest::load`]
+//! - [`index`]: objects to workloads, Servers, grants, routes; start at [`index::Index::build`]
+//! - [`replay`]: recorded requests through the index; start at [`replay::Replay::new`]
+//! - [`mode`]: default policies
+//! - [`limits`]: every bound
+
+mod finding;
+pub mod index;
+pub mod limits;
+pub mod manifest;
+pub mod mode;
+pub mod replay;
+
+
+pub use index::{Index, IndexConfig, ResolveError, ServiceEndpoint, ServiceEndpoints, WorkloadKey};
+pub use manifest::{Loaded, load};
+pub use mode::Mode;

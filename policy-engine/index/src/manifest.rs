@@ -1,0 +1,43 @@
+//! Manifests: files to typed objects, each checked, each knowing its file and lines.
+//!
+//! Nothing here stops at the first mistake. What is wrong becomes a finding with file, line and column; the object it is
+//! in becomes invalid; the other objects are read as they are. What an invalid object still does is said in
+//! [`crate::index`]: it closes, it never opens.
+
+mod checked_only;
+mod core_kinds;
+pub(crate) mod identity;
+mod network;
+mod object;
+pub(crate) mod policy_kinds;
+mod read;
+pub(crate) mod resource;
+mod route;
+mod selector;
+mod tree;
+
+pub use resource::Resources;
+
+use mesh_policy::snapshot::Finding;
+use object::Loader;
+
+/// What [`load`] made of the files.
+#[derive(Clone, Debug, Default)]
+pub struct Loaded {
+    /// The objects.
+    pub resources: Resources,
+    /// What is wrong with single objects and documents, sorted.
+    pub findings: Vec<Finding>,
+}
+
+/// Reads manifests: names (for findings) and contents of files. Neither the order of files nor that of documents matters.
+pub fn load(files: impl IntoIterator<Item = (String, Vec<u8>)>) -> Loaded {
+    let mut loader = Loader::default();
+    for (name, bytes) in files {
+        loader.file(&name, &bytes);
+    }
+    loader.finish()
+}
+
+#[cfg(test)]
+mod tests;

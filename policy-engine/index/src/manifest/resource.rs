@@ -1,0 +1,341 @@
+//! The objects that we read, in our own types. A field is `None` where it could not be read.
+//!
+//! An invalid object stays here with whatever of it could be read: a Server that cannot be trusted must still close its
+//! port (see [`crate::index`]).
+
+use super::identity::Identity;
+use crate::Mode;
+use ipnet::IpNet;
+use mesh_policy::snapshot::{Filter, Network, ObjectRef, PathOptions, RouteMatch, ServerProtocol, Source};
+use mesh_trust::{Timestamp, TrustDomain};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+/// All objects of a load, each list sorted by namespace, name and place.
+#[derive(Clone, Debug, Default)]
+pub struct Resources {
+    pub(crate) namespaces: Vec<Object<()>>,
+    pub(crate) service_accounts: Vec<Object<()>>,
+    pub(crate) pods: Vec<Object<Pod>>,
+    pub(crate) templates: Vec<Object<Template>>,
+    pub(crate) services: Vec<Object<Service>>,
+    pub(crate) servers: Vec<Object<Server>>,
+    pub(crate) server_authorizations: Vec<Object<ServerAuthorization>>,
+    pub(crate) authorization_policies: Vec<Object<AuthorizationPolicy>>,
+    pub(crate) mesh_tls: Vec<Object<MeshTls>>,
+    pub(crate) network_authentications: Vec<Object<Vec<NetworkEntry>>>,
+    pub(crate) routes: Vec<Object<Route>>,
+    pub(crate) rate_limits: Vec<Object<RateLimit>>,
+    pub(crate) federations: Vec<Object<Federation>>,
+    /// Documents that may have held a Server, and of which namespace (`None`: any).
+    pub(crate) closed: Vec<Closed>,
+}
+
+/// A namespace that something unreadable closes.
+#[derive(Clone, Debug)]
+pub(crate) struct Closed {
+    pub(crate) namespace: Option<String>,
+    pub(crate) why: String,
+    pub(crate) source: Source,
+}
+
+/// Namespace and name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Key {
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+}
+
+impl Key {
+    pub(crate) fn new(namespace: &str, name: &str) -> Self {
+        Self { namespace: namespace.to_owned(), name: name.to_owned() }
+    }
+}
+
+/// Age of an object, oldest first. An unreadable time might be the oldest; objects without one are the youngest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Created {
+    Unreadable,
+    At(Timestamp),
+    Unknown,
+}
+
+impl Created {
+    pub(crate) fn time(self) -> Option<Timestamp> {
+        match self {
+            Self::At(time) => Some(time),
+            Self::Unreadable | Self::Unknown => None,
+        }
+    }
+}
+
+/// What all objects have.
+#[derive(Clone, Debug)]
+pub(crate) struct Object<T> {
+    pub(crate) key: Key,
+    pub(crate) kind: &'static str,
+    pub(crate) group: &'static str,
+    /// Whether the kind has namespaces.
+    pub(crate) namespaced: bool,
+    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) annotations: BTreeMap<String, String>,
+    pub(crate) created: Created,
+    /// `kind/name` of the owners.
+    pub(crate) owners: Vec<(String, String)>,
+    pub(crate) source: Source,
+    /// Why nothing it says may open access, if so.
+    pub(crate) invalid: Option<String>,
+    pub(crate) spec: T,
+}
+
+impl<T> Object<T> {
+    pub(crate) fn reference(&self) -> ObjectRef {
+        ObjectRef {
+            kind: self.kind.to_owned(),
+            namespace: if self.namespaced { self.key.namespace.clone() } else { String::new() },
+            name: self.key.name.clone(),
+            source: self.source.clone(),
+        }
+    }
+
+    /// `Kind namespace/name`, for messages.
+    pub(crate) fn title(&self) -> String {
+        if self.namespaced {
+            format!("{} {}/{}", self.kind, self.key.namespace, self.key.name)
+        } else {
+            format!("{} {}", self.kind, self.key.name)
+        }
+    }
+}
+
+/// Number or name of a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum PortRef {
+    Number(u16),
+    Name(String),
+}
+
+/// A label query.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Selector {
+    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) expressions: Vec<Expression>,
+}
+
+/// One of `matchExpressions`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Expression {
+    pub(crate) key: String,
+    pub(crate) operator: Operator,
+    pub(crate) values: Vec<String>,
+}
+
+/// How an expression compares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Operator {
+    In,
+    NotIn,
+    Exists,
+    DoesNotExist,
+}
+
+impl Selector {
+    /// Whether labels satisfy every part, as Kubernetes has it (`NotIn` holds where the key is absent).
+    pub(crate) fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
+        self.labels.iter().all(|(k, v)| labels.get(k) == Some(v))
+            && self.expressions.iter().all(|e| {
+                let value = labels.get(&e.key);
+                let listed = value.is_some_and(|v| e.values.contains(v));
+                match e.operator {
+                    Operator::In => listed,
+                    Operator::NotIn => !listed,
+                    Operator::Exists => value.is_some(),
+                    Operator::DoesNotExist => value.is_none(),
+                }
+            })
+    }
+}
+
+/// A pod, or what a template would make one.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Pod {
+    pub(crate) service_account: String,
+    pub(crate) ports: Vec<ContainerPort>,
+    pub(crate) probes: Vec<Probe>,
+    pub(crate) ips: Vec<IpAddr>,
+    pub(crate) host_ip: Option<IpAddr>,
+    /// No `Ready` condition that says otherwise, and neither finished nor failed.
+    pub(crate) ready: bool,
+}
+
+/// A TCP port that a container declares.
+#[derive(Clone, Debug)]
+pub(crate) struct ContainerPort {
+    pub(crate) name: Option<String>,
+    pub(crate) port: u16,
+    pub(crate) container: usize,
+}
+
+/// A declared probe.
+#[derive(Clone, Debug)]
+pub(crate) struct Probe {
+    pub(crate) kind: ProbeTarget,
+    pub(crate) port: PortRef,
+    pub(crate) container: usize,
+    pub(crate) source: Source,
+}
+
+/// What a probe asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum ProbeTarget {
+    /// Path without query.
+    Http(String),
+    Grpc,
+    Tcp,
+}
+
+/// A workload kind with a pod template.
+#[derive(Clone, Debug)]
+pub(crate) struct Template {
+    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) annotations: BTreeMap<String, String>,
+    pub(crate) pod: Pod,
+}
+
+/// A Service.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Service {
+    /// `None` without selector.
+    pub(crate) selector: Option<BTreeMap<String, String>>,
+    pub(crate) ports: Vec<ServicePort>,
+}
+
+/// One TCP port of a Service.
+#[derive(Clone, Debug)]
+pub(crate) struct ServicePort {
+    pub(crate) name: Option<String>,
+    pub(crate) port: u16,
+    pub(crate) target: PortRef,
+    pub(crate) app_protocol: Option<String>,
+}
+
+/// What a Server selects.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Selects {
+    Pods(Selector),
+    External,
+}
+
+/// A Server.
+#[derive(Clone, Debug)]
+pub(crate) struct Server {
+    pub(crate) selects: Option<Selects>,
+    pub(crate) port: Option<PortRef>,
+    pub(crate) protocol: ServerProtocol,
+    pub(crate) access: Mode,
+    pub(crate) paths: PathOptions,
+}
+
+/// What a ServerAuthorization or AuthorizationPolicy is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    Server(String),
+    Servers(Selector),
+    Namespace,
+    Route { group: &'static str, kind: &'static str, name: String },
+}
+
+/// A ServerAuthorization.
+#[derive(Clone, Debug)]
+pub(crate) struct ServerAuthorization {
+    pub(crate) target: Option<Target>,
+    /// `None`: the cluster networks.
+    pub(crate) networks: Option<Vec<NetworkEntry>>,
+    pub(crate) client: SaClient,
+}
+
+/// Whom a ServerAuthorization admits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum SaClient {
+    Nobody,
+    Unauthenticated,
+    AnyTls,
+    Identities(Vec<Identity>),
+}
+
+/// An AuthorizationPolicy.
+#[derive(Clone, Debug)]
+pub(crate) struct AuthorizationPolicy {
+    pub(crate) target: Option<Target>,
+    pub(crate) authentications: Vec<AuthenticationRef>,
+    /// The reason that `mesh.internal/allow-unauthenticated` gives.
+    pub(crate) open: Option<String>,
+}
+
+/// One of `requiredAuthenticationRefs`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct AuthenticationRef {
+    pub(crate) kind: AuthenticationKind,
+    pub(crate) key: Key,
+    pub(crate) source: Source,
+}
+
+/// Kind of an authentication.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AuthenticationKind {
+    MeshTls,
+    Network,
+    ServiceAccount,
+}
+
+/// A MeshTLSAuthentication.
+#[derive(Clone, Debug)]
+pub(crate) struct MeshTls {
+    pub(crate) members: Vec<Identity>,
+}
+
+/// One network with its exceptions, masked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct NetworkEntry {
+    pub(crate) cidr: IpNet,
+    pub(crate) except: Vec<IpNet>,
+}
+
+impl NetworkEntry {
+    pub(crate) fn to_network(&self) -> Network {
+        Network { cidr: self.cidr, except: self.except.clone() }
+    }
+}
+
+/// An HTTPRoute or GRPCRoute.
+#[derive(Clone, Debug)]
+pub(crate) struct Route {
+    /// Names of the Servers it attaches to.
+    pub(crate) servers: Vec<(String, Source)>,
+    pub(crate) hostnames: Vec<String>,
+    pub(crate) rules: Vec<Rule>,
+}
+
+/// One rule of a route; the matches that could be read.
+#[derive(Clone, Debug)]
+pub(crate) struct Rule {
+    pub(crate) matches: Vec<RouteMatch>,
+    pub(crate) filters: Vec<Filter>,
+}
+
+/// An HTTPLocalRateLimitPolicy.
+#[derive(Clone, Debug)]
+pub(crate) struct RateLimit {
+    pub(crate) server: Option<String>,
+    pub(crate) total: Option<u32>,
+    pub(crate) identity: Option<u32>,
+    /// Service accounts and their rate.
+    pub(crate) overrides: Vec<(Vec<Key>, u32)>,
+}
+
+/// A Federation.
+#[derive(Clone, Debug)]
+pub(crate) struct Federation {
+    pub(crate) domain: Option<TrustDomain>,
+    pub(crate) in_wildcards: bool,
+}
