@@ -1,0 +1,40 @@
+//! Watches the sources of policy and serves each proxy its own snapshot.
+//!
+//! ```text
+//! files ─watch─▶ sources ─bytes─▶ publish ─Published─▶ policy_service ─mTLS─▶ proxies
+//!                                    │    └▶ admin (Unix socket)
+//!                                    ├▶ generation (stored before it is published)
+//!                                    └▶ audit log (what changed)
+//! ```
+//! - [`config`]: what it is told
+//! - [`sources`]: files under the manifest paths, read whole
+//! - [`watch`]: when to read them again
+//! - [`publish`]: files to one update per workload; pure but for the caller's clock
+//! - [`generation`]: a number that never goes back
+//! - [`identity`]: its own SVID, kept fresh
+//! - [`serve`]: mTLS connections; [`policy_service`]: who may watch what
+//! - [`admin`]: what it says about itself
+//!
+//! The rules: what cannot be read grants nothing; sources that are gone leave the last policy in force; a workload
+//! that is in no manifest any more is denied everything.
+
+mod admin;
+pub mod config;
+mod control;
+mod error;
+mod generation;
+mod identity;
+pub mod limits;
+mod policy_service;
+mod publish;
+mod serve;
+mod sources;
+mod state;
+mod watch;
+
+#[cfg(test)]
+mod tests;
+
+pub use config::{ControllerConfig, IdentitySource};
+pub use control::run;
+pub use error::ControllerError;

@@ -1,0 +1,57 @@
+//! Every bound of the controller, with its cost and reason.
+
+use std::time::Duration;
+
+/// Files that count as manifests. Ten thousand services with ten files each.
+pub const FILES_MAX: usize = 100_000;
+
+/// Bytes of one file that are read: one more than the index takes, so that it can say the file is too large.
+pub const FILE_BYTES_READ: u64 = mesh_policy_index::limits::FILE_BYTES_MAX as u64 + 1;
+
+/// Bytes of all files; parsed they take about ten times as much memory.
+pub const SOURCE_BYTES_MAX: u64 = 256 << 20;
+
+/// Directories below one another; more is a loop or a mistake.
+pub const DEPTH_MAX: usize = 32;
+
+/// Quiet time after a change before the files are read: an editor's several steps become one change.
+pub const SETTLE: Duration = Duration::from_millis(2);
+
+/// The longest that steady changes may put reading off.
+pub const SETTLE_MAX: Duration = Duration::from_millis(50);
+
+/// How long a file that had content and is empty now is given to be filled again: most writers truncate first.
+pub const EMPTY_GRACE: Duration = Duration::from_millis(50);
+
+/// How often files are compared without being told of a change: for file systems that tell nothing.
+pub const POLL: Duration = Duration::from_secs(2);
+
+/// Connections of proxies, at about 60 KiB each.
+pub const CONNECTIONS_MAX: usize = 10_000;
+
+/// Handshakes at a time, each about 0.3 ms of one core; more wait in the kernel's queue.
+pub const HANDSHAKES_MAX: usize = 64;
+
+/// How long a handshake may take.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Streams that one proxy may open; it needs one.
+pub const STREAMS_PER_CONNECTION_MAX: u32 = 8;
+
+/// Silence after which a proxy is asked whether it lives, and how long it has to answer. A stalled one is found
+/// within the sum.
+pub const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(10));
+
+/// How long a workload that is in no manifest may wait to appear before it is told that everything is denied: its
+/// manifest may be written at this moment.
+pub const UNKNOWN_GRACE: Duration = Duration::from_secs(1);
+
+/// Bytes of a namespace or workload name that a proxy may ask for (Kubernetes: 253).
+pub const NAME_BYTES_MAX: usize = 253;
+
+/// Pauses between attempts to get an SVID, doubled each time.
+pub const IDENTITY_RETRY: (Duration, Duration) =
+    (Duration::from_millis(50), Duration::from_secs(5));
+
+/// How long open streams may take to end at a shutdown.
+pub const DRAIN: Duration = Duration::from_millis(500);

@@ -1,0 +1,185 @@
+//! `Policy.WatchWorkload`: each proxy gets the policy of its own workload, now and after every change.
+//!
+//! ```text
+//! unknown --1 s--> denied everything --appears--> known --gone from the manifests--> denied everything
+//! known, or appears, with another service account than the asker's: the stream ends with PermissionDenied
+//! ```
+//! A slow reader gets the newest update, not every one. A stream ends with the SVID it was opened with.
+
+use crate::limits::UNKNOWN_GRACE;
+use crate::publish::{Published, deny_all, may_ask};
+use crate::serve::Asker;
+use crate::state::{Shared, WatcherCount};
+use mesh_api::proto::policy_server::Policy;
+use mesh_api::proto::{WatchWorkloadRequest, WorkloadUpdate};
+use mesh_policy_index::index::WorkloadKey;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tonic::{Request, Response, Status};
+
+/// The service.
+pub(crate) struct WatchPolicy(Arc<Shared>);
+
+impl WatchPolicy {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self(shared)
+    }
+}
+
+type Updates = Pin<Box<dyn tokio_stream::Stream<Item = Result<WorkloadUpdate, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl Policy for WatchPolicy {
+    type WatchWorkloadStream = Updates;
+
+    async fn watch_workload(
+        &self,
+        request: Request<WatchWorkloadRequest>,
+    ) -> Result<Response<Updates>, Status> {
+        let Some(asker) = request.extensions().get::<Asker>().cloned() else {
+            return Err(Status::unauthenticated(
+                "no proved identity on this connection",
+            ));
+        };
+        let WatchWorkloadRequest {
+            namespace,
+            workload,
+        } = request.into_inner();
+        let key = WorkloadKey {
+            namespace,
+            name: workload,
+        };
+        if !may_ask(asker.id(), &key, self.0.config.trust_domain()) {
+            return Err(refuse(&asker, &key));
+        }
+        let watch = Watch::new(&self.0, asker, key);
+        Ok(Response::new(Box::pin(futures_util::stream::unfold(
+            Some(watch),
+            |watch| async {
+                let mut watch = watch?;
+                match watch.next().await {
+                    Ok(update) => Some((Ok(update), Some(watch))),
+                    Err(status) => Some((Err(status), None)),
+                }
+            },
+        ))))
+    }
+}
+
+/// One refusal, in the log with who and what; the asker learns only that it may not.
+fn refuse(asker: &Asker, key: &WorkloadKey) -> Status {
+    tracing::warn!(
+        id = %asker.id(),
+        from = %asker.from,
+        serial = asker.peer.serial(),
+        workload = format!("{:?}/{:?}", key.namespace, key.name),
+        "a proxy asked for policy that is not its own"
+    );
+    Status::permission_denied("not the service account of this workload")
+}
+
+/// One stream.
+struct Watch {
+    shared: Arc<Shared>,
+    asker: Asker,
+    key: WorkloadKey,
+    published: watch::Receiver<Option<Arc<Published>>>,
+    sent: Sent,
+    /// When an unknown workload is told so.
+    unknown_at: Instant,
+    _count: WatcherCount,
+}
+
+/// What the proxy has.
+enum Sent {
+    Nothing,
+    DenyAll,
+    Update(Arc<WorkloadUpdate>),
+}
+
+/// What is to be done now.
+enum Step {
+    Send(WorkloadUpdate),
+    Wait(Option<Instant>),
+    End(Status),
+}
+
+impl Watch {
+    fn new(shared: &Arc<Shared>, asker: Asker, key: WorkloadKey) -> Self {
+        Self {
+            shared: Arc::clone(shared),
+            published: shared.published.subscribe(),
+            sent: Sent::Nothing,
+            unknown_at: Instant::now() + UNKNOWN_GRACE,
+            _count: shared.watcher(&key),
+            asker,
+            key,
+        }
+    }
+
+    /// The next update, or why there will be none.
+    async fn next(&mut self) -> Result<WorkloadUpdate, Status> {
+        loop {
+            let current = self.published.borrow_and_update().clone();
+            let until = match self.step(current.as_deref()) {
+                Step::Send(update) => return Ok(update),
+                Step::End(status) => return Err(status),
+                Step::Wait(until) => until,
+            };
+            let now = self.shared.platform.wall_clock();
+            let svid_ends = Duration::from_secs(now.secs_until(self.asker.peer.not_after()) + 1);
+            if now > self.asker.peer.not_after() {
+                return Err(Status::unauthenticated(
+                    "your SVID has expired; connect with the new one",
+                ));
+            }
+            let wait = until.map_or(svid_ends, |until| {
+                svid_ends.min(until.saturating_duration_since(Instant::now()))
+            });
+            tokio::select! {
+                changed = self.published.changed() => if changed.is_err() {
+                    return Err(Status::unavailable("the controller ends"));
+                },
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+    }
+
+    fn step(&mut self, current: Option<&Published>) -> Step {
+        // Nothing was ever read: saying "deny all" would cut off what works, and we know nothing.
+        let Some(current) = current else {
+            return Step::Wait(None);
+        };
+        match current.workloads.get(&self.key) {
+            Some(policy) if policy.identity.as_ref() != Some(self.asker.id()) => {
+                Step::End(refuse(&self.asker, &self.key))
+            }
+            Some(policy) => match &self.sent {
+                Sent::Update(sent) if Arc::ptr_eq(sent, &policy.update) => Step::Wait(None),
+                _ => {
+                    self.sent = Sent::Update(Arc::clone(&policy.update));
+                    Step::Send((*policy.update).clone())
+                }
+            },
+            None => match self.sent {
+                Sent::DenyAll => Step::Wait(None),
+                Sent::Nothing if Instant::now() < self.unknown_at => {
+                    Step::Wait(Some(self.unknown_at))
+                }
+                Sent::Nothing | Sent::Update(_) => {
+                    self.sent = Sent::DenyAll;
+                    let domain = self.shared.config.trust_domain();
+                    Step::Send(deny_all(
+                        &self.key,
+                        self.asker.id(),
+                        domain,
+                        current.generation,
+                    ))
+                }
+            },
+        }
+    }
+}

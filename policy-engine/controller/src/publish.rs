@@ -1,0 +1,282 @@
+//! Sources to one update per workload. Pure: the clock and the disk are the caller's.
+
+use crate::limits::NAME_BYTES_MAX;
+use crate::sources::Sources;
+use data_encoding::HEXLOWER;
+use mesh_api::discovery::{Discovery, Endpoint, ProtocolHint, ServicePort};
+use mesh_api::proto::WorkloadUpdate;
+use mesh_policy::decide::Generation;
+use mesh_policy::snapshot::{
+    Finding, PathOptions, PortPolicy, ServerInfo, ServerProtocol, Severity, SnapshotData, Source,
+    WorkloadInfo,
+};
+use mesh_policy_index::index::{Index, IndexConfig, ServiceEndpoints, WorkloadKey};
+use mesh_policy_index::manifest;
+use mesh_trust::{SpiffeId, Timestamp, TrustDomain};
+use ring::digest::{Context, SHA256};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// Everything that is served, of one generation.
+#[derive(Debug)]
+pub(crate) struct Published {
+    pub(crate) generation: u64,
+    /// Of sources and settings.
+    pub(crate) digest: String,
+    /// When it came into force.
+    pub(crate) since: Timestamp,
+    pub(crate) workloads: BTreeMap<WorkloadKey, WorkloadPolicy>,
+    pub(crate) discovery: Discovery,
+    pub(crate) findings: Vec<Finding>,
+    pub(crate) files: u64,
+}
+
+/// What one workload is served.
+#[derive(Clone, Debug)]
+pub(crate) struct WorkloadPolicy {
+    /// Who may watch it; `None` if its service account makes no SPIFFE ID.
+    pub(crate) identity: Option<SpiffeId>,
+    /// SHA-256 of policy and discovery, generation aside.
+    pub(crate) digest: String,
+    /// The same object as long as nothing changed for this workload.
+    pub(crate) update: Arc<WorkloadUpdate>,
+}
+
+/// Settings that turn sources into updates.
+#[derive(Clone, Debug)]
+pub(crate) struct Publishing {
+    pub(crate) index: IndexConfig,
+    pub(crate) proxy_port: u16,
+}
+
+impl Publishing {
+    /// The settings as text: they are part of the policy's digest.
+    pub(crate) fn text(&self) -> String {
+        format!("{:?} {}", self.index, self.proxy_port)
+    }
+
+    /// Builds everything that `sources` say. Updates that say nothing new are taken over from `before`.
+    pub(crate) fn publish(
+        &self,
+        sources: &Sources,
+        (generation, digest): (u64, String),
+        since: Timestamp,
+        before: Option<&Published>,
+    ) -> Published {
+        let loaded = manifest::load(
+            sources
+                .files
+                .iter()
+                .map(|(name, file)| (name.clone(), file.bytes.clone())),
+        );
+        let index = Index::build(&loaded, &self.index);
+        let services = index.services();
+        let discovery = Discovery {
+            services: services
+                .iter()
+                .map(|service| self.service(service))
+                .collect(),
+        };
+        let discovery_json = json(&discovery);
+        let workloads = index
+            .workloads()
+            .filter_map(|(key, info)| {
+                let neutral = index.snapshot(key, Generation(0))?;
+                let old = before.and_then(|before| before.workloads.get(key));
+                let policy = self.workload(info, neutral, &discovery_json, generation, old);
+                Some((key.clone(), policy))
+            })
+            .collect();
+        let mut findings = index.findings().to_vec();
+        findings.extend(sources.findings.iter().cloned());
+        findings.sort();
+        Published {
+            generation,
+            digest,
+            since,
+            workloads,
+            discovery,
+            findings,
+            files: sources.files.len() as u64,
+        }
+    }
+
+    fn workload(
+        &self,
+        info: &WorkloadInfo,
+        mut neutral: SnapshotData,
+        discovery_json: &[u8],
+        generation: u64,
+        old: Option<&WorkloadPolicy>,
+    ) -> WorkloadPolicy {
+        let digest = digest_of(&[&json(&neutral), discovery_json]);
+        let update = match old {
+            Some(old) if old.digest == digest => Arc::clone(&old.update),
+            _ => {
+                neutral.generation = Generation(generation);
+                Arc::new(WorkloadUpdate {
+                    generation,
+                    snapshot_json: json(&neutral),
+                    discovery_json: discovery_json.to_vec(),
+                })
+            }
+        };
+        let identity = SpiffeId::for_service_account(
+            &self.index.trust_domain,
+            &info.namespace,
+            &info.service_account,
+        )
+        .ok();
+        WorkloadPolicy {
+            identity,
+            digest,
+            update,
+        }
+    }
+
+    fn service(&self, service: &ServiceEndpoints) -> ServicePort {
+        ServicePort {
+            namespace: service.namespace.clone(),
+            name: service.name.clone(),
+            port: service.port,
+            protocol: if service.opaque {
+                ProtocolHint::Opaque
+            } else {
+                ProtocolHint::Detect
+            },
+            endpoints: service
+                .endpoints
+                .iter()
+                .map(|endpoint| Endpoint {
+                    proxy: SocketAddr::new(endpoint.ip, self.proxy_port),
+                    port: endpoint.port,
+                    identity: endpoint.identity.clone(),
+                    workload: endpoint.workload.name.clone(),
+                })
+                .collect(),
+        }
+    }
+}
+
+impl Published {
+    /// Workloads whose update is not the one they had.
+    pub(crate) fn changed_workloads(&self, before: Option<&Self>) -> u64 {
+        let had = |key: &WorkloadKey| before.and_then(|before| before.workloads.get(key));
+        let new = self
+            .workloads
+            .iter()
+            .filter(|(key, policy)| {
+                had(key).is_none_or(|old| !Arc::ptr_eq(&old.update, &policy.update))
+            })
+            .count() as u64;
+        let gone = before.map_or(0, |before| {
+            before
+                .workloads
+                .keys()
+                .filter(|key| !self.workloads.contains_key(*key))
+                .count() as u64
+        });
+        new + gone
+    }
+
+    /// Findings of this severity.
+    pub(crate) fn count(&self, severity: Severity) -> u64 {
+        self.findings
+            .iter()
+            .filter(|finding| finding.severity == severity)
+            .count() as u64
+    }
+}
+
+/// What a proxy is told whose workload is in no manifest: everything is denied, and why.
+pub(crate) fn deny_all(
+    key: &WorkloadKey,
+    peer: &SpiffeId,
+    domain: &TrustDomain,
+    generation: u64,
+) -> WorkloadUpdate {
+    let source = Source::BuiltIn("workload in no manifest".to_owned());
+    let why = format!(
+        "workload `{}/{}` is in no manifest",
+        key.namespace, key.name
+    );
+    let service_account = peer
+        .service_account()
+        .map(|(_, name)| name.to_owned())
+        .unwrap_or_default();
+    let snapshot = SnapshotData {
+        generation: Generation(generation),
+        workload: WorkloadInfo {
+            namespace: key.namespace.clone(),
+            name: key.name.clone(),
+            owner: None,
+            service_account,
+            ips: Vec::new(),
+            node_ip: None,
+            source: source.clone(),
+        },
+        trust_domain: domain.clone(),
+        wildcard_domains: Vec::new(),
+        ports: BTreeMap::new(),
+        other_ports: PortPolicy {
+            server: ServerInfo {
+                namespace: key.namespace.clone(),
+                name: "default".to_owned(),
+                default: true,
+                mode: "deny".to_owned(),
+                protocol: ServerProtocol::Unknown,
+                invalid: Some(why.clone()),
+                source: source.clone(),
+                shadowed: Vec::new(),
+            },
+            routes: Vec::new(),
+            probes: Vec::new(),
+            grants: Vec::new(),
+            rate_limit: None,
+            paths: PathOptions::default(),
+            l7_limits: false,
+        },
+        grants: Vec::new(),
+        identity_sets: BTreeMap::new(),
+        network_sets: BTreeMap::new(),
+        findings: vec![Finding {
+            code: "MESH-0712".to_owned(),
+            severity: Severity::Error,
+            message: why,
+            hint: Some("add a Pod or Deployment of this name to the manifests".to_owned()),
+            object: None,
+            source,
+        }],
+    };
+    WorkloadUpdate {
+        generation,
+        snapshot_json: json(&snapshot),
+        discovery_json: json(&Discovery::default()),
+    }
+}
+
+/// Whether a proxy may ask about `key` at all: its own namespace, our trust domain, names of a sane length.
+pub(crate) fn may_ask(peer: &SpiffeId, key: &WorkloadKey, domain: &TrustDomain) -> bool {
+    let fits = |name: &str| (1..=NAME_BYTES_MAX).contains(&name.len());
+    peer.trust_domain() == domain
+        && fits(&key.namespace)
+        && fits(&key.name)
+        && peer
+            .service_account()
+            .is_some_and(|(namespace, _)| namespace == key.namespace)
+}
+
+/// Our own data types always have a JSON form: no map with other than text and number keys, no failing `Serialize`.
+fn json(value: &impl serde::Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).unwrap_or_default()
+}
+
+fn digest_of(parts: &[&[u8]]) -> String {
+    let mut context = Context::new(&SHA256);
+    for part in parts {
+        context.update(&(part.len() as u64).to_be_bytes());
+        context.update(part);
+    }
+    HEXLOWER.encode(context.finish().as_ref())
+}

@@ -1,0 +1,458 @@
+//! A trust domain of its own in a directory of its own, with a controller and proxies that watch.
+
+use crate::config::{ControllerConfig, IdentitySource, PROXY_PORT};
+use mesh_api::admin::ControllerStatus;
+use mesh_api::discovery::Discovery;
+use mesh_api::proto::policy_client::PolicyClient;
+use mesh_api::proto::{WatchWorkloadRequest, WorkloadUpdate};
+use mesh_audits::checkpoint::{Checkpoint, PublicKey};
+use mesh_audits::verify::{Seal, Verified, verify};
+use mesh_platform::{System, files};
+use mesh_policy::snapshot::SnapshotData;
+use mesh_policy_index::IndexConfig;
+use mesh_trust::tls::{ExpectedPeer, TlsIdentity, client_config, crypto_provider, server_name};
+use mesh_trust::{Svid, TrustBundle, TrustBundles, TrustDomain};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
+};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tonic::{Code, Status, Streaming};
+
+const CONTROLLER: &str = "spiffe://cluster.local/ns/mesh-system/sa/mesh-controller";
+
+pub(super) struct World {
+    dir: tempfile::TempDir,
+    root: Issuer<'static, KeyPair>,
+    root_der: CertificateDer<'static>,
+    root_pem: String,
+    listen: SocketAddr,
+}
+
+/// A running controller.
+pub(super) struct Running {
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<Result<(), crate::ControllerError>>,
+}
+
+impl Running {
+    pub(super) async fn stop(self) {
+        self.stop.send(()).unwrap();
+        self.task.await.unwrap().unwrap();
+    }
+
+    /// Ends it as a crash would: no last words of its main task.
+    pub(super) async fn kill(self) {
+        self.task.abort();
+        let _ = self.task.await;
+    }
+}
+
+/// One message, read.
+pub(super) struct Update {
+    pub(super) generation: u64,
+    pub(super) snapshot: SnapshotData,
+    pub(super) discovery: Discovery,
+}
+
+pub(super) struct Watching(Streaming<WorkloadUpdate>);
+
+impl Watching {
+    pub(super) async fn next(&mut self) -> Update {
+        let message = tokio::time::timeout(Duration::from_secs(10), self.0.message()).await;
+        let update = message
+            .expect("no update within 10 s")
+            .expect("the stream failed")
+            .expect("the stream ended");
+        Update {
+            generation: update.generation,
+            snapshot: serde_json::from_slice(&update.snapshot_json).unwrap(),
+            discovery: serde_json::from_slice(&update.discovery_json).unwrap(),
+        }
+    }
+
+    pub(super) async fn quiet(&mut self, wait: Duration) -> bool {
+        tokio::time::timeout(wait, self.0.message()).await.is_err()
+    }
+
+    pub(super) async fn refusal(&mut self) -> Code {
+        let message = tokio::time::timeout(Duration::from_secs(10), self.0.message()).await;
+        message
+            .expect("neither update nor refusal")
+            .expect_err("an update for the wrong one")
+            .code()
+    }
+}
+
+impl World {
+    pub(super) fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        params.distinguished_name.push(DnType::CommonName, "root");
+        params.subject_alt_names = vec![SanType::URI("spiffe://cluster.local".try_into().unwrap())];
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.self_signed(&key).unwrap();
+        let (root_der, root_pem) = (certificate.der().clone(), certificate.pem());
+        // Free at this moment; nobody else binds ports of this range by number.
+        let free = std::net::TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap();
+        let world = Self {
+            dir,
+            root: Issuer::new(params, key),
+            root_der,
+            root_pem,
+            listen: free,
+        };
+        std::fs::create_dir(world.manifests()).unwrap();
+        world.renew_controller();
+        world
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub(super) fn manifests(&self) -> PathBuf {
+        self.path("manifests")
+    }
+
+    pub(super) fn admin_socket(&self) -> PathBuf {
+        self.path("controller.sock")
+    }
+
+    pub(super) fn listen(&self) -> SocketAddr {
+        self.listen
+    }
+
+    pub(super) fn put(&self, name: &str, text: &str) {
+        let path = self.manifests().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        files::write_atomic(&path, text.as_bytes(), 0o600).unwrap();
+    }
+
+    pub(super) fn remove(&self, name: &str) {
+        std::fs::remove_file(self.manifests().join(name)).unwrap();
+    }
+
+    fn issue(&self, id: &str) -> (rcgen::Certificate, KeyPair) {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.subject_alt_names = vec![SanType::URI(id.try_into().unwrap())];
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        let key = KeyPair::generate().unwrap();
+        (params.signed_by(&key, &self.root).unwrap(), key)
+    }
+
+    pub(super) fn renew_controller(&self) {
+        let (certificate, key) = self.issue(CONTROLLER);
+        files::write_atomic(&self.path("key.pem"), key.serialize_pem().as_bytes(), 0o600).unwrap();
+        files::write_atomic(&self.path("bundle.pem"), self.root_pem.as_bytes(), 0o600).unwrap();
+        files::write_atomic(&self.path("chain.pem"), certificate.pem().as_bytes(), 0o600).unwrap();
+    }
+
+    pub(super) fn hide_identity(&self) {
+        std::fs::remove_file(self.path("chain.pem")).unwrap();
+    }
+
+    pub(super) async fn start_unready(&self) -> Running {
+        let config = ControllerConfig {
+            manifests: vec![self.manifests()],
+            listen: self.listen,
+            identity: IdentitySource::Files {
+                chain: self.path("chain.pem"),
+                key: self.path("key.pem"),
+                bundle: self.path("bundle.pem"),
+            },
+            state_dir: self.path("controller"),
+            audit_dir: self.path("audit"),
+            admin_socket: self.admin_socket(),
+            index: IndexConfig::new(domain()),
+            proxy_port: PROXY_PORT,
+        };
+        let (stop, stopped) = oneshot::channel::<()>();
+        let shutdown = async move { _ = stopped.await };
+        let task = tokio::spawn(crate::run(config, System::new(), shutdown));
+        let socket = self.admin_socket();
+        for _ in 0..500 {
+            if mesh_api::admin::get(&socket, "/live").await.is_ok() {
+                return Running { stop, task };
+            }
+            if task.is_finished() {
+                panic!("{:?}", task.await);
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("no admin socket");
+    }
+
+    pub(super) async fn start(&self) -> Running {
+        let running = self.start_unready().await;
+        self.until_status(|status| status.ready).await;
+        running
+    }
+
+    pub(super) async fn ask<T: serde::de::DeserializeOwned>(&self, path: &str) -> T {
+        let answer = mesh_api::admin::get(&self.admin_socket(), path)
+            .await
+            .unwrap();
+        serde_json::from_slice(&answer).unwrap()
+    }
+
+    pub(super) async fn until_status(
+        &self,
+        wanted: impl Fn(&ControllerStatus) -> bool,
+    ) -> ControllerStatus {
+        for _ in 0..500 {
+            let status: ControllerStatus = self.ask("/status").await;
+            if wanted(&status) {
+                return status;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("never: {:?}", self.ask::<ControllerStatus>("/status").await);
+    }
+
+    pub(super) async fn watch(&self, workload: &str, account: &str) -> Result<Watching, Status> {
+        self.watch_as(
+            &format!("spiffe://cluster.local/ns/shop/sa/{account}"),
+            "shop",
+            workload,
+        )
+        .await
+    }
+
+    pub(super) async fn watch_as(
+        &self,
+        id: &str,
+        namespace: &str,
+        workload: &str,
+    ) -> Result<Watching, Status> {
+        let mut client = self
+            .connect_to(self.listen, id)
+            .await
+            .map_err(|error| Status::unknown(format!("{error:?}")))?;
+        let request = WatchWorkloadRequest {
+            namespace: namespace.to_owned(),
+            workload: workload.to_owned(),
+        };
+        Ok(Watching(client.watch_workload(request).await?.into_inner()))
+    }
+
+    fn tls_client(&self, id: &str) -> Arc<rustls::ClientConfig> {
+        let (certificate, key) = self.issue(id);
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        let svid = Svid::parse(vec![certificate.der().clone()]).unwrap();
+        let identity = TlsIdentity::new(svid, key).unwrap();
+        let mut bundles = TrustBundles::default();
+        bundles.insert(TrustBundle::new(domain(), vec![self.root_der.clone()]).unwrap());
+        let controller = mesh_trust::SpiffeId::parse(CONTROLLER).unwrap();
+        client_config(
+            &identity,
+            Arc::new(bundles),
+            ExpectedPeer::OneOf([controller].into()),
+            &[b"h2"],
+        )
+        .unwrap()
+    }
+
+    /// A whole connection: with TLS 1.3 a client learns of its refusal only from the first answer.
+    pub(super) async fn connect_to(
+        &self,
+        address: SocketAddr,
+        id: &str,
+    ) -> Result<PolicyClient<tonic::transport::Channel>, tonic::transport::Error> {
+        let config = self.tls_client(id);
+        let channel = tonic::transport::Endpoint::from_static("http://controller")
+            .connect_with_connector(tower::service_fn(move |_| {
+                let connector = tokio_rustls::TlsConnector::from(Arc::clone(&config));
+                async move {
+                    let stream = TcpStream::connect(address).await?;
+                    let stream = connector.connect(server_name(), stream).await?;
+                    Ok::<_, std::io::Error>(hyper_util::rt::TokioIo::new(stream))
+                }
+            }))
+            .await?;
+        Ok(PolicyClient::new(channel).max_decoding_message_size(64 << 20))
+    }
+
+    pub(super) async fn connect_without_certificate(&self) -> Result<(), std::io::Error> {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(self.root_der.clone()).unwrap();
+        #[derive(Debug)]
+        struct Anyone(Arc<rustls::crypto::CryptoProvider>);
+        impl rustls::client::danger::ServerCertVerifier for Anyone {
+            fn verify_server_cert(
+                &self,
+                _: &CertificateDer<'_>,
+                _: &[CertificateDer<'_>],
+                _: &rustls::pki_types::ServerName<'_>,
+                _: &[u8],
+                _: rustls::pki_types::UnixTime,
+            ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
+                Ok(rustls::client::danger::ServerCertVerified::assertion())
+            }
+            fn verify_tls12_signature(
+                &self,
+                _: &[u8],
+                _: &CertificateDer<'_>,
+                _: &rustls::DigitallySignedStruct,
+            ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error>
+            {
+                Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
+            }
+            fn verify_tls13_signature(
+                &self,
+                _: &[u8],
+                _: &CertificateDer<'_>,
+                _: &rustls::DigitallySignedStruct,
+            ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error>
+            {
+                Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
+            }
+            fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+                self.0.signature_verification_algorithms.supported_schemes()
+            }
+        }
+        let provider = crypto_provider();
+        let mut config = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Anyone(provider)))
+            .with_no_client_auth();
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let stream = TcpStream::connect(self.listen).await?;
+        let mut stream = tokio_rustls::TlsConnector::from(Arc::new(config))
+            .connect(server_name(), stream)
+            .await?;
+        stream
+            .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+            .await?;
+        stream.read_exact(&mut [0; 9]).await.map(drop)
+    }
+
+    /// Serial number of the certificate that the controller presents now.
+    pub(super) async fn served_serial(&self) -> String {
+        let config = self.tls_client("spiffe://cluster.local/ns/shop/sa/cart");
+        let stream = TcpStream::connect(self.listen).await.unwrap();
+        let stream = tokio_rustls::TlsConnector::from(config)
+            .connect(server_name(), stream)
+            .await
+            .unwrap();
+        mesh_trust::tls::verified_peer(stream.get_ref().1)
+            .unwrap()
+            .serial()
+            .to_owned()
+    }
+
+    /// Proves the controller's audit log.
+    pub(super) fn verify_audit(&self) -> Verified {
+        let read = |name: &str| files::read(&self.path("audit").join(name)).unwrap();
+        let checkpoint = Checkpoint::parse(&read("controller.checkpoint")).unwrap();
+        let key = PublicKey::parse(std::str::from_utf8(&read("controller.pub")).unwrap()).unwrap();
+        let seal = Seal::Signed(checkpoint, key);
+        verify(
+            read("controller.jsonl").as_slice(),
+            "controller.jsonl",
+            Some("controller"),
+            seal,
+        )
+        .unwrap()
+    }
+}
+
+fn domain() -> TrustDomain {
+    TrustDomain::parse("cluster.local").unwrap()
+}
+
+/// A pod and its Service, both of this name, with a service account of the same name.
+pub(super) fn pod(name: &str) -> String {
+    let last = name.len();
+    format!(
+        "---
+apiVersion: v1
+kind: Pod
+metadata:
+  name: {name}
+  namespace: shop
+  labels: {{app: {name}}}
+spec:
+  serviceAccountName: {name}
+  containers:
+  - name: app
+    image: none
+    ports:
+    - containerPort: 8080
+status:
+  podIP: 127.64.{last}.1
+  conditions:
+  - type: Ready
+    status: \"True\"
+---
+apiVersion: v1
+kind: Service
+metadata:
+  name: {name}
+  namespace: shop
+spec:
+  selector: {{app: {name}}}
+  ports:
+  - port: 80
+    targetPort: 8080
+"
+    )
+}
+
+/// A Server for `server`, and the permission for `client` to call it.
+pub(super) fn policy(server: &str, client: &str) -> String {
+    format!(
+        "---
+apiVersion: policy.linkerd.io/v1beta3
+kind: Server
+metadata:
+  name: {server}
+  namespace: shop
+spec:
+  podSelector:
+    matchLabels: {{app: {server}}}
+  port: 8080
+  proxyProtocol: HTTP/1
+---
+apiVersion: policy.linkerd.io/v1alpha1
+kind: MeshTLSAuthentication
+metadata:
+  name: {client}
+  namespace: shop
+spec:
+  identityRefs:
+  - kind: ServiceAccount
+    name: {client}
+---
+apiVersion: policy.linkerd.io/v1alpha1
+kind: AuthorizationPolicy
+metadata:
+  name: {server}-{client}
+  namespace: shop
+spec:
+  targetRef:
+    group: policy.linkerd.io
+    kind: Server
+    name: {server}
+  requiredAuthenticationRefs:
+  - group: policy.linkerd.io
+    kind: MeshTLSAuthentication
+    name: {client}
+"
+    )
+}
