@@ -1,0 +1,33 @@
+//! Issuance of SVIDs: what a certificate will say, whether it may say so, and when to ask for the next. No IO, no clock,
+//! no randomness: times, serials and jitter are arguments, and the private key is behind a trait.
+//!
+//! A certificate comes into being in two steps, and there is no other way:
+//! [`prepare`](issue::prepare) builds the to-be-signed bytes and lints them; [`sign`](issue::sign) takes that proof and
+//! signs exactly those bytes.
+//!
+//! - [`key`]: public keys that may be certified; start at [`PublicKey::from_spki`]
+//! - [`csr`]: a certificate request is a key and a proof of possession; start at [`csr::parse`]
+//! - [`profile`]: lifetimes and the clamp to the issuer's; start at [`Profile::validity`]
+//! - [`authority`]: certificates that sign others; start at [`Authority::parse`]
+//! - [`issue`]: prepare and sign
+//! - [`lint`]: the rules a certificate must keep, one by one; start at [`lint::RULES`]
+//! - [`renewal`]: when to renew, and what to do when that fails; start at [`renewal::Renewal`]
+//! - [`log`]: entries of the issuance log and their hash chain
+//! - [`limits`]: every limit, with its reason
+
+pub mod authority;
+pub mod csr;
+pub mod issue;
+pub mod key;
+pub mod limits;
+pub mod lint;
+pub mod log;
+pub mod profile;
+pub mod renewal;
+#[cfg(test)]
+mod testing;
+
+pub use authority::Authority;
+pub use issue::{Issued, Linted, Serial, Signer, SignerFailed};
+pub use key::PublicKey;
+pub use profile::Profile;

@@ -1,0 +1,38 @@
+//! Every limit of this crate, with its cost and reason.
+
+/// Bytes of a certificate request. One for P-256 without names has about 250; checked before anything is parsed.
+pub const CSR_BYTES_MAX: usize = 16 * 1024;
+
+/// Bytes of what is signed. A SPIFFE ID may have 2,048 bytes; the rest of an SVID has about 500.
+pub const TBS_BYTES_MAX: usize = 4 * 1024;
+
+/// Octets of a serial number (RFC 5280 §4.1.2.2).
+pub const SERIAL_BYTES_MAX: usize = 20;
+
+/// Shortest life of a leaf, seconds. Below, a renewal and one retry no longer fit.
+pub const LEAF_LIFETIME_SECS_MIN: u64 = 10;
+
+/// Life of a leaf unless configured otherwise, seconds: a day.
+pub const LEAF_LIFETIME_SECS: u64 = 24 * 3_600;
+
+/// Longest life of a leaf, seconds: three days. The issuer has at least half of its week left whenever it signs, so no
+/// leaf within this bound is ever clamped.
+pub const LEAF_LIFETIME_SECS_MAX: u64 = 72 * 3_600;
+
+/// Life of an issuer, seconds: a week.
+pub const ISSUER_LIFETIME_SECS: u64 = 7 * 24 * 3_600;
+
+/// Life of a root, seconds: ten years, leap days included.
+pub const ROOT_LIFETIME_SECS: u64 = 3_652 * 24 * 3_600;
+
+/// How far `notBefore` lies in the past, seconds, for peers whose clock is late. Peers were seen 5 to 30 s off.
+pub const BACKDATE_SECS: u64 = 300;
+
+/// Seconds that an issuer outlives its leaves, for peers whose clock is early.
+pub const ISSUER_MARGIN_SECS: u64 = 60;
+
+/// Bytes of one line of the issuance log. A line has about 900; a SPIFFE ID may have 2,048.
+pub const LOG_LINE_BYTES_MAX: usize = 16 * 1024;
+
+/// Bytes of the attestation evidence in one log entry; more is cut.
+pub const EVIDENCE_BYTES_MAX: usize = 1_024;

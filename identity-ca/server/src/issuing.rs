@@ -1,0 +1,296 @@
+//! The one place where certificates are signed, and the order in which it happens.
+//!
+//! Authorise, reserve a serial, build what will be signed, lint it, append the intent and flush, sign, compare with what
+//! was linted, append the end, release. [`Issuing`] does this for whatever waits at the same moment, so that one flush
+//! serves many; the cost of a certificate is then the cost of its signature.
+
+use crate::error::{CaError, IssuanceError};
+use crate::limits::{ISSUANCE_BATCH_MAX, ISSUANCE_QUEUE_MAX};
+use crate::record::Recorder;
+use crate::signer;
+use crate::store::{HeldAuthority, Store};
+use mesh_issuance::issue::{self, Issued, Linted, Request};
+use mesh_issuance::{Authority, Profile, Serial};
+use mesh_platform::Platform;
+use mesh_trust::{Timestamp, TrustDomain};
+use rustls_pki_types::CertificateDer;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::oneshot;
+
+/// A leaf with its issuer: the chain that a peer is shown.
+#[derive(Clone, Debug)]
+pub(crate) struct Chain {
+    pub(crate) leaf: Issued,
+    pub(crate) issuer: CertificateDer<'static>,
+}
+
+/// Root, issuer, log, and the clock: all that it takes to issue.
+pub(crate) struct Desk {
+    store: Store,
+    platform: Arc<dyn Platform>,
+    recorder: Recorder,
+    profile: Profile,
+    root: HeldAuthority,
+    issuer: HeldAuthority,
+}
+
+impl Desk {
+    /// Opens the CA in `dir`, or makes root and issuer if there is nothing yet.
+    pub(crate) fn open(dir: &Path, domain: &TrustDomain, profile: Profile, platform: Arc<dyn Platform>) -> Result<Self, CaError> {
+        let store = Store::new(dir);
+        store.recover()?;
+        let new = store.is_new()?;
+        if !new {
+            store.check_log_is_there()?;
+        }
+        let mut recorder = Recorder::open(dir)?;
+        if new && recorder.ledger().leaves() > 0 {
+            return Err(store.missing("root.key"));
+        }
+        check_log_domain(&store, &recorder, domain)?;
+        let now = platform.wall_clock();
+        let (root, issuer) = if new {
+            recorder.start(domain, now)?;
+            first_start(&store, domain, &mut recorder, &*platform)?;
+            store.load(domain)?
+        } else {
+            let held = store.load(domain)?;
+            check_root(&store, &held.0.authority, now)?;
+            recorder.start(domain, now)?;
+            held
+        };
+        let mut desk = Self { store, platform, recorder, profile, root, issuer };
+        if let Err(error) = desk.maintain() {
+            // The issuer in force goes on, unless it is over.
+            if !desk.issuer.authority.validity().holds(now) {
+                return Err(error.into());
+            }
+            tracing::warn!(%error, "the issuer could not be renewed");
+        }
+        Ok(desk)
+    }
+
+    /// The trust anchor.
+    pub(crate) fn root(&self) -> &Authority {
+        &self.root.authority
+    }
+
+    /// The issuer in force.
+    pub(crate) fn issuer(&self) -> &Authority {
+        &self.issuer.authority
+    }
+
+    /// Whether nothing can be issued until the CA starts again.
+    pub(crate) fn in_doubt(&self) -> bool {
+        self.recorder.in_doubt()
+    }
+
+    /// Renews the issuer once half of its life is over, and forgets what ended. The old issuer's leaves stay valid:
+    /// they carry it in their chain, and the root anchors both.
+    pub(crate) fn maintain(&mut self) -> Result<(), IssuanceError> {
+        let now = self.platform.wall_clock();
+        self.recorder.forget_expired(now);
+        self.recorder.flush()?;
+        let validity = self.issuer.authority.validity();
+        if now < validity.not_before.plus_secs(i64::try_from(validity.secs() / 2).unwrap_or(i64::MAX)) {
+            return Ok(());
+        }
+        let (pkcs8, public) = signer::generate()?;
+        let linted = issue::prepare_issuer(public, &Profile::issuer(), &self.root.authority, serial(&*self.platform)?, now)?;
+        let issued = record_and_sign(&mut self.recorder, linted, &self.root.key, "the issuer is past half of its life", now)?;
+        let authority = authority(&issued, self.root.authority.domain())?;
+        let not_stored = |why: CaError| IssuanceError::NotStored { why: why.to_string() };
+        self.store.replace_issuer(&pkcs8, &authority).map_err(not_stored)?;
+        let key = signer::KeyInMemory::read(&pkcs8).ok_or(IssuanceError::KeyGeneration)?;
+        tracing::info!(issuer = authority.subject_text(), not_after = %authority.validity().not_after, "renewed the issuer");
+        self.issuer = HeldAuthority { authority, key };
+        Ok(())
+    }
+
+    /// Issues what is asked for, with one flush for all. Each request has its own outcome.
+    pub(crate) fn issue(&mut self, requests: Vec<(Request, String)>) -> Vec<Result<Chain, IssuanceError>> {
+        let now = self.platform.wall_clock();
+        let mut prepared: Vec<Result<Linted, IssuanceError>> = Vec::with_capacity(requests.len());
+        for (request, evidence) in requests {
+            let linted = self.prepare(request, now);
+            prepared.push(linted.and_then(|linted| self.recorder.intend(&linted, &evidence, now).map(|()| linted)));
+        }
+        if let Err(error) = self.recorder.flush() {
+            return prepared.into_iter().map(|outcome| outcome.and(Err(error.clone()))).collect();
+        }
+        prepared.into_iter().map(|linted| self.sign(linted?, now)).collect()
+    }
+
+    fn prepare(&self, request: Request, now: Timestamp) -> Result<Linted, IssuanceError> {
+        let serial = serial(&*self.platform)?;
+        Ok(issue::prepare(request, &self.profile, &self.issuer.authority, serial, now)?)
+    }
+
+    fn sign(&mut self, linted: Linted, now: Timestamp) -> Result<Chain, IssuanceError> {
+        let leaf = sign(&mut self.recorder, linted, &self.issuer.key, now)?;
+        Ok(Chain { leaf, issuer: self.issuer.authority.certificate().clone() })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn recorder_mut(&mut self) -> &mut Recorder {
+        &mut self.recorder
+    }
+
+    #[cfg(test)]
+    pub(crate) fn map_recorder(self, map: impl FnOnce(Recorder) -> Recorder) -> Self {
+        Self { recorder: map(self.recorder), ..self }
+    }
+}
+
+/// Makes root and issuer; their issuance is in the log like any other.
+fn first_start(store: &Store, domain: &TrustDomain, recorder: &mut Recorder, platform: &dyn Platform) -> Result<(), CaError> {
+    let now = platform.wall_clock();
+    let (root_pkcs8, root_public) = signer::generate()?;
+    let root_key = signer::KeyInMemory::read(&root_pkcs8).ok_or(IssuanceError::KeyGeneration)?;
+    let linted = issue::prepare_root(root_public, &Profile::root(), domain, serial(platform)?, now).map_err(IssuanceError::from)?;
+    let root = authority(&record_and_sign(recorder, linted, &root_key, "first start", now)?, domain)?;
+    let (issuer_pkcs8, issuer_public) = signer::generate()?;
+    let linted =
+        issue::prepare_issuer(issuer_public, &Profile::issuer(), &root, serial(platform)?, now).map_err(IssuanceError::from)?;
+    let issuer = authority(&record_and_sign(recorder, linted, &root_key, "first start", now)?, domain)?;
+    recorder.flush()?;
+    store.create(domain, (&root_pkcs8, &root), (&issuer_pkcs8, &issuer))?;
+    tracing::info!(%domain, dir = %store.dir().display(), "made the root and the issuer of a new trust domain");
+    Ok(())
+}
+
+fn record_and_sign(
+    recorder: &mut Recorder,
+    linted: Linted,
+    key: &signer::KeyInMemory,
+    evidence: &str,
+    now: Timestamp,
+) -> Result<Issued, IssuanceError> {
+    recorder.intend(&linted, evidence, now)?;
+    recorder.flush()?;
+    sign(recorder, linted, key, now)
+}
+
+/// Signs what is on disk as intended, and records that, before anybody gets it.
+fn sign(recorder: &mut Recorder, linted: Linted, key: &signer::KeyInMemory, now: Timestamp) -> Result<Issued, IssuanceError> {
+    let serial = linted.serial().to_hex();
+    match issue::sign(linted, key) {
+        Ok(issued) => recorder.signed(&issued, now).map(|()| issued),
+        Err(error) => {
+            recorder.failed(serial, error.to_string(), now);
+            Err(error.into())
+        }
+    }
+}
+
+fn authority(issued: &Issued, domain: &TrustDomain) -> Result<Authority, IssuanceError> {
+    Authority::parse(issued.certificate(), domain)
+        .map_err(|error| IssuanceError::Issue(issue::IssueError::Encode { why: error.to_string() }))
+}
+
+/// Draws a serial. Zero, which is none, comes up once in 2^128 draws.
+fn serial(platform: &dyn Platform) -> Result<Serial, IssuanceError> {
+    let mut random = [0; 16];
+    platform.fill_random(&mut random);
+    Serial::new(random, None).ok_or(IssuanceError::KeyGeneration)
+}
+
+fn check_log_domain(store: &Store, recorder: &Recorder, wanted: &TrustDomain) -> Result<(), CaError> {
+    match recorder.ledger().trust_domain() {
+        Some(found) if found != wanted => {
+            Err(CaError::OtherDomain { dir: store.dir().to_owned(), found: found.clone(), wanted: wanted.clone() })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check_root(store: &Store, root: &Authority, now: Timestamp) -> Result<(), CaError> {
+    let validity = root.validity();
+    if validity.holds(now) {
+        return Ok(());
+    }
+    let (not_before, not_after) = (validity.not_before, validity.not_after);
+    Err(CaError::RootNotInForce { not_before, not_after, now, dir: store.dir().to_owned() })
+}
+
+/// A desk that many tasks share. What waits while the disk is busy is issued together, in order of arrival.
+#[derive(Clone)]
+pub(crate) struct Issuing {
+    desk: Arc<Mutex<Desk>>,
+    queue: Arc<Mutex<Vec<Waiting>>>,
+}
+
+struct Waiting {
+    request: Request,
+    evidence: String,
+    reply: oneshot::Sender<Result<Chain, IssuanceError>>,
+}
+
+impl Issuing {
+    pub(crate) fn new(desk: Desk) -> Self {
+        Self { desk: Arc::new(Mutex::new(desk)), queue: Arc::default() }
+    }
+
+    /// Issues one certificate.
+    pub(crate) async fn issue(&self, request: Request, evidence: String) -> Result<Chain, IssuanceError> {
+        let (reply, answer) = oneshot::channel();
+        {
+            let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+            if queue.len() >= ISSUANCE_QUEUE_MAX {
+                return Err(IssuanceError::Busy);
+            }
+            queue.push(Waiting { request, evidence, reply });
+        }
+        let this = self.clone();
+        // Whoever gets the desk first serves all that wait; the others find the queue empty.
+        tokio::task::spawn_blocking(move || this.serve());
+        answer.await.unwrap_or(Err(IssuanceError::Stopped))
+    }
+
+    fn serve(&self) {
+        // A desk whose holder panicked is in an unknown state: nobody is served any more.
+        let Ok(mut desk) = self.desk.lock() else { return self.refuse_all() };
+        loop {
+            let batch: Vec<Waiting> = {
+                let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+                let count = queue.len().min(ISSUANCE_BATCH_MAX);
+                queue.drain(..count).collect()
+            };
+            if batch.is_empty() {
+                return;
+            }
+            let (requests, replies): (Vec<_>, Vec<_>) =
+                batch.into_iter().map(|waiting| ((waiting.request, waiting.evidence), waiting.reply)).unzip();
+            for (outcome, reply) in desk.issue(requests).into_iter().zip(replies) {
+                // A caller that gave up finds nothing; the log knows what was signed.
+                let _ = reply.send(outcome);
+            }
+        }
+    }
+
+    fn refuse_all(&self) {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// Does what is due, and says whether the CA can go on.
+    pub(crate) async fn maintain(&self) -> bool {
+        let desk = Arc::clone(&self.desk);
+        let done = tokio::task::spawn_blocking(move || {
+            let Ok(mut desk) = desk.lock() else { return false };
+            if let Err(error) = desk.maintain() {
+                tracing::warn!(%error, "the CA could not do its upkeep; the issuer in force goes on");
+            }
+            !desk.in_doubt()
+        });
+        done.await.unwrap_or(false)
+    }
+
+    /// The root's certificate.
+    pub(crate) fn root(&self) -> CertificateDer<'static> {
+        self.desk.lock().unwrap_or_else(PoisonError::into_inner).root().certificate().clone()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,41 @@
+//! The identity CA: key store, issuance log, attestation and the SPIFFE Workload API, in one process.
+//!
+//! A process connects to the Workload API; the kernel says which process it is; a launch record or a registration says
+//! which workload that is; the issuing desk records, signs and releases its SVID; and the stream follows until the
+//! process ends. What a certificate says is decided in [`mesh_issuance`]; here are the edges.
+//!
+//! - [`run()`], [`CaConfig`]: a whole CA
+//! - [`inspect`], [`CaStatus`]: what its files say
+//! - [`error`]: what can go wrong
+//! - `store`, `record`: its files and its log
+//! - `issuing`: the one place where certificates are signed
+//! - `registry`: attestation
+//! - `svids`, `rate`: SVIDs in force, and how often one may ask
+//! - `workload_api`, `launch`, `listen`: its sockets
+//! - `limits`: every limit, with its reason
+
+pub mod error;
+mod issuing;
+mod launch;
+mod limits;
+mod listen;
+mod pem;
+mod proto;
+mod rate;
+mod record;
+mod registry;
+mod run;
+mod signer;
+mod status;
+mod store;
+mod svids;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+mod workload_api;
+
+pub use error::CaError;
+pub use registry::Registration;
+pub use run::{CaConfig, run};
+pub use status::{AuthorityStatus, CaStatus, LogStatus, inspect};

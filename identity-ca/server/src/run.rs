@@ -1,0 +1,186 @@
+//! Puts the parts together: opens the CA, serves its sockets, does its upkeep, ends when asked to.
+
+use crate::error::CaError;
+use crate::issuing::{Desk, Issuing};
+use crate::launch::{LaunchService, Launcher};
+use crate::limits::{CLOCK_CHECK, LAUNCH_REQUEST_BYTES_MAX, WORKLOAD_REQUEST_BYTES_MAX};
+use crate::listen::{self, Counts};
+use crate::proto::spiffe_workload_api_server::SpiffeWorkloadApiServer;
+use crate::registry::{Registration, Registry};
+use crate::svids::Svids;
+use crate::workload_api::{Anchors, WorkloadApi};
+use mesh_api::proto::launch_server::LaunchServer;
+use mesh_issuance::Profile;
+use mesh_issuance::limits::LEAF_LIFETIME_SECS;
+use mesh_platform::lock::LockFile;
+use mesh_platform::process::PidFd;
+use mesh_platform::{Platform, files, process, unix};
+use mesh_trust::TrustDomain;
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::UnixListener;
+use tokio::sync::watch;
+
+/// How a CA runs.
+#[derive(Clone)]
+pub struct CaConfig {
+    /// Its keys, certificates and log.
+    pub dir: PathBuf,
+    /// Whose identities it issues.
+    pub trust_domain: TrustDomain,
+    /// Socket of the SPIFFE Workload API.
+    pub workload_api: PathBuf,
+    /// Permission bits of that socket; 0600 by default. Processes of other users need 0666.
+    pub workload_api_mode: u32,
+    /// Socket of the Launch service, mode 0600; none: no launches.
+    pub control: Option<PathBuf>,
+    /// The one process whose launch records are accepted; by default the parent.
+    pub launcher_pid: u32,
+    /// Life of an SVID, 10 s to 72 h; 24 h by default.
+    pub svid_ttl: Duration,
+    /// Identities of processes that nobody launches.
+    pub registrations: Vec<Registration>,
+    /// Whether to forbid core files and debuggers of the same user; true by default.
+    pub harden: bool,
+    /// Clock and randomness.
+    pub platform: Arc<dyn Platform>,
+}
+
+impl CaConfig {
+    /// A CA in `dir` with the defaults.
+    pub fn new(dir: &Path, trust_domain: TrustDomain, workload_api: &Path, platform: Arc<dyn Platform>) -> Self {
+        Self {
+            dir: dir.to_owned(),
+            trust_domain,
+            workload_api: workload_api.to_owned(),
+            workload_api_mode: 0o600,
+            control: None,
+            launcher_pid: std::os::unix::process::parent_id(),
+            svid_ttl: Duration::from_secs(LEAF_LIFETIME_SECS),
+            registrations: Vec::new(),
+            harden: true,
+            platform,
+        }
+    }
+}
+
+/// Runs a CA until `shutdown` is ready, or until it cannot go on.
+///
+/// # Errors
+/// [`CaError`]: files that are not as they were written, sockets that cannot be opened, a log in doubt.
+pub async fn run(config: CaConfig, shutdown: impl Future<Output = ()> + Send) -> Result<(), CaError> {
+    if config.harden {
+        process::no_core_dumps()?;
+    }
+    // Before anything takes time: a pid is safe to name only while its process lives.
+    let launcher = config.control.as_ref().map(|_| PidFd::open(config.launcher_pid)).transpose()?.map(Launcher::new);
+    files::create_dir_private(&config.dir)?;
+    let _lock = LockFile::acquire(&config.dir.join("ca.lock"))?;
+    let profile = Profile::leaf(config.svid_ttl.as_secs())?;
+    let registry = Registry::new(config.registrations.clone(), &config.trust_domain)?;
+    let issuing = Issuing::new(open_desk(&config, profile).await?);
+    let anchors: Anchors = [(config.trust_domain.clone(), vec![issuing.root()])].into();
+    let (_keep_anchors, anchors) = watch::channel(Arc::new(anchors));
+    let (stop, stopping) = watch::channel(false);
+    let api = WorkloadApi {
+        registry: registry.clone(),
+        svids: Svids::new(issuing.clone(), Arc::clone(&config.platform)),
+        anchors,
+        streams: Counts::default(),
+        stopping: stopping.clone(),
+    };
+    let workloads = serve_workloads(&config, api, stopping.clone())?;
+    let launches = serve_launches(&config, launcher, registry, stopping)?;
+    tracing::info!(domain = %config.trust_domain, workload_api = %config.workload_api.display(), "the CA serves");
+    let upkeep = upkeep(&issuing);
+    tokio::pin!(workloads, launches);
+    let outcome = tokio::select! {
+        () = shutdown => None,
+        ended = &mut workloads => Some(ended),
+        ended = &mut launches => Some(ended),
+        () = upkeep => Some(Err(CaError::Issuance(crate::error::IssuanceError::Stopped))),
+    };
+    stop.send_replace(true);
+    if let Some(ended) = outcome {
+        return ended;
+    }
+    // Streams end at once with `Unavailable`; a client that does not read is not waited for.
+    let finish = futures_util::future::join(workloads, launches);
+    let _ = tokio::time::timeout(Duration::from_secs(2), finish).await;
+    issuing.maintain().await;
+    tracing::info!("the CA ended");
+    Ok(())
+}
+
+async fn open_desk(config: &CaConfig, profile: Profile) -> Result<Desk, CaError> {
+    let (dir, domain, platform) = (config.dir.clone(), config.trust_domain.clone(), Arc::clone(&config.platform));
+    let opened = tokio::task::spawn_blocking(move || Desk::open(&dir, &domain, profile, platform)).await;
+    opened.unwrap_or(Err(CaError::Issuance(crate::error::IssuanceError::Stopped)))
+}
+
+/// Renews the issuer, flushes the log, and ends when the CA cannot go on.
+async fn upkeep(issuing: &Issuing) {
+    loop {
+        tokio::time::sleep(CLOCK_CHECK).await;
+        if !issuing.maintain().await {
+            tracing::error!("the issuance log is in doubt after a failed flush; the CA ends and reads it again");
+            return;
+        }
+    }
+}
+
+fn listener(path: &Path, mode: u32) -> Result<UnixListener, CaError> {
+    let bound = unix::bind(path, mode)?;
+    UnixListener::from_std(bound).map_err(|error| server_error(path, &error))
+}
+
+fn server_error(path: &Path, error: &dyn std::error::Error) -> CaError {
+    let source = error.source().map(|source| format!(": {source}")).unwrap_or_default();
+    CaError::Server { socket: path.to_owned(), why: format!("{error}{source}") }
+}
+
+async fn stopped(mut stopping: watch::Receiver<bool>) {
+    // A sender that went means the same.
+    let _ = stopping.wait_for(|stopping| *stopping).await;
+}
+
+fn serve_workloads(
+    config: &CaConfig,
+    api: WorkloadApi,
+    stopping: watch::Receiver<bool>,
+) -> Result<impl Future<Output = Result<(), CaError>>, CaError> {
+    let path = config.workload_api.clone();
+    let incoming = listen::connections(listener(&path, config.workload_api_mode)?, |_| true);
+    let service = SpiffeWorkloadApiServer::new(api).max_decoding_message_size(WORKLOAD_REQUEST_BYTES_MAX);
+    Ok(async move {
+        let serving = listen::server().add_service(service).serve_with_incoming_shutdown(incoming, stopped(stopping));
+        serving.await.map_err(|error| server_error(&path, &error))
+    })
+}
+
+fn serve_launches(
+    config: &CaConfig,
+    launcher: Option<Launcher>,
+    registry: Registry,
+    stopping: watch::Receiver<bool>,
+) -> Result<impl Future<Output = Result<(), CaError>>, CaError> {
+    let socket = match (config.control.clone(), launcher) {
+        (Some(path), Some(launcher)) => Some((listener(&path, 0o600)?, path, launcher)),
+        _ => None,
+    };
+    let domain = config.trust_domain.clone();
+    Ok(async move {
+        let Some((listener, path, launcher)) = socket else {
+            stopped(stopping).await;
+            return Ok(());
+        };
+        let admitted = launcher.clone();
+        let incoming = listen::connections(listener, move |peer| admitted.is(peer));
+        let service = LaunchServer::new(LaunchService { launcher, registry, domain });
+        let service = service.max_decoding_message_size(LAUNCH_REQUEST_BYTES_MAX);
+        let serving = listen::server().add_service(service).serve_with_incoming_shutdown(incoming, stopped(stopping));
+        serving.await.map_err(|error| server_error(&path, &error))
+    })
+}

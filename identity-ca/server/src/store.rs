@@ -1,0 +1,276 @@
+//! The CA's files: keys, certificates and whose they are. Written whole, read strictly, never made anew over old ones.
+//!
+//! | file | what |
+//! |---|---|
+//! | `trust-domain` | whose CA this is; written last, so its presence says that the first start was completed |
+//! | `root.key`, `root.pem` | the trust anchor |
+//! | `issuer.key`, `issuer.pem` | signs SVIDs; renewed under the same root |
+//! | `issuer.next.*` | the next issuer while it takes the place of the present one |
+//! | `first-start/` | all of them while the first start is under way |
+//! | `issuance.log` | see [`crate::record`] |
+//!
+//! Whatever the moment of a power cut: on the next start a file is the old one, the new one, or completes the move.
+
+use crate::error::CaError;
+use crate::limits::KEY_FILE_BYTES_MAX;
+use crate::pem;
+use crate::record::LOG_FILE;
+use crate::signer::{KeyInMemory, Pkcs8};
+use mesh_issuance::{Authority, Signer};
+use mesh_platform::{PlatformError, files};
+use mesh_trust::TrustDomain;
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use zeroize::Zeroizing;
+
+const ROOT: &str = "root";
+const ISSUER: &str = "issuer";
+const NEXT_ISSUER: &str = "issuer.next";
+const TRUST_DOMAIN: &str = "trust-domain";
+const FIRST_START: &str = "first-start";
+/// In the order in which the first start moves them into place: the last one completes it.
+const FILES: [&str; 5] = ["root.key", "root.pem", "issuer.key", "issuer.pem", TRUST_DOMAIN];
+
+/// An authority with its private key.
+#[derive(Debug)]
+pub(crate) struct HeldAuthority {
+    pub(crate) authority: Authority,
+    pub(crate) key: KeyInMemory,
+}
+
+/// The certificates of a CA, without keys.
+#[derive(Debug)]
+pub(crate) struct Certificates {
+    pub(crate) trust_domain: TrustDomain,
+    pub(crate) root: Authority,
+    pub(crate) issuer: Authority,
+}
+
+/// The directory of a CA.
+#[derive(Clone, Debug)]
+pub(crate) struct Store {
+    dir: PathBuf,
+}
+
+impl Store {
+    pub(crate) fn new(dir: &Path) -> Self {
+        Self { dir: dir.to_owned() }
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Completes or undoes what a power cut interrupted. Only while nobody else uses the directory.
+    pub(crate) fn recover(&self) -> Result<(), CaError> {
+        let staging = self.dir.join(FIRST_START);
+        if staging.exists() {
+            if staging.join(TRUST_DOMAIN).exists() {
+                self.complete_first_start()?;
+            } else {
+                // Nothing was moved yet, and nothing that was signed with these keys was released.
+                remove_dir(&staging)?;
+            }
+        }
+        self.recover_issuer()
+    }
+
+    fn complete_first_start(&self) -> Result<(), CaError> {
+        let staging = self.dir.join(FIRST_START);
+        for name in FILES {
+            let (from, to) = (staging.join(name), self.dir.join(name));
+            if !from.exists() {
+                continue;
+            }
+            if to.exists() {
+                return Err(corrupt(&from, "an unfinished first start lies beside finished files"));
+            }
+            rename(&from, &to)?;
+        }
+        remove_dir(&staging)
+    }
+
+    /// The next issuer's key is moved first: if the key in place fits the next certificate, the move goes on, else the
+    /// next issuer never took over.
+    fn recover_issuer(&self) -> Result<(), CaError> {
+        let (next_key, next_pem) = (self.dir.join(key_of(NEXT_ISSUER)), self.dir.join(pem_of(NEXT_ISSUER)));
+        if next_pem.exists() && !next_key.exists() {
+            let domain = self.trust_domain()?;
+            let key = self.read_key(ISSUER)?;
+            let next = self.read_authority_at(&next_pem, &domain)?;
+            if next.key() == key.public_key() {
+                rename(&next_pem, &self.dir.join(pem_of(ISSUER)))?;
+            }
+        }
+        files::remove(&next_key)?;
+        files::remove(&next_pem)?;
+        Ok(())
+    }
+
+    /// Whether there is nothing yet. An error if some files are there and others not.
+    pub(crate) fn is_new(&self) -> Result<bool, CaError> {
+        let missing: Vec<_> = FILES.iter().filter(|name| !self.dir.join(name).exists()).collect();
+        match missing.first() {
+            None => Ok(false),
+            Some(_) if missing.len() == FILES.len() => Ok(true),
+            Some(first) => Err(self.missing(first)),
+        }
+    }
+
+    /// An error that says that `name` should be there.
+    pub(crate) fn missing(&self, name: &str) -> CaError {
+        CaError::Incomplete { path: self.dir.join(name), dir: self.dir.clone() }
+    }
+
+    /// Writes the first root and issuer, all at once.
+    pub(crate) fn create(&self, domain: &TrustDomain, root: (&Pkcs8, &Authority), issuer: (&Pkcs8, &Authority)) -> Result<(), CaError> {
+        let staging = self.dir.join(FIRST_START);
+        files::create_dir_private(&staging)?;
+        for (name, (key, authority)) in [(ROOT, root), (ISSUER, issuer)] {
+            write_pair(&staging, name, key, authority)?;
+        }
+        files::write_atomic(&staging.join(TRUST_DOMAIN), format!("{domain}\n").as_bytes(), 0o600)?;
+        sync_dir(&self.dir)?;
+        self.complete_first_start()
+    }
+
+    /// Puts a new issuer in the place of the present one.
+    pub(crate) fn replace_issuer(&self, key: &Pkcs8, authority: &Authority) -> Result<(), CaError> {
+        write_pair(&self.dir, NEXT_ISSUER, key, authority)?;
+        rename(&self.dir.join(key_of(NEXT_ISSUER)), &self.dir.join(key_of(ISSUER)))?;
+        rename(&self.dir.join(pem_of(NEXT_ISSUER)), &self.dir.join(pem_of(ISSUER)))
+    }
+
+    /// Reads root and issuer with their keys, and checks that all belong together.
+    pub(crate) fn load(&self, domain: &TrustDomain) -> Result<(HeldAuthority, HeldAuthority), CaError> {
+        let certificates = self.certificates()?;
+        if certificates.trust_domain != *domain {
+            let (found, wanted) = (certificates.trust_domain, domain.clone());
+            return Err(CaError::OtherDomain { dir: self.dir.clone(), found, wanted });
+        }
+        Ok((self.with_key(ROOT, certificates.root)?, self.with_key(ISSUER, certificates.issuer)?))
+    }
+
+    /// Reads the certificates, and checks that root signed issuer and itself.
+    pub(crate) fn certificates(&self) -> Result<Certificates, CaError> {
+        let trust_domain = self.trust_domain()?;
+        let read = |name| self.read_authority_at(&self.dir.join(pem_of(name)), &trust_domain);
+        let (root, issuer) = (read(ROOT)?, read(ISSUER)?);
+        let signed = |name, below: &Authority| {
+            below.check_signed_by(&root).map_err(|source| CaError::Authority { path: self.dir.join(pem_of(name)), source })
+        };
+        signed(ROOT, &root)?;
+        signed(ISSUER, &issuer)?;
+        if issuer.is_root() {
+            return Err(corrupt(&self.dir.join(pem_of(ISSUER)), "it is a root, not an issuer below it"));
+        }
+        Ok(Certificates { trust_domain, root, issuer })
+    }
+
+    fn with_key(&self, name: &str, authority: Authority) -> Result<HeldAuthority, CaError> {
+        let key = self.read_key(name)?;
+        if key.public_key() != authority.key() {
+            return Err(CaError::KeyMismatch { key: self.dir.join(key_of(name)), certificate: self.dir.join(pem_of(name)) });
+        }
+        Ok(HeldAuthority { authority, key })
+    }
+
+    fn trust_domain(&self) -> Result<TrustDomain, CaError> {
+        let path = self.dir.join(TRUST_DOMAIN);
+        let bytes = self.read(&path)?;
+        let text = std::str::from_utf8(&bytes).ok().and_then(|text| text.strip_suffix('\n'));
+        let domain = text.and_then(|text| TrustDomain::parse(text).ok());
+        domain.ok_or_else(|| corrupt(&path, "it is not one trust domain and a line feed"))
+    }
+
+    fn read_key(&self, name: &str) -> Result<KeyInMemory, CaError> {
+        let path = self.dir.join(key_of(name));
+        let pkcs8 = pem::decode(pem::PRIVATE_KEY, &self.read(&path)?);
+        let key = pkcs8.and_then(|pkcs8| KeyInMemory::read(&pkcs8));
+        key.ok_or_else(|| corrupt(&path, "it is not the P-256 key that was written, in PKCS #8 and PEM"))
+    }
+
+    fn read_authority_at(&self, path: &Path, domain: &TrustDomain) -> Result<Authority, CaError> {
+        let der = pem::decode(pem::CERTIFICATE, &self.read(path)?)
+            .ok_or_else(|| corrupt(path, "it is not the certificate that was written, in PEM"))?;
+        Authority::parse(&der, domain).map_err(|source| CaError::Authority { path: path.to_owned(), source })
+    }
+
+    /// Reads a file that must be there, be ours, and be nobody else's.
+    fn read(&self, path: &Path) -> Result<Zeroizing<Vec<u8>>, CaError> {
+        match files::read_limited(path, KEY_FILE_BYTES_MAX) {
+            Ok(bytes) => {
+                let bytes = Zeroizing::new(bytes);
+                check_mode(path)?;
+                Ok(bytes)
+            }
+            Err(error) if error.is_not_found() => Err(CaError::Incomplete { path: path.to_owned(), dir: self.dir.clone() }),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Refuses a log that is missing beside keys that were used.
+    pub(crate) fn check_log_is_there(&self) -> Result<(), CaError> {
+        let path = self.dir.join(LOG_FILE);
+        match fs::metadata(&path) {
+            Ok(found) if found.len() > 0 => check_mode(&path),
+            Ok(_) => Err(CaError::LogMissing { path }),
+            Err(absent) if absent.kind() == std::io::ErrorKind::NotFound => Err(CaError::LogMissing { path }),
+            Err(source) => Err(PlatformError::from_io("read", &path, source).into()),
+        }
+    }
+}
+
+fn key_of(name: &str) -> String {
+    format!("{name}.key")
+}
+
+fn pem_of(name: &str) -> String {
+    format!("{name}.pem")
+}
+
+fn corrupt(path: &Path, why: &str) -> CaError {
+    CaError::Corrupt { path: path.to_owned(), why: why.to_owned() }
+}
+
+fn write_pair(dir: &Path, name: &str, key: &Pkcs8, authority: &Authority) -> Result<(), CaError> {
+    // The certificate first: a key alone must never look like a completed move.
+    let certificate = pem::encode(pem::CERTIFICATE, authority.certificate());
+    files::write_atomic(&dir.join(pem_of(name)), certificate.as_bytes(), 0o600)?;
+    files::write_atomic(&dir.join(key_of(name)), pem::encode(pem::PRIVATE_KEY, key).as_bytes(), 0o600)?;
+    Ok(())
+}
+
+fn check_mode(path: &Path) -> Result<(), CaError> {
+    let found = fs::symlink_metadata(path).map_err(|source| PlatformError::from_io("look at", path, source))?;
+    if !found.file_type().is_file() {
+        return Err(corrupt(path, "it is no regular file"));
+    }
+    let mode = found.mode() & 0o7777;
+    if mode & 0o077 != 0 || found.uid() != rustix::process::geteuid().as_raw() {
+        return Err(CaError::Mode { path: path.to_owned(), mode });
+    }
+    Ok(())
+}
+
+fn rename(from: &Path, to: &Path) -> Result<(), CaError> {
+    fs::rename(from, to).map_err(|source| PlatformError::from_io("rename", from, source))?;
+    // Both directories, which are the same one but for the first start.
+    for path in [to, from] {
+        sync_dir(path.parent().unwrap_or(Path::new(".")))?;
+    }
+    Ok(())
+}
+
+fn sync_dir(dir: &Path) -> Result<(), CaError> {
+    let synced = File::open(dir).and_then(|dir| dir.sync_all());
+    Ok(synced.map_err(|source| PlatformError::from_io("flush", dir, source))?)
+}
+
+fn remove_dir(dir: &Path) -> Result<(), CaError> {
+    Ok(fs::remove_dir_all(dir).map_err(|source| PlatformError::from_io("remove", dir, source))?)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,199 @@
+//! SVIDs in force, by process and identity: made on the first demand, renewed with a fresh key while somebody listens.
+//!
+//! Streams of one process share an SVID. When it is due and nobody listens it is forgotten instead, and the next stream
+//! gets a new one: what nobody uses is not issued.
+
+use crate::error::IssuanceError;
+use crate::issuing::Issuing;
+use crate::limits::CLOCK_CHECK;
+use crate::rate::RateLimit;
+use crate::signer::{self, Pkcs8};
+use mesh_issuance::issue::Request;
+use mesh_issuance::renewal::{Event, Renewal};
+use mesh_platform::process::PidFd;
+use mesh_platform::Platform;
+use mesh_trust::{SpiffeId, Timestamp};
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// Whose SVID: a pid alone is used again, with its start time it is not.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Owner {
+    pub(crate) pid: u32,
+    pub(crate) start_time_ticks: u64,
+    pub(crate) identity: SpiffeId,
+}
+
+/// An SVID with its private key, as the Workload API gives it out.
+pub(crate) struct Material {
+    pub(crate) identity: SpiffeId,
+    /// DER certificates one after the other, leaf first.
+    pub(crate) chain: Vec<u8>,
+    pub(crate) key: Pkcs8,
+    pub(crate) not_after: Timestamp,
+    pub(crate) serial: String,
+}
+
+impl fmt::Debug for Material {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Material({}, serial {}, until {})", self.identity, self.serial, self.not_after)
+    }
+}
+
+/// How an SVID stands.
+#[derive(Clone, Debug)]
+pub(crate) enum Slot {
+    /// The first one is being issued.
+    Pending,
+    /// In force.
+    Ready(Arc<Material>),
+    /// There is none: the first could not be issued, or the last one ended.
+    Unavailable(IssuanceError),
+}
+
+/// All SVIDs in force. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Svids {
+    issuing: Issuing,
+    platform: Arc<dyn Platform>,
+    rate: Arc<Mutex<RateLimit>>,
+    slots: Arc<Mutex<HashMap<Owner, Arc<watch::Sender<Slot>>>>>,
+}
+
+impl Svids {
+    pub(crate) fn new(issuing: Issuing, platform: Arc<dyn Platform>) -> Self {
+        Self { issuing, platform, rate: Arc::default(), slots: Arc::default() }
+    }
+
+    /// Follows the SVID of `owner`, which is issued if there is none. `process` is the owner's.
+    pub(crate) fn follow(&self, owner: Owner, evidence: &str, process: &Arc<PidFd>) -> watch::Receiver<Slot> {
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(slot) = slots.get(&owner) {
+            return slot.subscribe();
+        }
+        let slot = Arc::new(watch::Sender::new(Slot::Pending));
+        let receiver = slot.subscribe();
+        slots.insert(owner.clone(), Arc::clone(&slot));
+        let keeper = Keeper { svids: self.clone(), owner, evidence: evidence.to_owned(), slot };
+        let process = Arc::clone(process);
+        tokio::spawn(async move { keeper.run(&process).await });
+        receiver
+    }
+
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.slots.lock().unwrap().len()
+    }
+}
+
+/// Keeps one SVID in force.
+struct Keeper {
+    svids: Svids,
+    owner: Owner,
+    evidence: String,
+    slot: Arc<watch::Sender<Slot>>,
+}
+
+impl Keeper {
+    async fn run(self, process: &PidFd) {
+        tokio::select! {
+            () = self.keep() => {}
+            _ = process.exited() => drop(self.forget(|_| true)),
+        }
+    }
+
+    async fn keep(&self) {
+        let mut renewal = match self.issue().await {
+            Ok(renewal) => renewal,
+            Err(error) => {
+                tracing::warn!(identity = %self.owner.identity, pid = self.owner.pid, %error, "no SVID");
+                // Forgotten first: who comes after the failure begins anew.
+                self.forget(|_| true);
+                self.slot.send_replace(Slot::Unavailable(error));
+                return;
+            }
+        };
+        loop {
+            tokio::time::sleep(self.until(renewal.wake_at())).await;
+            renewal = renewal.step(Event::Tick, self.now(), self.dice());
+            if let Renewal::Expired { .. } = renewal {
+                self.slot.send_if_modified(|slot| {
+                    let was_ready = matches!(slot, Slot::Ready(_));
+                    if was_ready {
+                        *slot = Slot::Unavailable(IssuanceError::Stopped);
+                    }
+                    was_ready
+                });
+            }
+            if !renewal.is_due(self.now()) {
+                continue;
+            }
+            if self.forget(|slot| slot.receiver_count() == 0) {
+                return;
+            }
+            renewal = match self.issue().await {
+                Ok(fresh) => fresh,
+                Err(error) => {
+                    tracing::warn!(identity = %self.owner.identity, pid = self.owner.pid, %error, "an SVID could not be renewed");
+                    renewal.step(Event::Failed, self.now(), self.dice())
+                }
+            };
+        }
+    }
+
+    /// Issues an SVID with a fresh key, shows it, and says when to renew it.
+    async fn issue(&self) -> Result<Renewal, IssuanceError> {
+        let identity = &self.owner.identity;
+        let now = self.svids.platform.monotonic();
+        if !self.svids.rate.lock().unwrap_or_else(PoisonError::into_inner).take(identity, now) {
+            return Err(IssuanceError::RateLimited { id: identity.clone() });
+        }
+        let (pkcs8, key) = signer::generate()?;
+        let request = Request { id: identity.clone(), key, lifetime_secs: None };
+        let chain = self.svids.issuing.issue(request, self.evidence.clone()).await?;
+        let not_after = chain.leaf.validity().not_after;
+        let material = Material {
+            identity: chain.leaf.id().clone(),
+            chain: [chain.leaf.certificate().as_ref(), chain.issuer.as_ref()].concat(),
+            key: pkcs8,
+            not_after,
+            serial: chain.leaf.serial().to_hex(),
+        };
+        tracing::info!(%identity, pid = self.owner.pid, serial = material.serial, %not_after, "issued an SVID");
+        self.slot.send_replace(Slot::Ready(Arc::new(material)));
+        Ok(Renewal::issued(self.now(), not_after, self.dice()))
+    }
+
+    /// Takes the SVID off the list if `condition` holds while nobody can join.
+    fn forget(&self, condition: impl FnOnce(&watch::Sender<Slot>) -> bool) -> bool {
+        let mut slots = self.svids.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        let ours = slots.get(&self.owner).is_some_and(|slot| Arc::ptr_eq(slot, &self.slot));
+        let forget = ours && condition(&self.slot);
+        if forget {
+            slots.remove(&self.owner);
+        }
+        forget
+    }
+
+    fn now(&self) -> Timestamp {
+        self.svids.platform.wall_clock()
+    }
+
+    fn dice(&self) -> u64 {
+        let mut bytes = [0; 8];
+        self.svids.platform.fill_random(&mut bytes);
+        u64::from_ne_bytes(bytes)
+    }
+
+    /// How long to sleep before `at`; in pieces, because the wall clock may jump while we sleep.
+    fn until(&self, at: Timestamp) -> Duration {
+        let micros = at.unix_micros().saturating_sub(self.now().unix_micros()).max(0);
+        Duration::from_micros(u64::try_from(micros).unwrap_or(0)).min(CLOCK_CHECK)
+    }
+}
+
+#[cfg(test)]
+mod tests;
