@@ -1,0 +1,313 @@
+//! Chooses the endpoint for a request: of two drawn at random the one with less load.
+//!
+//! Two random choices, not least-loaded: load figures are late, and everyone would run to the same idle endpoint.
+//! Load is peak-EWMA latency times requests under way: a slow answer counts at once, a fast one slowly. An endpoint that
+//! cannot be connected to is left out for a time that doubles with every failure, then tried with one request.
+//!
+//! ```text
+//! Ready --connect failed--> Ejected{until} --until passed--> trial: one request --answered--> Ready
+//!                              ^-------------------connect failed, twice as long-----'
+//! ```
+//! Never dials, never waits; one balancer per service port and core, so there is no lock.
+
+/// Latency assumed of an endpoint that has not answered yet.
+const FIRST_RTT_US: f64 = 30_000.0;
+
+/// Tuning, in microseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BalanceConfig {
+    /// Time in which an old latency loses 63 % of its weight.
+    pub decay_us: u64,
+    /// How long an endpoint is left out after its first failure in a row.
+    pub eject_min_us: u64,
+    /// The longest time it is left out. Also the longest it stays unnoticed after it returned.
+    pub eject_max_us: u64,
+}
+
+impl Default for BalanceConfig {
+    fn default() -> Self {
+        Self {
+            decay_us: 10_000_000,
+            eject_min_us: 100_000,
+            eject_max_us: 5_000_000,
+        }
+    }
+}
+
+/// Names an endpoint of one balancer; ids are never used again, so a late report about a removed one changes nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EndpointId(u64);
+
+/// Where a request goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pick {
+    /// Here; report [`Balancer::on_start`].
+    Endpoint(EndpointId),
+    /// No endpoint can be tried before this time.
+    AllEjected {
+        /// When the first one may be tried.
+        retry_at_us: u64,
+    },
+    /// There is no endpoint.
+    Empty,
+}
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// With an answer, whatever its status.
+    Answered,
+    /// The connection broke, or no answer in time: its latency counts too, since waiting it was.
+    Failed,
+    /// The client went away: says nothing about the endpoint.
+    Cancelled,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Health {
+    Ready,
+    /// Left out until then; afterwards one trial.
+    Ejected {
+        until_us: u64,
+        trial: bool,
+    },
+}
+
+#[derive(Debug)]
+struct Endpoint<E> {
+    id: EndpointId,
+    address: E,
+    pending: u32,
+    rtt_us: f64,
+    rtt_at_us: u64,
+    failures: u32,
+    health: Health,
+}
+
+/// The endpoints of one service port.
+#[derive(Debug)]
+pub struct Balancer<E> {
+    config: BalanceConfig,
+    /// INVARIANT: sorted by id; new ones get higher ids and go to the end.
+    endpoints: Vec<Endpoint<E>>,
+    next_id: u64,
+}
+
+impl<E: Eq> Balancer<E> {
+    /// No endpoint yet.
+    pub fn new(config: BalanceConfig) -> Self {
+        Self {
+            config,
+            endpoints: Vec::new(),
+            next_id: 0,
+        }
+    }
+
+    /// Makes the set the given one; those in both keep load and health. Returns what left.
+    pub fn update(&mut self, wanted: impl IntoIterator<Item = E>, now_us: u64) -> Vec<E> {
+        let mut old = std::mem::take(&mut self.endpoints);
+        let mut new: Vec<Endpoint<E>> = Vec::with_capacity(old.len());
+        for address in wanted {
+            if new.iter().any(|known| known.address == address) {
+                continue;
+            }
+            match old.iter().position(|known| known.address == address) {
+                Some(at) => new.push(old.swap_remove(at)),
+                None => {
+                    new.push(Endpoint::new(EndpointId(self.next_id), address, now_us));
+                    self.next_id += 1;
+                }
+            }
+        }
+        new.sort_by_key(|endpoint| endpoint.id);
+        self.endpoints = new;
+        old.into_iter().map(|endpoint| endpoint.address).collect()
+    }
+
+    /// Chooses; `random` is 64 fresh random bits.
+    pub fn pick(&self, random: u64, now_us: u64) -> Pick {
+        let open = self
+            .endpoints
+            .iter()
+            .filter(|endpoint| endpoint.is_open(now_us));
+        let count = open.clone().count();
+        if count == 0 {
+            return self.none_open(now_us);
+        }
+        let (first, second) = two_of(count, random);
+        let chosen = match (
+            open.clone().nth(first),
+            second.and_then(|at| open.clone().nth(at)),
+        ) {
+            (Some(a), Some(b)) if b.load(now_us, &self.config) < a.load(now_us, &self.config) => b,
+            (Some(a), _) => a,
+            (None, _) => return self.none_open(now_us),
+        };
+        Pick::Endpoint(chosen.id)
+    }
+
+    fn none_open(&self, now_us: u64) -> Pick {
+        let times = self.endpoints.iter().map(|endpoint| match endpoint.health {
+            // A trial is under way: ask again soon, its end may open the endpoint.
+            Health::Ejected { trial: true, .. } | Health::Ready => {
+                now_us.saturating_add(self.config.eject_min_us)
+            }
+            Health::Ejected {
+                until_us,
+                trial: false,
+            } => until_us,
+        });
+        times
+            .min()
+            .map_or(Pick::Empty, |retry_at_us| Pick::AllEjected { retry_at_us })
+    }
+
+    /// The address of an endpoint, while it is in the set.
+    pub fn get(&self, id: EndpointId) -> Option<&E> {
+        let at = self
+            .endpoints
+            .binary_search_by_key(&id, |endpoint| endpoint.id)
+            .ok()?;
+        self.endpoints.get(at).map(|endpoint| &endpoint.address)
+    }
+
+    /// How many endpoints there are.
+    pub fn len(&self) -> usize {
+        self.endpoints.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.endpoints.is_empty()
+    }
+
+    /// How many may be picked now.
+    pub fn ready(&self, now_us: u64) -> usize {
+        self.endpoints
+            .iter()
+            .filter(|endpoint| endpoint.is_open(now_us))
+            .count()
+    }
+
+    /// A request goes to an endpoint.
+    pub fn on_start(&mut self, id: EndpointId) {
+        if let Some(endpoint) = self.endpoint(id) {
+            endpoint.pending = endpoint.pending.saturating_add(1);
+            if let Health::Ejected { trial, .. } = &mut endpoint.health {
+                *trial = true;
+            }
+        }
+    }
+
+    /// A request that was reported by [`Balancer::on_start`] at `started_us` is over.
+    pub fn on_end(&mut self, id: EndpointId, outcome: Outcome, started_us: u64, now_us: u64) {
+        let config = self.config;
+        let Some(endpoint) = self.endpoint(id) else {
+            return;
+        };
+        endpoint.pending = endpoint.pending.saturating_sub(1);
+        match outcome {
+            Outcome::Answered => {
+                endpoint.observe(now_us.saturating_sub(started_us), now_us, &config);
+                endpoint.failures = 0;
+                endpoint.health = Health::Ready;
+            }
+            Outcome::Failed => endpoint.observe(now_us.saturating_sub(started_us), now_us, &config),
+            Outcome::Cancelled => {}
+        }
+        if let Health::Ejected { trial, .. } = &mut endpoint.health {
+            *trial = false;
+        }
+    }
+
+    /// No connection to an endpoint could be made (or its identity was wrong). Call [`Balancer::on_end`] beside it if a
+    /// request was started. `random` spreads the return over half the time, so that cores and proxies do not return as one.
+    pub fn on_connect_failed(&mut self, id: EndpointId, random: u64, now_us: u64) {
+        let config = self.config;
+        let Some(endpoint) = self.endpoint(id) else {
+            return;
+        };
+        // Many requests fail with one connect; only the first of a round counts.
+        if matches!(endpoint.health, Health::Ejected { until_us, .. } if until_us > now_us) {
+            return;
+        }
+        let doubled = config
+            .eject_min_us
+            .saturating_mul(1 << endpoint.failures.min(30));
+        let longest = doubled.min(config.eject_max_us);
+        let wait = longest - random % (longest / 2 + 1);
+        endpoint.failures = endpoint.failures.saturating_add(1);
+        endpoint.health = Health::Ejected {
+            until_us: now_us.saturating_add(wait),
+            trial: false,
+        };
+    }
+
+    fn endpoint(&mut self, id: EndpointId) -> Option<&mut Endpoint<E>> {
+        let at = self
+            .endpoints
+            .binary_search_by_key(&id, |endpoint| endpoint.id)
+            .ok()?;
+        self.endpoints.get_mut(at)
+    }
+}
+
+impl<E> Endpoint<E> {
+    fn new(id: EndpointId, address: E, now_us: u64) -> Self {
+        let rtt_us = FIRST_RTT_US;
+        Self {
+            id,
+            address,
+            pending: 0,
+            rtt_us,
+            rtt_at_us: now_us,
+            failures: 0,
+            health: Health::Ready,
+        }
+    }
+
+    fn is_open(&self, now_us: u64) -> bool {
+        match self.health {
+            Health::Ready => true,
+            Health::Ejected { until_us, trial } => until_us <= now_us && !trial,
+        }
+    }
+
+    /// Expected wait: latency, forgotten with time, times the requests before this one and itself.
+    fn load(&self, now_us: u64, config: &BalanceConfig) -> f64 {
+        self.rtt_us * self.weight(now_us, config) * (f64::from(self.pending) + 1.0)
+    }
+
+    fn observe(&mut self, rtt_us: u64, now_us: u64, config: &BalanceConfig) {
+        let rtt = rtt_us as f64;
+        let old = self.weight(now_us, config);
+        self.rtt_us = if rtt > self.rtt_us {
+            rtt
+        } else {
+            self.rtt_us * old + rtt * (1.0 - old)
+        };
+        self.rtt_at_us = now_us;
+    }
+
+    /// What is left of the last latency: 1 at once, towards 0 with age.
+    fn weight(&self, now_us: u64, config: &BalanceConfig) -> f64 {
+        let age = now_us.saturating_sub(self.rtt_at_us) as f64;
+        (-age / config.decay_us.max(1) as f64).exp()
+    }
+}
+
+/// Two different places below `count`, or the one there is.
+fn two_of(count: usize, random: u64) -> (usize, Option<usize>) {
+    let (high, low) = (random >> 32, random & 0xffff_ffff);
+    let below = |bits: u64, bound: usize| ((bits * bound as u64) >> 32) as usize;
+    let first = below(high, count);
+    if count == 1 {
+        return (0, None);
+    }
+    // Of the others, counted from the one after the first.
+    let second = (first + 1 + below(low, count - 1)) % count;
+    (first, Some(second))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,273 @@
+//! Distribution, herd, ejection and return; any history against the plain rules.
+
+use super::*;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+
+const MS: u64 = 1_000;
+const SEC: u64 = 1_000_000;
+
+/// SplitMix64: enough randomness for tests, the same each time.
+struct Rng(u64);
+
+impl Rng {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+}
+
+fn balancer(count: usize) -> Balancer<usize> {
+    let mut balancer = Balancer::new(BalanceConfig::default());
+    balancer.update(0..count, 0);
+    balancer
+}
+
+fn picked(balancer: &Balancer<usize>, random: u64, now_us: u64) -> EndpointId {
+    match balancer.pick(random, now_us) {
+        Pick::Endpoint(id) => id,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn without_endpoints_there_is_none_to_pick() {
+    let mut balancer = balancer(0);
+    assert_eq!(balancer.pick(7, 0), Pick::Empty);
+    assert!(balancer.update([1], 0).is_empty());
+    assert_eq!(balancer.update([], 0), vec![1]);
+    assert_eq!(balancer.pick(u64::MAX, 0), Pick::Empty);
+}
+
+#[test]
+fn reports_about_endpoints_that_left_change_nothing() {
+    let mut balancer = balancer(1);
+    let gone = picked(&balancer, 0, 0);
+    balancer.on_start(gone);
+    balancer.update([9], 1);
+    balancer.on_end(gone, Outcome::Answered, 0, 2);
+    balancer.on_connect_failed(gone, 0, 2);
+    assert_eq!(balancer.get(gone), None);
+    assert_eq!(balancer.get(picked(&balancer, 0, 2)), Some(&9));
+}
+
+#[test]
+fn an_endpoint_that_cannot_be_reached_is_left_out_for_longer_each_time() {
+    let mut balancer = balancer(2);
+    let id = balancer.endpoints[0].id;
+    let mut now = 0;
+    let mut waits = Vec::new();
+    for _ in 0..8 {
+        balancer.on_connect_failed(id, 0, now);
+        let Health::Ejected { until_us, .. } = balancer.endpoints[0].health else {
+            panic!("not ejected")
+        };
+        waits.push((until_us - now) / MS);
+        for random in 0..64 {
+            assert_ne!(
+                picked(&balancer, random << 58, until_us - 1),
+                id,
+                "left out"
+            );
+        }
+        now = until_us;
+        assert_eq!(balancer.ready(now), 2, "may be tried");
+    }
+    assert_eq!(waits, [100, 200, 400, 800, 1_600, 3_200, 5_000, 5_000]);
+}
+
+#[test]
+fn many_failures_of_one_connect_count_once() {
+    let mut balancer = balancer(1);
+    let id = balancer.endpoints[0].id;
+    for _ in 0..100 {
+        balancer.on_connect_failed(id, 0, 5);
+    }
+    assert_eq!(
+        balancer.pick(0, 5),
+        Pick::AllEjected {
+            retry_at_us: 5 + 100 * MS
+        }
+    );
+}
+
+#[test]
+fn a_returning_endpoint_gets_one_trial_before_all_requests() {
+    let mut balancer = balancer(1);
+    let id = balancer.endpoints[0].id;
+    balancer.on_connect_failed(id, 0, 0);
+    let back = 100 * MS;
+    assert_eq!(
+        balancer.pick(0, back - 1),
+        Pick::AllEjected { retry_at_us: back }
+    );
+    assert_eq!(balancer.pick(0, back), Pick::Endpoint(id));
+    balancer.on_start(id);
+    assert!(
+        matches!(balancer.pick(0, back), Pick::AllEjected { .. }),
+        "the trial is under way"
+    );
+    balancer.on_end(id, Outcome::Cancelled, back, back + 1);
+    assert_eq!(
+        balancer.pick(0, back + 1),
+        Pick::Endpoint(id),
+        "a cancelled trial says nothing: the next may try"
+    );
+    balancer.on_start(id);
+    balancer.on_end(id, Outcome::Answered, back + 1, back + 2);
+    balancer.on_start(id);
+    assert_eq!(
+        balancer.pick(0, back + 2),
+        Pick::Endpoint(id),
+        "ready again"
+    );
+}
+
+#[test]
+fn returns_are_spread() {
+    let until = |random| {
+        let mut balancer = balancer(1);
+        let id = balancer.endpoints[0].id;
+        balancer.on_connect_failed(id, random, 0);
+        match balancer.pick(0, 0) {
+            Pick::AllEjected { retry_at_us } => retry_at_us,
+            other => panic!("{other:?}"),
+        }
+    };
+    let mut rng = Rng(1);
+    let times: std::collections::BTreeSet<u64> = (0..50).map(|_| until(rng.next())).collect();
+    assert!(times.len() > 40, "{times:?}");
+    assert!(
+        times.iter().all(|time| (50 * MS..=100 * MS).contains(time)),
+        "{times:?}"
+    );
+}
+
+#[test]
+fn survivors_keep_their_load_and_health() {
+    let mut balancer = balancer(3);
+    let ids: Vec<EndpointId> = balancer
+        .endpoints
+        .iter()
+        .map(|endpoint| endpoint.id)
+        .collect();
+    balancer.on_start(ids[0]);
+    balancer.on_connect_failed(ids[2], 0, 0);
+    assert_eq!(balancer.update([2, 0, 7, 7], 10), vec![1]);
+    assert_eq!(balancer.len(), 3);
+    assert_eq!(
+        (balancer.get(ids[0]), balancer.get(ids[2])),
+        (Some(&0), Some(&2))
+    );
+    assert_eq!(balancer.endpoints[0].pending, 1);
+    assert_eq!(balancer.ready(10), 2, "the failed one is still left out");
+}
+
+#[test]
+fn equal_endpoints_share_evenly() {
+    let mut rng = Rng(3);
+    let balancer = balancer(5);
+    let mut counts = BTreeMap::new();
+    for _ in 0..50_000 {
+        *counts.entry(picked(&balancer, rng.next(), 0)).or_insert(0) += 1;
+    }
+    assert!(
+        counts.values().all(|count| (9_500..10_500).contains(count)),
+        "{counts:?}"
+    );
+}
+
+#[test]
+fn a_slow_endpoint_gets_little() {
+    let mut rng = Rng(4);
+    let mut balancer = balancer(4);
+    let mut counts = BTreeMap::new();
+    for step in 0..4_000 {
+        let now = step * MS;
+        let id = picked(&balancer, rng.next(), now);
+        balancer.on_start(id);
+        let address = *balancer.get(id).unwrap();
+        *counts.entry(address).or_insert(0) += 1;
+        let took = if address == 0 { 200 * MS } else { MS };
+        balancer.on_end(id, Outcome::Answered, now, now + took);
+    }
+    assert!(counts[&0] < 100, "{counts:?}");
+}
+
+#[test]
+fn requests_that_arrive_together_do_not_run_to_one_endpoint() {
+    let mut rng = Rng(5);
+    let mut balancer = balancer(10);
+    // One endpoint has answered fast, the others are unknown: least-loaded would give it everything until it answers.
+    let idle = balancer.endpoints[0].id;
+    balancer.on_start(idle);
+    balancer.on_end(idle, Outcome::Answered, 0, 100);
+    balancer.endpoints[0].rtt_us = 15_000.0;
+    let mut counts = BTreeMap::new();
+    for _ in 0..1_000 {
+        let id = picked(&balancer, rng.next(), 100);
+        balancer.on_start(id);
+        *counts.entry(id).or_insert(0) += 1;
+    }
+    assert!(counts[&idle] < 250, "{counts:?}");
+    assert!(counts.values().all(|count| *count > 50), "{counts:?}");
+}
+
+#[test]
+fn a_slow_answer_is_forgotten_with_time() {
+    let mut balancer = balancer(2);
+    let id = balancer.endpoints[0].id;
+    balancer.on_start(id);
+    balancer.on_end(id, Outcome::Answered, 0, SEC);
+    let config = balancer.config;
+    let (soon, late) = (
+        balancer.endpoints[0].load(SEC, &config),
+        balancer.endpoints[0].load(60 * SEC, &config),
+    );
+    assert!(soon >= 1_000_000.0 && late < 10_000.0, "{soon} {late}");
+}
+
+proptest! {
+    #[test]
+    fn two_places_are_different_and_below_the_count(count in 1usize..200, random in any::<u64>()) {
+        let (first, second) = two_of(count, random);
+        prop_assert!(first < count);
+        match second {
+            Some(second) => prop_assert!(second < count && second != first),
+            None => prop_assert_eq!(count, 1),
+        }
+    }
+
+    /// The plain oracle: a pick is always a member that is ready, or there is none.
+    #[test]
+    fn any_history_picks_an_open_member_or_says_why(events in proptest::collection::vec((0u8..6, any::<u64>(), 0u64..400_000), 0..80)) {
+        let mut balancer = balancer(3);
+        let mut now = 0;
+        let mut running: Vec<(EndpointId, u64)> = Vec::new();
+        for (kind, random, step) in events {
+            now += step;
+            match kind {
+                0 => { balancer.update((0..5).filter(|bit| random >> bit & 1 == 1), now); }
+                1 => { if let Some((id, started)) = running.pop() { balancer.on_end(id, Outcome::Answered, started, now); } }
+                2 => { if let Some((id, started)) = running.pop() { balancer.on_connect_failed(id, random, now); balancer.on_end(id, Outcome::Failed, started, now); } }
+                3 => { if let Some((id, started)) = running.pop() { balancer.on_end(id, Outcome::Cancelled, started, now); } }
+                _ => match balancer.pick(random, now) {
+                    Pick::Endpoint(id) => {
+                        prop_assert!(balancer.get(id).is_some());
+                        prop_assert!(balancer.endpoints.iter().any(|e| e.id == id && e.is_open(now)));
+                        balancer.on_start(id);
+                        running.push((id, now));
+                    }
+                    Pick::AllEjected { retry_at_us } => {
+                        prop_assert!(retry_at_us > now);
+                        prop_assert_eq!(balancer.ready(now), 0);
+                    }
+                    Pick::Empty => prop_assert!(balancer.is_empty()),
+                },
+            }
+        }
+    }
+}

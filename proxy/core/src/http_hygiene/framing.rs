@@ -1,0 +1,70 @@
+//! How long a body is, checked once more after the HTTP library (group H1 of request smuggling).
+//!
+//! hyper already refuses much of this; a request is framed anew on every hop, so these checks keep a request that was
+//! ambiguous to somebody before us from going on at all.
+
+use super::RequestRefusal;
+use http::header::{CONTENT_LENGTH, EXPECT, HeaderMap, HeaderValue, TE, TRANSFER_ENCODING};
+use http::{HeaderName, Version};
+
+/// Connection-specific fields that HTTP/2 does not have (RFC 9113 §8.2.2).
+const NOT_IN_H2: [&str; 5] = [
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "transfer-encoding",
+    "upgrade",
+];
+
+pub(super) fn check(version: Version, headers: &HeaderMap) -> Result<(), RequestRefusal> {
+    let length = one(headers, &CONTENT_LENGTH)?;
+    if length.is_some_and(|value| !is_length(value.as_bytes())) {
+        return Err(RequestRefusal::Framing);
+    }
+    match version {
+        Version::HTTP_2 => {
+            if NOT_IN_H2.iter().any(|name| headers.contains_key(*name)) {
+                return Err(RequestRefusal::ConnectionField);
+            }
+            if one(headers, &TE)?
+                .is_some_and(|value| !value.as_bytes().eq_ignore_ascii_case(b"trailers"))
+            {
+                return Err(RequestRefusal::ConnectionField);
+            }
+        }
+        _ => {
+            if let Some(coding) = one(headers, &TRANSFER_ENCODING)? {
+                let chunked = coding.as_bytes().eq_ignore_ascii_case(b"chunked");
+                if !chunked || length.is_some() || version != Version::HTTP_11 {
+                    return Err(RequestRefusal::Framing);
+                }
+            }
+        }
+    }
+    match one(headers, &EXPECT)? {
+        Some(value) if !value.as_bytes().eq_ignore_ascii_case(b"100-continue") => {
+            Err(RequestRefusal::Expect)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The one value of a field, none, or a refusal: a second one would be somebody's first.
+fn one<'a>(
+    headers: &'a HeaderMap,
+    name: &HeaderName,
+) -> Result<Option<&'a HeaderValue>, RequestRefusal> {
+    let mut values = headers.get_all(name).iter();
+    let first = values.next();
+    if values.next().is_some() {
+        return Err(RequestRefusal::Framing);
+    }
+    Ok(first)
+}
+
+/// Digits alone, no leading zero, no more than a `u64` surely holds.
+pub(super) fn is_length(text: &[u8]) -> bool {
+    (1..=19).contains(&text.len())
+        && text.iter().all(u8::is_ascii_digit)
+        && (text == b"0" || text.first() != Some(&b'0'))
+}

@@ -1,0 +1,21 @@
+//! Proxying decided without IO: detection, framing of the mesh transport, hygiene, balancing, limits. No clock and no
+//! randomness: times are microseconds on a clock that never goes back, both come as arguments.
+//!
+//! - [`detect`]: which protocol a connection speaks; start at [`detect::Detector`]
+//! - [`mesh_header`]: the first twelve bytes of a stream between proxies
+//! - [`http_hygiene`]: one reading of every request; start at [`http_hygiene::admit`]
+//! - [`balance`]: which endpoint of a service gets the next request
+//! - [`limit`]: local rate limits
+//! - [`admission`]: how many connections a listener holds, and how it ends
+//! - [`metrics`]: counters and latencies of one core, merged over cores; [`exposition`] writes and reads their text
+//! - [`error`]: what goes wrong at the borders
+
+pub mod admission;
+pub mod balance;
+pub mod detect;
+pub mod error;
+pub mod exposition;
+pub mod http_hygiene;
+pub mod limit;
+pub mod mesh_header;
+pub mod metrics;
