@@ -1,0 +1,136 @@
+//! Answers that the proxy gives itself: refusals by policy, and troubles on the way.
+//!
+//! A refusal tells the client only that it is refused; its reasons go to the decision record. A trouble names its code,
+//! so that an operator who reads the response can look it up.
+
+use crate::body::Body;
+use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue, LOCATION};
+use http::{Response, StatusCode, Version};
+use mesh_proxy_core::http_hygiene::Refusal;
+
+/// A response of the proxy.
+pub(crate) type Answer = Response<Body>;
+
+/// What goes wrong with one request or connection; the client is told.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, miette::Diagnostic)]
+pub(crate) enum Trouble {
+    /// Nobody listens where the application should.
+    #[error("the application on port {port} is not answering: {why}")]
+    #[diagnostic(code("MESH-0470"), help("is it running, and does it listen on the configured address?"))]
+    AppNotAnswering { port: u16, why: String },
+    /// The application broke off.
+    #[error("the application on port {port} broke off its answer: {why}")]
+    #[diagnostic(code("MESH-0471"), help("its log may say why; the proxy does not repeat requests"))]
+    AppBroke { port: u16, why: String },
+    /// No endpoint to send to.
+    #[error("service `{service}` has no ready endpoint")]
+    #[diagnostic(code("MESH-0472"), help("does the Service select running workloads? `mesh edges` and the controller's status show them"))]
+    NoEndpoint { service: String },
+    /// No endpoint could be reached.
+    #[error("service `{service}` cannot be reached: {why}")]
+    #[diagnostic(code("MESH-0473"), help("is the proxy of the server running, and is its identity the one that discovery promises?"))]
+    Unreachable { service: String, why: String, late: bool },
+    /// The peer broke off.
+    #[error("service `{service}` broke off its answer: {why}")]
+    #[diagnostic(code("MESH-0474"), help("its proxy may have been restarted; the request may have been served"))]
+    PeerBroke { service: String, why: String },
+    /// No policy yet.
+    #[error("the proxy has no policy yet and denies everything")]
+    #[diagnostic(code("MESH-0476"), help("is the controller running? /status on the admin socket says what is waited for"))]
+    NoPolicy,
+    /// No usable identity.
+    #[error("the proxy has no valid identity: {why}")]
+    #[diagnostic(code("MESH-0477"), help("is the CA running? /identity on the admin socket shows the last SVID"))]
+    NoIdentity { why: String },
+}
+
+impl Trouble {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::AppNotAnswering { .. } => "MESH-0470",
+            Self::AppBroke { .. } => "MESH-0471",
+            Self::NoEndpoint { .. } => "MESH-0472",
+            Self::Unreachable { .. } => "MESH-0473",
+            Self::PeerBroke { .. } => "MESH-0474",
+            Self::NoPolicy => "MESH-0476",
+            Self::NoIdentity { .. } => "MESH-0477",
+        }
+    }
+
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::AppNotAnswering { .. } | Self::AppBroke { .. } | Self::PeerBroke { .. } => StatusCode::BAD_GATEWAY,
+            Self::Unreachable { late: true, .. } => StatusCode::GATEWAY_TIMEOUT,
+            Self::NoEndpoint { .. } | Self::Unreachable { .. } | Self::NoPolicy | Self::NoIdentity { .. } => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+        }
+    }
+
+    fn grpc_status(&self) -> u8 {
+        match self {
+            Self::Unreachable { late: true, .. } => 4, // DEADLINE_EXCEEDED
+            _ => 14,                                   // UNAVAILABLE
+        }
+    }
+
+    /// Tells the client.
+    pub(crate) fn answer(&self, grpc: bool) -> Answer {
+        let text = format!("{}: {self}", self.code());
+        if grpc { grpc_only(self.grpc_status(), &text) } else { plain(self.status(), text) }
+    }
+}
+
+/// Tells the client that it is refused, and nothing more.
+pub(crate) fn refused(refusal: &Refusal, grpc: bool) -> Answer {
+    refusal.head(grpc).map(|()| if grpc { Body::Empty } else { Body::text(refusal.body(grpc)) })
+}
+
+/// Tells an HTTP/1 client that nothing follows on this connection.
+pub(crate) fn closing(mut answer: Answer) -> Answer {
+    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    answer
+}
+
+/// Sends the client elsewhere.
+pub(crate) fn redirect(status: u16, location: &str) -> Answer {
+    let mut answer = Response::new(Body::Empty);
+    *answer.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::FOUND);
+    if let Ok(location) = HeaderValue::from_str(location) {
+        answer.headers_mut().insert(LOCATION, location);
+    }
+    answer
+}
+
+/// A gRPC answer without messages: HTTP 200, the status in the only header block ("trailers-only").
+fn grpc_only(status: u8, message: &str) -> Answer {
+    let mut answer = Response::new(Body::Empty);
+    *answer.version_mut() = Version::HTTP_2;
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert("grpc-status", HeaderValue::from(u16::from(status)));
+    if let Ok(message) = HeaderValue::from_str(&percent_encoded(message)) {
+        headers.insert("grpc-message", message);
+    }
+    answer
+}
+
+/// Percent-encoding of gRPC messages: printable ASCII except `%` stays.
+fn percent_encoded(message: &str) -> String {
+    let mut out = String::with_capacity(message.len());
+    for byte in message.bytes() {
+        if (b' '..=b'~').contains(&byte) && byte != b'%' {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
+}
+
+fn plain(status: StatusCode, text: String) -> Answer {
+    let mut answer = Response::new(Body::text(text));
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    answer
+}

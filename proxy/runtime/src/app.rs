@@ -1,0 +1,203 @@
+//! Connections from the proxy to its own application, pooled for each core and port.
+//!
+//! A connection goes back to the pool only after its response ended well and the application read the whole request;
+//! anything else closes it, so that no byte of one exchange is ever taken for another's (threats H1-12, H1-13).
+
+use crate::answer::Trouble;
+use crate::body::Body;
+use crate::limits::{APP_CONNECT, APP_IDLE, APP_IDLE_MAX, HEAD_BYTES_MAX, HEADERS_MAX};
+use crate::{io, serve};
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::TokioIo;
+use std::cell::RefCell;
+use std::error::Error;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
+
+/// The application behind one port, as one core reaches it.
+pub(crate) struct App {
+    address: SocketAddr,
+    port: u16,
+    idle: RefCell<Vec<Idle>>,
+    h2: RefCell<Option<http2::SendRequest<Body>>>,
+    dialing: tokio::sync::Mutex<()>,
+}
+
+struct Idle {
+    sender: http1::SendRequest<Body>,
+    since: Instant,
+}
+
+/// One connection in use.
+pub(crate) struct Lease {
+    app: Rc<App>,
+    sender: http1::SendRequest<Body>,
+}
+
+impl Lease {
+    /// Back to the pool, once the connection can take another request.
+    pub(crate) fn give_back(self) {
+        let Self { app, mut sender } = self;
+        if sender.is_ready() {
+            app.keep(sender);
+        } else if !sender.is_closed() {
+            // Normally the connection's task has a last thing to do. If the request was not read to its end, it closes.
+            tokio::task::spawn_local(async move {
+                if let Ok(Ok(())) = timeout(APP_IDLE, sender.ready()).await {
+                    app.keep(sender);
+                }
+            });
+        }
+    }
+}
+
+impl App {
+    pub(crate) fn new(address: SocketAddr, port: u16) -> Rc<Self> {
+        Rc::new(Self { address, port, idle: RefCell::default(), h2: RefCell::default(), dialing: tokio::sync::Mutex::default() })
+    }
+
+    /// Sends one request over HTTP/1.
+    ///
+    /// # Errors
+    /// [`Trouble::AppNotAnswering`] or [`Trouble::AppBroke`].
+    pub(crate) async fn send_http1(self: &Rc<Self>, mut request: Request<Body>) -> Result<(Response<Incoming>, Lease), Trouble> {
+        loop {
+            let (mut sender, reused) = match self.take() {
+                Some(sender) => (sender, true),
+                None => (self.dial_http1().await?, false),
+            };
+            match sender.try_send_request(request).await {
+                Ok(response) => return Ok((response, Lease { app: self.clone(), sender })),
+                Err(mut error) => match error.take_message() {
+                    // The application closed an idle connection before a byte of this request was written.
+                    Some(unsent) if reused => request = unsent,
+                    _ => return Err(self.broke(error.error())),
+                },
+            }
+        }
+    }
+
+    /// Sends one request over a connection of its own, which may become a tunnel.
+    ///
+    /// # Errors
+    /// [`Trouble::AppNotAnswering`] or [`Trouble::AppBroke`].
+    pub(crate) async fn send_upgrade(&self, request: Request<Body>) -> Result<Response<Incoming>, Trouble> {
+        let mut sender = self.dial_http1().await?;
+        sender.send_request(request).await.map_err(|error| self.broke(&error))
+    }
+
+    /// Sends one request over HTTP/2 with prior knowledge.
+    ///
+    /// # Errors
+    /// [`Trouble::AppNotAnswering`] or [`Trouble::AppBroke`].
+    pub(crate) async fn send_http2(&self, mut request: Request<Body>) -> Result<Response<Incoming>, Trouble> {
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            let mut sender = self.http2().await?;
+            match sender.try_send_request(request).await {
+                Ok(response) => return Ok(response),
+                Err(mut error) => match error.take_message() {
+                    Some(unsent) if attempts < 3 => {
+                        *self.h2.borrow_mut() = None;
+                        request = unsent;
+                    }
+                    _ => return Err(self.broke(error.error())),
+                },
+            }
+        }
+    }
+
+    /// A raw connection.
+    ///
+    /// # Errors
+    /// [`Trouble::AppNotAnswering`].
+    pub(crate) async fn connect(&self) -> Result<TcpStream, Trouble> {
+        let silent = |why: String| Trouble::AppNotAnswering { port: self.port, why };
+        match timeout(APP_CONNECT, TcpStream::connect(self.address)).await {
+            Ok(Ok(stream)) => {
+                io::tune(&stream);
+                Ok(stream)
+            }
+            Ok(Err(error)) => Err(silent(format!("`{}`: {error}", self.address))),
+            Err(_) => Err(silent(format!("`{}`: no connection within {} ms", self.address, APP_CONNECT.as_millis()))),
+        }
+    }
+
+    async fn dial_http1(&self) -> Result<http1::SendRequest<Body>, Trouble> {
+        let stream = self.connect().await?;
+        let handshake = http1::Builder::new().max_headers(HEADERS_MAX).max_buf_size(HEAD_BYTES_MAX).handshake(TokioIo::new(stream));
+        let (sender, connection) = handshake.await.map_err(|error| self.broke(&error))?;
+        tokio::task::spawn_local(async move {
+            if let Err(error) = connection.with_upgrades().await {
+                tracing::debug!(%error, "a connection to the application ended");
+            }
+        });
+        Ok(sender)
+    }
+
+    async fn http2(&self) -> Result<http2::SendRequest<Body>, Trouble> {
+        let open = |slot: &RefCell<Option<http2::SendRequest<Body>>>| slot.borrow().as_ref().filter(|s| !s.is_closed()).cloned();
+        if let Some(sender) = open(&self.h2) {
+            return Ok(sender);
+        }
+        let _alone = self.dialing.lock().await;
+        if let Some(sender) = open(&self.h2) {
+            return Ok(sender);
+        }
+        let stream = self.connect().await?;
+        let handshake = serve::h2_client().handshake(TokioIo::new(stream));
+        let (sender, connection) = handshake.await.map_err(|error| self.broke(&error))?;
+        tokio::task::spawn_local(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a connection to the application ended");
+            }
+        });
+        *self.h2.borrow_mut() = Some(sender.clone());
+        Ok(sender)
+    }
+
+    /// The connection used last: its buffers are warm, and the others can run out.
+    fn take(&self) -> Option<http1::SendRequest<Body>> {
+        let mut idle = self.idle.borrow_mut();
+        while let Some(candidate) = idle.pop() {
+            if candidate.since.elapsed() > APP_IDLE {
+                idle.clear(); // those below are older still
+                return None;
+            }
+            if candidate.sender.is_ready() {
+                return Some(candidate.sender);
+            }
+        }
+        None
+    }
+
+    fn keep(&self, sender: http1::SendRequest<Body>) {
+        let mut idle = self.idle.borrow_mut();
+        if idle.len() < APP_IDLE_MAX {
+            idle.push(Idle { sender, since: Instant::now() });
+        }
+    }
+
+    /// Closes connections that were idle for too long. Called now and then.
+    pub(crate) fn sweep(&self) {
+        self.idle.borrow_mut().retain(|idle| idle.since.elapsed() <= APP_IDLE && !idle.sender.is_closed());
+    }
+
+    fn broke(&self, error: &hyper::Error) -> Trouble {
+        Trouble::AppBroke { port: self.port, why: root_cause(error) }
+    }
+}
+
+/// The innermost cause, which says most.
+pub(crate) fn root_cause(error: &dyn Error) -> String {
+    let mut cause = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
+}

@@ -1,0 +1,177 @@
+//! Bodies as the proxy passes them on: streamed, watched, and ended when their connection or permission ends.
+
+use crate::app::Lease;
+use crate::live::{End, Kill, Registration, Slot};
+use crate::outbound::pool::Flight;
+use crate::telemetry::Measure;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Incoming;
+use mesh_proxy_core::http_hygiene;
+use mesh_proxy_core::metrics::Failure;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+/// A request or response body on its way through.
+pub(crate) enum Body {
+    /// Nothing.
+    Empty,
+    /// A short text of ours.
+    Text(Option<Bytes>),
+    /// Somebody's body, passed on.
+    Stream(Box<Stream>),
+}
+
+/// Why a body ended before its end.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BodyError {
+    /// Whoever sends it broke off.
+    #[error("the sender broke off")]
+    Sender(#[source] hyper::Error),
+    /// It was ended from here.
+    #[error("ended by the proxy: {0:?}")]
+    Ended(End),
+}
+
+/// A body passed on.
+pub(crate) struct Stream {
+    inner: Incoming,
+    kill: Kill,
+    slot: Slot,
+    /// Whether an end from here is told in gRPC trailers.
+    grpc: bool,
+    finished: bool,
+    held: Held,
+}
+
+/// What lives as long as a response body.
+#[derive(Default)]
+#[expect(dead_code, reason = "some of it is kept only to be dropped at the end")]
+pub(crate) struct Held {
+    pub(crate) registration: Option<Registration>,
+    /// The application's connection: returned when the body has ended well, closed otherwise (threat H1-12).
+    pub(crate) lease: Option<Lease>,
+    pub(crate) measure: Option<Measure>,
+    /// Place of the request on its connection in the mesh.
+    pub(crate) flight: Option<Flight>,
+}
+
+impl Body {
+    /// A short text of ours.
+    pub(crate) fn text(text: impl Into<Bytes>) -> Self {
+        Self::Text(Some(text.into()))
+    }
+
+    /// A request body on its way to the server.
+    pub(crate) fn request(inner: Incoming, kill: Kill) -> Self {
+        if inner.is_end_stream() {
+            return Self::Empty;
+        }
+        let held = Held::default();
+        Self::Stream(Box::new(Stream { inner, kill, slot: Slot::Request, grpc: false, finished: false, held }))
+    }
+
+    /// A response body on its way to the client.
+    pub(crate) fn response(inner: Incoming, kill: Kill, grpc: bool, held: Held) -> Self {
+        Self::Stream(Box::new(Stream { inner, kill, slot: Slot::Response, grpc, finished: false, held }))
+    }
+}
+
+impl Stream {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if self.finished {
+            return Poll::Ready(None);
+        }
+        if let Poll::Ready(end) = self.kill.poll(self.slot, cx) {
+            self.finish(false);
+            return Poll::Ready(Some(if self.grpc { Ok(Frame::trailers(ended_trailers(end))) } else { Err(BodyError::Ended(end)) }));
+        }
+        match Pin::new(&mut self.inner).poll_frame(cx) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(None) => {
+                self.finish(true);
+                Poll::Ready(None)
+            }
+            Poll::Ready(Some(Err(error))) => {
+                self.finish(false);
+                Poll::Ready(Some(Err(BodyError::Sender(error))))
+            }
+            Poll::Ready(Some(Ok(frame))) => Poll::Ready(Some(Ok(clean(frame)))),
+        }
+    }
+
+    fn finish(&mut self, well: bool) {
+        self.finished = true;
+        let held = std::mem::take(&mut self.held);
+        if let (false, Some(measure)) = (well, &held.measure) {
+            measure.failed(Failure::Reset);
+        }
+        if let (true, Some(lease)) = (well, held.lease) {
+            lease.give_back();
+        }
+    }
+}
+
+/// Trailers lose every name that may not stand there (threat HD12).
+fn clean(frame: Frame<Bytes>) -> Frame<Bytes> {
+    match frame.into_trailers() {
+        Ok(mut trailers) => {
+            http_hygiene::sanitize_trailers(&mut trailers);
+            Frame::trailers(trailers)
+        }
+        Err(frame) => frame,
+    }
+}
+
+fn ended_trailers(end: End) -> HeaderMap {
+    let message = match end {
+        End::Revoked => "no longer allowed by policy",
+        End::PeerExpired => "the certificate of the client is no longer valid",
+        End::Connection => "the connection is ending",
+    };
+    let mut trailers = HeaderMap::with_capacity(2);
+    trailers.insert("grpc-status", HeaderValue::from_static(if end == End::Connection { "14" } else { "7" }));
+    trailers.insert("grpc-message", HeaderValue::from_static(message));
+    trailers
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        if !self.finished {
+            // A reader that knows the length stops without asking for the end.
+            let well = self.inner.is_end_stream();
+            self.finish(well);
+        }
+    }
+}
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.get_mut() {
+            Self::Empty => Poll::Ready(None),
+            Self::Text(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
+            Self::Stream(stream) => stream.poll(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Text(text) => text.is_none(),
+            Self::Stream(stream) => stream.finished || stream.inner.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Text(text) => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
+            Self::Stream(stream) if stream.finished => SizeHint::with_exact(0),
+            Self::Stream(stream) => stream.inner.size_hint(),
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! The configuration of one proxy: its text form, and the valid form made from it.
+//!
+//! [`file::ProxyConfigFile`] is the YAML (unknown keys refused, units in keys); [`ProxyConfig`] is what the proxy runs
+//! on: nothing optional that has a default, every address and identity parsed.
+
+pub mod file;
+#[cfg(test)]
+mod tests;
+
+use mesh_api::discovery::Endpoint;
+use mesh_trust::{SpiffeId, TrustDomain};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A valid configuration. Made by [`file::load`] and [`file::parse`].
+#[derive(Clone, Debug)]
+pub struct ProxyConfig {
+    /// Namespace of the workload whose traffic this is.
+    pub namespace: String,
+    /// Its name.
+    pub workload: String,
+    /// The mesh's own trust domain.
+    pub trust_domain: TrustDomain,
+    /// Where the SVID comes from.
+    pub identity: IdentitySource,
+    /// Where policy comes from.
+    pub policy: PolicySource,
+    /// The listener for other proxies.
+    pub mesh: SocketAddr,
+    /// Ports of the application.
+    pub ports: Vec<InboundPort>,
+    /// Services that the application reaches through this proxy.
+    pub outbound: Vec<Outbound>,
+    /// Metrics and readiness over TCP.
+    pub admin: SocketAddr,
+    /// Everything else, over a Unix socket.
+    pub admin_socket: PathBuf,
+    /// Decision records; `None`: only counted.
+    pub audit: Option<Audit>,
+    /// Event loops, one thread each.
+    pub cores: usize,
+    /// Time for running requests after SIGTERM.
+    pub drain: Duration,
+    /// What may be set of [`crate::limits`].
+    pub limits: Limits,
+}
+
+/// Where the SVID and the trust bundles come from.
+#[derive(Clone, Debug)]
+pub enum IdentitySource {
+    /// A SPIFFE Workload API, `unix:///…`.
+    WorkloadApi(String),
+    /// PEM files; looked at again when they change.
+    Files {
+        /// Leaf first.
+        chain: PathBuf,
+        /// Private key of the leaf.
+        key: PathBuf,
+        /// Trust anchors of our trust domain.
+        bundle: PathBuf,
+    },
+}
+
+/// Where policy comes from.
+#[derive(Clone, Debug)]
+pub enum PolicySource {
+    /// A controller, over mutual TLS.
+    Controller {
+        /// Its address.
+        address: SocketAddr,
+        /// Who must answer there.
+        identity: SpiffeId,
+    },
+    /// A folder of manifests; looked at again when they change.
+    Manifests {
+        /// The folder.
+        folder: PathBuf,
+        /// Cluster default policy.
+        default_policy: mesh_policy_index::Mode,
+    },
+}
+
+/// One port of the application.
+#[derive(Clone, Copy, Debug)]
+pub struct InboundPort {
+    /// Where clients outside the mesh arrive.
+    pub listen: SocketAddr,
+    /// The port of the workload that policy knows.
+    pub port: u16,
+    /// Where the application listens.
+    pub app: SocketAddr,
+}
+
+/// One service that the application reaches through this proxy.
+#[derive(Clone, Debug)]
+pub struct Outbound {
+    /// Where the application connects.
+    pub listen: SocketAddr,
+    /// What it means.
+    pub target: Target,
+}
+
+/// What an outbound listener leads to.
+#[derive(Clone, Debug)]
+pub enum Target {
+    /// A service port that discovery knows.
+    Service(ServiceName),
+    /// These endpoints.
+    Endpoints {
+        /// They.
+        endpoints: Vec<Endpoint>,
+        /// Whether bytes are passed on without detection.
+        opaque: bool,
+    },
+}
+
+/// `namespace/name:port`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ServiceName {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// Port of the Service.
+    pub port: u16,
+}
+
+/// Where decision records go.
+#[derive(Clone, Debug)]
+pub struct Audit {
+    /// The log.
+    pub file: PathBuf,
+    /// Share of allows that are recorded, 0 to 1; denials always are.
+    pub allow_sample: f64,
+}
+
+/// What may be set of [`crate::limits`]; defaults are the constants there.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// [`crate::limits::HANDSHAKE_SECS`].
+    pub handshake: Duration,
+    /// [`crate::limits::HANDSHAKES_AT_ONCE`].
+    pub handshakes_at_once: usize,
+    /// [`crate::limits::DETECT_SECS`].
+    pub detect: Duration,
+    /// [`crate::limits::HEADER_SECS`].
+    pub header: Duration,
+    /// [`crate::limits::CONNECT_MILLIS`].
+    pub connect: Duration,
+    /// [`crate::limits::CONNECTIONS`].
+    pub connections: usize,
+}
+
+impl ProxyConfig {
+    /// `namespace/name`.
+    pub fn workload_name(&self) -> String {
+        format!("{}/{}", self.namespace, self.workload)
+    }
+}
+
+impl std::fmt::Display for ServiceName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}:{}", self.namespace, self.name, self.port)
+    }
+}

@@ -1,0 +1,384 @@
+//! The YAML form of the configuration, and how it becomes a [`ProxyConfig`].
+
+use super::{Audit, IdentitySource, InboundPort, Limits, Outbound, PolicySource, ProxyConfig, ServiceName, Target};
+use crate::error::ProxyError;
+use crate::limits;
+use mesh_api::discovery::Endpoint;
+use mesh_platform::Platform;
+use mesh_trust::{SpiffeId, TrustDomain};
+use serde::Deserialize;
+use std::fmt::Display;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+/// The file, as written.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ProxyConfigFile {
+    workload: WorkloadFile,
+    #[serde(default = "default_trust_domain")]
+    trust_domain: String,
+    identity: IdentityFile,
+    policy: PolicyFile,
+    inbound: InboundFile,
+    #[serde(default)]
+    outbound: Vec<OutboundFile>,
+    admin: AdminFile,
+    #[serde(default)]
+    audit: Option<AuditFile>,
+    #[serde(default = "one")]
+    cores: usize,
+    #[serde(default = "default_drain_secs")]
+    drain_secs: u64,
+    #[serde(default)]
+    limits: LimitsFile,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct WorkloadFile {
+    namespace: String,
+    name: String,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct IdentityFile {
+    workload_api: Option<String>,
+    files: Option<IdentityFilesFile>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct IdentityFilesFile {
+    chain: PathBuf,
+    key: PathBuf,
+    bundle: PathBuf,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct PolicyFile {
+    controller: Option<ControllerFile>,
+    manifests: Option<PathBuf>,
+    default_policy: Option<String>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct ControllerFile {
+    address: String,
+    identity: String,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct InboundFile {
+    mesh: String,
+    #[serde(default)]
+    ports: Vec<PortFile>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct PortFile {
+    listen: String,
+    port: u16,
+    app: String,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct OutboundFile {
+    listen: String,
+    service: Option<String>,
+    endpoints: Option<Vec<EndpointFile>>,
+    #[serde(default)]
+    protocol: ProtocolFile,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum ProtocolFile {
+    #[default]
+    Detect,
+    Opaque,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct EndpointFile {
+    proxy: String,
+    port: u16,
+    identity: String,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct AdminFile {
+    listen: String,
+    socket: PathBuf,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct AuditFile {
+    file: PathBuf,
+    #[serde(default = "default_allow_sample")]
+    allow_sample: f64,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct LimitsFile {
+    handshake_secs: Option<u64>,
+    handshakes_at_once: Option<usize>,
+    detect_secs: Option<u64>,
+    header_secs: Option<u64>,
+    connect_millis: Option<u64>,
+    connections: Option<usize>,
+}
+
+fn default_trust_domain() -> String {
+    "cluster.local".to_owned()
+}
+
+fn one() -> usize {
+    1
+}
+
+fn default_drain_secs() -> u64 {
+    30
+}
+
+fn default_allow_sample() -> f64 {
+    0.01
+}
+
+/// Reads and checks the file at `path`.
+///
+/// # Errors
+/// [`ProxyError`] with file, line and what to do.
+pub fn load(platform: &dyn Platform, path: &Path) -> Result<ProxyConfig, ProxyError> {
+    let unreadable = |why: String| ProxyError::ConfigUnreadable { path: path.to_owned(), why };
+    let bytes = platform.read_file(path).map_err(|error| unreadable(error.to_string()))?;
+    let text = String::from_utf8(bytes).map_err(|_| unreadable("the file is not UTF-8 text".to_owned()))?;
+    parse(&text, &path.display().to_string())
+}
+
+/// Reads and checks `text`; `name` stands in errors.
+///
+/// # Errors
+/// [`ProxyError`] with line and what to do.
+pub fn parse(text: &str, name: &str) -> Result<ProxyConfig, ProxyError> {
+    let file: ProxyConfigFile = serde_saphyr::from_str(text).map_err(|error| {
+        let place = error.location().map_or_else(|| name.to_owned(), |at| format!("{name}:{}:{}", at.line(), at.column()));
+        ProxyError::ConfigSyntax { place, why: first_line(&error.without_snippet().to_string()) }
+    })?;
+    Checker { name }.config(file)
+}
+
+fn first_line(text: &str) -> String {
+    text.lines().next().unwrap_or_default().to_owned()
+}
+
+/// Turns the parts of a file into their valid forms.
+struct Checker<'a> {
+    name: &'a str,
+}
+
+impl Checker<'_> {
+    fn fault(&self, key: &str, value: impl Display, why: impl Display, hint: &str) -> ProxyError {
+        ProxyError::ConfigValue {
+            file: self.name.to_owned(),
+            key: key.to_owned(),
+            value: value.to_string(),
+            why: why.to_string(),
+            hint: hint.to_owned(),
+        }
+    }
+
+    fn config(&self, file: ProxyConfigFile) -> Result<ProxyConfig, ProxyError> {
+        let trust_domain = TrustDomain::parse(&file.trust_domain).map_err(|error| {
+            self.fault("trustDomain", &file.trust_domain, error, "lower-case letters, digits, dots, dashes and underscores")
+        })?;
+        let ports = file.inbound.ports.iter().enumerate();
+        let outbound = file.outbound.into_iter().enumerate();
+        let config = ProxyConfig {
+            namespace: self.name_part("workload.namespace", file.workload.namespace)?,
+            workload: self.name_part("workload.name", file.workload.name)?,
+            trust_domain,
+            identity: self.identity(file.identity)?,
+            policy: self.policy(file.policy)?,
+            mesh: self.address("inbound.mesh", &file.inbound.mesh)?,
+            ports: ports.map(|(i, port)| self.port(i, port)).collect::<Result<_, _>>()?,
+            outbound: outbound.map(|(i, entry)| self.outbound(i, entry)).collect::<Result<_, _>>()?,
+            admin: self.address("admin.listen", &file.admin.listen)?,
+            admin_socket: file.admin.socket,
+            audit: file.audit.map(|audit| self.audit(audit)).transpose()?,
+            cores: self.within("cores", file.cores, 1, 256)?,
+            drain: Duration::from_secs(self.within("drainSecs", file.drain_secs, 0, 3_600)?),
+            limits: self.limits(&file.limits)?,
+        };
+        self.no_port_twice(&config)?;
+        Ok(config)
+    }
+
+    fn name_part(&self, key: &str, value: String) -> Result<String, ProxyError> {
+        let fits = !value.is_empty()
+            && value.len() <= 253
+            && value.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.'));
+        if fits {
+            return Ok(value);
+        }
+        Err(self.fault(key, &value, "not a Kubernetes name", "lower-case letters, digits, dashes and dots, at most 253"))
+    }
+
+    fn address(&self, key: &str, value: &str) -> Result<SocketAddr, ProxyError> {
+        SocketAddr::from_str(value)
+            .map_err(|_| self.fault(key, value, "not an address with a port", "write it like `127.0.0.1:8080` or `[::1]:8080`"))
+    }
+
+    fn spiffe_id(&self, key: &str, value: &str) -> Result<SpiffeId, ProxyError> {
+        SpiffeId::parse_config(value)
+            .map_err(|error| self.fault(key, value, error, "write it like `spiffe://cluster.local/ns/shop/sa/cart`"))
+    }
+
+    fn within<T: PartialOrd + Display + Copy>(&self, key: &str, value: T, min: T, max: T) -> Result<T, ProxyError> {
+        if value >= min && value <= max {
+            return Ok(value);
+        }
+        Err(self.fault(key, value, "out of range", &format!("from {min} to {max}")))
+    }
+
+    fn identity(&self, file: IdentityFile) -> Result<IdentitySource, ProxyError> {
+        match (file.workload_api, file.files) {
+            (Some(socket), None) if socket.starts_with("unix:/") => Ok(IdentitySource::WorkloadApi(socket)),
+            (Some(socket), None) => {
+                Err(self.fault("identity.workloadApi", socket, "not a Unix socket", "write it like `unix:///run/mesh/workload-api.sock`"))
+            }
+            (None, Some(files)) => {
+                Ok(IdentitySource::Files { chain: files.chain, key: files.key, bundle: files.bundle })
+            }
+            (workload_api, _) => {
+                let found = if workload_api.is_some() { "both" } else { "empty" };
+                Err(self.fault("identity", found, "one source is needed", "give either `workloadApi` or `files`"))
+            }
+        }
+    }
+
+    fn policy(&self, file: PolicyFile) -> Result<PolicySource, ProxyError> {
+        match (file.controller, file.manifests) {
+            (Some(controller), None) => Ok(PolicySource::Controller {
+                address: self.address("policy.controller.address", &controller.address)?,
+                identity: self.spiffe_id("policy.controller.identity", &controller.identity)?,
+            }),
+            (None, Some(folder)) => {
+                let mode = file.default_policy.unwrap_or_else(|| "deny".to_owned());
+                let default_policy = mesh_policy_index::Mode::from_str(&mode).map_err(|error| {
+                    self.fault("policy.defaultPolicy", &mode, error, "one of all-authenticated, all-unauthenticated, cluster-authenticated, cluster-unauthenticated, deny, audit")
+                })?;
+                Ok(PolicySource::Manifests { folder, default_policy })
+            }
+            (controller, _) => {
+                let found = if controller.is_some() { "both" } else { "empty" };
+                Err(self.fault("policy", found, "one source is needed", "give either `controller` or `manifests`"))
+            }
+        }
+    }
+
+    fn port(&self, index: usize, file: &PortFile) -> Result<InboundPort, ProxyError> {
+        let key = |part: &str| format!("inbound.ports[{index}].{part}");
+        Ok(InboundPort {
+            listen: self.address(&key("listen"), &file.listen)?,
+            port: self.within(&key("port"), file.port, 1, u16::MAX)?,
+            app: self.address(&key("app"), &file.app)?,
+        })
+    }
+
+    fn outbound(&self, index: usize, file: OutboundFile) -> Result<Outbound, ProxyError> {
+        let key = |part: &str| format!("outbound[{index}].{part}");
+        let listen = self.address(&key("listen"), &file.listen)?;
+        let target = match (file.service, file.endpoints) {
+            (Some(service), None) if file.protocol == ProtocolFile::Detect => {
+                Target::Service(self.service(&key("service"), &service)?)
+            }
+            (Some(_), None) => {
+                return Err(self.fault(&key("protocol"), "opaque", "discovery says whether a service is opaque", "leave `protocol` out"));
+            }
+            (None, Some(endpoints)) => Target::Endpoints {
+                endpoints: endpoints
+                    .iter()
+                    .enumerate()
+                    .map(|(i, endpoint)| self.endpoint(&key(&format!("endpoints[{i}]")), endpoint))
+                    .collect::<Result<_, _>>()?,
+                opaque: file.protocol == ProtocolFile::Opaque,
+            },
+            (service, _) => {
+                let found = if service.is_some() { "both" } else { "empty" };
+                return Err(self.fault(&key("service"), found, "one target is needed", "give either `service` or `endpoints`"));
+            }
+        };
+        Ok(Outbound { listen, target })
+    }
+
+    fn service(&self, key: &str, text: &str) -> Result<ServiceName, ProxyError> {
+        let parts = text.split_once('/').and_then(|(namespace, rest)| {
+            let (name, port) = rest.rsplit_once(':')?;
+            let port = port.parse::<u16>().ok().filter(|port| *port > 0)?;
+            (!namespace.is_empty() && !name.is_empty()).then(|| (namespace.to_owned(), name.to_owned(), port))
+        });
+        let (namespace, name, port) =
+            parts.ok_or_else(|| self.fault(key, text, "not a service port", "write it like `shop/cart:80`"))?;
+        Ok(ServiceName { namespace, name, port })
+    }
+
+    fn endpoint(&self, key: &str, file: &EndpointFile) -> Result<Endpoint, ProxyError> {
+        Ok(Endpoint {
+            proxy: self.address(&format!("{key}.proxy"), &file.proxy)?,
+            port: self.within(&format!("{key}.port"), file.port, 1, u16::MAX)?,
+            identity: self.spiffe_id(&format!("{key}.identity"), &file.identity)?,
+            workload: file.proxy.clone(),
+        })
+    }
+
+    fn audit(&self, file: AuditFile) -> Result<Audit, ProxyError> {
+        Ok(Audit { file: file.file, allow_sample: self.within("audit.allowSample", file.allow_sample, 0.0, 1.0)? })
+    }
+
+    fn limits(&self, file: &LimitsFile) -> Result<Limits, ProxyError> {
+        let secs = |key: &str, value: Option<u64>, default: u64| {
+            self.within(key, value.unwrap_or(default), 1, 600).map(Duration::from_secs)
+        };
+        Ok(Limits {
+            handshake: secs("limits.handshakeSecs", file.handshake_secs, limits::HANDSHAKE_SECS)?,
+            handshakes_at_once: self.within(
+                "limits.handshakesAtOnce",
+                file.handshakes_at_once.unwrap_or(limits::HANDSHAKES_AT_ONCE),
+                1,
+                100_000,
+            )?,
+            detect: secs("limits.detectSecs", file.detect_secs, limits::DETECT_SECS)?,
+            header: secs("limits.headerSecs", file.header_secs, limits::HEADER_SECS)?,
+            connect: Duration::from_millis(self.within(
+                "limits.connectMillis",
+                file.connect_millis.unwrap_or(limits::CONNECT_MILLIS),
+                1,
+                60_000,
+            )?),
+            connections: self.within("limits.connections", file.connections.unwrap_or(limits::CONNECTIONS), 1, 1_000_000)?,
+        })
+    }
+
+    fn no_port_twice(&self, config: &ProxyConfig) -> Result<(), ProxyError> {
+        let mut seen = std::collections::BTreeSet::new();
+        for port in &config.ports {
+            if !seen.insert(port.port) {
+                return Err(self.fault("inbound.ports", port.port, "the port is listed twice", "list each port of the workload once"));
+            }
+        }
+        Ok(())
+    }
+}

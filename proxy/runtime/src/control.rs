@@ -1,0 +1,55 @@
+//! Where policy comes from: the controller's stream, or a folder of manifests.
+//!
+//! What came last stays in force whatever happens to its source. A policy that cannot be compiled is reported and not
+//! put into force; before the first one, everything is denied.
+
+mod controller;
+mod manifests;
+
+use crate::config::PolicySource;
+use crate::error::ProxyError;
+use crate::state::Shared;
+use mesh_policy::Snapshot;
+use mesh_policy::snapshot::SnapshotData;
+use std::sync::Arc;
+
+/// Reads static manifests once, so that a folder without this workload stops the start. A controller is asked later.
+///
+/// # Errors
+/// [`ProxyError::Manifests`].
+pub(crate) fn check(shared: &Shared) -> Result<(), ProxyError> {
+    match &shared.config.policy {
+        PolicySource::Controller { .. } => Ok(()),
+        PolicySource::Manifests { folder, default_policy } => manifests::read_once(shared, folder, *default_policy),
+    }
+}
+
+/// Keeps policy and discovery fresh for as long as the proxy lives.
+pub(crate) async fn keep_fresh(shared: Arc<Shared>) {
+    match &shared.config.policy {
+        PolicySource::Controller { address, identity } => controller::follow(&shared, *address, identity).await,
+        PolicySource::Manifests { folder, default_policy } => manifests::follow(&shared, folder, *default_policy).await,
+    }
+}
+
+/// Compiles a policy and puts it into force, unless it is older than the one there.
+fn install(shared: &Shared, data: SnapshotData) -> Result<(), String> {
+    let config = &shared.config;
+    let current = shared.policy.load_full();
+    if let Some(current) = &current {
+        if current.data() == &data {
+            return Ok(());
+        }
+        if data.generation < current.generation() {
+            return Err(format!("generation {} is older than {}, which is in force", data.generation.0, current.generation().0));
+        }
+    }
+    if data.workload.namespace != config.namespace {
+        return Err(format!("it is for namespace `{}`", data.workload.namespace));
+    }
+    let generation = data.generation.0;
+    let snapshot = Snapshot::compile(data).map_err(|error| error.to_string())?;
+    shared.install_policy(snapshot);
+    tracing::info!(generation, "policy in force");
+    Ok(())
+}

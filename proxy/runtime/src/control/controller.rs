@@ -1,0 +1,112 @@
+//! The controller's stream: one message at once, then one per change, over mutual TLS.
+
+use super::install;
+use crate::limits::{CONTROL_RETRY_MAX, CONTROL_RETRY_MIN, POLICY_BYTES_MAX};
+use crate::state::Shared;
+use hyper_util::rt::TokioIo;
+use mesh_api::proto::policy_client::PolicyClient;
+use mesh_api::proto::{WatchWorkloadRequest, WorkloadUpdate};
+use mesh_trust::SpiffeId;
+use mesh_trust::tls::{refusal_in_io, server_name};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tonic::transport::{Channel, Endpoint};
+
+/// Silence after which the controller is asked whether it lives, and time for its answer (fault F10).
+const KEEPALIVE: Duration = Duration::from_secs(10);
+
+/// Follows the stream, and begins anew whenever it ends or this proxy's identity changes.
+pub(super) async fn follow(shared: &Shared, address: SocketAddr, identity: &SpiffeId) {
+    let mut changes = shared.watch_changes();
+    let mut pause = CONTROL_RETRY_MIN;
+    loop {
+        let known = changes.borrow_and_update().identity;
+        if shared.identity.load().is_none() {
+            // Nothing to show yet: wait for the first SVID.
+            if changes.wait_for(|now| now.identity != known).await.is_err() {
+                return;
+            }
+            continue;
+        }
+        let ended = tokio::select! {
+            ended = stream(shared, address, identity, &mut pause) => ended,
+            changed = async { changes.wait_for(|now| now.identity != known).await.is_ok() } => {
+                if !changed { return; }
+                pause = CONTROL_RETRY_MIN;
+                tracing::debug!("identity changed: asking the controller anew");
+                continue;
+            }
+        };
+        shared.control_connected.store(false, Ordering::Relaxed);
+        tracing::warn!(%address, why = ended, "no policy stream; the last policy stays in force");
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(CONTROL_RETRY_MAX);
+    }
+}
+
+/// One stream, until it ends; says why.
+async fn stream(shared: &Shared, address: SocketAddr, identity: &SpiffeId, pause: &mut Duration) -> String {
+    let channel = match connect(shared, address, identity).await {
+        Ok(channel) => channel,
+        Err(why) => return why,
+    };
+    let mut client = PolicyClient::new(channel).max_decoding_message_size(POLICY_BYTES_MAX);
+    let request =
+        WatchWorkloadRequest { namespace: shared.config.namespace.clone(), workload: shared.config.workload.clone() };
+    let mut updates = match client.watch_workload(request).await {
+        Ok(response) => response.into_inner(),
+        Err(status) => return status.to_string(),
+    };
+    loop {
+        match updates.message().await {
+            Ok(Some(update)) => {
+                *pause = CONTROL_RETRY_MIN;
+                shared.control_connected.store(true, Ordering::Relaxed);
+                if let Err(why) = take(shared, &update) {
+                    tracing::error!(generation = update.generation, why, "a policy that cannot be used; the last one stays in force");
+                    shared.telemetry.count("mesh_policy_refused_total");
+                }
+            }
+            Ok(None) => return "the controller closed the stream".to_owned(),
+            Err(status) => return status.to_string(),
+        }
+    }
+}
+
+fn take(shared: &Shared, update: &WorkloadUpdate) -> Result<(), String> {
+    let policy = serde_json::from_slice(&update.snapshot_json).map_err(|error| format!("policy: {error}"))?;
+    let discovery = serde_json::from_slice(&update.discovery_json).map_err(|error| format!("discovery: {error}"))?;
+    install(shared, policy)?;
+    shared.install_discovery(discovery);
+    Ok(())
+}
+
+async fn connect(shared: &Shared, address: SocketAddr, expected: &SpiffeId) -> Result<Channel, String> {
+    let identity = shared.identity.load_full().ok_or("no SVID yet")?;
+    let config = identity.client_for(expected, b"h2")?;
+    let connector = tower::service_fn(move |_| {
+        let config = config.clone();
+        async move {
+            let stream = TcpStream::connect(address).await?;
+            stream.set_nodelay(true)?;
+            let stream = TlsConnector::from(config).connect(server_name(), stream).await.map_err(|error| {
+                refusal_in_io(&error).map(ToString::to_string).map_or(error, io::Error::other)
+            })?;
+            Ok::<_, io::Error>(TokioIo::new(stream))
+        }
+    });
+    // The scheme is for the library: encryption is the connector's.
+    Endpoint::from_shared(format!("http://{address}"))
+        .map_err(|error| error.to_string())?
+        .connect_timeout(KEEPALIVE)
+        .http2_keep_alive_interval(KEEPALIVE)
+        .keep_alive_timeout(KEEPALIVE)
+        .keep_alive_while_idle(true)
+        .connect_with_connector(connector)
+        .await
+        .map_err(|error| crate::app::root_cause(&error))
+}

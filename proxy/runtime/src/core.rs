@@ -1,0 +1,213 @@
+//! One core: an event loop on a thread of its own, with everything that connections share and no lock.
+
+use crate::app::App;
+use crate::config::InboundPort;
+use crate::error::ProxyError;
+use crate::inbound;
+use crate::limits::EXPIRY_CHECK_EVERY;
+use crate::live::Live;
+use crate::outbound::{self, Listener, pool::Pool};
+use crate::random::Random;
+use crate::state::{Changes, Shared, stopping};
+use crate::telemetry::Meter;
+use std::collections::HashMap;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::Semaphore;
+use tokio::task::spawn_local;
+
+/// Pause after the operating system refused to accept, for want of files say (threat RX2).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How often a drain looks whether it is done.
+const DRAIN_CHECK_EVERY: Duration = Duration::from_millis(10);
+/// How often pools are swept.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// What connections on one core share.
+pub(crate) struct Core {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) live: Rc<Live>,
+    pub(crate) meter: Meter,
+    pub(crate) random: Random,
+    pub(crate) pool: Pool,
+    /// Handshakes under way.
+    pub(crate) handshakes: Semaphore,
+    ports: HashMap<u16, Rc<Port>>,
+    /// Connections open; shared by all listeners of the core.
+    connections: Arc<Semaphore>,
+}
+
+/// One port of the application, as one core serves it.
+pub(crate) struct Port {
+    pub(crate) port: u16,
+    pub(crate) app: Rc<App>,
+}
+
+/// Listeners of one core, bound before any thread starts so that a taken address stops the start.
+pub(crate) struct Sockets {
+    pub(crate) mesh: std::net::TcpListener,
+    pub(crate) ports: Vec<(InboundPort, std::net::TcpListener)>,
+    pub(crate) outbound: Vec<(crate::config::Outbound, std::net::TcpListener)>,
+}
+
+/// Runs one core until the proxy stops and its connections are done.
+///
+/// # Errors
+/// [`ProxyError::Start`] if there can be no event loop.
+pub(crate) fn run(index: usize, shared: &Arc<Shared>, sockets: Sockets) -> Result<(), ProxyError> {
+    let start = |error: std::io::Error| ProxyError::Start { part: "an event loop", why: error.to_string() };
+    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).map_err(start)?;
+    let shared = shared.clone();
+    runtime.block_on(async move {
+        let (core, accepting) = open(index, shared, sockets).map_err(start)?;
+        let follow = spawn_local(follow_changes(core.clone()));
+        let sweep = spawn_local(sweep(core.clone()));
+        stopping(&mut core.shared.watch_stopping()).await;
+        accepting.iter().for_each(tokio::task::JoinHandle::abort);
+        core.drained().await;
+        follow.abort();
+        sweep.abort();
+        Ok(())
+    })
+}
+
+type Accepting = Vec<tokio::task::JoinHandle<()>>;
+
+fn open(index: usize, shared: Arc<Shared>, sockets: Sockets) -> std::io::Result<(Rc<Core>, Accepting)> {
+    let limits = shared.config.limits;
+    let ports = sockets.ports.iter().map(|(config, _)| {
+        let port = Port { port: config.port, app: App::new(config.app, config.port) };
+        (config.port, Rc::new(port))
+    });
+    let core = Rc::new(Core {
+        live: Rc::default(),
+        meter: shared.telemetry.core(index, shared.platform.clone()),
+        random: Random::seeded(&*shared.platform),
+        pool: Pool::default(),
+        handshakes: Semaphore::new(limits.handshakes_at_once),
+        ports: ports.collect(),
+        connections: Arc::new(Semaphore::new(limits.connections)),
+        shared,
+    });
+    let mut accepting = Vec::new();
+    let mesh = TcpListener::from_std(sockets.mesh)?;
+    accepting.push(spawn_local(accept(core.clone(), mesh, |core, stream, from| inbound::mesh::take(core, stream, from))));
+    for (config, listener) in sockets.ports {
+        let listener = TcpListener::from_std(listener)?;
+        let port = core.port(config.port);
+        accepting.push(spawn_local(accept(core.clone(), listener, move |core, stream, from| {
+            let port = port.clone();
+            async move {
+                if let Some(port) = port {
+                    inbound::plain::take(core, port, stream, from).await;
+                }
+            }
+        })));
+    }
+    for (config, listener) in sockets.outbound {
+        let listener = TcpListener::from_std(listener)?;
+        let service = Listener::new(config);
+        accepting.push(spawn_local(accept(core.clone(), listener, move |core, stream, _| {
+            outbound::take(core, service.clone(), stream)
+        })));
+    }
+    Ok((core, accepting))
+}
+
+/// Takes connections for as long as there is room; each is a task, so that a panic ends one connection only.
+async fn accept<F>(core: Rc<Core>, listener: TcpListener, handle: impl Fn(Rc<Core>, TcpStream, SocketAddr) -> F)
+where
+    F: Future<Output = ()> + 'static,
+{
+    loop {
+        let Ok(room) = core.connections.clone().acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((stream, from)) => {
+                crate::io::tune(&stream);
+                let busy = core.shared.mark_busy();
+                let connection = handle(core.clone(), stream, from);
+                spawn_local(async move {
+                    connection.await;
+                    drop((room, busy));
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection; waiting");
+                drop(room);
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Decides everything alive anew when policy or trust changed, and ends peers whose certificate ran out.
+async fn follow_changes(core: Rc<Core>) {
+    let mut changes = core.shared.watch_changes();
+    let mut seen = Changes::default();
+    loop {
+        let now = *changes.borrow_and_update();
+        if now.policy != seen.policy {
+            recheck_policy(&core);
+        }
+        if now.identity != seen.identity {
+            recheck_trust(&core);
+        }
+        seen = now;
+        let expired = core.live.end_expired(core.shared.platform.wall_clock());
+        if expired > 0 {
+            tracing::info!(ended = expired, "ended what belonged to peers whose certificates ran out");
+        }
+        if let Ok(Err(_)) = tokio::time::timeout(EXPIRY_CHECK_EVERY, changes.changed()).await {
+            return;
+        }
+    }
+}
+
+fn recheck_policy(core: &Core) {
+    let Some(snapshot) = core.shared.policy.load_full() else { return };
+    for revoked in core.live.recheck(&snapshot) {
+        inbound::record_end(core, &revoked);
+    }
+}
+
+fn recheck_trust(core: &Core) {
+    let Some(identity) = core.shared.identity.load_full() else { return };
+    core.pool.retire_before(identity.version);
+    let ended = core.live.end_untrusted(&identity.bundles, core.shared.platform.wall_clock());
+    if ended > 0 {
+        tracing::warn!(ended, "ended what belonged to peers that are no longer trusted");
+    }
+}
+
+async fn sweep(core: Rc<Core>) {
+    loop {
+        tokio::time::sleep(SWEEP_EVERY).await;
+        core.ports.values().for_each(|port| port.app.sweep());
+        core.pool.sweep();
+    }
+}
+
+impl Core {
+    /// The port of the workload, if it is one of those configured.
+    pub(crate) fn port(&self, port: u16) -> Option<Rc<Port>> {
+        self.ports.get(&port).cloned()
+    }
+
+    /// Microseconds on a clock that never goes back.
+    pub(crate) fn now_us(&self) -> u64 {
+        self.shared.platform.monotonic().micros()
+    }
+
+    /// Resolves once every connection has ended, upgraded ones too. The whole drain is bounded elsewhere.
+    async fn drained(&self) {
+        while self.shared.busy.load(Ordering::Acquire) > 0 {
+            tokio::time::sleep(DRAIN_CHECK_EVERY).await;
+        }
+    }
+}

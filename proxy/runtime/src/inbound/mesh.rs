@@ -1,0 +1,108 @@
+//! Connections from other proxies: handshake, header, then a byte stream or requests.
+
+use super::{http, tcp};
+use crate::core::{Core, Port};
+use crate::live::{Alive, Kill, Peer};
+use crate::serve::{Speaks, serve};
+use crate::limits::MESH_STREAMS_MAX;
+use mesh_policy::request::{Client, canonical_ip};
+use mesh_proxy_core::http_hygiene::Entry;
+use mesh_proxy_core::mesh_header::{self, Header, Kind};
+use mesh_trust::tls::{self, refusal_in_io};
+use rustls_pki_types::CertificateDer;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+/// Handles one connection from accept to end.
+pub(crate) async fn take(core: Rc<Core>, stream: TcpStream, from: SocketAddr) {
+    let accepted = Instant::now();
+    let mut stream = match handshake(&core, stream, accepted + core.shared.config.limits.handshake).await {
+        Ok(stream) => stream,
+        Err(refused) => {
+            core.meter.handshake_failed(refused.kind);
+            tracing::info!(%from, why = refused.why, "refused a mesh connection");
+            return;
+        }
+    };
+    let Ok((client, chain)) = client_of(&stream, from) else {
+        core.meter.handshake_failed("no-peer");
+        return;
+    };
+    let header = match timeout_at(accepted + core.shared.config.limits.detect, read_header(&mut stream)).await {
+        Ok(Ok(header)) => header,
+        Ok(Err(error)) => return tracing::info!(%from, %error, "a mesh connection began wrongly"),
+        Err(_) => return tracing::info!(%from, "a mesh connection said nothing in time"),
+    };
+    let Some(port) = core.port(header.port) else {
+        core.meter.handshake_failed("unknown-port");
+        return tracing::info!(%from, port = header.port, "refused a mesh connection to a port that is not configured");
+    };
+    let peer = Peer::new(client, chain, header.port);
+    carry(core, port, peer, header, stream).await;
+}
+
+async fn carry(core: Rc<Core>, port: Rc<Port>, peer: Rc<Peer>, header: Header, stream: TlsStream<TcpStream>) {
+    let speaks = match header.kind {
+        Kind::Tcp => return tcp::take(&core, &port, &peer, stream, tcp::First::Data).await,
+        Kind::Http => Speaks::Http2 { streams_max: MESH_STREAMS_MAX },
+        Kind::Http1 => Speaks::Http1 { quiet: core.shared.config.limits.header },
+    };
+    let kill = Kill::default();
+    let _entry = core.live.enter(peer.clone(), Alive::Connection, kill.clone());
+    let shared = core.shared.clone();
+    let arrival = http::Arrival::new(core, port, peer, Entry::Mesh);
+    serve(stream, speaks, &shared, &kill, move |request| http::answer(arrival.clone(), request)).await;
+}
+
+/// Why a handshake came to nothing: a word for the metric, and a sentence for the log.
+struct Refused {
+    kind: &'static str,
+    why: String,
+}
+
+async fn handshake(core: &Core, stream: TcpStream, deadline: Instant) -> Result<TlsStream<TcpStream>, Refused> {
+    let identity = core.shared.identity.load_full();
+    let identity = identity.filter(|identity| !identity.expired(core.shared.platform.wall_clock()));
+    let identity = identity
+        .ok_or_else(|| Refused { kind: "no-identity", why: "this proxy has no valid identity".to_owned() })?;
+    let late = |_| Refused { kind: "timeout", why: "the handshake took too long".to_owned() };
+    // A closed semaphore cannot be: nobody closes it. If it were, handshakes would not be bounded, which is safe.
+    let turn = timeout_at(deadline, core.handshakes.acquire()).await.map_err(late)?;
+    let accepted = timeout_at(deadline, TlsAcceptor::from(identity.server.clone()).accept(stream)).await.map_err(late)?;
+    drop(turn);
+    let stream = accepted.map_err(|error| match refusal_in_io(&error) {
+        Some(refusal) => Refused { kind: "peer", why: refusal.to_string() },
+        None => Refused { kind: "tls", why: error.to_string() },
+    })?;
+    // rustls lets a client pass that offers no protocol at all.
+    if stream.get_ref().1.alpn_protocol() != Some(mesh_header::ALPN) {
+        return Err(Refused { kind: "protocol", why: "the client did not ask for the mesh protocol".to_owned() });
+    }
+    Ok(stream)
+}
+
+fn client_of(stream: &TlsStream<TcpStream>, from: SocketAddr) -> Result<(Client, Vec<CertificateDer<'static>>), tls::TlsError> {
+    let connection = stream.get_ref().1;
+    let peer = tls::verified_peer(connection)?;
+    let client = Client {
+        id: Some(peer.id().clone()),
+        ip: canonical_ip(from.ip()),
+        tls: true,
+        serial: Some(peer.serial().to_owned()),
+        expires: Some(peer.not_after()),
+    };
+    let chain = connection.peer_certificates().unwrap_or_default();
+    Ok((client, chain.iter().map(|certificate| certificate.clone().into_owned()).collect()))
+}
+
+async fn read_header(stream: &mut TlsStream<TcpStream>) -> io::Result<Header> {
+    let mut bytes = [0; mesh_header::LEN];
+    stream.read_exact(&mut bytes).await?;
+    mesh_header::decode(&bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}

@@ -1,0 +1,41 @@
+//! The data plane: one proxy beside one application, on both sides of every connection in the mesh.
+//!
+//! An inbound request's way: [`inbound`] (mutual TLS or plain) → protocol ([`detection`]) → one reading of the head
+//! (`mesh_proxy_core::http_hygiene`) → decision (`mesh_policy`) → filters, rate limit → the application ([`app`]). An
+//! outbound one's: [`outbound`] → endpoint and its expected identity → mutual TLS to that endpoint's proxy.
+//!
+//! - [`config`], [`limits`], [`error`]: what a proxy is started with
+//! - [`core`]: one event loop per core, with everything that needs no lock; [`state`]: what all threads share
+//! - [`identity`], [`control`]: SVID, trust bundles and policy, kept fresh on the control thread
+//! - [`live`]: what runs now, so that a change of policy ends it; [`body`], [`copy`], [`tunnel`]: what carries bytes
+//! - [`serve`], [`io`]: HTTP connections and sockets; [`answer`]: what the proxy says itself
+//! - [`admin`], [`telemetry`], [`audit`]: what it tells about itself
+//! - [`start`]: start and end; begin reading at [`run`]
+
+mod admin;
+mod answer;
+mod app;
+mod audit;
+mod body;
+pub mod config;
+mod control;
+mod copy;
+mod core;
+mod detection;
+pub mod error;
+mod identity;
+mod inbound;
+mod io;
+pub mod limits;
+mod live;
+mod outbound;
+mod random;
+mod serve;
+mod start;
+mod state;
+mod telemetry;
+mod tunnel;
+
+pub use config::ProxyConfig;
+pub use error::ProxyError;
+pub use start::{Running, run, start};

@@ -1,0 +1,70 @@
+//! Every limit of the proxy, with its cost and its reason. Those in [`crate::config::Limits`] can be set.
+
+use std::time::Duration;
+
+/// Time for a TLS handshake, from accept. A handshake takes a few milliseconds; a stalled one holds 20 KiB.
+pub const HANDSHAKE_SECS: u64 = 10;
+/// Handshakes at once and core. One costs about 0.3 ms of CPU: 64 in line are 20 ms, more would starve live traffic.
+pub const HANDSHAKES_AT_ONCE: usize = 64;
+/// Time from accept until the protocol must be known (threat PD2); also for the mesh header.
+pub const DETECT_SECS: u64 = 10;
+/// Time from accept, or from the end of the exchange before, to the end of an HTTP/1 head (threat RX1).
+pub const HEADER_SECS: u64 = 10;
+/// The same for the proxy's own application, with the pauses between its requests: it harms only itself.
+pub const APP_QUIET: Duration = Duration::from_secs(60);
+/// Time to connect to an endpoint in the mesh, TLS included.
+pub const CONNECT_MILLIS: u64 = 1_000;
+/// Time to connect to the application beside the proxy.
+pub const APP_CONNECT: Duration = Duration::from_millis(1_000);
+/// Open connections and core. One idle connection costs about 3 KiB plain and 12 KiB with TLS: 10,000 are near 120 MiB.
+pub const CONNECTIONS: usize = 10_000;
+/// Headers of one HTTP/1 message.
+pub const HEADERS_MAX: usize = 100;
+/// Bytes of one HTTP/1 head.
+pub const HEAD_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of one HTTP/2 header list (RFC 9113 §6.5.2 counts 32 more for each field).
+pub const H2_HEADER_LIST_BYTES_MAX: u32 = 64 * 1024;
+/// Streams of one HTTP/2 connection from an application.
+pub const H2_STREAMS_MAX: u32 = 128;
+/// Streams of one HTTP/2 connection between proxies: more, because it carries all requests of one core.
+pub const MESH_STREAMS_MAX: u32 = 256;
+/// Receive window of one HTTP/2 stream. Memory is used only for data that wait for a slow reader.
+pub const H2_STREAM_WINDOW: u32 = 1024 * 1024;
+/// Receive window of one HTTP/2 connection: bounds what its slow readers can hold.
+pub const H2_CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+/// Bytes queued for sending on one HTTP/2 stream.
+pub const H2_SEND_BUFFER: usize = 256 * 1024;
+/// Streams that a peer may reset before we accepted them (rapid reset, CVE-2023-44487).
+pub const H2_PENDING_RESETS_MAX: usize = 20;
+/// Resets a peer may provoke from us (CVE-2025-8671) before its connection ends.
+pub const H2_LOCAL_RESETS_MAX: usize = 256;
+/// Silence after which an HTTP/2 connection is pinged, and time for the answer (fault F14).
+pub const H2_PING_EVERY: Duration = Duration::from_secs(10);
+/// See [`H2_PING_EVERY`].
+pub const H2_PING_TIMEOUT: Duration = Duration::from_secs(10);
+/// Idle connections to one application and core that are kept.
+pub const APP_IDLE_MAX: usize = 64;
+/// How long they are kept. Shorter than the 5 s after which common servers close.
+pub const APP_IDLE: Duration = Duration::from_secs(4);
+/// First and largest buffer of a byte stream, per direction: 1,000 quiet streams cost 8 MiB, a busy one runs in few system calls.
+pub const COPY_BYTES_MIN: usize = 4 * 1024;
+/// See [`COPY_BYTES_MIN`].
+pub const COPY_BYTES_MAX: usize = 128 * 1024;
+/// Endpoints tried for one request before it fails.
+pub const ENDPOINT_ATTEMPTS: usize = 3;
+/// Decision records in flight to the writer. At about 1 KiB each this bounds the queue near 4 MiB.
+pub const RECORDS_QUEUED: usize = 4_096;
+/// Longest time a written record waits for the disk.
+pub const RECORDS_SYNC_EVERY: Duration = Duration::from_millis(500);
+/// How often live connections are compared with the clock: bounds use of an expired SVID.
+pub const EXPIRY_CHECK_EVERY: Duration = Duration::from_millis(500);
+/// First and longest pause between attempts to reach the controller.
+pub const CONTROL_RETRY_MIN: Duration = Duration::from_millis(100);
+/// See [`CONTROL_RETRY_MIN`].
+pub const CONTROL_RETRY_MAX: Duration = Duration::from_secs(5);
+/// Largest policy message. 10,000 grants are near 6 MiB of JSON.
+pub const POLICY_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Bytes of a tunnelled upgrade (WebSocket) in flight per direction.
+pub const TUNNEL_BYTES: usize = 16 * 1024;
+/// Time between looks at static manifests and identity files.
+pub const FILES_POLL: Duration = Duration::from_millis(500);

@@ -1,0 +1,153 @@
+//! From the application to services: which service, which endpoint, and who must answer there.
+//!
+//! - [`http`]: one request
+//! - [`tcp`]: one byte stream
+//! - [`pool`]: connections to the proxies of endpoints
+
+pub(crate) mod http;
+pub(crate) mod pool;
+pub(crate) mod tcp;
+
+use crate::config::{Outbound, Target};
+use crate::core::Core;
+use crate::detection::detect;
+use crate::io::Prefixed;
+use crate::limits::{APP_QUIET, H2_STREAMS_MAX};
+use crate::live::Kill;
+use crate::serve::{Speaks, serve};
+use mesh_api::discovery::ProtocolHint;
+use mesh_proxy_core::balance::{BalanceConfig, Balancer, EndpointId, Outcome, Pick};
+use mesh_proxy_core::detect::{DetectPolicy, Detection, OpaqueReason};
+use pool::Remote;
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+/// Longest time that an endpoint is left out after failing. A restarted proxy is back within a second.
+const EJECT_MAX_US: u64 = 1_000_000;
+
+/// One outbound listener, as one core serves it.
+pub(crate) struct Listener {
+    target: Target,
+    /// What the service is called in errors and metrics.
+    pub(crate) name: String,
+    known: RefCell<Known>,
+}
+
+/// The endpoints known of the target.
+struct Known {
+    /// Version of discovery they are of.
+    version: Option<u64>,
+    opaque: bool,
+    balancer: Balancer<Rc<Remote>>,
+}
+
+/// An endpoint chosen for one request.
+pub(crate) struct Chosen {
+    id: EndpointId,
+    pub(crate) remote: Rc<Remote>,
+    started_us: u64,
+}
+
+impl Listener {
+    pub(crate) fn new(config: Outbound) -> Rc<Self> {
+        let name = match &config.target {
+            Target::Service(name) => name.to_string(),
+            Target::Endpoints { .. } => config.listen.to_string(),
+        };
+        let balancer = Balancer::new(BalanceConfig { eject_max_us: EJECT_MAX_US, ..BalanceConfig::default() });
+        let known = Known { version: None, opaque: false, balancer };
+        Rc::new(Self { target: config.target, name, known: RefCell::new(known) })
+    }
+
+    /// Brings the endpoints up to date; says whether the target's bytes are passed on without detection.
+    fn refresh(&self, core: &Core) -> bool {
+        let discovery = core.shared.discovery.load();
+        let mut known = self.known.borrow_mut();
+        if known.version == Some(discovery.version) {
+            return known.opaque;
+        }
+        let (opaque, endpoints) = match &self.target {
+            Target::Endpoints { endpoints, opaque } => (*opaque, endpoints.clone()),
+            Target::Service(name) => match discovery.get(&name.namespace, &name.name, name.port) {
+                Some(service) => (service.protocol == ProtocolHint::Opaque, service.endpoints.clone()),
+                None => (false, Vec::new()),
+            },
+        };
+        // Remotes that stay keep their connections: the balancer compares endpoints, not connections.
+        let remotes: Vec<_> = endpoints.into_iter().map(Remote::new).collect();
+        known.balancer.update(remotes, core.now_us());
+        known.version = Some(discovery.version);
+        known.opaque = opaque;
+        opaque
+    }
+
+    /// Chooses an endpoint; waits a moment if all are left out after failures. `None`: there is none.
+    pub(crate) async fn choose(&self, core: &Core) -> Option<Chosen> {
+        for waited in [false, true] {
+            self.refresh(core);
+            let now = core.now_us();
+            let mut known = self.known.borrow_mut();
+            match known.balancer.pick(core.random.next(), now) {
+                Pick::Endpoint(id) => {
+                    let remote = known.balancer.get(id)?.clone();
+                    known.balancer.on_start(id);
+                    core.pool.note(&remote);
+                    return Some(Chosen { id, remote, started_us: now });
+                }
+                Pick::Empty => return None,
+                Pick::AllEjected { retry_at_us } if !waited => {
+                    drop(known);
+                    tokio::time::sleep(Duration::from_micros(retry_at_us.saturating_sub(now).min(EJECT_MAX_US))).await;
+                }
+                Pick::AllEjected { .. } => return None,
+            }
+        }
+        None
+    }
+
+    /// Whether discovery knows any endpoint, reachable or not.
+    fn has_endpoints(&self) -> bool {
+        !self.known.borrow().balancer.is_empty()
+    }
+
+    pub(crate) fn ended(&self, core: &Core, chosen: &Chosen, outcome: Outcome) {
+        self.known.borrow_mut().balancer.on_end(chosen.id, outcome, chosen.started_us, core.now_us());
+    }
+
+    pub(crate) fn not_connected(&self, core: &Core, chosen: &Chosen) {
+        let now = core.now_us();
+        let mut known = self.known.borrow_mut();
+        known.balancer.on_end(chosen.id, Outcome::Cancelled, chosen.started_us, now);
+        known.balancer.on_connect_failed(chosen.id, core.random.next(), now);
+    }
+}
+
+/// Handles one connection of the application from accept to end.
+pub(crate) async fn take(core: Rc<Core>, listener: Rc<Listener>, mut stream: TcpStream) {
+    let accepted = Instant::now();
+    if listener.refresh(&core) {
+        return tcp::take(&core, &listener, stream).await;
+    }
+    let detected = match detect(&mut stream, DetectPolicy::default(), accepted + core.shared.config.limits.detect).await {
+        Ok(detected) => detected,
+        Err(error) => return tracing::debug!(%error, "the application broke off before it said anything"),
+    };
+    let stream = Prefixed::new(detected.prefix, stream);
+    let speaks = match detected.speaks {
+        Detection::Http1 => Speaks::Http1 { quiet: APP_QUIET },
+        Detection::Http2 => Speaks::Http2 { streams_max: H2_STREAMS_MAX },
+        Detection::Opaque(OpaqueReason::Empty) => return,
+        Detection::Opaque(_) | Detection::Tls { .. } | Detection::NeedMore => {
+            return tcp::take(&core, &listener, stream).await;
+        }
+        Detection::Malformed(how) => {
+            core.meter.malformed(how.as_str());
+            return tracing::info!(service = listener.name, how = how.as_str(), "closed a connection that is nearly HTTP");
+        }
+    };
+    let shared = core.shared.clone();
+    serve(stream, speaks, &shared, &Kill::default(), move |request| http::answer(core.clone(), listener.clone(), request)).await;
+}

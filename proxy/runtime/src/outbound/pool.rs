@@ -1,0 +1,201 @@
+//! Connections to the proxies of endpoints. Requests share HTTP/2 connections, per core and endpoint; a byte stream or
+//! an upgrade has one of its own.
+//!
+//! A connection made under an older SVID or bundle takes no new request: it ends once its requests have.
+
+use crate::app::root_cause;
+use crate::body::Body;
+use crate::core::Core;
+use crate::limits::MESH_STREAMS_MAX;
+use crate::serve;
+use crate::telemetry::Edges;
+use hyper::client::conn::http2;
+use hyper_util::rt::TokioIo;
+use mesh_api::discovery::Endpoint;
+use mesh_proxy_core::mesh_header::{self, Header, Kind};
+use mesh_proxy_core::metrics::Failure;
+use mesh_trust::tls::{refusal_in_io, server_name, verified_peer};
+use mesh_trust::{SpiffeId, Timestamp};
+use std::cell::{Cell, RefCell};
+use std::rc::{Rc, Weak};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+/// Requests on one connection before another is made: fewer than the server allows, so that none waits for a place.
+const STREAMS_BUSY: usize = MESH_STREAMS_MAX as usize - 16;
+
+/// An endpoint and the connections to it. Equal endpoints are equal, whatever their connections.
+pub(crate) struct Remote {
+    pub(crate) endpoint: Endpoint,
+    connections: RefCell<Vec<Connection>>,
+    dialing: tokio::sync::Mutex<()>,
+    edges: Edges,
+}
+
+struct Connection {
+    sender: http2::SendRequest<Body>,
+    /// Version of the identity it was made under.
+    version: u64,
+    /// End of the server's certificate.
+    expires: Timestamp,
+    streams: Rc<Cell<usize>>,
+}
+
+/// A request's place on its connection.
+pub(crate) struct Flight(Rc<Cell<usize>>);
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        self.0.set(self.0.get().saturating_sub(1));
+    }
+}
+
+/// Why an endpoint cannot be used.
+#[derive(Debug)]
+pub(crate) struct DialError {
+    /// Whether it took too long, rather than failed.
+    pub(crate) late: bool,
+    /// Whether this proxy itself has nothing to show.
+    pub(crate) no_identity: bool,
+    pub(crate) why: String,
+}
+
+impl PartialEq for Remote {
+    fn eq(&self, other: &Self) -> bool {
+        self.endpoint == other.endpoint
+    }
+}
+
+impl Eq for Remote {}
+
+impl Remote {
+    pub(crate) fn new(endpoint: Endpoint) -> Rc<Self> {
+        Rc::new(Self { endpoint, connections: RefCell::default(), dialing: tokio::sync::Mutex::default(), edges: Edges::default() })
+    }
+
+    /// Who must answer, and where that is counted.
+    pub(crate) fn edge(&self) -> (&SpiffeId, &Edges) {
+        (&self.endpoint.identity, &self.edges)
+    }
+
+    /// A place for one request.
+    ///
+    /// # Errors
+    /// [`DialError`] if no connection stands and none can be made.
+    pub(crate) async fn http2(&self, core: &Core) -> Result<(http2::SendRequest<Body>, Flight), DialError> {
+        let version = core.shared.identity.load().as_ref().map_or(0, |identity| identity.version);
+        let now = core.shared.platform.wall_clock();
+        if let Some(place) = self.place(version, now) {
+            return Ok(place);
+        }
+        let _alone = self.dialing.lock().await;
+        if let Some(place) = self.place(version, now) {
+            return Ok(place);
+        }
+        let (stream, version) = self.stream(core, Kind::Http).await?;
+        let expires = verified_peer(stream.get_ref().1).map_or(now, |peer| peer.not_after());
+        let handshake = serve::h2_client().handshake(TokioIo::new(stream)).await;
+        let (sender, connection) = handshake.map_err(|error| DialError::failed(root_cause(&error)))?;
+        tokio::task::spawn_local(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(error = root_cause(&error), "a mesh connection ended");
+            }
+        });
+        let streams = Rc::new(Cell::new(1));
+        self.connections.borrow_mut().push(Connection { sender: sender.clone(), version, expires, streams: streams.clone() });
+        Ok((sender, Flight(streams)))
+    }
+
+    fn place(&self, version: u64, now: Timestamp) -> Option<(http2::SendRequest<Body>, Flight)> {
+        let mut connections = self.connections.borrow_mut();
+        connections.retain(|connection| {
+            connection.version >= version && connection.expires >= now && !connection.sender.is_closed()
+        });
+        let connection = connections.iter().find(|connection| connection.streams.get() < STREAMS_BUSY)?;
+        connection.streams.set(connection.streams.get() + 1);
+        Some((connection.sender.clone(), Flight(connection.streams.clone())))
+    }
+
+    /// Forgets connections that were just found unusable.
+    pub(crate) fn forget_closed(&self) {
+        self.connections.borrow_mut().retain(|connection| !connection.sender.is_closed());
+    }
+
+    /// A connection of its own, its header sent; with the version of the identity it was made under.
+    ///
+    /// # Errors
+    /// [`DialError`] with the cause.
+    pub(crate) async fn stream(&self, core: &Core, kind: Kind) -> Result<(TlsStream<TcpStream>, u64), DialError> {
+        let limit = core.shared.config.limits.connect;
+        match timeout(limit, self.dial(core, kind)).await {
+            Ok(result) => result,
+            Err(_) => Err(DialError {
+                late: true,
+                no_identity: false,
+                why: format!("`{}` did not answer within {} ms", self.endpoint.proxy, limit.as_millis()),
+            }),
+        }
+    }
+
+    async fn dial(&self, core: &Core, kind: Kind) -> Result<(TlsStream<TcpStream>, u64), DialError> {
+        let at = |why: String| DialError::failed(format!("`{}`: {why}", self.endpoint.proxy));
+        let identity = core.shared.identity.load_full();
+        let identity = identity
+            .filter(|identity| !identity.expired(core.shared.platform.wall_clock()))
+            .ok_or_else(|| DialError { no_identity: true, ..DialError::failed("no SVID, or it has expired".to_owned()) })?;
+        let config = identity.client(&self.endpoint.identity).map_err(&at)?;
+        let stream = TcpStream::connect(self.endpoint.proxy).await.map_err(|error| at(error.to_string()))?;
+        crate::io::tune(&stream);
+        let mut stream = TlsConnector::from(config)
+            .connect(server_name(), stream)
+            .await
+            .map_err(|error| at(refusal_in_io(&error).map_or_else(|| error.to_string(), ToString::to_string)))?;
+        if stream.get_ref().1.alpn_protocol() != Some(mesh_header::ALPN) {
+            return Err(at("it does not speak the mesh protocol".to_owned()));
+        }
+        let header = mesh_header::encode(&Header { kind, port: self.endpoint.port });
+        stream.write_all(&header).await.map_err(|error| at(error.to_string()))?;
+        Ok((stream, identity.version))
+    }
+}
+
+impl DialError {
+    fn failed(why: String) -> Self {
+        Self { late: false, no_identity: false, why }
+    }
+
+    /// As a metric counts it.
+    pub(crate) fn failure(&self) -> Failure {
+        if self.late { Failure::Timeout } else { Failure::Connect }
+    }
+}
+
+/// All remotes of one core that have been used, for upkeep.
+#[derive(Default)]
+pub(crate) struct Pool(RefCell<Vec<Weak<Remote>>>);
+
+impl Pool {
+    /// Remembers a remote that is in use.
+    pub(crate) fn note(&self, remote: &Rc<Remote>) {
+        let mut remotes = self.0.borrow_mut();
+        if !remotes.iter().any(|known| known.as_ptr() == Rc::as_ptr(remote)) {
+            remotes.push(Rc::downgrade(remote));
+        }
+    }
+
+    /// Lets go of connections made under an older identity: they end with their last request.
+    pub(crate) fn retire_before(&self, version: u64) {
+        for remote in self.0.borrow().iter().filter_map(Weak::upgrade) {
+            remote.connections.borrow_mut().retain(|connection| connection.version >= version);
+        }
+    }
+
+    /// Drops what has ended.
+    pub(crate) fn sweep(&self) {
+        self.0.borrow_mut().retain(|remote| remote.strong_count() > 0);
+        self.0.borrow().iter().filter_map(Weak::upgrade).for_each(|remote| remote.forget_closed());
+    }
+}

@@ -1,0 +1,38 @@
+//! One byte stream from the application to a service: one connection in the mesh, made before a byte is read.
+
+use super::Listener;
+use crate::copy::{Finish, both_ways};
+use crate::core::Core;
+use crate::limits::ENDPOINT_ATTEMPTS;
+use crate::live::Kill;
+use crate::telemetry::Ask;
+use mesh_proxy_core::balance::Outcome;
+use mesh_proxy_core::mesh_header::Kind;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// Carries the stream to an endpoint; if none can be reached it is closed, which is all that TCP can say.
+pub(crate) async fn take<T: AsyncRead + AsyncWrite + Unpin>(core: &Core, listener: &Listener, mut stream: T) {
+    for _ in 0..ENDPOINT_ATTEMPTS {
+        let Some(chosen) = listener.choose(core).await else { break };
+        let mut measure = core.meter.outbound(&listener.name, Some(chosen.remote.edge()), Ask::Tcp);
+        let mut remote = match chosen.remote.stream(core, Kind::Tcp).await {
+            Ok((remote, _)) => remote,
+            Err(error) => {
+                measure.failed(error.failure());
+                listener.not_connected(core, &chosen);
+                tracing::warn!(service = listener.name, why = error.why, "an endpoint cannot be used");
+                continue;
+            }
+        };
+        measure.allowed(None);
+        measure.opened();
+        listener.ended(core, &chosen, Outcome::Answered);
+        let carried = both_ways(&mut stream, &mut remote, &Kill::default()).await;
+        measure.closed(carried.up, carried.down);
+        if let Finish::Broken(error) = carried.finish {
+            tracing::debug!(%error, service = listener.name, "a byte stream broke");
+        }
+        return;
+    }
+    tracing::warn!(service = listener.name, "closed a connection: no endpoint can be reached");
+}

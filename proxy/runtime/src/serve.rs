@@ -1,0 +1,124 @@
+//! HTTP connections: one set of limits for every server and client that the proxy runs, and the drain.
+
+use crate::answer::Answer;
+use crate::limits;
+use crate::live::{Kill, Slot};
+use crate::state::{Shared, stopping};
+use http::Request;
+use hyper::body::Incoming;
+use hyper::rt::Executor;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// Runs the tasks of HTTP/2 on the core where they arise.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OnThisCore;
+
+impl<F: Future + 'static> Executor<F> for OnThisCore {
+    fn execute(&self, future: F) {
+        tokio::task::spawn_local(async move {
+            future.await;
+        });
+    }
+}
+
+/// Which HTTP a connection speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Speaks {
+    /// `quiet`: time from the end of one exchange, or from accept, to the end of the next head.
+    Http1 {
+        quiet: Duration,
+    },
+    Http2 {
+        streams_max: u32,
+    },
+}
+
+/// Serves a connection until it ends, is ended through `kill`, or the proxy has drained it.
+pub(crate) async fn serve<T, S, F>(io: T, speaks: Speaks, shared: &Arc<Shared>, kill: &Kill, service: S)
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Fn(Request<Incoming>) -> F + 'static,
+    F: Future<Output = Answer> + 'static,
+{
+    let service = service_fn(move |request| {
+        let answer = service(request);
+        async move { Ok::<_, Infallible>(answer.await) }
+    });
+    let io = TokioIo::new(io);
+    match speaks {
+        Speaks::Http1 { quiet } => {
+            let mut builder = hyper::server::conn::http1::Builder::new();
+            builder
+                .timer(TokioTimer::new())
+                .header_read_timeout(quiet)
+                .max_headers(limits::HEADERS_MAX)
+                .max_buf_size(limits::HEAD_BYTES_MAX)
+                .auto_date_header(false);
+            let connection = builder.serve_connection(io, service).with_upgrades();
+            drive(connection, shared, kill, |connection| connection.graceful_shutdown()).await;
+        }
+        Speaks::Http2 { streams_max } => {
+            let mut builder = hyper::server::conn::http2::Builder::new(OnThisCore);
+            builder
+                .timer(TokioTimer::new())
+                .max_concurrent_streams(streams_max)
+                .max_header_list_size(limits::H2_HEADER_LIST_BYTES_MAX)
+                .max_pending_accept_reset_streams(limits::H2_PENDING_RESETS_MAX)
+                .max_local_error_reset_streams(limits::H2_LOCAL_RESETS_MAX)
+                .initial_stream_window_size(limits::H2_STREAM_WINDOW)
+                .initial_connection_window_size(limits::H2_CONNECTION_WINDOW)
+                .max_send_buf_size(limits::H2_SEND_BUFFER)
+                .keep_alive_interval(limits::H2_PING_EVERY)
+                .keep_alive_timeout(limits::H2_PING_TIMEOUT)
+                .auto_date_header(false);
+            let connection = builder.serve_connection(io, service);
+            drive(connection, shared, kill, |connection| connection.graceful_shutdown()).await;
+        }
+    }
+}
+
+/// An HTTP/2 client with the limits of this proxy.
+pub(crate) fn h2_client() -> hyper::client::conn::http2::Builder<OnThisCore> {
+    let mut builder = hyper::client::conn::http2::Builder::new(OnThisCore);
+    builder
+        .timer(TokioTimer::new())
+        .max_header_list_size(limits::H2_HEADER_LIST_BYTES_MAX)
+        .initial_stream_window_size(limits::H2_STREAM_WINDOW)
+        .initial_connection_window_size(limits::H2_CONNECTION_WINDOW)
+        .max_send_buf_size(limits::H2_SEND_BUFFER)
+        .keep_alive_interval(limits::H2_PING_EVERY)
+        .keep_alive_timeout(limits::H2_PING_TIMEOUT);
+    builder
+}
+
+async fn drive<C>(connection: C, shared: &Shared, kill: &Kill, shut_down: impl Fn(Pin<&mut C>))
+where
+    C: Future<Output = hyper::Result<()>>,
+{
+    let mut connection = pin!(connection);
+    let mut watch = shared.watch_stopping();
+    let mut stop = pin!(stopping(&mut watch));
+    let mut draining = false;
+    let ended = poll_fn(|cx| {
+        // Ended from here: streams have been told through their own switches; what is left is dropped.
+        if kill.poll(Slot::Head, cx).is_ready() {
+            return Poll::Ready(Ok(()));
+        }
+        if !draining && stop.as_mut().poll(cx).is_ready() {
+            draining = true;
+            shut_down(connection.as_mut());
+        }
+        connection.as_mut().poll(cx)
+    });
+    if let Err(error) = ended.await {
+        tracing::debug!(error = crate::app::root_cause(&error), "an HTTP connection ended early");
+    }
+}

@@ -1,0 +1,178 @@
+//! Start and end of a proxy: sockets first, then threads; on the way out, whoever is being served is served.
+
+use crate::config::ProxyConfig;
+use crate::core;
+use crate::error::ProxyError;
+use crate::state::Shared;
+use crate::{admin, audit, control, identity};
+use mesh_platform::audit_log::AuditLog;
+use mesh_platform::{Platform, files, signals, unix};
+use socket2::{Domain, Protocol, Socket, Type};
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::watch;
+
+/// Connections that wait to be accepted, per listener.
+const BACKLOG: i32 = 1_024;
+/// Mode of the admin socket.
+const SOCKET_MODE: u32 = 0o600;
+/// Stack of a core's thread: futures live on the heap.
+const STACK_BYTES: usize = 1024 * 1024;
+
+/// Runs a proxy until SIGTERM or SIGINT, then until its connections are done or `drain` has passed.
+///
+/// # Errors
+/// [`ProxyError`] if it cannot start.
+pub fn run(config: ProxyConfig, platform: Arc<dyn Platform>) -> Result<(), ProxyError> {
+    let proxy = start(config, platform)?;
+    let runtime = Builder::new_current_thread().enable_all().build().map_err(|error| cannot("the signal handler", &error))?;
+    match runtime.block_on(signals::shutdown_requested()) {
+        Ok(how) => tracing::info!(?how, "asked to end"),
+        Err(error) => tracing::error!(%error, "signals cannot be watched; ending"),
+    }
+    proxy.stop();
+    Ok(())
+}
+
+/// A proxy that runs. Dropping it without [`Running::stop`] leaves its threads to the end of the process.
+pub struct Running {
+    shared: Arc<Shared>,
+    drain: Duration,
+    ended: Receiver<()>,
+    cores: usize,
+    control: watch::Sender<bool>,
+    control_thread: JoinHandle<()>,
+    /// Last to go: writes and seals what is queued.
+    log: Option<AuditLog>,
+}
+
+/// Starts a proxy: all sockets are bound when this returns.
+///
+/// # Errors
+/// [`ProxyError`] with the cause.
+pub fn start(config: ProxyConfig, platform: Arc<dyn Platform>) -> Result<Running, ProxyError> {
+    identity::check(&config, &*platform)?;
+    let sockets = (0..config.cores).map(|_| bind_core(&config)).collect::<Result<Vec<_>, _>>()?;
+    let admin = bind_admin(&config)?;
+    let (log, records) = audit::open(&config, platform.clone())?;
+    let (drain, cores) = (config.drain, config.cores);
+    let shared = Arc::new(Shared::new(config, platform, records));
+    control::check(&shared)?;
+    count_panics(&shared);
+    let (control, stop_control) = watch::channel(false);
+    let control_thread = spawn_control(&shared, admin, stop_control)?;
+    let (ends, ended) = channel();
+    for (index, sockets) in sockets.into_iter().enumerate() {
+        let (shared, ends) = (shared.clone(), ends.clone());
+        let thread = std::thread::Builder::new().name(format!("core-{index}")).stack_size(STACK_BYTES);
+        let spawned = thread.spawn(move || {
+            if let Err(error) = core::run(index, &shared, sockets) {
+                tracing::error!(%error, "a core ended");
+            }
+            drop(ends); // tells the end, whatever it was
+        });
+        spawned.map_err(|error| cannot("a core", &error))?;
+    }
+    Ok(Running { shared, drain, ended, cores, control, control_thread, log })
+}
+
+impl Running {
+    /// Stops accepting, lets what runs finish within the drain, and ends.
+    pub fn stop(self) {
+        self.shared.stop();
+        tracing::info!(drain_secs = self.drain.as_secs(), cores = self.cores, "ending: no new connections");
+        // Nobody sends: the channel closes when the last core is done.
+        if let Err(RecvTimeoutError::Timeout) = self.ended.recv_timeout(self.drain) {
+            let left = self.shared.busy.load(std::sync::atomic::Ordering::Relaxed);
+            tracing::warn!(left, "connections are cut off: the drain is over");
+        }
+        self.control.send_replace(true);
+        if self.control_thread.join().is_err() {
+            tracing::error!("the control thread had panicked");
+        }
+        drop(self.log);
+    }
+}
+
+fn cannot(part: &'static str, error: &io::Error) -> ProxyError {
+    ProxyError::Start { part, why: error.to_string() }
+}
+
+fn spawn_control(shared: &Arc<Shared>, sockets: admin::Sockets, mut stop: watch::Receiver<bool>) -> Result<JoinHandle<()>, ProxyError> {
+    let runtime = Builder::new_current_thread();
+    let shared = shared.clone();
+    let thread = std::thread::Builder::new().name("control".to_owned()).stack_size(STACK_BYTES);
+    let run = move || {
+        let mut runtime = runtime;
+        let runtime = match runtime.enable_all().build_local(LocalOptions::default()) {
+            Ok(runtime) => runtime,
+            Err(error) => return tracing::error!(%error, "the control thread cannot start"),
+        };
+        runtime.block_on(async move {
+            if let Err(error) = admin::open(&shared, sockets) {
+                tracing::error!(%error, "the admin server cannot start");
+            }
+            tokio::task::spawn_local(identity::keep_fresh(shared.clone()));
+            tokio::task::spawn_local(control::keep_fresh(shared.clone()));
+            // An error means that the proxy was dropped: then this ends as well.
+            let _ended = stop.wait_for(|stop| *stop).await.is_err();
+        });
+    };
+    thread.spawn(run).map_err(|error| cannot("the control thread", &error))
+}
+
+/// Every panic is counted and logged; it ends one task, not the proxy.
+fn count_panics(shared: &Arc<Shared>) {
+    let shared = Arc::downgrade(shared);
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if let Some(shared) = shared.upgrade() {
+            shared.panics.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+        before(panic);
+    }));
+}
+
+fn bind_core(config: &ProxyConfig) -> Result<core::Sockets, ProxyError> {
+    let ports = config.ports.iter().map(|port| Ok((*port, bind(port.listen, "inbound.ports")?)));
+    let outbound = config.outbound.iter().map(|service| Ok((service.clone(), bind(service.listen, "outbound")?)));
+    Ok(core::Sockets {
+        mesh: bind(config.mesh, "inbound.mesh")?,
+        ports: ports.collect::<Result<_, ProxyError>>()?,
+        outbound: outbound.collect::<Result<_, ProxyError>>()?,
+    })
+}
+
+fn bind_admin(config: &ProxyConfig) -> Result<admin::Sockets, ProxyError> {
+    let path = &config.admin_socket;
+    let fault = |why: String| ProxyError::Bind { address: path.display().to_string(), purpose: "admin.socket".to_owned(), why };
+    files::create_dir_private(path.parent().unwrap_or(Path::new("."))).map_err(|error| fault(error.to_string()))?;
+    let unix = unix::bind(path, SOCKET_MODE).map_err(|error| fault(error.to_string()))?;
+    unix.set_nonblocking(true).map_err(|error| fault(error.to_string()))?;
+    Ok(admin::Sockets { tcp: bind(config.admin, "admin.listen")?, unix })
+}
+
+fn bind(address: SocketAddr, purpose: &str) -> Result<TcpListener, ProxyError> {
+    listen(address).map_err(|error| ProxyError::Bind {
+        address: address.to_string(),
+        purpose: purpose.to_owned(),
+        why: error.to_string(),
+    })
+}
+
+/// A listener that other cores may share: the kernel spreads connections over them.
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}

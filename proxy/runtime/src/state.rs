@@ -1,0 +1,165 @@
+//! What all threads of a proxy share: identity, policy, discovery, and the word that one of them changed.
+//!
+//! Cores read through atomic pointers and never wait. Writers are the tasks of the control thread.
+
+use crate::audit::Records;
+use crate::config::ProxyConfig;
+use crate::identity::Identity;
+use crate::telemetry::Telemetry;
+use arc_swap::{ArcSwap, ArcSwapOption};
+use mesh_api::discovery::{Discovery, ServicePort};
+use mesh_platform::Platform;
+use mesh_policy::Snapshot;
+use mesh_policy::snapshot::RateLimit;
+use mesh_proxy_core::limit::Limiter;
+use mesh_trust::{SpiffeId, Timestamp};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use tokio::sync::watch;
+
+/// Shared by the control thread and all cores.
+pub(crate) struct Shared {
+    pub(crate) config: ProxyConfig,
+    pub(crate) platform: Arc<dyn Platform>,
+    /// `None` until the first SVID came.
+    pub(crate) identity: ArcSwapOption<Identity>,
+    /// `None` until the first policy came: everything is denied then (fault F2).
+    pub(crate) policy: ArcSwapOption<Snapshot>,
+    pub(crate) policy_since: ArcSwap<Timestamp>,
+    pub(crate) discovery: ArcSwap<Services>,
+    pub(crate) records: Records,
+    pub(crate) telemetry: Telemetry,
+    pub(crate) started_at: Timestamp,
+    /// Whether the controller's stream stands (or static files were read).
+    pub(crate) control_connected: AtomicBool,
+    /// Rate limits by port: of the whole proxy, so that more cores do not allow more.
+    limiters: BTreeMap<u16, Mutex<Option<Limiter>>>,
+    /// Panics caught so far.
+    pub(crate) panics: AtomicU64,
+    /// Connections open; a drain waits for them.
+    pub(crate) busy: AtomicUsize,
+    changes: watch::Sender<Changes>,
+    stopping: watch::Sender<bool>,
+}
+
+/// Counts of changes, so that a core sees which of them it has not dealt with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Changes {
+    pub(crate) policy: u64,
+    pub(crate) identity: u64,
+}
+
+/// Discovery as it is looked up.
+#[derive(Default)]
+pub(crate) struct Services {
+    /// Counts changes.
+    pub(crate) version: u64,
+    pub(crate) data: Discovery,
+    by_name: HashMap<(String, String, u16), Arc<ServicePort>>,
+}
+
+impl Services {
+    pub(crate) fn new(version: u64, data: Discovery) -> Self {
+        let by_name = data.services.iter().map(|service| {
+            ((service.namespace.clone(), service.name.clone(), service.port), Arc::new(service.clone()))
+        });
+        Self { version, by_name: by_name.collect(), data }
+    }
+
+    pub(crate) fn get(&self, namespace: &str, name: &str, port: u16) -> Option<&Arc<ServicePort>> {
+        self.by_name.get(&(namespace.to_owned(), name.to_owned(), port))
+    }
+}
+
+impl Shared {
+    pub(crate) fn new(config: ProxyConfig, platform: Arc<dyn Platform>, records: Records) -> Self {
+        Self {
+            limiters: config.ports.iter().map(|port| (port.port, Mutex::default())).collect(),
+            telemetry: Telemetry::new(&config.workload_name(), config.cores),
+            started_at: platform.wall_clock(),
+            config,
+            platform,
+            identity: ArcSwapOption::empty(),
+            policy: ArcSwapOption::empty(),
+            policy_since: ArcSwap::default(),
+            discovery: ArcSwap::default(),
+            records,
+            control_connected: AtomicBool::new(false),
+            panics: AtomicU64::new(0),
+            busy: AtomicUsize::new(0),
+            changes: watch::Sender::new(Changes::default()),
+            stopping: watch::Sender::new(false),
+        }
+    }
+
+    /// Tells every core that [`Shared::identity`] is new.
+    pub(crate) fn identity_changed(&self) {
+        self.changes.send_modify(|changes| changes.identity += 1);
+    }
+
+    /// Puts a policy into force and tells every core, so that what runs is decided anew.
+    pub(crate) fn install_policy(&self, snapshot: Snapshot) {
+        self.policy.store(Some(Arc::new(snapshot)));
+        self.policy_since.store(Arc::new(self.platform.wall_clock()));
+        self.changes.send_modify(|changes| changes.policy += 1);
+    }
+
+    /// Puts discovery into force; cores compare versions when they use it.
+    pub(crate) fn install_discovery(&self, data: Discovery) {
+        let current = self.discovery.load();
+        if current.data != data || current.version == 0 {
+            self.discovery.store(Arc::new(Services::new(current.version + 1, data)));
+        }
+    }
+
+    pub(crate) fn watch_changes(&self) -> watch::Receiver<Changes> {
+        self.changes.subscribe()
+    }
+
+    /// Spends one request's tokens. `policy` is the limit in force: a changed one starts full.
+    pub(crate) fn within_limit(&self, port: u16, policy: &RateLimit, client: Option<&SpiffeId>, now_us: u64) -> bool {
+        let Some(limiter) = self.limiters.get(&port) else { return false };
+        // Whoever panicked in between left whole numbers.
+        let mut limiter = limiter.lock().unwrap_or_else(PoisonError::into_inner);
+        match &mut *limiter {
+            Some(current) if current.policy() == policy => current.check(client, now_us).is_ok(),
+            stale => stale.insert(Limiter::new(policy)).check(client, now_us).is_ok(),
+        }
+    }
+
+    /// Whether the proxy is ending.
+    pub(crate) fn is_stopping(&self) -> bool {
+        *self.stopping.borrow()
+    }
+
+    /// Begins the drain.
+    pub(crate) fn stop(&self) {
+        self.stopping.send_replace(true);
+    }
+
+    pub(crate) fn watch_stopping(&self) -> watch::Receiver<bool> {
+        self.stopping.subscribe()
+    }
+
+    /// Marks a connection as busy until the mark is dropped.
+    pub(crate) fn mark_busy(self: &Arc<Self>) -> Busy {
+        self.busy.fetch_add(1, Ordering::Relaxed);
+        Busy(self.clone())
+    }
+}
+
+/// One connection that a drain waits for.
+pub(crate) struct Busy(Arc<Shared>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.busy.fetch_sub(1, Ordering::Release);
+    }
+}
+
+/// Resolves once the proxy is stopping.
+pub(crate) async fn stopping(receiver: &mut watch::Receiver<bool>) {
+    // An error means that the sender is gone: the proxy has ended.
+    let _ended = receiver.wait_for(|stop| *stop).await.is_err();
+}

@@ -1,0 +1,290 @@
+//! Counting what happens, on the core where it happens.
+//!
+//! Each core has a registry behind a lock that only the admin thread ever contends for, when it is asked for metrics.
+
+use crate::live::{Alive, Peer};
+use http::StatusCode;
+use mesh_policy::decide::{Denial, Facts, Verdict};
+use mesh_policy::request::Protocol;
+use mesh_policy::snapshot::ServerInfo;
+use mesh_proxy_core::metrics::{AuthzKey, Denied, Direction, EdgeHandle, EdgeKey, Failure, Registry};
+use mesh_trust::SpiffeId;
+use mesh_platform::Platform;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The registries of all cores.
+pub(crate) struct Telemetry {
+    workload: Arc<str>,
+    cores: Vec<Arc<Mutex<Registry>>>,
+}
+
+impl Telemetry {
+    pub(crate) fn new(workload: &str, cores: usize) -> Self {
+        let workload: Arc<str> = Arc::from(workload);
+        let registry = || Arc::new(Mutex::new(Registry::new(workload.clone())));
+        Self { cores: (0..cores.max(1)).map(|_| registry()).collect(), workload }
+    }
+
+    /// What core `index` counts with.
+    pub(crate) fn core(&self, index: usize, platform: Arc<dyn Platform>) -> Meter {
+        let registry = self.cores.get(index).or_else(|| self.cores.first()).cloned();
+        let registry = registry.unwrap_or_else(|| Arc::new(Mutex::new(Registry::new(self.workload.clone()))));
+        Meter(Rc::new(MeterState { registry, platform, workload: self.workload.clone() }))
+    }
+
+    /// All cores together.
+    pub(crate) fn merged(&self) -> Registry {
+        let mut all = Registry::new(self.workload.clone());
+        for core in &self.cores {
+            all.merge(&lock(core));
+        }
+        all
+    }
+
+    /// Counts something that belongs to no core.
+    pub(crate) fn count(&self, name: &'static str) {
+        if let Some(core) = self.cores.first() {
+            lock(core).count(name, 1);
+        }
+    }
+}
+
+fn lock(registry: &Mutex<Registry>) -> MutexGuard<'_, Registry> {
+    // Counts that a panicking task left are still counts.
+    registry.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ask {
+    Http = 0,
+    Grpc = 1,
+    Tcp = 2,
+}
+
+impl Ask {
+    pub(crate) fn of(alive: &Alive) -> Self {
+        match alive {
+            Alive::Http(head) if head.grpc => Self::Grpc,
+            Alive::Http(_) => Self::Http,
+            Alive::Tcp | Alive::Connection => Self::Tcp,
+        }
+    }
+
+    fn protocol(self) -> Protocol {
+        match self {
+            Self::Http => Protocol::Http,
+            Self::Grpc => Protocol::Grpc,
+            Self::Tcp => Protocol::Tcp,
+        }
+    }
+}
+
+/// Handles of one peer's (or endpoint's) edges, looked up once.
+#[derive(Debug, Default)]
+pub(crate) struct Edges {
+    handles: [Cell<Option<EdgeHandle>>; 3],
+    authz: RefCell<Option<KnownAuthz>>,
+}
+
+/// The last decision's key: on one connection it is mostly the same.
+#[derive(Debug)]
+struct KnownAuthz {
+    server: Arc<ServerInfo>,
+    key: AuthzKey,
+}
+
+/// Counts for one core.
+#[derive(Clone)]
+pub(crate) struct Meter(Rc<MeterState>);
+
+struct MeterState {
+    registry: Arc<Mutex<Registry>>,
+    platform: Arc<dyn Platform>,
+    workload: Arc<str>,
+}
+
+impl Meter {
+    /// Begins to measure what a client asks of a port.
+    pub(crate) fn inbound(&self, peer: &Rc<Peer>, ask: Ask) -> Measure {
+        let name = || peer.client.id.as_ref().map_or("unauthenticated", SpiffeId::as_str);
+        let edge = self.edge(&peer.edges, ask, Direction::Inbound, name, || format!("{}:{}", self.0.workload, peer.port));
+        self.begin(edge, ask, Some(peer.clone()))
+    }
+
+    /// Begins to measure what the application asks of a service. `edges` belongs to the endpoint that must answer.
+    pub(crate) fn outbound(&self, service: &str, endpoint: Option<(&SpiffeId, &Edges)>, ask: Ask) -> Measure {
+        let unknown = Edges::default();
+        let (name, edges) = endpoint.map_or(("unknown", &unknown), |(id, edges)| (id.as_str(), edges));
+        let edge = self.edge(edges, ask, Direction::Outbound, || name, || service.to_owned());
+        self.begin(edge, ask, None)
+    }
+
+    fn edge<'a>(
+        &self,
+        edges: &Edges,
+        ask: Ask,
+        direction: Direction,
+        peer: impl FnOnce() -> &'a str,
+        target: impl FnOnce() -> String,
+    ) -> EdgeHandle {
+        let known = edges.handles.get(ask as usize);
+        if let Some(handle) = known.and_then(Cell::get) {
+            return handle;
+        }
+        let key = EdgeKey { direction, peer: Arc::from(peer()), target: Arc::from(target()), protocol: ask.protocol() };
+        let handle = self.registry().edge(&key);
+        if let Some(place) = known {
+            place.set(Some(handle));
+        }
+        handle
+    }
+
+    fn begin(&self, edge: EdgeHandle, ask: Ask, peer: Option<Rc<Peer>>) -> Measure {
+        let started_us = self.now_us();
+        Measure { meter: self.clone(), edge, ask, peer, started_us, open: false }
+    }
+
+    /// A mesh connection that never became one.
+    pub(crate) fn handshake_failed(&self, why: &'static str) {
+        self.registry().count_by("mesh_handshakes_failed_total", "why", why, 1);
+    }
+
+    /// A connection that was nearly HTTP.
+    pub(crate) fn malformed(&self, how: &'static str) {
+        self.registry().count_by("mesh_detection_malformed_total", "how", how, 1);
+    }
+
+    fn registry(&self) -> MutexGuard<'_, Registry> {
+        lock(&self.0.registry)
+    }
+
+    fn now_us(&self) -> u64 {
+        self.0.platform.monotonic().micros()
+    }
+}
+
+/// One request or byte stream being measured.
+pub(crate) struct Measure {
+    meter: Meter,
+    edge: EdgeHandle,
+    ask: Ask,
+    peer: Option<Rc<Peer>>,
+    started_us: u64,
+    /// Whether a byte stream was opened and is to be closed.
+    open: bool,
+}
+
+impl Measure {
+    /// It may pass. Outbound, where nobody decides, it was sent.
+    pub(crate) fn allowed(&self, facts: Option<&Facts>) {
+        let mut registry = self.meter.registry();
+        registry.on_allowed(self.edge);
+        if let Some(facts) = facts {
+            self.authz(&mut registry, facts);
+        }
+    }
+
+    /// It was denied.
+    pub(crate) fn denied(&self, denial: &Denial) {
+        let mut registry = self.meter.registry();
+        registry.on_denied(self.edge, denied(denial));
+        self.authz(&mut registry, denial);
+    }
+
+    /// It was refused before it could be decided: it can be read in two ways.
+    pub(crate) fn refused(&self, reason: &'static str, grpc: bool) {
+        let phase = mesh_policy::decide::Phase::Request;
+        let denied = Denied { phase, status: Some(400), grpc_status: grpc.then_some(3), reason };
+        self.meter.registry().on_denied(self.edge, denied);
+    }
+
+    /// It was denied because there is no policy yet.
+    pub(crate) fn no_policy(&self) {
+        let phase = mesh_policy::decide::Phase::Server;
+        self.meter.registry().on_denied(self.edge, Denied { phase, status: None, grpc_status: None, reason: "no-policy" });
+    }
+
+    /// It was answered with this status.
+    pub(crate) fn answered_with(&self, status: StatusCode) {
+        let took_us = self.meter.now_us().saturating_sub(self.started_us);
+        let mut registry = self.meter.registry();
+        registry.on_answer(self.edge, status.as_u16(), took_us);
+        if status.is_server_error() {
+            registry.on_failed(self.edge, Failure::Application);
+        }
+    }
+
+    /// A byte stream stands.
+    pub(crate) fn opened(&mut self) {
+        self.open = true;
+        self.meter.registry().on_open(self.edge);
+    }
+
+    /// A byte stream ended.
+    pub(crate) fn closed(&mut self, from_client: u64, to_client: u64) {
+        self.open = false;
+        self.meter.registry().on_close(self.edge, from_client, to_client);
+    }
+
+    /// It was allowed and failed.
+    pub(crate) fn failed(&self, why: Failure) {
+        self.meter.registry().on_failed(self.edge, why);
+    }
+
+    fn authz(&self, registry: &mut Registry, facts: &Facts) {
+        let Some(peer) = &self.peer else { return };
+        let grant = facts.reasons.first().filter(|_| facts.verdict == Verdict::Allow);
+        let mut known = peer.edges.authz.borrow_mut();
+        if let Some(known) = &*known
+            && Arc::ptr_eq(&known.server, &facts.server)
+            && known.key.verdict == facts.verdict
+            && known.key.grant.as_ref() == grant
+            && known.key.http == (self.ask != Ask::Tcp)
+        {
+            return registry.on_authz(&known.key);
+        }
+        let key = AuthzKey {
+            http: self.ask != Ask::Tcp,
+            verdict: facts.verdict,
+            port: facts.port,
+            tls: peer.client.tls,
+            client: peer.client.id.as_ref().map(|id| Arc::from(id.as_str())),
+            default: facts.server.default,
+            server_namespace: Arc::from(facts.server.namespace.as_str()),
+            server_name: Arc::from(facts.server.name.as_str()),
+            grant: grant.cloned(),
+        };
+        registry.on_authz(&key);
+        *known = Some(KnownAuthz { server: facts.server.clone(), key });
+    }
+}
+
+impl Drop for Measure {
+    fn drop(&mut self) {
+        if self.open {
+            self.closed(0, 0);
+        }
+    }
+}
+
+/// A denial in words of a bounded set: the forbid that holds, else what decided.
+fn denied(facts: &Facts) -> Denied<'_> {
+    use mesh_policy::decide::Cause;
+    let word = match &facts.cause {
+        Cause::Granted | Cause::Probe => "allowed",
+        Cause::IdentityWithoutTls => "identity-without-tls",
+        Cause::InvalidServer(_) => "invalid-server",
+        Cause::RawBytes => "raw-bytes",
+        Cause::Refused(_) => "refused",
+        Cause::NoRoute => "no-route",
+        Cause::InvalidRoute(_) => "invalid-route",
+        Cause::Forbidden => facts.reasons.first().map_or("forbidden", |reason| &**reason),
+        Cause::Undecidable(_) => "undecidable",
+        Cause::NoGrant => "no-grant",
+        Cause::RateLimited => "rate-limited",
+    };
+    Denied { phase: facts.phase, status: facts.status, grpc_status: facts.grpc_status, reason: word }
+}

@@ -1,0 +1,363 @@
+//! A mesh of two workloads in one process: `web` calls `cart`. SVIDs are made here, policy is in files.
+
+use mesh_platform::System;
+use mesh_proxy::{Running, config::file};
+use mesh_trust::Timestamp;
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType, SerialNumber};
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+pub const WEB: &str = "spiffe://cluster.local/ns/shop/sa/web";
+pub const CART: &str = "spiffe://cluster.local/ns/shop/sa/cart";
+
+/// A root and what it signs.
+pub struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    pub root_pem: String,
+}
+
+/// An SVID in PEM.
+#[derive(Clone)]
+pub struct SvidPem {
+    pub chain: String,
+    pub key: String,
+}
+
+impl Authority {
+    pub fn new() -> Self {
+        let key = KeyPair::generate().expect("a key");
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, "test root");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let root_pem = params.self_signed(&key).expect("a root").pem();
+        Self { issuer: Issuer::new(params, key), root_pem }
+    }
+
+    pub fn svid(&self, id: &str) -> SvidPem {
+        self.svid_for(id, Duration::from_secs(3600))
+    }
+
+    pub fn svid_for(&self, id: &str, lifetime: Duration) -> SvidPem {
+        let key = KeyPair::generate().expect("a key");
+        let mut params = CertificateParams::default();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.subject_alt_names = vec![SanType::URI(id.try_into().expect("a URI"))];
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages =
+            vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth, rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.serial_number = Some(SerialNumber::from(rand_bytes().to_vec()));
+        let now = std::time::SystemTime::UNIX_EPOCH.elapsed().expect("a clock after 1970");
+        let at = |offset: i64| {
+            let secs = now.as_secs() as i64 + offset;
+            rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(secs as u64)
+        };
+        params.not_before = at(-60);
+        params.not_after = at(lifetime.as_secs() as i64);
+        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
+        SvidPem { chain: certificate.pem(), key: key.serialize_pem() }
+    }
+}
+
+fn rand_bytes() -> [u8; 16] {
+    let mut bytes = [0; 16];
+    mesh_platform::Platform::fill_random(&*System::new(), &mut bytes);
+    bytes[0] &= 0x7f;
+    bytes
+}
+
+/// Addresses of one test: 127.A.B.x, so that tests run beside each other.
+static NEXT: AtomicU8 = AtomicU8::new(1);
+
+pub struct World {
+    pub folder: TempDir,
+    pub authority: Authority,
+    block: [u8; 2],
+    proxies: Vec<Running>,
+}
+
+/// Policy of `cart`: a Server for port 8080, and who may use it.
+pub fn cart_policy(protocol: &str, allowed: &[&str]) -> String {
+    let mut text = format!(
+        "apiVersion: policy.linkerd.io/v1beta3
+kind: Server
+metadata: {{ name: cart-http, namespace: shop }}
+spec:
+  podSelector: {{ matchLabels: {{ app: cart }} }}
+  port: 8080
+  proxyProtocol: {protocol}
+"
+    );
+    if !allowed.is_empty() {
+        let list: String = allowed.iter().map(|id| format!("  - \"{id}\"\n")).collect();
+        text += &format!(
+            "---
+apiVersion: policy.linkerd.io/v1alpha1
+kind: MeshTLSAuthentication
+metadata: {{ name: callers, namespace: shop }}
+spec:
+  identities:
+{list}---
+apiVersion: policy.linkerd.io/v1alpha1
+kind: AuthorizationPolicy
+metadata: {{ name: callers, namespace: shop }}
+spec:
+  targetRef: {{ group: policy.linkerd.io, kind: Server, name: cart-http }}
+  requiredAuthenticationRefs:
+  - {{ group: policy.linkerd.io, kind: MeshTLSAuthentication, name: callers }}
+"
+        );
+    }
+    text
+}
+
+const PODS: &str = "apiVersion: v1
+kind: Pod
+metadata: { name: web, namespace: shop, labels: { app: web } }
+spec:
+  serviceAccountName: web
+  containers: [{ name: app, ports: [{ containerPort: 9000 }] }]
+---
+apiVersion: v1
+kind: Pod
+metadata: { name: cart, namespace: shop, labels: { app: cart } }
+spec:
+  serviceAccountName: cart
+  containers: [{ name: app, ports: [{ containerPort: 8080 }] }]
+";
+
+impl World {
+    pub fn new(policy: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        fs::create_dir(folder.path().join("manifests")).expect("a folder");
+        fs::write(folder.path().join("manifests/pods.yaml"), PODS).expect("a file");
+        let process = (std::process::id() % 100) as u8;
+        let block = [100 + process, NEXT.fetch_add(1, Ordering::Relaxed)];
+        let world = Self { folder, authority: Authority::new(), block, proxies: Vec::new() };
+        world.write_policy(policy);
+        world
+    }
+
+    /// A world where both proxies run, with SVIDs of their own.
+    pub fn running(policy: &str) -> Self {
+        let mut world = Self::new(policy);
+        world.start_cart();
+        world.start_web();
+        world
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub fn write_policy(&self, policy: &str) {
+        let path = self.path("manifests/policy.yaml");
+        fs::write(path.with_extension("new"), policy).expect("a file");
+        fs::rename(path.with_extension("new"), path).expect("a rename");
+    }
+
+    pub fn address(&self, host: u8, port: u16) -> SocketAddr {
+        SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, self.block[0], self.block[1], host)), port)
+    }
+
+    /// Where the application of `cart` listens.
+    pub fn cart_app(&self) -> SocketAddr {
+        self.address(2, 8080)
+    }
+
+    /// Where proxies reach `cart`.
+    pub fn cart_mesh(&self) -> SocketAddr {
+        self.address(1, 15008)
+    }
+
+    /// Where clients without a proxy reach `cart`.
+    pub fn cart_plain(&self) -> SocketAddr {
+        self.address(1, 8080)
+    }
+
+    /// Where the application of `web` reaches `cart`.
+    pub fn web_to_cart(&self) -> SocketAddr {
+        self.address(20, 80)
+    }
+
+    pub fn cart_socket(&self) -> PathBuf {
+        self.path("cart/admin.sock")
+    }
+
+    pub fn write_svid(&self, name: &str, svid: &SvidPem) {
+        let folder = self.path(name);
+        fs::create_dir_all(&folder).expect("a folder");
+        fs::write(folder.join("bundle.pem"), &self.authority.root_pem).expect("a file");
+        fs::write(folder.join("chain.pem"), &svid.chain).expect("a file");
+        fs::write(folder.join("key.pem"), &svid.key).expect("a file");
+    }
+
+    pub fn start_cart(&mut self) {
+        self.start_cart_as(&self.authority.svid(CART));
+    }
+
+    pub fn start_cart_as(&mut self, svid: &SvidPem) {
+        self.write_svid("cart", svid);
+        let (mesh, plain, app) = (self.cart_mesh(), self.cart_plain(), self.cart_app());
+        let inbound = format!("inbound:\n  mesh: {mesh}\n  ports: [{{ listen: \"{plain}\", port: 8080, app: \"{app}\" }}]\n");
+        self.start("cart", &inbound, self.address(1, 15020));
+    }
+
+    pub fn start_web(&mut self) {
+        self.start_web_as(&self.authority.svid(WEB));
+    }
+
+    pub fn start_web_as(&mut self, svid: &SvidPem) {
+        self.write_svid("web", svid);
+        self.start_web_expecting(CART, "detect");
+    }
+
+    pub fn start_web_expecting(&mut self, identity: &str, protocol: &str) {
+        let (mesh, listen, remote) = (self.address(11, 15008), self.web_to_cart(), self.cart_mesh());
+        let parts = format!(
+            "inbound:\n  mesh: {mesh}\noutbound:\n- listen: {listen}\n  protocol: {protocol}\n  endpoints: [{{ proxy: \"{remote}\", port: 8080, identity: \"{identity}\" }}]\n"
+        );
+        self.start("web", &parts, self.address(11, 15020));
+    }
+
+    fn start(&mut self, name: &str, parts: &str, admin: SocketAddr) {
+        let folder = self.path(name);
+        let (folder, manifests) = (folder.display(), self.path("manifests"));
+        let text = format!(
+            "workload: {{ namespace: shop, name: {name} }}
+identity:
+  files: {{ chain: {folder}/chain.pem, key: {folder}/key.pem, bundle: {folder}/bundle.pem }}
+policy: {{ manifests: {manifests} }}
+{parts}admin: {{ listen: \"{admin}\", socket: {folder}/admin.sock }}
+audit: {{ file: {folder}/{name}.jsonl, allowSample: 1.0 }}
+drainSecs: 5
+limits: {{ detectSecs: 2 }}
+",
+            manifests = manifests.display()
+        );
+        let config = file::parse(&text, "test.yaml").expect("a valid configuration");
+        self.proxies.push(mesh_proxy::start(config, System::new()).expect("a proxy"));
+        wait_ready(admin);
+    }
+
+    /// Ends all proxies; their logs are whole then.
+    pub fn stop(&mut self) {
+        // Clients first, so that no server has to wait for them.
+        self.proxies.drain(..).rev().for_each(Running::stop);
+    }
+
+    /// The decisions in the log of `cart`, after its end.
+    pub fn cart_records(&mut self) -> Vec<serde_json::Value> {
+        self.stop();
+        let log = fs::read_to_string(self.path("cart/cart.jsonl")).expect("the log");
+        let lines = log.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).expect("a line of JSON"));
+        lines.filter(|line| line["kind"] == "decision").map(|line| line["record"].clone()).collect()
+    }
+}
+
+fn wait_ready(admin: SocketAddr) {
+    use std::io::{Read, Write};
+    for _ in 0..200 {
+        if let Ok(mut stream) = std::net::TcpStream::connect(admin) {
+            let asked = stream.write_all(b"GET /ready HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+            let mut answer = String::new();
+            if asked.is_ok() && stream.read_to_string(&mut answer).is_ok() && answer.starts_with("HTTP/1.1 200") {
+                return;
+            }
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    panic!("the proxy at {admin} did not become ready");
+}
+
+/// An HTTP/1.1 application that answers each request with the head that it received, byte for byte.
+pub async fn mirror(at: SocketAddr) -> tokio::task::JoinHandle<()> {
+    let listener = TcpListener::bind(at).await.expect("the application's address");
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.expect("a connection");
+            tokio::spawn(mirror_connection(stream));
+        }
+    })
+}
+
+async fn mirror_connection(mut stream: TcpStream) {
+    let mut received = Vec::new();
+    loop {
+        while let Some(end) = received.windows(4).position(|w| w == b"\r\n\r\n") {
+            let head: Vec<u8> = received.drain(..end + 4).collect();
+            let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nl5d-client-id: liar\r\n\r\n", head.len());
+            if stream.write_all(answer.as_bytes()).await.is_err() || stream.write_all(&head).await.is_err() {
+                return;
+            }
+        }
+        if !matches!(stream.read_buf(&mut received).await, Ok(n) if n > 0) {
+            return;
+        }
+    }
+}
+
+/// An application that echoes bytes until the client has finished, then finishes.
+pub async fn echo(at: SocketAddr) -> tokio::task::JoinHandle<()> {
+    let listener = TcpListener::bind(at).await.expect("the application's address");
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.expect("a connection");
+            tokio::spawn(async move {
+                let (mut read, mut write) = stream.split();
+                let copied = tokio::io::copy(&mut read, &mut write).await;
+                let _ = (copied, write.shutdown().await);
+            });
+        }
+    })
+}
+
+/// Sends raw bytes and reads until the other side ends. `Connection: close` is the caller's.
+pub async fn raw(to: SocketAddr, request: &[u8]) -> String {
+    let mut stream = TcpStream::connect(to).await.expect("a connection");
+    stream.write_all(request).await.expect("room");
+    let mut answer = Vec::new();
+    let read = tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut answer)).await;
+    read.expect("an end within ten seconds").ok();
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// `GET path` as a plain HTTP/1.1 client; the whole response.
+pub async fn get(to: SocketAddr, path: &str) -> String {
+    raw(to, format!("GET {path} HTTP/1.1\r\nHost: cart\r\nConnection: close\r\n\r\n").as_bytes()).await
+}
+
+/// The status line's number.
+pub fn status(response: &str) -> &str {
+    response.split(' ').nth(1).unwrap_or("none")
+}
+
+/// Waits until `holds`, for at most five seconds.
+pub async fn eventually<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
+    for _ in 0..250 {
+        if holds().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("never came true: {what}");
+}
+
+pub fn read(path: &Path) -> String {
+    fs::read_to_string(path).expect("a file")
+}
+
+pub fn micros_since(start: std::time::Instant) -> u128 {
+    start.elapsed().as_micros()
+}
+
+pub fn parse_time(text: &str) -> Timestamp {
+    text.parse().expect("a time")
+}
