@@ -1,0 +1,94 @@
+//! `mesh policy cedar`: the Cedar policies that manifests become, as the engine evaluates them.
+
+use super::policy::{Policy, PolicyArgs};
+use crate::exit::Exit;
+use crate::fault::Fault;
+use crate::live;
+use crate::output::{Format, Output};
+use clap::Args;
+use mesh_policy::Snapshot;
+use mesh_policy::cedar::GeneratedPolicy;
+use mesh_policy::compile::generated;
+use mesh_policy_index::index::WorkloadKey;
+use serde::Serialize;
+
+/// Whose policies.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct CedarArgs {
+    #[command(flatten)]
+    policy: PolicyArgs,
+    /// Only those that bear on this workload.
+    #[arg(long, value_name = "NS/NAME")]
+    workload: Option<String>,
+    /// Form of the answer.
+    #[arg(short, long, value_enum, default_value_t)]
+    pub(crate) output: Format,
+}
+
+/// Policies of one workload.
+#[derive(Serialize)]
+struct Generated {
+    workload: String,
+    policies: Vec<GeneratedPolicy>,
+}
+
+/// Why nothing is printed.
+#[derive(Debug, thiserror::Error, miette::Diagnostic)]
+enum CedarError {
+    #[error("there is no workload `{asked}`")]
+    #[diagnostic(code("MESH-0619"), help("there are: {known}"))]
+    NoWorkload { asked: String, known: String },
+}
+
+/// Prints the policies.
+pub(crate) fn run(args: &CedarArgs, output: &mut Output) -> Result<Exit, Fault> {
+    let snapshots = snapshots(args)?;
+    let wanted = |key: &WorkloadKey| {
+        args.workload.as_ref().is_none_or(|asked| *asked == format!("{}/{}", key.namespace, key.name))
+    };
+    let found: Vec<Generated> = snapshots
+        .iter()
+        .filter(|(key, _)| wanted(key))
+        .map(|(key, snapshot)| Generated {
+            workload: format!("{}/{}", key.namespace, key.name),
+            policies: generated(snapshot).to_vec(),
+        })
+        .collect();
+    if found.is_empty() {
+        let known: Vec<_> = snapshots.iter().map(|(key, _)| format!("{}/{}", key.namespace, key.name)).collect();
+        let (asked, known) = (args.workload.clone().unwrap_or_default(), known.join(", "));
+        return Err(Fault::usage(&CedarError::NoWorkload { asked, known }));
+    }
+    output.value(args.output, &found, |output, found| {
+        for one in found {
+            output.line(format_args!("// workload {}: {} policies", one.workload, one.policies.len()))?;
+            for policy in &one.policies {
+                output.line(format_args!("\n// {} ({})\n{}", policy.id, policy.source, policy.cedar.trim_end()))?;
+            }
+            output.line("")?;
+        }
+        Ok(())
+    })?;
+    Ok(Exit::Ok)
+}
+
+fn snapshots(args: &CedarArgs) -> Result<Vec<(WorkloadKey, Snapshot)>, Fault> {
+    let mut found = Vec::new();
+    match Policy::open(&args.policy)? {
+        Policy::Static(manifests, _) => {
+            for (key, _) in manifests.index.workloads() {
+                if let Some(snapshot) = manifests.snapshot(key)? {
+                    found.push((key.clone(), snapshot));
+                }
+            }
+        }
+        Policy::Live(live, _) => live::wait(async {
+            for (workload, proxy) in live.proxies() {
+                let key = WorkloadKey { namespace: workload.namespace.clone(), name: workload.name.clone() };
+                found.push((key, live::snapshot(proxy).await?));
+            }
+            Ok(())
+        })?,
+    }
+    Ok(found)
+}

@@ -1,0 +1,145 @@
+//! `mesh authz lint`: what is wrong or doubtful in manifests, with file, line and column.
+
+use crate::exit::Exit;
+use crate::fault::Fault;
+use crate::manifests::{Manifests, MeshSettings, exit_for};
+use crate::output::{Format, Output, Tone, printable};
+use clap::{Args, ValueEnum};
+use mesh_policy::snapshot::{Finding, Severity, Source};
+use serde_json::json;
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+/// What is linted.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct LintArgs {
+    /// Files and folders of manifests.
+    #[arg(value_name = "DIR", required = true)]
+    paths: Vec<PathBuf>,
+    /// From which severity on the command fails.
+    #[arg(long, value_enum, default_value_t, value_name = "SEVERITY")]
+    fail_on: FailOn,
+    #[command(flatten)]
+    settings: MeshSettings,
+    /// Form of the answer.
+    #[arg(short, long, value_enum, default_value_t)]
+    output: LintFormat,
+}
+
+/// From which severity on a command fails.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FailOn {
+    /// Warnings end the command with 3.
+    Warn,
+    /// Only errors count.
+    #[default]
+    Error,
+}
+
+/// Form of the findings.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum LintFormat {
+    /// One block a finding.
+    #[default]
+    Text,
+    /// A list of findings.
+    Json,
+    /// The same as YAML.
+    Yaml,
+    /// SARIF 2.1.0, for code scanning.
+    Sarif,
+}
+
+impl LintArgs {
+    /// The form that errors take.
+    pub(crate) fn format(&self) -> Format {
+        match self.output {
+            LintFormat::Text => Format::Text,
+            LintFormat::Json | LintFormat::Yaml | LintFormat::Sarif => Format::Json,
+        }
+    }
+}
+
+/// Prints what is wrong.
+pub(crate) fn run(args: &LintArgs, output: &mut Output) -> Result<Exit, Fault> {
+    let manifests = Manifests::read(&args.paths, &args.settings)?;
+    for (workload, _) in manifests.index.workloads() {
+        // What does not compile in a proxy must not pass here.
+        manifests.snapshot(workload)?;
+    }
+    let findings = manifests.findings();
+    match args.output {
+        LintFormat::Text => text(&findings, output)?,
+        LintFormat::Json => output.value(Format::Json, &findings, |_, _| Ok(()))?,
+        LintFormat::Yaml => output.value(Format::Yaml, &findings, |_, _| Ok(()))?,
+        LintFormat::Sarif => output.value(Format::Json, &sarif(&findings), |_, _| Ok(()))?,
+    }
+    let count = |severity: Severity| findings.iter().filter(|finding| finding.severity == severity).count();
+    output.talk(format_args!(
+        "{} errors, {} warnings, {} notes in {} files",
+        count(Severity::Error),
+        count(Severity::Warning),
+        count(Severity::Info),
+        manifests.files,
+    ));
+    Ok(exit_for(&findings, args.fail_on == FailOn::Warn))
+}
+
+fn text(findings: &[Finding], output: &mut Output) -> Result<(), Fault> {
+    for finding in findings {
+        let (word, tone) = match finding.severity {
+            Severity::Error => ("error", Tone::Bad),
+            Severity::Warning => ("warning", Tone::Doubtful),
+            Severity::Info => ("note", Tone::Strong),
+        };
+        let word = output.toned(tone, word);
+        output.line(format_args!("{}: {word} {}: {}", place(&finding.source), finding.code, printable(&finding.message)))?;
+        if let Some(object) = &finding.object {
+            output.line(format_args!("  object: {} {}/{}", object.kind, object.namespace, object.name))?;
+        }
+        if let Some(hint) = &finding.hint {
+            output.line(format_args!("  help: {}", printable(hint)))?;
+        }
+    }
+    Ok(())
+}
+
+/// `file:line:column`.
+fn place(source: &Source) -> String {
+    match source {
+        Source::File { file, line, column, .. } => format!("{file}:{line}:{column}"),
+        Source::BuiltIn(_) => source.to_string(),
+    }
+}
+
+/// The findings as a SARIF log.
+fn sarif(findings: &[Finding]) -> serde_json::Value {
+    let rules: BTreeSet<&str> = findings.iter().map(|finding| finding.code.as_str()).collect();
+    let results = findings.iter().map(|finding| {
+        let level = match finding.severity {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+            Severity::Info => "note",
+        };
+        let hint = finding.hint.as_ref().map(|hint| format!(" ({hint})")).unwrap_or_default();
+        let locations = match &finding.source {
+            Source::File { file, line, column, end_line } => vec![json!({
+                "physicalLocation": {
+                    "artifactLocation": { "uri": file },
+                    "region": { "startLine": line, "startColumn": column, "endLine": end_line },
+                }
+            })],
+            Source::BuiltIn(_) => Vec::new(),
+        };
+        let message = json!({ "text": format!("{}{hint}", finding.message) });
+        json!({ "ruleId": finding.code, "level": level, "message": message, "locations": locations })
+    });
+    let results: Vec<_> = results.collect();
+    let rules: Vec<_> = rules.iter().map(|code| json!({ "id": code })).collect();
+    let driver = json!({ "name": "mesh", "version": env!("CARGO_PKG_VERSION"), "rules": rules });
+    json!({
+        "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
+        "version": "2.1.0",
+        "runs": [{ "tool": { "driver": driver }, "results": results }],
+    })
+}

@@ -1,0 +1,184 @@
+//! Every command of `mesh`, what it calls, and the form of its errors.
+
+use crate::exit::Exit;
+use crate::fault::Fault;
+use crate::output::{Format, Output, Surroundings};
+use crate::{audit, authz, check, demo, identity, pages, parts, reference, traffic, up, version};
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser, Subcommand};
+use std::collections::BTreeMap;
+
+/// A zero-trust service mesh: who is calling, may they, can it be proved.
+#[derive(Parser, Debug)]
+#[command(
+    name = "mesh",
+    version,
+    propagate_version = false,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    after_help = "Exit codes: 0 ok or allowed, 1 failure, 2 usage, 3 warnings under --fail-on warn, 4 timeout, \
+                  10 denied, 11 undecidable."
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Runs a whole mesh on this machine: no root, no cluster.
+    Up(up::UpArgs),
+    /// Questions about authorization: why, what if, what is wrong.
+    #[command(subcommand)]
+    Authz(authz::AuthzCommand),
+    /// Policies as the engine sees them.
+    #[command(subcommand)]
+    Policy(authz::PolicyCommand),
+    /// Identities and certificates.
+    #[command(subcommand)]
+    Identity(identity::IdentityCommand),
+    /// Checks every part of a running mesh and says how to mend what is broken.
+    Check(check::CheckArgs),
+    /// Requests, denials and latency of each workload of a running mesh.
+    Stat(traffic::StatArgs),
+    /// Who calls whom in a running mesh, under which identity and with what verdict.
+    Edges(traffic::EdgesArgs),
+    /// Decision logs.
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
+    /// Explains an error code, offline.
+    Explain(pages::ExplainArgs),
+    /// Prints the version.
+    Version(version::VersionArgs),
+    /// Prints completions for a shell.
+    Completion(reference::CompletionArgs),
+    /// Runs the identity CA with its Workload API.
+    Ca(parts::CaArgs),
+    /// Runs the policy controller.
+    Controller(parts::ControllerArgs),
+    /// Runs one proxy.
+    Proxy(parts::ProxyArgs),
+    /// Plays one application of the demo shop.
+    DemoApp(demo::DemoArgs),
+    /// Runs a command that ends when its parent ends.
+    #[command(hide = true)]
+    Launch(parts::LaunchArgs),
+    /// Prints docs/reference/cli.md.
+    #[command(hide = true)]
+    Reference,
+}
+
+impl Command {
+    /// The form that errors of this command take.
+    fn format(&self) -> Format {
+        match self {
+            
+            Self::Authz(command) => command.format(),
+            Self::Policy(command) => command.format(),
+            Self::Identity(command) => command.format(),
+            Self::Check(args) => args.output,
+            Self::Stat(args) => args.output,
+            Self::Edges(args) => args.output,
+            Self::Audit(command) => command.format(),
+            Self::Explain(args) => args.output,
+            Self::Version(args) => args.output,
+            Self::Up(_)
+            | Self::Completion(_)
+            | Self::Ca(_)
+            | Self::Controller(_)
+            | Self::Proxy(_)
+            | Self::DemoApp(_)
+            | Self::Launch(_)
+            | Self::Reference => Format::Text,
+        }
+    }
+
+    fn run(self, output: &mut Output, surroundings: Surroundings) -> Result<Exit, Fault> {
+        match self {
+            Self::Up(args) => {
+                parts::log_to_stderr("warn");
+                up::run(&args, output).map(|()| Exit::Ok)
+            }
+            Self::Authz(command) => authz::run(command, output),
+            Self::Policy(command) => authz::run_policy(command, output),
+            Self::Identity(command) => identity::run(command, output),
+            Self::Check(args) => check::run(&args, output),
+            Self::Stat(args) => traffic::stat(&args, output),
+            Self::Edges(args) => traffic::edges(&args, output),
+            Self::Audit(command) => audit::run(&command, output),
+            Self::Explain(args) => pages::explain(&args, output),
+            Self::Version(args) => version::run(&args, output),
+            Self::Completion(args) => reference::completion(&args, output),
+            Self::Ca(args) => parts::ca(args),
+            Self::Controller(args) => parts::controller(args),
+            Self::Proxy(args) => parts::proxy(args),
+            Self::DemoApp(args) => {
+                parts::log_to_stderr("info");
+                demo::run(args, mesh_variables(), Output::standard(surroundings))
+            }
+            Self::Launch(args) => parts::launch(args),
+            Self::Reference => reference::print(Cli::command(), output),
+        }
+    }
+}
+
+/// Reads the command line and runs what it asks for.
+pub(crate) fn run() -> Exit {
+    let surroundings = Surroundings::read();
+    let mut output = Output::standard(surroundings);
+    let exit = match Cli::try_parse() {
+        Ok(cli) => {
+            let format = cli.command.format();
+            cli.command.run(&mut output, surroundings).unwrap_or_else(|fault| {
+                // What was found before the fault comes first.
+                let _ = output.flush();
+                output.fault(&fault, format);
+                fault.exit()
+            })
+        }
+        Err(error) => misread(&error, &mut output),
+    };
+    match output.flush() {
+        Ok(()) => exit,
+        Err(fault) => {
+            output.fault(&fault, Format::Text);
+            fault.exit()
+        }
+    }
+}
+
+/// Help and version go to stdout, everything else is a usage error.
+fn misread(error: &clap::Error, output: &mut Output) -> Exit {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            let _ = output.text(error.render());
+            Exit::Ok
+        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            output.talk(error.render());
+            Exit::Usage
+        }
+        _ => {
+            let text = error.render().to_string();
+            let text = text.strip_prefix("error: ").unwrap_or(&text);
+            output.talk(format_args!("error {USAGE}: {}", text.trim_end()));
+            Exit::Usage
+        }
+    }
+}
+
+/// Code of a command line that cannot be read.
+const USAGE: &str = "MESH-0600";
+
+/// The variables that applications of the demo are told their addresses by.
+fn mesh_variables() -> BTreeMap<String, String> {
+    std::env::vars_os()
+        .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
+        .filter(|(key, _)| key.starts_with("MESH_"))
+        .collect()
+}
+
+/// The whole command, for completions and the reference.
+pub(crate) fn definition() -> clap::Command {
+    Cli::command()
+}

@@ -1,0 +1,56 @@
+//! A caller of the ledger: raw TCP, one line each way, on one connection that is kept while it works.
+
+use super::attempt::Outcome;
+use std::net::SocketAddr;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+
+/// Longest line of the protocol.
+pub(super) const LINE_BYTES_MAX: u64 = 256;
+
+/// A caller of one ledger.
+pub(super) struct LedgerClient {
+    address: SocketAddr,
+    open: Option<BufReader<TcpStream>>,
+}
+
+impl LedgerClient {
+    /// A caller of the ledger at `address`; dials later.
+    pub(super) fn new(address: SocketAddr) -> Self {
+        Self { address, open: None }
+    }
+
+    /// Posts `amount`: `POST <amount>`, answered by `OK <entries>`.
+    pub(super) async fn post(&mut self, amount: u64) -> Outcome {
+        match self.try_post(amount).await {
+            Ok(()) => Outcome::Ok,
+            Err(outcome) => {
+                self.open = None;
+                outcome
+            }
+        }
+    }
+
+    async fn try_post(&mut self, amount: u64) -> Result<(), Outcome> {
+        let mut stream = match self.open.take() {
+            Some(stream) => stream,
+            None => {
+                let stream = TcpStream::connect(self.address).await.map_err(|error| Outcome::from(&error))?;
+                let _ = stream.set_nodelay(true);
+                BufReader::new(stream)
+            }
+        };
+        let line = format!("POST {amount}\n");
+        stream.write_all(line.as_bytes()).await.map_err(|error| Outcome::from(&error))?;
+        let mut answer = String::new();
+        (&mut stream).take(LINE_BYTES_MAX).read_line(&mut answer).await.map_err(|error| Outcome::from(&error))?;
+        if answer.is_empty() {
+            return Err(Outcome::Closed);
+        }
+        if !answer.starts_with("OK ") || !answer.ends_with('\n') {
+            return Err(Outcome::Error("unexpected answer".to_owned()));
+        }
+        self.open = Some(stream);
+        Ok(())
+    }
+}

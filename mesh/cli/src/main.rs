@@ -1,0 +1,38 @@
+//! The `mesh` command: reads the command line, runs one command, ends with its exit code.
+//!
+//! - [`commands`]: every command and what it calls; start here
+//! - [`exit`], [`fault`], [`output`], [`arguments`]: what all commands share
+//! - [`authz`], [`identity`], [`check`], [`traffic`], [`audit`]: questions about policy and about a running mesh
+//! - [`manifests`], [`live`]: where the answers come from: files on disk, or the sockets of a running mesh
+//! - [`up`], [`local_mesh`], [`demo`]: a mesh on one machine, its file, and the applications of its demo
+//! - [`parts`]: CA, controller and proxy, as processes of their own
+//! - [`pages`], [`reference`]: documentation that the command carries
+
+mod arguments;
+mod audit;
+mod authz;
+mod check;
+mod commands;
+mod demo;
+mod exit;
+mod fault;
+mod identity;
+mod live;
+mod local_mesh;
+mod manifests;
+mod output;
+mod pages;
+mod parts;
+mod reference;
+mod traffic;
+mod up;
+mod version;
+
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+fn main() -> ExitCode {
+    commands::run().into()
+}

@@ -1,0 +1,205 @@
+//! Manifests on disk, read and indexed by the same code as the controller's.
+
+use crate::exit::Exit;
+use crate::fault::Fault;
+use clap::Args;
+use mesh_platform::files;
+use mesh_policy::Snapshot;
+use mesh_policy::decide::Generation;
+use mesh_policy::snapshot::{Finding, Severity};
+use mesh_policy_index::Mode;
+use mesh_policy_index::index::{Index, IndexConfig, WorkloadKey};
+use mesh_policy_index::manifest::load;
+use mesh_trust::TrustDomain;
+use std::path::{Path, PathBuf};
+
+/// Files that one command reads. A repository of ten thousand manifests is large.
+const FILES_MAX: usize = 100_000;
+/// Bytes of one file. The longest bundles of manifests have a few MB.
+const FILE_BYTES_MAX: u64 = 64 << 20;
+/// Folders below each other; more is a loop of links.
+const DEPTH_MAX: usize = 32;
+
+/// Settings of the mesh that manifests are read for.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct MeshSettings {
+    /// Default policy of ports that no Server selects: deny, all-authenticated, all-unauthenticated,
+    /// cluster-authenticated, cluster-unauthenticated or audit.
+    #[arg(long, value_name = "MODE", default_value = "deny", value_parser = mode)]
+    pub(crate) default_policy: Mode,
+    /// Trust domain of the mesh.
+    #[arg(long, value_name = "NAME", default_value = "cluster.local", value_parser = trust_domain)]
+    pub(crate) trust_domain: TrustDomain,
+}
+
+/// Manifests, indexed.
+pub(crate) struct Manifests {
+    /// The index.
+    pub(crate) index: Index,
+    /// Files read.
+    pub(crate) files: usize,
+}
+
+/// Why manifests cannot be read.
+#[derive(Debug, thiserror::Error, miette::Diagnostic)]
+pub(crate) enum ManifestError {
+    /// A path that does not exist, or may not be read.
+    #[error("`{}` cannot be read: {why}", path.display())]
+    #[diagnostic(code("MESH-0603"), help("name files or folders that hold `.yaml`, `.yml` or `.json` manifests"))]
+    Unreadable {
+        /// The path.
+        path: PathBuf,
+        /// What the system says.
+        why: String,
+    },
+    /// A folder without manifests.
+    #[error("there is no manifest in `{}`", path.display())]
+    #[diagnostic(code("MESH-0604"), help("manifests end in `.yaml`, `.yml` or `.json`; hidden files are not read"))]
+    Nothing {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// More than any repository holds.
+    #[error("there are more than {limit} files or {depth} levels below `{}`", path.display())]
+    #[diagnostic(code("MESH-0605"), help("name the folder of the manifests themselves, not one far above"))]
+    TooMany {
+        /// The folder.
+        path: PathBuf,
+        /// Files that are read at most.
+        limit: usize,
+        /// Levels that are read at most.
+        depth: usize,
+    },
+}
+
+impl Manifests {
+    /// Reads files and folders, and indexes what they hold.
+    ///
+    /// # Errors
+    /// [`ManifestError`], ending the command with exit code 2. What is wrong *inside* files is a finding, not an error.
+    pub(crate) fn read(paths: &[PathBuf], settings: &MeshSettings) -> Result<Self, Fault> {
+        let files = collect(paths).map_err(|error| Fault::usage(&error))?;
+        let mut contents = Vec::with_capacity(files.len());
+        for file in files {
+            let bytes = files::read_limited(&file, FILE_BYTES_MAX).map_err(|error| Fault::usage(&error))?;
+            contents.push((file.display().to_string(), bytes));
+        }
+        let files = contents.len();
+        let loaded = load(contents);
+        let config = IndexConfig {
+            default_policy: settings.default_policy,
+            ..IndexConfig::new(settings.trust_domain.clone())
+        };
+        Ok(Self { index: Index::build(&loaded, &config), files })
+    }
+
+    /// The compiled policy of one workload.
+    ///
+    /// # Errors
+    /// Why it does not compile.
+    pub(crate) fn snapshot(&self, workload: &WorkloadKey) -> Result<Option<Snapshot>, Fault> {
+        let Some(data) = self.index.snapshot(workload, Generation::default()) else { return Ok(None) };
+        Ok(Some(Snapshot::compile(data)?))
+    }
+
+    /// Everything that is wrong or doubtful, sorted by place.
+    pub(crate) fn findings(&self) -> Vec<Finding> {
+        let mut findings = self.index.findings().to_vec();
+        findings.sort_by(|a, b| (&a.source, &a.code, &a.message).cmp(&(&b.source, &b.code, &b.message)));
+        findings
+    }
+}
+
+/// Codes of findings that mean a file, or a document in it, could not be read at all (policy-engine/index).
+const UNPARSABLE: &[&str] = &["MESH-0350", "MESH-0351", "MESH-0352", "MESH-0353", "MESH-0384"];
+
+/// How `mesh authz lint` ends for these findings.
+pub(crate) fn exit_for(findings: &[Finding], fail_on_warnings: bool) -> Exit {
+    let any = |severity: Severity| findings.iter().any(|finding| finding.severity == severity);
+    if findings.iter().any(|finding| UNPARSABLE.contains(&finding.code.as_str())) {
+        Exit::Usage
+    } else if any(Severity::Error) {
+        Exit::Failure
+    } else if fail_on_warnings && any(Severity::Warning) {
+        Exit::Warnings
+    } else {
+        Exit::Ok
+    }
+}
+
+/// The manifests under `paths`, in the order of the paths and of names below them, each once.
+fn collect(paths: &[PathBuf]) -> Result<Vec<PathBuf>, ManifestError> {
+    let mut files = Vec::new();
+    for path in paths {
+        let before = files.len();
+        let metadata = std::fs::metadata(path)
+            .map_err(|error| ManifestError::Unreadable { path: path.clone(), why: error.to_string() })?;
+        if metadata.is_dir() {
+            below(path, 0, &mut files)?;
+            if files.len() == before {
+                return Err(ManifestError::Nothing { path: path.clone() });
+            }
+        } else {
+            files.push(path.clone());
+        }
+    }
+    let mut seen = std::collections::BTreeSet::new();
+    files.retain(|file| seen.insert(file.clone()));
+    Ok(files)
+}
+
+fn below(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), ManifestError> {
+    let unreadable = |error: std::io::Error| ManifestError::Unreadable { path: folder.to_path_buf(), why: error.to_string() };
+    if depth > DEPTH_MAX || files.len() > FILES_MAX {
+        return Err(ManifestError::TooMany { path: folder.to_path_buf(), limit: FILES_MAX, depth: DEPTH_MAX });
+    }
+    let entries = std::fs::read_dir(folder).map_err(unreadable)?;
+    let mut paths = entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<Vec<_>, _>>().map_err(unreadable)?;
+    paths.sort();
+    for path in paths {
+        if path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".")) {
+            continue;
+        }
+        if path.is_dir() {
+            below(&path, depth + 1, files)?;
+        } else if path.extension().is_some_and(|extension| ["yaml", "yml", "json"].iter().any(|known| extension == *known)) {
+            files.push(path);
+        }
+    }
+    Ok(())
+}
+
+/// Reads a default policy.
+pub(crate) fn mode(text: &str) -> Result<Mode, String> {
+    text.parse().map_err(|error: mesh_policy_index::mode::ModeError| error.to_string())
+}
+
+/// Reads a trust domain.
+pub(crate) fn trust_domain(text: &str) -> Result<TrustDomain, String> {
+    TrustDomain::parse(text).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hidden_and_other_files_are_not_read() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for name in ["b.yaml", "a.yml", "c.json", "README.md", ".hidden.yaml"] {
+            std::fs::write(folder.path().join(name), "").expect("a file");
+        }
+        std::fs::create_dir(folder.path().join("below")).expect("a folder");
+        std::fs::write(folder.path().join("below/d.yaml"), "").expect("a file");
+        let files = collect(&[folder.path().to_path_buf()]).expect("files");
+        let names: Vec<_> = files.iter().filter_map(|f| f.file_name()?.to_str()).collect();
+        assert_eq!(names, ["a.yml", "b.yaml", "d.yaml", "c.json"]);
+    }
+
+    #[test]
+    fn a_folder_without_manifests_is_an_error_and_not_an_empty_policy() {
+        let folder = tempfile::tempdir().expect("a folder");
+        assert!(matches!(collect(&[folder.path().to_path_buf()]), Err(ManifestError::Nothing { .. })));
+        assert!(matches!(collect(&[folder.path().join("none")]), Err(ManifestError::Unreadable { .. })));
+    }
+}

@@ -1,0 +1,299 @@
+//! `mesh stat` and `mesh edges`: what the proxies of a running mesh have counted.
+
+use crate::exit::Exit;
+use crate::fault::Fault;
+use crate::live::{self, Live, LiveArgs};
+use crate::output::{Format, Output, Table, duration};
+use clap::Args;
+use mesh_api::admin::{DeniedCount, Direction, Edge, EdgeStats, ProxyStatus};
+use mesh_policy::request::Protocol;
+use mesh_trust::SpiffeId;
+use serde::Serialize;
+
+/// Which mesh to count.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct StatArgs {
+    #[command(flatten)]
+    live: LiveArgs,
+    /// Form of the answer.
+    #[arg(short, long, value_enum, default_value_t)]
+    pub(crate) output: Format,
+}
+
+/// Whose edges to show.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct EdgesArgs {
+    #[command(flatten)]
+    live: LiveArgs,
+    /// Edges as callers saw them too; without it only the servers' side, where verdicts are made.
+    #[arg(long)]
+    all: bool,
+    /// Form of the answer.
+    #[arg(short, long, value_enum, default_value_t)]
+    pub(crate) output: Format,
+}
+
+/// Inbound traffic of one workload, since its proxy started.
+#[derive(Serialize)]
+struct WorkloadStat {
+    namespace: String,
+    workload: String,
+    ready: bool,
+    why_not_ready: Option<String>,
+    generation: Option<u64>,
+    spiffe_id: Option<SpiffeId>,
+    svid_remaining_secs: Option<u64>,
+    requests: u64,
+    allowed: u64,
+    denied: u64,
+    failed: u64,
+    p50_us: Option<u64>,
+    p99_us: Option<u64>,
+}
+
+/// One line of `mesh edges`.
+#[derive(Serialize)]
+struct EdgeLine {
+    direction: Direction,
+    from: String,
+    to: String,
+    identity: String,
+    protocol: Protocol,
+    verdict: &'static str,
+    requests: u64,
+    allowed: u64,
+    denied: Vec<DeniedCount>,
+    failed: u64,
+    p50_us: Option<u64>,
+    p99_us: Option<u64>,
+}
+
+/// Prints one line for each workload.
+pub(crate) fn stat(args: &StatArgs, output: &mut Output) -> Result<Exit, Fault> {
+    let live = Live::find(&args.live)?;
+    let mut exit = Exit::Ok;
+    let mut stats = Vec::new();
+    live::wait(async {
+        for (workload, proxy) in live.proxies() {
+            let asked = async {
+                let status: ProxyStatus = live::answer(&proxy.socket, "/status").await?;
+                let edges: EdgeStats = live::answer(&proxy.socket, "/edges").await?;
+                Ok::<_, Fault>(WorkloadStat::of(status, &edges))
+            };
+            match asked.await {
+                Ok(stat) => stats.push(stat),
+                Err(fault) => {
+                    exit = Exit::Failure;
+                    output.talk(format_args!("{}/{} does not answer:", workload.namespace, workload.name));
+                    output.fault(&fault, args.output);
+                }
+            }
+        }
+        Ok(())
+    })?;
+    output.value(args.output, &stats, |output, stats| {
+        let mut table =
+            Table::new(&["WORKLOAD", "READY", "GEN", "SVID", "REQUESTS", "ALLOWED", "DENIED", "FAILED", "P50", "P99"]);
+        for stat in stats {
+            table.row([
+                format!("{}/{}", stat.namespace, stat.workload),
+                if stat.ready { "yes".to_owned() } else { "NO".to_owned() },
+                stat.generation.map_or_else(|| "-".to_owned(), |generation| generation.to_string()),
+                stat.svid_remaining_secs.map_or_else(|| "none".to_owned(), duration),
+                stat.requests.to_string(),
+                stat.allowed.to_string(),
+                stat.denied.to_string(),
+                stat.failed.to_string(),
+                latency(stat.p50_us),
+                latency(stat.p99_us),
+            ]);
+        }
+        output.table(&table, args.output)
+    })?;
+    Ok(exit)
+}
+
+/// Prints who calls whom.
+pub(crate) fn edges(args: &EdgesArgs, output: &mut Output) -> Result<Exit, Fault> {
+    let live = Live::find(&args.live)?;
+    let mut exit = Exit::Ok;
+    let mut lines = Vec::new();
+    live::wait(async {
+        for (_, proxy) in live.proxies() {
+            match live::answer::<EdgeStats>(&proxy.socket, "/edges").await {
+                Ok(stats) => {
+                    let shown = stats.edges.into_iter().filter(|e| args.all || e.direction == Direction::Inbound);
+                    lines.extend(shown.map(EdgeLine::of));
+                }
+                Err(fault) => {
+                    exit = Exit::Failure;
+                    output.fault(&fault, args.output);
+                }
+            }
+        }
+        Ok(())
+    })?;
+    lines.sort_by(|a, b| (&a.to, &a.from, a.protocol as u8).cmp(&(&b.to, &b.from, b.protocol as u8)));
+    output.value(args.output, &lines, |output, lines| {
+        if lines.is_empty() {
+            output.talk("no traffic yet");
+        }
+        let mut headings = vec!["FROM", "TO", "PROTOCOL", "VERDICT", "REQUESTS", "P50", "P99", "IDENTITY"];
+        if args.all {
+            headings.insert(0, "SIDE");
+        }
+        let mut table = Table::new(&headings);
+        for line in lines {
+            let side = args.all.then(|| format!("{:?}", line.direction).to_lowercase());
+            table.row(side.into_iter().chain([
+                line.from.clone(),
+                line.to.clone(),
+                format!("{:?}", line.protocol).to_lowercase(),
+                line.verdict_text(),
+                line.requests.to_string(),
+                latency(line.p50_us),
+                latency(line.p99_us),
+                line.identity.clone(),
+            ]));
+        }
+        output.table(&table, args.output)
+    })?;
+    Ok(exit)
+}
+
+impl WorkloadStat {
+    fn of(status: ProxyStatus, edges: &EdgeStats) -> Self {
+        let inbound: Vec<&Edge> = edges.edges.iter().filter(|edge| edge.direction == Direction::Inbound).collect();
+        let sum = |count: fn(&Edge) -> u64| inbound.iter().map(|edge| count(edge)).sum();
+        // Percentiles of parts cannot be added up; the slowest edge is what an operator looks for.
+        let slowest = |time: fn(&Edge) -> Option<u64>| inbound.iter().filter_map(|edge| time(edge)).max();
+        Self {
+            namespace: status.namespace,
+            workload: status.workload,
+            ready: status.ready,
+            why_not_ready: status.why_not_ready,
+            generation: status.snapshot.map(|snapshot| snapshot.generation),
+            spiffe_id: status.spiffe_id,
+            svid_remaining_secs: status.svid_remaining_secs,
+            requests: sum(|edge| edge.requests),
+            allowed: sum(|edge| edge.allowed),
+            denied: sum(denied),
+            failed: sum(|edge| edge.failed),
+            p50_us: slowest(|edge| edge.p50_us),
+            p99_us: slowest(|edge| edge.p99_us),
+        }
+    }
+}
+
+impl EdgeLine {
+    fn of(edge: Edge) -> Self {
+        let verdict = match (edge.allowed, denied(&edge)) {
+            (_, 0) => "allowed",
+            (0, _) => "denied",
+            _ => "mixed",
+        };
+        let (from, to) = match edge.direction {
+            Direction::Inbound => (short(&edge.peer), edge.target),
+            Direction::Outbound => (edge.local, edge.target),
+        };
+        Self {
+            direction: edge.direction,
+            from,
+            to,
+            identity: edge.peer,
+            protocol: edge.protocol,
+            verdict,
+            requests: edge.requests,
+            allowed: edge.allowed,
+            denied: edge.denied,
+            failed: edge.failed,
+            p50_us: edge.p50_us,
+            p99_us: edge.p99_us,
+        }
+    }
+
+    /// The verdict and, of denials, the commonest one.
+    fn verdict_text(&self) -> String {
+        let most = self.denied.iter().max_by_key(|denial| denial.count);
+        match (self.verdict, most) {
+            ("allowed", _) | (_, None) => self.verdict.to_owned(),
+            (_, Some(most)) => {
+                let status = match (most.grpc_status, most.status) {
+                    (Some(grpc), _) => format!(" grpc:{grpc}"),
+                    (None, Some(status)) => format!(" {status}"),
+                    (None, None) => String::new(),
+                };
+                let share = if self.verdict == "mixed" { format!(" {} of {}", most.count, self.requests) } else { String::new() };
+                format!("DENIED{status}{share} {}", most.reason)
+            }
+        }
+    }
+}
+
+fn denied(edge: &Edge) -> u64 {
+    edge.denied.iter().map(|denial| denial.count).sum()
+}
+
+/// `namespace/account` of a SPIFFE ID of that form; any other text as it is.
+fn short(peer: &str) -> String {
+    let id = SpiffeId::parse(peer).ok();
+    let account = id.as_ref().and_then(|id| id.service_account());
+    account.map_or_else(|| peer.to_owned(), |(namespace, name)| format!("{namespace}/{name}"))
+}
+
+fn latency(micros: Option<u64>) -> String {
+    match micros {
+        None => "-".to_owned(),
+        Some(micros) if micros < 1_000 => format!("{micros}us"),
+        Some(micros) if micros < 1_000_000 => format!("{}.{}ms", micros / 1_000, micros % 1_000 / 100),
+        Some(micros) => format!("{}.{}s", micros / 1_000_000, micros % 1_000_000 / 100_000),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mesh_policy::decide::Phase;
+
+    fn edge(allowed: u64, refused: u64) -> Edge {
+        let denial = DeniedCount {
+            phase: Phase::Permit,
+            status: Some(403),
+            grpc_status: Some(7),
+            reason: "no grant".to_owned(),
+            count: refused,
+        };
+        Edge {
+            direction: Direction::Inbound,
+            peer: "spiffe://cluster.local/ns/shop/sa/web".to_owned(),
+            local: "shop/orders".to_owned(),
+            target: "shop/orders:8080".to_owned(),
+            protocol: Protocol::Grpc,
+            requests: allowed + refused,
+            allowed,
+            denied: if refused == 0 { Vec::new() } else { vec![denial] },
+            failed: 0,
+            p50_us: Some(1_234),
+            p99_us: None,
+        }
+    }
+
+    #[test]
+    fn a_denial_is_never_shown_as_allowed() {
+        for (allowed, refused, verdict, text) in [
+            (3, 0, "allowed", "allowed"),
+            (0, 2, "denied", "DENIED grpc:7 no grant"),
+            (3, 1, "mixed", "DENIED grpc:7 1 of 4 no grant"),
+        ] {
+            let line = EdgeLine::of(edge(allowed, refused));
+            assert_eq!((line.verdict, line.verdict_text().as_str()), (verdict, text));
+        }
+    }
+
+    #[test]
+    fn latencies_are_short() {
+        for (micros, text) in [(None, "-"), (Some(999), "999us"), (Some(1_250), "1.2ms"), (Some(2_300_000), "2.3s")] {
+            assert_eq!(latency(micros), text);
+        }
+    }
+}
