@@ -1,0 +1,81 @@
+"""Load: wrk for rates (its percentiles are of a closed loop), our open-loop tool for latency at a fixed rate."""
+
+import json
+import os
+import re
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from . import machine
+
+_SOURCE = Path(__file__).resolve().parent.parent / "load"
+TOOL = _SOURCE / "target" / "release" / "mesh-bench-load"
+
+
+def available():
+    """Whether our tool is there; builds it the first time."""
+    if not TOOL.exists() and not _tried:
+        _tried.append(True)
+        print("building the load tool", file=sys.stderr)
+        subprocess.run(["cargo", "build", "--release", "--manifest-path", _SOURCE / "Cargo.toml",
+                        "--target-dir", _SOURCE / "target"])
+    return TOOL.exists()
+
+
+_tried = []
+
+
+def _run(argv, secs):
+    argv = ["taskset", "-c", str(machine.LOAD_CPU)] + [str(word) for word in argv]
+    return subprocess.run(argv, capture_output=True, text=True, timeout=secs + 30)
+
+
+def wrk(port, secs, connections):
+    """Closed loop: as many requests as come back."""
+    text = _run(["wrk", "-t1", f"-c{connections}", f"-d{secs}s", "--latency", f"http://127.0.0.1:{port}/"], secs).stdout
+    rate, count = re.search(r"Requests/sec:\s+([\d.]+)", text), re.search(r"(\d+) requests in", text)
+    if not rate or not count:
+        raise machine.Failed(f"wrk said: {text[-300:]}")
+    if "Non-2xx" in text or "Socket errors" in text:
+        raise machine.Failed(f"not all requests were answered with 200: {text[-300:]}")
+    return {"requests_per_sec": float(rate[1]), "requests": int(count[1]),
+            "p50_us": _micros(re.search(r"(?m)^\s+50%\s+(\S+)", text)[1]),
+            "p99_us": _micros(re.search(r"(?m)^\s+99%\s+(\S+)", text)[1])}
+
+
+def _micros(text):
+    number, unit = re.match(r"([\d.]+)(us|ms|s)", text).groups()
+    return float(number) * {"us": 1, "ms": 1e3, "s": 1e6}[unit]
+
+
+def open_loop(port, rate, secs, connections):
+    """A fixed rate, whatever comes back; latency counts from the time at which a request was due."""
+    done = _run([TOOL, "rate", port, rate, secs, connections], secs)
+    if done.returncode != 0:
+        raise machine.Failed(f"open loop: {done.stderr.strip()[-300:]}")
+    result = json.loads(done.stdout)
+    if result["errors"] or result["not_200"]:
+        raise machine.Failed(f"open loop: {result['errors']} errors, {result['not_200']} answers other than 200")
+    return result
+
+
+def measured(processes, run):
+    """Runs a load and adds each process's CPU per request, and the share of the machine that others took."""
+    roles = {role: processes.get(role) for role in processes.by_role}
+    before = {role: machine.cpu_secs(pid) for role, pid in roles.items()}
+    busy, own, begun = machine.busy_secs(), _children_secs(), time.monotonic()
+    result = run()
+    took = time.monotonic() - begun
+    used = {role: machine.cpu_secs(pid) - before[role] for role, pid in roles.items()}
+    foreign = machine.busy_secs() - busy - sum(used.values()) - (_children_secs() - own)
+    result["cpu_us"] = {role: secs * 1e6 / max(1, result["requests"]) for role, secs in used.items()}
+    result["foreign_percent"] = max(0.0, 100 * foreign / (took * os.cpu_count()))
+    return result
+
+
+def _children_secs():
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime

@@ -1,0 +1,33 @@
+//! Load on loopback from one thread: what `wrk` does not measure.
+//!
+//! - `rate PORT RATE SECS CONNS`: HTTP/1.1 at a fixed rate, latency from the time at which a request was due ([`rate`])
+//! - `tput PORT up|down SECS CONNS`, `echo PORT SECS CONNS`: bytes against `sink PORT` ([`stream`])
+//! - `hold PORT COUNT SECS`: connections with one request each, then quiet, for sampling memory ([`rate::hold`])
+//!
+//! Each prints one JSON object.
+
+mod histogram;
+mod http;
+mod poll;
+mod rate;
+mod stream;
+
+use std::io;
+
+fn main() -> io::Result<()> {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let usage = || io::Error::new(io::ErrorKind::InvalidInput, "usage: see the head of src/main.rs");
+    let number = |text: &str| text.parse::<u64>().ok().filter(|number| *number > 0).ok_or_else(usage);
+    let port = |text: &str| text.parse::<u16>().map_err(|_| usage());
+    match words[..] {
+        ["rate", to, per_sec, secs, conns] => rate::run(port(to)?, number(per_sec)?, number(secs)?, number(conns)? as usize),
+        ["hold", to, count, secs] => rate::hold(port(to)?, number(count)? as usize, number(secs)?),
+        ["tput", to, way @ ("up" | "down"), secs, conns] => {
+            stream::throughput(port(to)?, way == "up", number(secs)?, number(conns)? as usize)
+        }
+        ["echo", to, secs, conns] => stream::echo(port(to)?, number(secs)?, number(conns)? as usize),
+        ["sink", at] => stream::sink(port(at)?),
+        _ => Err(usage()),
+    }
+}

@@ -1,0 +1,258 @@
+//! One function per decoder that reads what a stranger wrote. Each takes any bytes, must return soon, and panics if the
+//! decoder panics or breaks a promise that is stated beside it.
+//!
+//! A new decoder gets a function here, a line in [`TARGETS`], a file in `fuzz_targets/` and seeds in `seeds/<name>/`.
+
+use mesh_audits::chain::ChainState;
+use mesh_audits::checkpoint::Checkpoint;
+use mesh_audits::entry::{Entry, Start};
+use mesh_audits::verify::{Seal, verify};
+use mesh_policy::canonical;
+use mesh_policy::request::RequestRecord;
+use mesh_policy::snapshot::PathOptions;
+use mesh_policy_index::manifest;
+use mesh_proxy_core::detect::{self, DetectPolicy, Detection, Detector};
+use mesh_proxy_core::mesh_header;
+use mesh_trust::{SpiffeId, Svid, Timestamp, TrustBundle, TrustBundles, TrustDomain};
+
+/// A target: its name, which is that of its seeds' directory, and the function.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// All targets, for the smoke run.
+pub const TARGETS: &[Target] = &[
+    ("spiffe_id", spiffe_id),
+    ("svid_der", svid_der),
+    ("bundle_json", bundle_json),
+    ("manifest_yaml", manifest_yaml),
+    ("request_record", request_record),
+    ("canonical_path", canonical_path),
+    ("canonical_host", canonical_host),
+    ("detect", detect),
+    ("mesh_header", mesh_header),
+    ("audit_line", audit_line),
+    ("checkpoint", checkpoint),
+];
+
+/// What is accepted is the grammar of the standard, read here a second time, and prints as it was read.
+pub fn spiffe_id(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    let parsed = SpiffeId::parse(text);
+    assert_eq!(
+        parsed.is_ok(),
+        text.len() <= 2_048 && is_spiffe_id(text),
+        "{text:?}"
+    );
+    let Ok(id) = parsed else {
+        // Nothing but the case of scheme and trust domain may differ in what configuration is allowed.
+        if let Ok(id) = SpiffeId::parse_config(text) {
+            assert!(id.as_str().eq_ignore_ascii_case(text));
+        }
+        return;
+    };
+    assert_eq!(id.as_str(), text);
+    assert_eq!(SpiffeId::parse_config(text).as_ref(), Ok(&id));
+    assert_eq!(
+        TrustDomain::parse(id.trust_domain().as_str()).as_ref(),
+        Ok(id.trust_domain())
+    );
+    if let Some((namespace, name)) = id.service_account() {
+        let again = SpiffeId::for_service_account(id.trust_domain(), namespace, name);
+        assert_eq!(again, Ok(id.clone()));
+    }
+}
+
+/// SPIFFE-ID §2, slowly.
+fn is_spiffe_id(text: &str) -> bool {
+    let mut parts = match text.strip_prefix("spiffe://") {
+        Some(rest) => rest.split('/'),
+        None => return false,
+    };
+    let domain = parts.next().unwrap_or_default();
+    let in_domain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || ".-_".contains(c);
+    let in_path = |c: char| c.is_ascii_alphanumeric() || ".-_".contains(c);
+    (1..=255).contains(&domain.len())
+        && domain.chars().all(in_domain)
+        && parts.all(|part| !matches!(part, "" | "." | "..") && part.chars().all(in_path))
+}
+
+/// A leaf that passes has a canonical identity with a path, and is trusted by nobody who has no anchor.
+/// Data is a leaf; after two zero bytes, an intermediate.
+pub fn svid_der(data: &[u8]) {
+    let cut = data
+        .windows(4)
+        .position(|window| window == [0, 0, 0x30, 0x82]);
+    let chain = match cut.filter(|at| *at > 0) {
+        Some(at) => vec![data[..at].to_vec().into(), data[at + 2..].to_vec().into()],
+        None => vec![data.to_vec().into()],
+    };
+    let as_anchor = TrustDomain::parse("td").map(|td| TrustBundle::new(td, chain.clone()));
+    drop(as_anchor);
+    let Ok(svid) = Svid::parse(chain) else { return };
+    assert_eq!(SpiffeId::parse(svid.id().as_str()).as_ref(), Ok(svid.id()));
+    assert!(!svid.id().path().is_empty() && svid.not_before() <= svid.not_after());
+    assert!(svid.serial().len() <= 40 && !svid.serial().is_empty());
+    let domain = svid.id().trust_domain().clone();
+    let nobody = TrustBundle::new(domain, Vec::new()).expect("no anchors is a bundle");
+    assert!(
+        TrustBundles::from(nobody)
+            .verify(&svid, svid.not_before())
+            .is_err()
+    );
+}
+
+/// A bundle that is read survives being written and read again; so does a map of bundles.
+pub fn bundle_json(data: &[u8]) {
+    let domain = TrustDomain::parse("td").expect("a trust domain");
+    if let Ok(bundle) = TrustBundle::from_json(domain.clone(), data) {
+        let again = TrustBundle::from_json(domain.clone(), bundle.to_json().as_bytes());
+        assert_eq!(again, Ok(bundle));
+    }
+    if let Ok(bundles) = TrustBundles::from_json(data) {
+        assert_eq!(
+            TrustBundles::from_json(bundles.to_json().as_bytes()),
+            Ok(bundles)
+        );
+    }
+    if let Ok(bundle) = TrustBundle::from_pem(domain.clone(), data) {
+        let again = TrustBundle::from_pem(domain, bundle.to_pem().as_bytes());
+        assert_eq!(again, Ok(bundle));
+    }
+}
+
+/// Manifests never stop the reader; each mistake becomes a finding.
+pub fn manifest_yaml(data: &[u8]) {
+    let file = || vec![("fuzz.yaml".to_owned(), data.to_vec())];
+    assert_eq!(
+        manifest::load(file()).findings,
+        manifest::load(file()).findings
+    );
+}
+
+/// A request record that is read survives being written and read again.
+pub fn request_record(data: &[u8]) {
+    if let Ok(record) = serde_json::from_slice::<RequestRecord>(data) {
+        let text = serde_json::to_vec(&record).expect("a record can be written");
+        assert_eq!(
+            serde_json::from_slice::<RequestRecord>(&text).expect("own text"),
+            record
+        );
+    }
+}
+
+/// A canonical path is its own canonical form, begins with a slash and has no dot segment.
+pub fn canonical_path(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    for options in [(false, false), (true, false), (false, true), (true, true)] {
+        let options = PathOptions {
+            keep_escapes: options.0,
+            keep_parameters: options.1,
+        };
+        let Ok(path) = canonical::path(text, "GET", options) else {
+            continue;
+        };
+        let path = path.as_str().to_owned();
+        assert!(path.starts_with('/'), "{text:?} became {path:?}");
+        let dotted = path.split('/').any(|segment| matches!(segment, "." | ".."));
+        assert!(!dotted && !path.contains("//"), "{text:?} became {path:?}");
+        let again = canonical::path(&path, "GET", options).map(|path| path.as_str().to_owned());
+        assert_eq!(again.as_deref(), Ok(path.as_str()), "{text:?}");
+    }
+}
+
+/// A canonical host is its own canonical form.
+pub fn canonical_host(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    if let Ok(host) = canonical::host(text) {
+        let again = canonical::host(host.name()).map(|again| again.name().to_owned());
+        assert_eq!(again.as_deref(), Ok(host.name()), "{text:?}");
+    }
+}
+
+/// However the bytes are cut into pieces, the answer is the same, and it is final. The first byte says how they are cut.
+pub fn detect(data: &[u8]) {
+    let Some((&first, bytes)) = data.split_first() else {
+        return;
+    };
+    let policy = DetectPolicy {
+        tls: first & 0x80 != 0,
+        bytes_max: 512,
+    };
+    let piece = usize::from(first & 0x7f).max(1);
+    let whole = detect::classify(&policy, bytes);
+    let mut detector = Detector::new(policy);
+    let mut answer = Detection::NeedMore;
+    for piece in bytes.chunks(piece) {
+        let next = detector.push(piece);
+        assert!(
+            answer == Detection::NeedMore || answer == next,
+            "an answer changed"
+        );
+        answer = next;
+    }
+    assert_eq!(answer, whole);
+    assert_ne!(detector.on_timeout(), Detection::NeedMore);
+}
+
+/// A header that is read is, written again, the same bytes; cut into pieces it reads the same.
+pub fn mesh_header(data: &[u8]) {
+    let Some(bytes) = data.first_chunk::<{ mesh_header::LEN }>() else {
+        return;
+    };
+    let whole = mesh_header::decode(bytes);
+    if let Ok(header) = &whole {
+        assert_eq!(mesh_header::encode(header), *bytes);
+    }
+    let mut decoder = mesh_header::Decoder::new();
+    let mut done = None;
+    for byte in bytes {
+        match decoder.push(std::slice::from_ref(byte)) {
+            Ok(mesh_header::Progress::NeedMore { .. }) => {}
+            Ok(mesh_header::Progress::Done { header, .. }) => done = Some(header),
+            Err(_) => break,
+        }
+    }
+    assert_eq!(done, whole.ok());
+}
+
+/// Nothing that was not written by the chain can follow its first line unseen, torn last lines excepted.
+pub fn audit_line(data: &[u8]) {
+    let _ = verify(data, "fuzz.jsonl", None, Seal::Missing);
+    let _ = ChainState::resume(data, true);
+    let _ = ChainState::resume(data, false);
+    let start = Start {
+        time: Timestamp::from_unix_secs(1_795_260_000),
+        origin: "shop.cart".to_owned(),
+        version: "0".to_owned(),
+        torn_bytes: 0,
+        missing_through: None,
+    };
+    let mut chain = ChainState::genesis("shop.cart");
+    let mut log = chain.append(Entry::Start(start)).expect("a first line");
+    log.extend_from_slice(data);
+    if let Ok(verified) = verify(
+        log.as_slice(),
+        "fuzz.jsonl",
+        Some("shop.cart"),
+        Seal::Missing,
+    ) {
+        let feeds = data.iter().filter(|byte| **byte == b'\n').count() as u64;
+        assert_eq!((verified.lines, feeds), (1, 0), "a forged line was taken");
+    }
+}
+
+/// A checkpoint that is read survives being written and read again.
+pub fn checkpoint(data: &[u8]) {
+    if let Ok(checkpoint) = Checkpoint::parse(data) {
+        let again = Checkpoint::parse(checkpoint.to_text().as_bytes());
+        assert_eq!(
+            again.map(|again| again.to_text()).ok(),
+            Some(checkpoint.to_text())
+        );
+    }
+}
