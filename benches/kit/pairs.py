@@ -4,6 +4,7 @@ All do the same work: HTTP/1.1 in, HTTP/2 over mutual TLS 1.3 between them, the 
 server's side on every request (HAProxy 2.6 reads no URI names: it checks the ID's bytes in the certificate once per
 connection, and the common name on every request)."""
 
+import shlex
 import shutil
 import subprocess
 import sys
@@ -76,26 +77,26 @@ class Mesh(Pair):
 
     name, port, mtls_port = "mesh", 16001, 16443
 
-    def __init__(self, folder, certs, binary, policies):
+    def __init__(self, folder, certs, command, policies):
         super().__init__(folder, certs)
-        self.binary, self.policies = (binary or BUILT).resolve(), policies
-        self.may_build = binary is None
+        self.command, self.policies = command or [str(BUILT)], policies
+        self.may_build = command is None
 
     def missing(self):
-        if not self.binary.exists() and self.may_build:
+        if self.may_build and not BUILT.exists():
             print("building mesh-proxy", file=sys.stderr)
             subprocess.run(["cargo", "build", "--release", "-p", "mesh-proxy"], cwd=ROOT)
-        return super().missing() or ("" if self.binary.exists() else f"{self.binary} is not there")
+        return super().missing() or ("" if shutil.which(self.command[0]) else f"{self.command[0]} is not there")
 
     def argv(self, side, role):
-        return [self.binary, "--config", self.write(f"mesh-{side}-{role}.yaml", self._config(side, role))]
+        return [*self.command, "--config", self.write(f"mesh-{side}-{role}.yaml", self._config(side, role))]
 
     def _config(self, side, role):
         common = MESH_COMMON.format(role=role, side=side, domain=pki.TRUST_DOMAIN, certs=self.certs, folder=self.folder)
         if side == "server":
-            return common + MESH_SERVER.format(mesh=self.mtls_port, app=BACKEND_PORT, folder=self._policy(), admin=16090)
+            return common + MESH_SERVER.format(mesh=self.mtls_port, app=BACKEND_PORT, folder=self._policy(), admin=16090, sockets=self.folder)
         return common + MESH_CLIENT.format(port=self.port, mesh=self.mtls_port, server=pki.spiffe_id("server"),
-                                           folder=self._pods("client"), admin=16091)
+                                           folder=self._pods("client"), admin=16091, sockets=self.folder)
 
     def _pods(self, name):
         folder = self.folder / f"mesh-manifests-{name}"
@@ -155,8 +156,10 @@ class Envoy(Pair):
 
 
 def build(folder, certs, args):
-    binary = Path(args.proxy) if args.proxy else None
-    return {pair.name: pair for pair in (Pair(folder, certs), Mesh(folder, certs, binary, max(1, args.policies)),
+    command = shlex.split(args.proxy) if args.proxy else None
+    if command:
+        command[0] = str(Path(command[0]).resolve())
+    return {pair.name: pair for pair in (Pair(folder, certs), Mesh(folder, certs, command, max(1, args.policies)),
                                          HaProxy(folder, certs), Envoy(folder, certs))}
 
 

@@ -11,16 +11,43 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("mesh-issuance", &["mesh-trust"]),
     ("mesh-proxy-core", &["mesh-trust", "mesh-policy"]),
     ("mesh-audits", &["mesh-trust", "mesh-policy"]),
-    ("mesh-platform", &["mesh-trust"]),
+    (
+        "mesh-platform",
+        &["mesh-trust", "mesh-policy", "mesh-audits"],
+    ),
     ("mesh-api", &["mesh-trust", "mesh-policy"]),
     (
         "mesh-controller",
-        &["mesh-trust", "mesh-policy", "mesh-policy-index", "mesh-audits", "mesh-api", "mesh-platform"],
+        &[
+            "mesh-trust",
+            "mesh-policy",
+            "mesh-policy-index",
+            "mesh-audits",
+            "mesh-api",
+            "mesh-platform",
+        ],
     ),
-    ("mesh-ca", &["mesh-trust", "mesh-issuance", "mesh-audits", "mesh-api", "mesh-platform"]),
+    (
+        "mesh-ca",
+        &[
+            "mesh-trust",
+            "mesh-issuance",
+            "mesh-audits",
+            "mesh-api",
+            "mesh-platform",
+        ],
+    ),
     (
         "mesh-proxy",
-        &["mesh-trust", "mesh-policy", "mesh-policy-index", "mesh-proxy-core", "mesh-audits", "mesh-api", "mesh-platform"],
+        &[
+            "mesh-trust",
+            "mesh-policy",
+            "mesh-policy-index",
+            "mesh-proxy-core",
+            "mesh-audits",
+            "mesh-api",
+            "mesh-platform",
+        ],
     ),
 ];
 
@@ -28,11 +55,27 @@ const ALLOWED: &[(&str, &[&str])] = &[
 const TOPS: &[&str] = &["mesh-cli", "mesh-tests"];
 
 /// Crates that decide and never act.
-const PURE: &[&str] =
-    &["mesh-trust", "mesh-policy", "mesh-policy-index", "mesh-issuance", "mesh-proxy-core", "mesh-audits"];
+const PURE: &[&str] = &[
+    "mesh-trust",
+    "mesh-policy",
+    "mesh-policy-index",
+    "mesh-issuance",
+    "mesh-proxy-core",
+    "mesh-audits",
+];
 
 /// What no pure crate may name: runtimes, sockets, watchers.
-const OUTSIDE: &[&str] = &["tokio", "hyper", "hyper-util", "tonic", "rustix", "socket2", "notify", "spiffe", "tokio-rustls"];
+const OUTSIDE: &[&str] = &[
+    "tokio",
+    "hyper",
+    "hyper-util",
+    "tonic",
+    "rustix",
+    "socket2",
+    "notify",
+    "spiffe",
+    "tokio-rustls",
+];
 
 fn direct_dependencies() -> BTreeMap<String, BTreeSet<String>> {
     let metadata = MetadataCommand::new()
@@ -44,8 +87,14 @@ fn direct_dependencies() -> BTreeMap<String, BTreeSet<String>> {
         .packages
         .iter()
         .map(|package| {
-            let normal = package.dependencies.iter().filter(|d| d.kind == DependencyKind::Normal);
-            (package.name.to_string(), normal.map(|d| d.name.clone()).collect())
+            let normal = package
+                .dependencies
+                .iter()
+                .filter(|d| d.kind == DependencyKind::Normal);
+            (
+                package.name.to_string(),
+                normal.map(|d| d.name.clone()).collect(),
+            )
         })
         .collect()
 }
@@ -57,9 +106,14 @@ fn crates_depend_only_along_the_arrows() {
         if TOPS.contains(&package.as_str()) {
             continue;
         }
-        let may = allowed.get(package.as_str()).unwrap_or_else(|| panic!("{package} is not in the table of arrows"));
+        let may = allowed
+            .get(package.as_str())
+            .unwrap_or_else(|| panic!("{package} is not in the table of arrows"));
         for dependency in dependencies.iter().filter(|d| d.starts_with("mesh-")) {
-            assert!(may.contains(&dependency.as_str()), "{package} must not depend on {dependency}");
+            assert!(
+                may.contains(&dependency.as_str()),
+                "{package} must not depend on {dependency}"
+            );
         }
     }
 }
@@ -69,14 +123,21 @@ fn pure_crates_name_nothing_of_the_outside() {
     let graph = direct_dependencies();
     for package in PURE {
         for dependency in graph.get(*package).expect("a pure crate of the workspace") {
-            assert!(!OUTSIDE.contains(&dependency.as_str()), "{package} is pure and must not depend on {dependency}");
+            assert!(
+                !OUTSIDE.contains(&dependency.as_str()),
+                "{package} is pure and must not depend on {dependency}"
+            );
         }
     }
 }
 
 #[test]
 fn every_crate_of_the_workspace_is_in_the_table() {
-    let named: BTreeSet<_> = ALLOWED.iter().map(|(name, _)| *name).chain(TOPS.iter().copied()).collect();
+    let named: BTreeSet<_> = ALLOWED
+        .iter()
+        .map(|(name, _)| *name)
+        .chain(TOPS.iter().copied())
+        .collect();
     let existing: BTreeSet<_> = direct_dependencies().into_keys().collect();
     assert_eq!(named, existing.iter().map(String::as_str).collect());
 }

@@ -164,6 +164,29 @@ fn a_log_rewritten_with_good_hashes_is_found_by_its_checkpoint() {
 }
 
 #[test]
+fn a_line_of_another_history_is_found_where_it_does_not_follow() {
+    let (lines, chain) = log(ORIGIN, 20);
+    let mut other = ChainState::genesis(ORIGIN);
+    let mut others = vec![other.append(Entry::Start(start(ORIGIN))).unwrap()];
+    others.extend((1..20).map(|number| {
+        other
+            .append(Entry::Decision(Box::new(decision(number + 100))))
+            .unwrap()
+    }));
+    // At line 1 both follow from the same start, so it is the line after it that does not.
+    for (replaced, found) in [(1, 2), (7, 7), (18, 18)] {
+        let mut spoiled = lines.clone();
+        spoiled[replaced] = others[replaced].clone();
+        let bad = check(&spoiled, sealed(&chain)).unwrap_err();
+        assert_eq!(
+            (bad.seq, bad.why),
+            (found, Why::Unlinked),
+            "line {replaced} replaced"
+        );
+    }
+}
+
+#[test]
 fn a_checkpoint_of_another_key_or_another_log_is_refused() {
     let (lines, chain) = log(ORIGIN, 5);
     let Seal::Signed(checkpoint, _) = sealed(&chain) else {

@@ -29,14 +29,22 @@ pub struct Authority {
 pub enum AuthorityError {
     /// Not one certificate, or a field that cannot be used.
     #[error("the authority's certificate has no usable {part}")]
-    #[diagnostic(code("MESH-0210"), help("it is not a certificate that this CA made; restore it from a backup"))]
+    #[diagnostic(
+        code("MESH-0210"),
+        help("it is not a certificate that this CA made; restore it from a backup")
+    )]
     Unusable {
         /// What is wrong.
         part: &'static str,
     },
     /// Not an authority, or of another domain.
     #[error("the certificate may not sign for trust domain `{domain}`")]
-    #[diagnostic(code("MESH-0211"), help("check that the directory belongs to this trust domain; restore the certificate from a backup"))]
+    #[diagnostic(
+        code("MESH-0211"),
+        help(
+            "check that the directory belongs to this trust domain; restore the certificate from a backup"
+        )
+    )]
     NotOfDomain {
         /// The domain.
         domain: TrustDomain,
@@ -49,7 +57,10 @@ pub enum AuthorityError {
     Key(#[from] KeyError),
     /// Not signed by the one it should be.
     #[error("`{subject}` is not signed by `{by}`")]
-    #[diagnostic(code("MESH-0219"), help("the two certificates do not belong together; restore both from the same backup"))]
+    #[diagnostic(
+        code("MESH-0219"),
+        help("the two certificates do not belong together; restore both from the same backup")
+    )]
     NotSignedBy {
         /// The one below.
         subject: String,
@@ -65,8 +76,12 @@ impl Authority {
     /// [`AuthorityError`].
     pub fn parse(der: &[u8], domain: &TrustDomain) -> Result<Self, AuthorityError> {
         let certificate = CertificateDer::from(der.to_vec());
-        TrustBundle::new(domain.clone(), vec![certificate.clone()])
-            .map_err(|source| AuthorityError::NotOfDomain { domain: domain.clone(), source: Box::new(source) })?;
+        TrustBundle::new(domain.clone(), vec![certificate.clone()]).map_err(|source| {
+            AuthorityError::NotOfDomain {
+                domain: domain.clone(),
+                source: Box::new(source),
+            }
+        })?;
         let unusable = |part| AuthorityError::Unusable { part };
         let (rest, read) = X509Certificate::from_der(der).map_err(|_| unusable("structure"))?;
         if !rest.is_empty() {
@@ -75,10 +90,15 @@ impl Authority {
         if spiffe_id(&read).as_ref() != Some(&domain.id()) {
             return Err(unusable("SPIFFE ID of its domain"));
         }
-        let key_id = read.extensions().iter().find_map(|extension| match extension.parsed_extension() {
-            ParsedExtension::SubjectKeyIdentifier(id) if !id.0.is_empty() => Some(id.0.to_vec()),
-            _ => None,
-        });
+        let key_id =
+            read.extensions()
+                .iter()
+                .find_map(|extension| match extension.parsed_extension() {
+                    ParsedExtension::SubjectKeyIdentifier(id) if !id.0.is_empty() => {
+                        Some(id.0.to_vec())
+                    }
+                    _ => None,
+                });
         let key_id = key_id.ok_or_else(|| unusable("subject key identifier"))?;
         if read.subject().iter().next().is_none() {
             return Err(unusable("subject"));
@@ -104,13 +124,17 @@ impl Authority {
     /// # Errors
     /// [`AuthorityError::NotSignedBy`].
     pub fn check_signed_by(&self, above: &Self) -> Result<(), AuthorityError> {
-        let refused = || AuthorityError::NotSignedBy { subject: self.subject_text.clone(), by: above.subject_text.clone() };
+        let refused = || AuthorityError::NotSignedBy {
+            subject: self.subject_text.clone(),
+            by: above.subject_text.clone(),
+        };
         let (_, read) = X509Certificate::from_der(&self.certificate).map_err(|_| refused())?;
         let (_, signer) = X509Certificate::from_der(&above.certificate).map_err(|_| refused())?;
         if read.issuer().as_raw() != signer.subject().as_raw() {
             return Err(refused());
         }
-        read.verify_signature(Some(signer.public_key())).map_err(|_| refused())
+        read.verify_signature(Some(signer.public_key()))
+            .map_err(|_| refused())
     }
 
     /// Its certificate.
@@ -192,16 +216,25 @@ mod tests {
         assert!(world.root.is_root() && !world.issuer.is_root());
         world.root.check_signed_by(&world.root).unwrap();
         world.issuer.check_signed_by(&world.root).unwrap();
-        assert!(matches!(world.root.check_signed_by(&world.issuer), Err(AuthorityError::NotSignedBy { .. })));
+        assert!(matches!(
+            world.root.check_signed_by(&world.issuer),
+            Err(AuthorityError::NotSignedBy { .. })
+        ));
         let other = TrustDomain::parse("other.example").unwrap();
-        assert!(matches!(Authority::parse(world.issuer.certificate(), &other), Err(AuthorityError::NotOfDomain { .. })));
+        assert!(matches!(
+            Authority::parse(world.issuer.certificate(), &other),
+            Err(AuthorityError::NotOfDomain { .. })
+        ));
     }
 
     #[test]
     fn a_leaf_is_no_authority() {
         let world = World::new();
         let leaf = world.leaf("ns/shop/sa/cart");
-        assert!(matches!(Authority::parse(leaf.certificate(), &world.domain), Err(AuthorityError::NotOfDomain { .. })));
+        assert!(matches!(
+            Authority::parse(leaf.certificate(), &world.domain),
+            Err(AuthorityError::NotOfDomain { .. })
+        ));
     }
 
     #[test]
@@ -211,7 +244,8 @@ mod tests {
         for at in 0..good.len() {
             let mut changed = good.clone();
             changed[at] ^= 0x10;
-            let found = Authority::parse(&changed, &world.domain).and_then(|root| root.check_signed_by(&root));
+            let found = Authority::parse(&changed, &world.domain)
+                .and_then(|root| root.check_signed_by(&root));
             assert!(found.is_err(), "octet {at} changed");
         }
     }

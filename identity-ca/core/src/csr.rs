@@ -14,14 +14,22 @@ use x509_parser::prelude::FromDer;
 pub enum CsrError {
     /// Refused before it is read.
     #[error("a certificate request of {bytes} bytes; the limit is {CSR_BYTES_MAX}")]
-    #[diagnostic(code("MESH-0204"), help("a request needs a key and a signature only; names in it are ignored"))]
+    #[diagnostic(
+        code("MESH-0204"),
+        help("a request needs a key and a signature only; names in it are ignored")
+    )]
     TooLarge {
         /// Its size.
         bytes: usize,
     },
     /// Not PKCS #10, or bytes after it.
     #[error("the certificate request is not readable DER")]
-    #[diagnostic(code("MESH-0205"), help("send one DER-encoded PKCS #10 request, for instance of `openssl req -new -outform DER`"))]
+    #[diagnostic(
+        code("MESH-0205"),
+        help(
+            "send one DER-encoded PKCS #10 request, for instance of `openssl req -new -outform DER`"
+        )
+    )]
     Malformed,
     /// The key may not be certified.
     #[error("the key of the certificate request is refused")]
@@ -29,7 +37,10 @@ pub enum CsrError {
     Key(#[from] KeyError),
     /// The sender does not hold the key.
     #[error("the certificate request is not signed by its own key")]
-    #[diagnostic(code("MESH-0206"), help("sign the request with the private half of the key in it"))]
+    #[diagnostic(
+        code("MESH-0206"),
+        help("sign the request with the private half of the key in it")
+    )]
     NotPossessed,
 }
 
@@ -42,16 +53,24 @@ pub fn parse(der: &[u8]) -> Result<PublicKey, CsrError> {
         return Err(CsrError::TooLarge { bytes: der.len() });
     }
     let content = content_of_sequence(der).ok_or(CsrError::Malformed)?;
-    let (rest, request) = X509CertificationRequest::from_der(der).map_err(|_| CsrError::Malformed)?;
+    let (rest, request) =
+        X509CertificationRequest::from_der(der).map_err(|_| CsrError::Malformed)?;
     if !rest.is_empty() {
         return Err(CsrError::Malformed);
     }
     let key = PublicKey::from_info(&request.certification_request_info.subject_pki)?;
-    let tail = content.get(request.certification_request_info.raw.len()..).unwrap_or_default();
-    if !ECDSA_ALGORITHMS.iter().any(|algorithm| is_signature(tail, algorithm, &request.signature_value.data)) {
+    let tail = content
+        .get(request.certification_request_info.raw.len()..)
+        .unwrap_or_default();
+    if !ECDSA_ALGORITHMS
+        .iter()
+        .any(|algorithm| is_signature(tail, algorithm, &request.signature_value.data))
+    {
         return Err(CsrError::Malformed);
     }
-    request.verify_signature().map_err(|_| CsrError::NotPossessed)?;
+    request
+        .verify_signature()
+        .map_err(|_| CsrError::NotPossessed)?;
     Ok(key)
 }
 
@@ -64,7 +83,9 @@ const ECDSA_ALGORITHMS: [[u8; 12]; 2] = [
 /// Whether `tail` is this algorithm and this signature, in DER and nothing else. The signature covers what stands
 /// before it, but not this part, and readers are lenient here.
 fn is_signature(tail: &[u8], algorithm: &[u8], signature: &[u8]) -> bool {
-    let Some([3, length, 0, rest @ ..]) = tail.strip_prefix(algorithm) else { return false };
+    let Some([3, length, 0, rest @ ..]) = tail.strip_prefix(algorithm) else {
+        return false;
+    };
     *length < 0x80 && usize::from(*length) == signature.len() + 1 && rest == signature
 }
 
@@ -73,7 +94,9 @@ fn content_of_sequence(der: &[u8]) -> Option<&[u8]> {
     let (length, content) = match der {
         [0x30, short, content @ ..] if *short < 0x80 => (usize::from(*short), content),
         [0x30, 0x81, byte, content @ ..] if *byte >= 0x80 => (usize::from(*byte), content),
-        [0x30, 0x82, high, low, content @ ..] if *high > 0 => (usize::from(u16::from_be_bytes([*high, *low])), content),
+        [0x30, 0x82, high, low, content @ ..] if *high > 0 => {
+            (usize::from(u16::from_be_bytes([*high, *low])), content)
+        }
         _ => return None,
     };
     (length == content.len()).then_some(content)
@@ -96,9 +119,15 @@ mod tests {
         assert_eq!(parse(&request(&params, &key)), Ok(key.public.clone()));
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-        params.distinguished_name.push(DnType::CommonName, "root of everything".repeat(40));
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "root of everything".repeat(40));
         params.subject_alt_names = vec![
-            SanType::URI("spiffe://cluster.local/ns/mesh-system/sa/mesh-controller".try_into().unwrap()),
+            SanType::URI(
+                "spiffe://cluster.local/ns/mesh-system/sa/mesh-controller"
+                    .try_into()
+                    .unwrap(),
+            ),
             SanType::DnsName("*".try_into().unwrap()),
             SanType::IpAddress([127, 0, 0, 1].into()),
             SanType::Rfc822Name("root@localhost".try_into().unwrap()),
@@ -110,7 +139,10 @@ mod tests {
     fn a_request_signed_by_another_key_is_refused() {
         let (victim, thief) = (TestKey::new(), TestKey::new());
         let genuine = request(&CertificateParams::default(), &victim);
-        let point = genuine.windows(65).position(|window| window == victim.public.point()).unwrap();
+        let point = genuine
+            .windows(65)
+            .position(|window| window == victim.public.point())
+            .unwrap();
         let mut stolen = request(&CertificateParams::default(), &thief);
         stolen[point..point + 65].copy_from_slice(victim.public.point());
         assert_eq!(parse(&stolen), Err(CsrError::NotPossessed));
@@ -130,14 +162,23 @@ mod tests {
     fn trailing_bytes_sizes_and_indefinite_lengths_are_refused() {
         let good = request(&CertificateParams::default(), &TestKey::new());
         assert_eq!(parse(&[&good[..], &[0]].concat()), Err(CsrError::Malformed));
-        assert_eq!(parse(&vec![0x30; 1 << 20]), Err(CsrError::TooLarge { bytes: 1 << 20 }));
+        assert_eq!(
+            parse(&vec![0x30; 1 << 20]),
+            Err(CsrError::TooLarge { bytes: 1 << 20 })
+        );
         let inner = match &good[..] {
             [0x30, 0x81, _, inner @ ..] | [0x30, 0x82, _, _, inner @ ..] => inner,
             _ => panic!("a short request"),
         };
-        assert_eq!(parse(&[&[0x30, 0x80][..], inner, &[0, 0]].concat()), Err(CsrError::Malformed));
+        assert_eq!(
+            parse(&[&[0x30, 0x80][..], inner, &[0, 0]].concat()),
+            Err(CsrError::Malformed)
+        );
         let length = inner.len() as u32;
-        assert_eq!(parse(&[&[0x30, 0x84][..], &length.to_be_bytes(), inner].concat()), Err(CsrError::Malformed));
+        assert_eq!(
+            parse(&[&[0x30, 0x84][..], &length.to_be_bytes(), inner].concat()),
+            Err(CsrError::Malformed)
+        );
         assert_eq!(parse(&[]), Err(CsrError::Malformed));
         for cut in 0..good.len() {
             assert!(parse(&good[..cut]).is_err(), "cut at {cut}");

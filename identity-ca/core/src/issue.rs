@@ -12,10 +12,10 @@ use crate::key::{PublicKey, sha256};
 use crate::limits::SERIAL_BYTES_MAX;
 use crate::lint::{self, Expected, LintError};
 use crate::profile::{Profile, ProfileError, Validity};
-use mesh_trust::{SpiffeId, TrustDomain, Timestamp};
+use mesh_trust::{SpiffeId, Timestamp, TrustDomain};
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyUsagePurpose,
-    PublicKeyData, SanType, SerialNumber, SigningKey,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyUsagePurpose, PublicKeyData, SanType, SerialNumber, SigningKey,
 };
 use rustls_pki_types::CertificateDer;
 use std::cell::RefCell;
@@ -102,7 +102,10 @@ pub enum IssueError {
     Profile(#[from] ProfileError),
     /// An identity that this authority may not certify.
     #[error("`{id}` is no workload of trust domain `{domain}`")]
-    #[diagnostic(code("MESH-0212"), help("register the workload under a SPIFFE ID with a path, in the CA's own trust domain"))]
+    #[diagnostic(
+        code("MESH-0212"),
+        help("register the workload under a SPIFFE ID with a path, in the CA's own trust domain")
+    )]
     Identity {
         /// The identity asked for.
         id: SpiffeId,
@@ -123,14 +126,22 @@ pub enum IssueError {
     Signer(#[source] SignerFailed),
     /// The signer holds another key than the authority's certificate.
     #[error("the signer holds another key than the certificate of `{authority}`")]
-    #[diagnostic(code("MESH-0216"), help("key and certificate of the CA do not belong together; restore both from the same backup"))]
+    #[diagnostic(
+        code("MESH-0216"),
+        help(
+            "key and certificate of the CA do not belong together; restore both from the same backup"
+        )
+    )]
     WrongSigner {
         /// The authority.
         authority: String,
     },
     /// What was signed is not what was linted, or the signature is wrong.
     #[error("the signed certificate is not the linted one: {why}")]
-    #[diagnostic(code("MESH-0217"), help("nothing was released; report this as a fault of the CA"))]
+    #[diagnostic(
+        code("MESH-0217"),
+        help("nothing was released; report this as a fault of the CA")
+    )]
     NotAsLinted {
         /// What differs.
         why: &'static str,
@@ -149,7 +160,11 @@ impl Serial {
     ///
     /// `None` if it would be zero, which is no serial number: draw again.
     pub fn new(random: [u8; 16], replica: Option<u8>) -> Option<Self> {
-        let bytes: Vec<u8> = replica.into_iter().chain(random).skip_while(|byte| *byte == 0).collect();
+        let bytes: Vec<u8> = replica
+            .into_iter()
+            .chain(random)
+            .skip_while(|byte| *byte == 0)
+            .collect();
         (!bytes.is_empty() && bytes.len() <= SERIAL_BYTES_MAX).then_some(Self(bytes))
     }
 
@@ -168,25 +183,56 @@ impl Serial {
 ///
 /// # Errors
 /// [`IssueError`]: a foreign identity, the issuer's own key, an issuer that ends too soon, a broken lint rule.
-pub fn prepare(request: Request, profile: &Profile, issuer: &Authority, serial: Serial, now: Timestamp) -> Result<Linted, IssueError> {
-    let Request { id, key, lifetime_secs } = request;
+pub fn prepare(
+    request: Request,
+    profile: &Profile,
+    issuer: &Authority,
+    serial: Serial,
+    now: Timestamp,
+) -> Result<Linted, IssueError> {
+    let Request {
+        id,
+        key,
+        lifetime_secs,
+    } = request;
     if id.trust_domain() != issuer.domain() || id.path().is_empty() {
-        return Err(IssueError::Identity { id, domain: issuer.domain().clone() });
+        return Err(IssueError::Identity {
+            id,
+            domain: issuer.domain().clone(),
+        });
     }
     let validity = profile.validity(lifetime_secs, Some(issuer.validity()), now)?;
     let mut params = common(&id, &serial, validity)?;
     params.is_ca = IsCa::ExplicitNoCa;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    params.extended_key_usages = vec![
+        ExtendedKeyUsagePurpose::ServerAuth,
+        ExtendedKeyUsagePurpose::ClientAuth,
+    ];
     params.use_authority_key_identifier_extension = true;
-    finish(Kind::Leaf, id, serial, validity, key, params, Some(issuer.clone()), profile)
+    finish(
+        Kind::Leaf,
+        id,
+        serial,
+        validity,
+        key,
+        params,
+        Some(issuer.clone()),
+        profile,
+    )
 }
 
 /// Prepares an issuer's certificate, signed later by `root`.
 ///
 /// # Errors
 /// [`IssueError`], as for [`prepare`].
-pub fn prepare_issuer(key: PublicKey, profile: &Profile, root: &Authority, serial: Serial, now: Timestamp) -> Result<Linted, IssueError> {
+pub fn prepare_issuer(
+    key: PublicKey,
+    profile: &Profile,
+    root: &Authority,
+    serial: Serial,
+    now: Timestamp,
+) -> Result<Linted, IssueError> {
     let validity = profile.validity(None, Some(root.validity()), now)?;
     let id = root.domain().id();
     let mut params = common(&id, &serial, validity)?;
@@ -194,14 +240,29 @@ pub fn prepare_issuer(key: PublicKey, profile: &Profile, root: &Authority, seria
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.use_authority_key_identifier_extension = true;
     authority_fields(&mut params, "issuer", &serial);
-    finish(Kind::Issuer, id, serial, validity, key, params, Some(root.clone()), profile)
+    finish(
+        Kind::Issuer,
+        id,
+        serial,
+        validity,
+        key,
+        params,
+        Some(root.clone()),
+        profile,
+    )
 }
 
 /// Prepares the certificate of a root of `domain`, which signs itself.
 ///
 /// # Errors
 /// [`IssueError`], as for [`prepare`].
-pub fn prepare_root(key: PublicKey, profile: &Profile, domain: &TrustDomain, serial: Serial, now: Timestamp) -> Result<Linted, IssueError> {
+pub fn prepare_root(
+    key: PublicKey,
+    profile: &Profile,
+    domain: &TrustDomain,
+    serial: Serial,
+    now: Timestamp,
+) -> Result<Linted, IssueError> {
     let validity = profile.validity(None, None, now)?;
     let id = domain.id();
     let mut params = common(&id, &serial, validity)?;
@@ -217,17 +278,30 @@ pub fn prepare_root(key: PublicKey, profile: &Profile, domain: &TrustDomain, ser
 pub fn sign(linted: Linted, signer: &dyn Signer) -> Result<Issued, IssueError> {
     let expected = linted.above.as_ref().map_or(&linted.key, Authority::key);
     if signer.public_key() != expected {
-        let authority = linted.above.as_ref().map_or("the root itself", Authority::subject_text).to_owned();
+        let authority = linted
+            .above
+            .as_ref()
+            .map_or("the root itself", Authority::subject_text)
+            .to_owned();
         return Err(IssueError::WrongSigner { authority });
     }
-    let hand = Hand { signer, linted: &linted.tbs, failure: RefCell::new(None) };
+    let hand = Hand {
+        signer,
+        linted: &linted.tbs,
+        failure: RefCell::new(None),
+    };
     let encoded = encode(&linted.params, &linted.key, linted.above.as_ref(), &hand);
     if let Some(failure) = hand.failure.take() {
         return Err(failure);
     }
     let certificate = encoded?;
     check_signed(&certificate, &linted, expected)?;
-    Ok(Issued { certificate, id: linted.id, serial: linted.serial, validity: linted.validity })
+    Ok(Issued {
+        certificate,
+        id: linted.id,
+        serial: linted.serial,
+        validity: linted.validity,
+    })
 }
 
 /// Puts a time into the encoder's form, whose type has no name here: it grows out of the epoch.
@@ -235,14 +309,24 @@ macro_rules! calendar {
     ($at:expr) => {{
         let at: Timestamp = $at;
         match u64::try_from(at.unix_secs()) {
-            Ok(secs) if secs <= YEAR_9999_SECS => rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(secs),
-            _ => return Err(IssueError::Encode { why: format!("{at} has no form in a certificate") }),
+            Ok(secs) if secs <= YEAR_9999_SECS => {
+                rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(secs)
+            }
+            _ => {
+                return Err(IssueError::Encode {
+                    why: format!("{at} has no form in a certificate"),
+                });
+            }
         }
     }};
 }
 
 /// What all certificates have in common.
-fn common(id: &SpiffeId, serial: &Serial, validity: Validity) -> Result<CertificateParams, IssueError> {
+fn common(
+    id: &SpiffeId,
+    serial: &Serial,
+    validity: Validity,
+) -> Result<CertificateParams, IssueError> {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     params.serial_number = Some(SerialNumber::from_slice(serial.as_bytes()));
@@ -255,15 +339,24 @@ fn common(id: &SpiffeId, serial: &Serial, validity: Validity) -> Result<Certific
 /// Authorities have a subject that no other authority has: Go's path builder tries every pair of equal names.
 fn authority_fields(params: &mut CertificateParams, what: &str, serial: &Serial) {
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    params.distinguished_name.push(DnType::OrganizationName, "mesh");
-    params.distinguished_name.push(DnType::CommonName, format!("{what} {}", serial.to_hex()));
+    params
+        .distinguished_name
+        .push(DnType::OrganizationName, "mesh");
+    params
+        .distinguished_name
+        .push(DnType::CommonName, format!("{what} {}", serial.to_hex()));
 }
 
 fn encoder(error: rcgen::Error) -> IssueError {
-    IssueError::Encode { why: error.to_string() }
+    IssueError::Encode {
+        why: error.to_string(),
+    }
 }
 
-#[expect(clippy::too_many_arguments, reason = "the fields of the value it makes, each named at the call")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the fields of the value it makes, each named at the call"
+)]
 fn finish(
     kind: Kind,
     id: SpiffeId,
@@ -277,7 +370,10 @@ fn finish(
     if above.as_ref().is_some_and(|above| *above.key() == key) {
         return Err(IssueError::IssuersKey);
     }
-    let pen = Pen { key: above.as_ref().map_or(&key, Authority::key), tbs: RefCell::default() };
+    let pen = Pen {
+        key: above.as_ref().map_or(&key, Authority::key),
+        tbs: RefCell::default(),
+    };
     encode(&params, &key, above.as_ref(), &pen)?;
     let tbs = pen.tbs.into_inner();
     let expected = Expected {
@@ -290,7 +386,16 @@ fn finish(
         above: above.as_ref(),
     };
     lint::check(&tbs, &expected)?;
-    Ok(Linted { kind, id, serial, validity, key, params, tbs, above })
+    Ok(Linted {
+        kind,
+        id,
+        serial,
+        validity,
+        key,
+        params,
+        tbs,
+        above,
+    })
 }
 
 fn encode(
@@ -311,14 +416,17 @@ fn encode(
 
 fn check_signed(certificate: &[u8], linted: &Linted, signer: &PublicKey) -> Result<(), IssueError> {
     let not_as_linted = |why| IssueError::NotAsLinted { why };
-    let (rest, read) = X509Certificate::from_der(certificate).map_err(|_| not_as_linted("it cannot be read back"))?;
+    let (rest, read) = X509Certificate::from_der(certificate)
+        .map_err(|_| not_as_linted("it cannot be read back"))?;
     if !rest.is_empty() || read.tbs_certificate.as_ref() != linted.tbs {
         return Err(not_as_linted("its bytes differ"));
     }
     let info = signer.spki();
-    let (_, info) = x509_parser::x509::SubjectPublicKeyInfo::from_der(&info).map_err(|_| not_as_linted("the signer's key"))?;
+    let (_, info) = x509_parser::x509::SubjectPublicKeyInfo::from_der(&info)
+        .map_err(|_| not_as_linted("the signer's key"))?;
     // A signer that computes wrongly could give its key away: what it made must not leave.
-    read.verify_signature(Some(&info)).map_err(|_| not_as_linted("its signature does not verify"))
+    read.verify_signature(Some(&info))
+        .map_err(|_| not_as_linted("its signature does not verify"))
 }
 
 /// Writes no signature, only notes what it was asked to sign.
@@ -366,7 +474,9 @@ impl SigningKey for Hand<'_> {
         let outcome = if message == self.linted {
             self.signer.sign(message).map_err(IssueError::Signer)
         } else {
-            Err(IssueError::NotAsLinted { why: "its bytes differ" })
+            Err(IssueError::NotAsLinted {
+                why: "its bytes differ",
+            })
         };
         outcome.map_err(|failure| {
             self.failure.replace(Some(failure));

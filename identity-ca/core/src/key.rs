@@ -34,18 +34,29 @@ pub struct PublicKey {
 pub enum KeyError {
     /// Bytes that are no public key.
     #[error("the public key is not readable DER")]
-    #[diagnostic(code("MESH-0201"), help("send a SubjectPublicKeyInfo (RFC 5280 §4.1.2.7) without bytes after it"))]
+    #[diagnostic(
+        code("MESH-0201"),
+        help("send a SubjectPublicKeyInfo (RFC 5280 §4.1.2.7) without bytes after it")
+    )]
     Malformed,
     /// RSA, Ed25519, other curves.
     #[error("keys of algorithm `{oid}` are not certified")]
-    #[diagnostic(code("MESH-0202"), help("make an elliptic key on P-256 (or P-384), for instance `openssl ecparam -name prime256v1 -genkey`"))]
+    #[diagnostic(
+        code("MESH-0202"),
+        help(
+            "make an elliptic key on P-256 (or P-384), for instance `openssl ecparam -name prime256v1 -genkey`"
+        )
+    )]
     Algorithm {
         /// Object identifier of the algorithm or of the curve.
         oid: String,
     },
     /// Not an uncompressed point of the curve.
     #[error("the public key is not a point on its curve")]
-    #[diagnostic(code("MESH-0203"), help("the key is damaged or hostile; make a new one and send its uncompressed point"))]
+    #[diagnostic(
+        code("MESH-0203"),
+        help("the key is damaged or hostile; make a new one and send its uncompressed point")
+    )]
     Point,
 }
 
@@ -61,7 +72,11 @@ impl PublicKey {
         }
         let key = Self::from_info(&info)?;
         // One key, one form: whatever a lenient reader let through is refused here.
-        if key.spki() != der { Err(KeyError::Malformed) } else { Ok(key) }
+        if key.spki() != der {
+            Err(KeyError::Malformed)
+        } else {
+            Ok(key)
+        }
     }
 
     pub(crate) fn from_info(info: &SubjectPublicKeyInfo<'_>) -> Result<Self, KeyError> {
@@ -69,11 +84,19 @@ impl PublicKey {
         if algorithm != "1.2.840.10045.2.1" {
             return Err(KeyError::Algorithm { oid: algorithm });
         }
-        let curve = info.algorithm.parameters.as_ref().and_then(|any| any.as_oid().ok());
+        let curve = info
+            .algorithm
+            .parameters
+            .as_ref()
+            .and_then(|any| any.as_oid().ok());
         let curve = match curve.map(|oid| oid.to_id_string()).as_deref() {
             Some("1.2.840.10045.3.1.7") => Curve::P256,
             Some("1.3.132.0.34") => Curve::P384,
-            other => return Err(KeyError::Algorithm { oid: other.unwrap_or("explicit curve").to_owned() }),
+            other => {
+                return Err(KeyError::Algorithm {
+                    oid: other.unwrap_or("explicit curve").to_owned(),
+                });
+            }
         };
         if info.subject_public_key.unused_bits != 0 {
             return Err(KeyError::Malformed);
@@ -86,13 +109,19 @@ impl PublicKey {
     /// # Errors
     /// [`KeyError::Point`] if it is not one, or not on the curve.
     pub fn from_point(curve: Curve, point: &[u8]) -> Result<Self, KeyError> {
-        let Some((&4, coordinates)) = point.split_first() else { return Err(KeyError::Point) };
+        let Some((&4, coordinates)) = point.split_first() else {
+            return Err(KeyError::Point);
+        };
         let width = curve.coordinate_bytes();
         let (x, y) = coordinates.split_at_checked(width).ok_or(KeyError::Point)?;
-        if y.len() != width || !curve.holds(&BigUint::from_bytes_be(x), &BigUint::from_bytes_be(y)) {
+        if y.len() != width || !curve.holds(&BigUint::from_bytes_be(x), &BigUint::from_bytes_be(y))
+        {
             return Err(KeyError::Point);
         }
-        Ok(Self { curve, point: point.to_vec() })
+        Ok(Self {
+            curve,
+            point: point.to_vec(),
+        })
     }
 
     /// Its curve.
@@ -125,7 +154,12 @@ pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
 
 impl fmt::Debug for PublicKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "PublicKey({:?}, {})", self.curve, data_encoding::HEXLOWER.encode(&self.fingerprint()))
+        write!(
+            f,
+            "PublicKey({:?}, {})",
+            self.curve,
+            data_encoding::HEXLOWER.encode(&self.fingerprint())
+        )
     }
 }
 
@@ -167,7 +201,10 @@ impl Curve {
     /// Whether y² = x³ - 3x + b in the field. Both curves have cofactor 1, so each such point is a valid key.
     fn holds(self, x: &BigUint, y: &BigUint) -> bool {
         let (prime, b) = self.constants();
-        let (Some(prime), Some(b)) = (BigUint::parse_bytes(prime, 16), BigUint::parse_bytes(b, 16)) else { return false };
+        let (Some(prime), Some(b)) = (BigUint::parse_bytes(prime, 16), BigUint::parse_bytes(b, 16))
+        else {
+            return false;
+        };
         if *x >= prime || *y >= prime {
             return false;
         }
@@ -206,40 +243,85 @@ mod tests {
         flipped[64] ^= 1;
         let mut zero = vec![0; 65];
         zero[0] = 4;
-        let prime = data_encoding::HEXLOWER.decode(Curve::P256.constants().0).unwrap();
+        let prime = data_encoding::HEXLOWER
+            .decode(Curve::P256.constants().0)
+            .unwrap();
         let not_reduced = [&[4][..], &prime, &good[33..]].concat();
         let compressed = [&[2][..], &good[1..33]].concat();
-        for bad in [flipped, zero, not_reduced, compressed, vec![0], vec![], good[..64].to_vec(), [&good[..], &[0]].concat()] {
-            assert_eq!(PublicKey::from_point(Curve::P256, &bad), Err(KeyError::Point), "{bad:02x?}");
+        for bad in [
+            flipped,
+            zero,
+            not_reduced,
+            compressed,
+            vec![0],
+            vec![],
+            good[..64].to_vec(),
+            [&good[..], &[0]].concat(),
+        ] {
+            assert_eq!(
+                PublicKey::from_point(Curve::P256, &bad),
+                Err(KeyError::Point),
+                "{bad:02x?}"
+            );
         }
-        assert_eq!(PublicKey::from_point(Curve::P384, &good), Err(KeyError::Point));
+        assert_eq!(
+            PublicKey::from_point(Curve::P384, &good),
+            Err(KeyError::Point)
+        );
     }
 
     #[test]
     fn other_algorithms_are_refused() {
         let pair = Ed25519KeyPair::from_seed_unchecked(&[7; 32]).unwrap();
-        let ed25519 = [&[0x30, 0x2a, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 3, 0x21, 0][..], pair.public_key().as_ref()].concat();
-        assert_eq!(PublicKey::from_spki(&ed25519), Err(KeyError::Algorithm { oid: "1.3.101.112".into() }));
+        let ed25519 = [
+            &[0x30, 0x2a, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 3, 0x21, 0][..],
+            pair.public_key().as_ref(),
+        ]
+        .concat();
+        assert_eq!(
+            PublicKey::from_spki(&ed25519),
+            Err(KeyError::Algorithm {
+                oid: "1.3.101.112".into()
+            })
+        );
         // RSA of 512 bits: the algorithm alone is enough to refuse, whatever its size.
         let modulus = [0x55u8; 64];
         let numbers = [&[0x30, 0x45, 2, 0x40][..], &modulus, &[2, 1, 3]].concat();
-        let algorithm = [0x30, 0x0d, 6, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 1, 5, 0];
+        let algorithm = [
+            0x30, 0x0d, 6, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 1, 5, 0,
+        ];
         let bits = [&[3, (numbers.len() + 1) as u8, 0][..], &numbers].concat();
-        let rsa = [&[0x30, (algorithm.len() + bits.len()) as u8][..], &algorithm, &bits].concat();
-        assert_eq!(PublicKey::from_spki(&rsa), Err(KeyError::Algorithm { oid: "1.2.840.113549.1.1.1".into() }));
+        let rsa = [
+            &[0x30, (algorithm.len() + bits.len()) as u8][..],
+            &algorithm,
+            &bits,
+        ]
+        .concat();
+        assert_eq!(
+            PublicKey::from_spki(&rsa),
+            Err(KeyError::Algorithm {
+                oid: "1.2.840.113549.1.1.1".into()
+            })
+        );
     }
 
     #[test]
     fn bytes_around_a_key_are_refused() {
         let good = TestKey::new().public.spki();
-        assert_eq!(PublicKey::from_spki(&[&good[..], &[0]].concat()), Err(KeyError::Malformed));
+        assert_eq!(
+            PublicKey::from_spki(&[&good[..], &[0]].concat()),
+            Err(KeyError::Malformed)
+        );
         for cut in 0..good.len() {
             assert!(PublicKey::from_spki(&good[..cut]).is_err(), "cut at {cut}");
         }
         for at in 0..26 {
             let mut changed = good.clone();
             changed[at] ^= 1;
-            assert!(PublicKey::from_spki(&changed).is_err(), "octet {at} changed");
+            assert!(
+                PublicKey::from_spki(&changed).is_err(),
+                "octet {at} changed"
+            );
         }
     }
 }

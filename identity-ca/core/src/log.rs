@@ -101,7 +101,10 @@ pub enum What {
 pub enum LogError {
     /// A line that is none of ours.
     #[error("line {line} of the issuance log is unreadable: {why}")]
-    #[diagnostic(code("MESH-0220"), help("the log was damaged or edited: restore it from a backup; it is left as it is"))]
+    #[diagnostic(
+        code("MESH-0220"),
+        help("the log was damaged or edited: restore it from a backup; it is left as it is")
+    )]
     Unreadable {
         /// From 1.
         line: u64,
@@ -110,14 +113,24 @@ pub enum LogError {
     },
     /// The chain of hashes is broken.
     #[error("line {line} of the issuance log does not follow the line before it")]
-    #[diagnostic(code("MESH-0221"), help("a line was changed, removed or added: restore the log from a backup; it is left as it is"))]
+    #[diagnostic(
+        code("MESH-0221"),
+        help(
+            "a line was changed, removed or added: restore the log from a backup; it is left as it is"
+        )
+    )]
     Broken {
         /// From 1.
         line: u64,
     },
     /// Lines that contradict each other.
     #[error("line {line} of the issuance log cannot be: {why}")]
-    #[diagnostic(code("MESH-0222"), help("two CAs may have written the same log: restore it from a backup; it is left as it is"))]
+    #[diagnostic(
+        code("MESH-0222"),
+        help(
+            "two CAs may have written the same log: restore it from a backup; it is left as it is"
+        )
+    )]
     Contradiction {
         /// From 1.
         line: u64,
@@ -126,7 +139,12 @@ pub enum LogError {
     },
     /// A serial or key that an unexpired certificate has.
     #[error("the {what} was used for another certificate")]
-    #[diagnostic(code("MESH-0223"), help("make a fresh key for each certificate; if the CA made it, its source of randomness is broken"))]
+    #[diagnostic(
+        code("MESH-0223"),
+        help(
+            "make a fresh key for each certificate; if the CA made it, its source of randomness is broken"
+        )
+    )]
     Reused {
         /// `serial number` or `key`.
         what: &'static str,
@@ -172,16 +190,31 @@ impl Head {
     /// # Errors
     /// [`LogError::Encode`].
     pub fn append(&self, entry: &Entry) -> Result<(Vec<u8>, Self), LogError> {
-        let encode = |error: serde_json::Error| LogError::Encode { why: error.to_string() };
-        let text = RawValue::from_string(serde_json::to_string(entry).map_err(encode)?).map_err(encode)?;
+        let encode = |error: serde_json::Error| LogError::Encode {
+            why: error.to_string(),
+        };
+        let text =
+            RawValue::from_string(serde_json::to_string(entry).map_err(encode)?).map_err(encode)?;
         let hash = self.next_hash(text.get());
-        let line = LineOut { prev: HEXLOWER.encode(&self.hash), entry: &text, hash: HEXLOWER.encode(&hash) };
+        let line = LineOut {
+            prev: HEXLOWER.encode(&self.hash),
+            entry: &text,
+            hash: HEXLOWER.encode(&hash),
+        };
         let mut bytes = serde_json::to_vec(&line).map_err(encode)?;
         bytes.push(b'\n');
         if bytes.len() > LOG_LINE_BYTES_MAX {
-            return Err(LogError::Encode { why: format!("{} bytes", bytes.len()) });
+            return Err(LogError::Encode {
+                why: format!("{} bytes", bytes.len()),
+            });
         }
-        Ok((bytes, Self { lines: self.lines.saturating_add(1), hash }))
+        Ok((
+            bytes,
+            Self {
+                lines: self.lines.saturating_add(1),
+                hash,
+            },
+        ))
     }
 
     fn next_hash(&self, entry: &str) -> Hash {
@@ -201,20 +234,30 @@ impl Head {
         if line.len() > LOG_LINE_BYTES_MAX {
             return Err(unreadable(format!("{} bytes", line.len())));
         }
-        let read: LineIn<'_> = serde_json::from_slice(line).map_err(|error| unreadable(error.to_string()))?;
+        let read: LineIn<'_> =
+            serde_json::from_slice(line).map_err(|error| unreadable(error.to_string()))?;
         let hash = self.next_hash(read.entry.get());
         if read.prev != HEXLOWER.encode(&self.hash) || read.hash != HEXLOWER.encode(&hash) {
             return Err(LogError::Broken { line: number });
         }
-        let entry = serde_json::from_str(read.entry.get()).map_err(|error| unreadable(error.to_string()))?;
-        Ok((entry, Self { lines: number, hash }))
+        let entry = serde_json::from_str(read.entry.get())
+            .map_err(|error| unreadable(error.to_string()))?;
+        Ok((
+            entry,
+            Self {
+                lines: number,
+                hash,
+            },
+        ))
     }
 }
 
 impl Intent {
     /// The intent to sign `linted`.
     pub fn new(linted: &Linted, evidence: &str, time: Timestamp) -> Self {
-        let evidence = evidence.get(..evidence.floor_char_boundary(EVIDENCE_BYTES_MAX)).unwrap_or_default();
+        let evidence = evidence
+            .get(..evidence.floor_char_boundary(EVIDENCE_BYTES_MAX))
+            .unwrap_or_default();
         Self {
             time,
             serial: linted.serial().to_hex(),
@@ -233,7 +276,11 @@ impl Intent {
 impl Entry {
     /// The end of a successful intent.
     pub fn signed(issued: &Issued, time: Timestamp) -> Self {
-        Self::Final { time, serial: issued.serial().to_hex(), certificate_sha256: HEXLOWER.encode(&issued.fingerprint()) }
+        Self::Final {
+            time,
+            serial: issued.serial().to_hex(),
+            certificate_sha256: HEXLOWER.encode(&issued.fingerprint()),
+        }
     }
 }
 
@@ -268,17 +315,29 @@ impl Ledger {
     /// [`LogError`]; the ledger is then as before.
     pub fn replay(&mut self, line: &[u8]) -> Result<(), LogError> {
         let (entry, head) = self.head.read(line)?;
-        let contradiction = |why| LogError::Contradiction { line: head.lines, why };
+        let contradiction = |why| LogError::Contradiction {
+            line: head.lines,
+            why,
+        };
         match &entry {
-            Entry::Start { trust_domain, .. } if self.trust_domain.as_ref().is_some_and(|known| known != trust_domain) => {
+            Entry::Start { trust_domain, .. }
+                if self
+                    .trust_domain
+                    .as_ref()
+                    .is_some_and(|known| known != trust_domain) =>
+            {
                 return Err(contradiction("it is of another trust domain"));
             }
             Entry::Start { .. } => {}
-            _ if self.trust_domain.is_none() => return Err(contradiction("a log begins with `start`")),
+            _ if self.trust_domain.is_none() => {
+                return Err(contradiction("a log begins with `start`"));
+            }
             Entry::Intent(intent) if self.live.contains_key(&intent.serial) => {
                 return Err(contradiction("its serial number was used before"));
             }
-            Entry::Final { serial, .. } | Entry::Failed { serial, .. } if !self.open.contains(serial) => {
+            Entry::Final { serial, .. } | Entry::Failed { serial, .. }
+                if !self.open.contains(serial) =>
+            {
                 return Err(contradiction("it ends what was not begun"));
             }
             Entry::Intent(_) | Entry::Final { .. } | Entry::Failed { .. } => {}
@@ -293,7 +352,9 @@ impl Ledger {
     /// [`LogError::Reused`].
     pub fn check_unused(&self, intent: &Intent) -> Result<(), LogError> {
         if self.live.contains_key(&intent.serial) {
-            return Err(LogError::Reused { what: "serial number" });
+            return Err(LogError::Reused {
+                what: "serial number",
+            });
         }
         if self.keys.contains(&intent.key_sha256) {
             return Err(LogError::Reused { what: "key" });
@@ -305,15 +366,22 @@ impl Ledger {
     pub fn commit(&mut self, entry: &Entry, head: Head) {
         self.head = head;
         match entry {
-            Entry::Start { time, trust_domain, .. } => {
+            Entry::Start {
+                time, trust_domain, ..
+            } => {
                 self.trust_domain = Some(trust_domain.clone());
                 self.last = Some(*time);
             }
             Entry::Intent(intent) => {
                 self.open.insert(intent.serial.clone());
                 self.keys.insert(intent.key_sha256.clone());
-                self.live.insert(intent.serial.clone(), (intent.key_sha256.clone(), intent.not_after));
-                self.leaves = self.leaves.saturating_add(u64::from(intent.what == What::Leaf));
+                self.live.insert(
+                    intent.serial.clone(),
+                    (intent.key_sha256.clone(), intent.not_after),
+                );
+                self.leaves = self
+                    .leaves
+                    .saturating_add(u64::from(intent.what == What::Leaf));
                 self.last = Some(intent.time);
             }
             Entry::Final { time, serial, .. } | Entry::Failed { time, serial, .. } => {
@@ -374,7 +442,11 @@ mod tests {
     use crate::testing::{NOW, World};
 
     fn start() -> Entry {
-        Entry::Start { time: NOW, trust_domain: TrustDomain::parse("cluster.local").unwrap(), version: "0.1.0".into() }
+        Entry::Start {
+            time: NOW,
+            trust_domain: TrustDomain::parse("cluster.local").unwrap(),
+            version: "0.1.0".into(),
+        }
     }
 
     fn write(ledger: &mut Ledger, log: &mut Vec<u8>, entry: &Entry) {
@@ -388,7 +460,11 @@ mod tests {
         let (mut ledger, mut log) = (Ledger::default(), Vec::new());
         write(&mut ledger, &mut log, &start());
         let linted = world.prepare("ns/shop/sa/cart");
-        write(&mut ledger, &mut log, &Entry::Intent(Box::new(Intent::new(&linted, "launch pid=1", NOW))));
+        write(
+            &mut ledger,
+            &mut log,
+            &Entry::Intent(Box::new(Intent::new(&linted, "launch pid=1", NOW))),
+        );
         let issued = issue::sign(linted, &world.issuer_key).unwrap();
         write(&mut ledger, &mut log, &Entry::signed(&issued, NOW));
         (log, ledger)
@@ -406,7 +482,10 @@ mod tests {
     fn a_replayed_log_gives_the_ledger_that_wrote_it() {
         let (log, written) = log_of_one_leaf();
         let read = replay(&log).unwrap();
-        assert_eq!((read.head(), read.open(), read.live(), read.leaves()), (written.head(), 0, 1, 1));
+        assert_eq!(
+            (read.head(), read.open(), read.live(), read.leaves()),
+            (written.head(), 0, 1, 1)
+        );
         assert_eq!(read.trust_domain(), written.trust_domain());
     }
 
@@ -426,7 +505,14 @@ mod tests {
     fn lines_removed_doubled_or_swapped_are_found() {
         let (log, _) = log_of_one_leaf();
         let lines: Vec<&[u8]> = log.split_inclusive(|byte| *byte == b'\n').collect();
-        for order in [vec![0, 2], vec![1, 2], vec![0, 2, 1], vec![0, 1, 1], vec![0, 0, 1, 2], vec![0, 1, 2, 2]] {
+        for order in [
+            vec![0, 2],
+            vec![1, 2],
+            vec![0, 2, 1],
+            vec![0, 1, 1],
+            vec![0, 0, 1, 2],
+            vec![0, 1, 2, 2],
+        ] {
             let changed: Vec<u8> = order.iter().flat_map(|at| lines[*at].to_vec()).collect();
             assert!(replay(&changed).is_err(), "{order:?}");
         }
@@ -436,18 +522,35 @@ mod tests {
     fn honest_hashes_do_not_excuse_lines_that_contradict_each_other() {
         let (log, ledger) = log_of_one_leaf();
         let lines: Vec<&[u8]> = log.split_inclusive(|byte| *byte == b'\n').collect();
-        let entry = |at: usize, head: Head| head.read(lines[at].strip_suffix(b"\n").unwrap()).unwrap();
+        let entry =
+            |at: usize, head: Head| head.read(lines[at].strip_suffix(b"\n").unwrap()).unwrap();
         let (_, one) = entry(0, Head::default());
         let (intent, two) = entry(1, one);
         let (end, _) = entry(2, two);
-        let other = Entry::Start { time: NOW, trust_domain: TrustDomain::parse("other.example").unwrap(), version: String::new() };
+        let other = Entry::Start {
+            time: NOW,
+            trust_domain: TrustDomain::parse("other.example").unwrap(),
+            version: String::new(),
+        };
         for again in [intent, end, other] {
             let (line, _) = ledger.head().append(&again).unwrap();
             let error = replay(&[&log[..], &line].concat()).unwrap_err();
-            assert!(matches!(error, LogError::Contradiction { line: 4, .. }), "{again:?}: {error}");
+            assert!(
+                matches!(error, LogError::Contradiction { line: 4, .. }),
+                "{again:?}: {error}"
+            );
         }
-        let (line, _) = Head::default().append(&Entry::Failed { time: NOW, serial: "01".into(), why: String::new() }).unwrap();
-        assert!(matches!(replay(&line), Err(LogError::Contradiction { line: 1, .. })));
+        let (line, _) = Head::default()
+            .append(&Entry::Failed {
+                time: NOW,
+                serial: "01".into(),
+                why: String::new(),
+            })
+            .unwrap();
+        assert!(matches!(
+            replay(&line),
+            Err(LogError::Contradiction { line: 1, .. })
+        ));
     }
 
     #[test]
@@ -457,12 +560,30 @@ mod tests {
         write(&mut ledger, &mut log, &start());
         let first = Intent::new(&world.prepare("ns/a/sa/b"), "", NOW);
         ledger.check_unused(&first).unwrap();
-        write(&mut ledger, &mut log, &Entry::Intent(Box::new(first.clone())));
-        let same_serial = Intent { key_sha256: "00".into(), ..first.clone() };
-        let same_key = Intent { serial: "00".into(), ..first.clone() };
+        write(
+            &mut ledger,
+            &mut log,
+            &Entry::Intent(Box::new(first.clone())),
+        );
+        let same_serial = Intent {
+            key_sha256: "00".into(),
+            ..first.clone()
+        };
+        let same_key = Intent {
+            serial: "00".into(),
+            ..first.clone()
+        };
         for mut ledger in [ledger.clone(), replay(&log).unwrap()] {
-            assert_eq!(ledger.check_unused(&same_serial), Err(LogError::Reused { what: "serial number" }));
-            assert_eq!(ledger.check_unused(&same_key), Err(LogError::Reused { what: "key" }));
+            assert_eq!(
+                ledger.check_unused(&same_serial),
+                Err(LogError::Reused {
+                    what: "serial number"
+                })
+            );
+            assert_eq!(
+                ledger.check_unused(&same_key),
+                Err(LogError::Reused { what: "key" })
+            );
             ledger.forget_expired(first.not_after);
             assert_eq!(ledger.live(), 1, "the last second counts");
             ledger.forget_expired(first.not_after.plus_secs(2));
@@ -475,7 +596,14 @@ mod tests {
         let linted = World::new().prepare("ns/a/sa/b");
         let intent = Intent::new(&linted, &"ä".repeat(EVIDENCE_BYTES_MAX), NOW);
         assert_eq!(intent.evidence.len(), EVIDENCE_BYTES_MAX);
-        let long = Entry::Failed { time: NOW, serial: "01".into(), why: "x".repeat(LOG_LINE_BYTES_MAX) };
-        assert!(matches!(Head::default().append(&long), Err(LogError::Encode { .. })));
+        let long = Entry::Failed {
+            time: NOW,
+            serial: "01".into(),
+            why: "x".repeat(LOG_LINE_BYTES_MAX),
+        };
+        assert!(matches!(
+            Head::default().append(&long),
+            Err(LogError::Encode { .. })
+        ));
     }
 }

@@ -65,39 +65,98 @@ pub enum Event {
 
 /// A random point of 50 to 70 % of the life between `issued_at` and `not_after`; `random` is uniform over all values.
 pub fn renew_at(issued_at: Timestamp, not_after: Timestamp, random: u64) -> Timestamp {
-    let life = not_after.unix_micros().saturating_sub(issued_at.unix_micros()).max(0);
-    Timestamp::from_unix_micros(issued_at.unix_micros().saturating_add(life / 2).saturating_add(part(life / 5, random)))
+    let life = not_after
+        .unix_micros()
+        .saturating_sub(issued_at.unix_micros())
+        .max(0);
+    Timestamp::from_unix_micros(
+        issued_at
+            .unix_micros()
+            .saturating_add(life / 2)
+            .saturating_add(part(life / 5, random)),
+    )
 }
 
 impl Renewal {
     /// The state after a certificate was issued.
     pub fn issued(issued_at: Timestamp, not_after: Timestamp, random: u64) -> Self {
-        Self::Fresh { renew_at: renew_at(issued_at, not_after, random), not_after }
+        Self::Fresh {
+            renew_at: renew_at(issued_at, not_after, random),
+            not_after,
+        }
     }
 
     /// The state after `event`.
     #[must_use]
     pub fn step(self, event: Event, now: Timestamp, random: u64) -> Self {
         match (self, event) {
-            (_, Event::Issued { issued_at, not_after }) => Self::issued(issued_at, not_after, random),
-            (Self::Fresh { renew_at, not_after }, Event::Tick) if now >= renew_at => {
-                Self::Renewing { failures: 0, retry_at: now, not_after }.ended(now)
+            (
+                _,
+                Event::Issued {
+                    issued_at,
+                    not_after,
+                },
+            ) => Self::issued(issued_at, not_after, random),
+            (
+                Self::Fresh {
+                    renew_at,
+                    not_after,
+                },
+                Event::Tick,
+            ) if now >= renew_at => Self::Renewing {
+                failures: 0,
+                retry_at: now,
+                not_after,
             }
-            (Self::Fresh { renew_at, not_after }, Event::Tick | Event::Failed) => Self::Fresh { renew_at, not_after },
-            (Self::Renewing { failures, not_after, .. }, Event::Failed) => {
-                Self::Renewing { failures: failures.saturating_add(1), retry_at: later(now, failures, Some(not_after), random), not_after }
-                    .ended(now)
+            .ended(now),
+            (
+                Self::Fresh {
+                    renew_at,
+                    not_after,
+                },
+                Event::Tick | Event::Failed,
+            ) => Self::Fresh {
+                renew_at,
+                not_after,
+            },
+            (
+                Self::Renewing {
+                    failures,
+                    not_after,
+                    ..
+                },
+                Event::Failed,
+            ) => Self::Renewing {
+                failures: failures.saturating_add(1),
+                retry_at: later(now, failures, Some(not_after), random),
+                not_after,
             }
-            (Self::Expired { failures, since, .. }, Event::Failed) => {
-                Self::Expired { failures: failures.saturating_add(1), retry_at: later(now, failures, None, random), since }
-            }
+            .ended(now),
+            (
+                Self::Expired {
+                    failures, since, ..
+                },
+                Event::Failed,
+            ) => Self::Expired {
+                failures: failures.saturating_add(1),
+                retry_at: later(now, failures, None, random),
+                since,
+            },
             (state, Event::Tick) => state.ended(now),
         }
     }
 
     fn ended(self, now: Timestamp) -> Self {
         match self {
-            Self::Renewing { failures, retry_at, not_after } if now > not_after => Self::Expired { failures, retry_at, since: not_after },
+            Self::Renewing {
+                failures,
+                retry_at,
+                not_after,
+            } if now > not_after => Self::Expired {
+                failures,
+                retry_at,
+                since: not_after,
+            },
             state => state,
         }
     }
@@ -114,7 +173,11 @@ impl Renewal {
     pub fn wake_at(&self) -> Timestamp {
         match self {
             Self::Fresh { renew_at, .. } => *renew_at,
-            Self::Renewing { retry_at, not_after, .. } => (*retry_at).min(not_after.plus_secs(1)),
+            Self::Renewing {
+                retry_at,
+                not_after,
+                ..
+            } => (*retry_at).min(not_after.plus_secs(1)),
             Self::Expired { retry_at, .. } => *retry_at,
         }
     }
@@ -127,8 +190,12 @@ fn part(whole: i64, random: u64) -> i64 {
 }
 
 fn later(now: Timestamp, failures: u32, not_after: Option<Timestamp>, random: u64) -> Timestamp {
-    let ceiling = RETRY_MICROS_MIN.saturating_mul(1i64 << failures.min(20)).min(RETRY_MICROS_MAX);
-    let left = not_after.map_or(i64::MAX, |end| end.unix_micros().saturating_sub(now.unix_micros()).max(0) / 4);
+    let ceiling = RETRY_MICROS_MIN
+        .saturating_mul(1i64 << failures.min(20))
+        .min(RETRY_MICROS_MAX);
+    let left = not_after.map_or(i64::MAX, |end| {
+        end.unix_micros().saturating_sub(now.unix_micros()).max(0) / 4
+    });
     let wait = part(ceiling.min(left), random).max(RETRY_MICROS_FLOOR);
     Timestamp::from_unix_micros(now.unix_micros().saturating_add(wait))
 }
@@ -160,9 +227,16 @@ mod tests {
         assert!(renew_at(START, end, u64::MAX) <= START.plus_secs(DAY * 7 / 10));
         for _ in 0..10_000 {
             let at = renew_at(START, end, dice.roll());
-            assert!(at >= START.plus_secs(DAY / 2) && at <= START.plus_secs(DAY * 7 / 10), "{at}");
+            assert!(
+                at >= START.plus_secs(DAY / 2) && at <= START.plus_secs(DAY * 7 / 10),
+                "{at}"
+            );
         }
-        assert_eq!(renew_at(end, START, u64::MAX), end, "a life that is over is renewed at once");
+        assert_eq!(
+            renew_at(end, START, u64::MAX),
+            end,
+            "a life that is over is renewed at once"
+        );
     }
 
     #[test]
@@ -175,7 +249,11 @@ mod tests {
             *minutes.entry(at.unix_secs() / 60).or_default() += 1;
         }
         let mean = 10_000.0 / (0.2 * 24.0 * 60.0);
-        assert!(f64::from(*minutes.values().max().unwrap()) <= 3.0 * mean, "{:?}", minutes.values().max());
+        assert!(
+            f64::from(*minutes.values().max().unwrap()) <= 3.0 * mean,
+            "{:?}",
+            minutes.values().max()
+        );
     }
 
     /// Lives a day by the machine's own wake times; `works` says whether the authority issues at that moment.
@@ -185,8 +263,13 @@ mod tests {
         let mut state = Renewal::issued(START, START.plus_secs(lifetime_secs), dice.roll());
         let mut now = START;
         loop {
-            let next = state.wake_at().max(Timestamp::from_unix_micros(now.unix_micros() + 1));
-            assert!(next.unix_micros() - now.unix_micros() <= lifetime_secs * 1_000_000, "it sleeps for ever");
+            let next = state
+                .wake_at()
+                .max(Timestamp::from_unix_micros(now.unix_micros() + 1));
+            assert!(
+                next.unix_micros() - now.unix_micros() <= lifetime_secs * 1_000_000,
+                "it sleeps for ever"
+            );
             if next >= START.plus_secs(DAY) {
                 return (issued, failed, expired);
             }
@@ -198,7 +281,10 @@ mod tests {
             }
             let event = if works(now) {
                 issued += 1;
-                Event::Issued { issued_at: now, not_after: now.plus_secs(lifetime_secs) }
+                Event::Issued {
+                    issued_at: now,
+                    not_after: now.plus_secs(lifetime_secs),
+                }
             } else {
                 failed += 1;
                 Event::Failed
@@ -212,14 +298,19 @@ mod tests {
         for seed in 0..50 {
             assert!(matches!(live(DAY, seed, |_| true), (2, 0, false)));
             let (issued, failed, expired) = live(3_600, seed, |_| true);
-            assert!((34..=49).contains(&issued) && failed == 0 && !expired, "{issued}");
+            assert!(
+                (34..=49).contains(&issued) && failed == 0 && !expired,
+                "{issued}"
+            );
         }
     }
 
     #[test]
     fn an_outage_of_seven_hours_is_survived_and_does_not_flood_the_authority() {
         for seed in 0..50 {
-            let outage = |now: Timestamp| !(START.plus_secs(DAY / 2)..START.plus_secs(DAY / 2 + 7 * 3_600)).contains(&now);
+            let outage = |now: Timestamp| {
+                !(START.plus_secs(DAY / 2)..START.plus_secs(DAY / 2 + 7 * 3_600)).contains(&now)
+            };
             let (issued, failed, expired) = live(DAY, seed, outage);
             assert_eq!((issued, expired), (2, false), "seed {seed}");
             assert!(failed <= 400, "{failed} tries");
@@ -262,7 +353,10 @@ mod tests {
         let state = Renewal::issued(START, START.plus_secs(DAY), 7);
         let later = START.plus_secs(2 * DAY);
         let state = state.step(Event::Tick, later, 7);
-        assert!(matches!(state, Renewal::Expired { failures: 0, .. }) && state.is_due(later), "{state:?}");
+        assert!(
+            matches!(state, Renewal::Expired { failures: 0, .. }) && state.is_due(later),
+            "{state:?}"
+        );
     }
 
     #[test]

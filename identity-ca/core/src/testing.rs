@@ -22,8 +22,13 @@ impl TestKey {
     pub(crate) fn new() -> Self {
         let random = SystemRandom::new();
         let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &random).unwrap();
-        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, pkcs8.as_ref(), &random).unwrap();
-        Self { public: PublicKey::from_point(Curve::P256, pair.public_key().as_ref()).unwrap(), pair }
+        let pair =
+            EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, pkcs8.as_ref(), &random)
+                .unwrap();
+        Self {
+            public: PublicKey::from_point(Curve::P256, pair.public_key().as_ref()).unwrap(),
+            pair,
+        }
     }
 }
 
@@ -33,7 +38,12 @@ impl Signer for TestKey {
     }
 
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, SignerFailed> {
-        Ok(self.pair.sign(&SystemRandom::new(), message).unwrap().as_ref().to_vec())
+        Ok(self
+            .pair
+            .sign(&SystemRandom::new(), message)
+            .unwrap()
+            .as_ref()
+            .to_vec())
     }
 }
 
@@ -66,21 +76,60 @@ impl World {
     pub(crate) fn new() -> Self {
         let domain = TrustDomain::parse("cluster.local").unwrap();
         let root_key = TestKey::new();
-        let linted = issue::prepare_root(root_key.public.clone(), &Profile::root(), &domain, serial(1), NOW).unwrap();
-        let root = Authority::parse(issue::sign(linted, &root_key).unwrap().certificate(), &domain).unwrap();
+        let linted = issue::prepare_root(
+            root_key.public.clone(),
+            &Profile::root(),
+            &domain,
+            serial(1),
+            NOW,
+        )
+        .unwrap();
+        let root = Authority::parse(
+            issue::sign(linted, &root_key).unwrap().certificate(),
+            &domain,
+        )
+        .unwrap();
         let issuer_key = TestKey::new();
-        let linted = issue::prepare_issuer(issuer_key.public.clone(), &Profile::issuer(), &root, serial(2), NOW).unwrap();
-        let issuer = Authority::parse(issue::sign(linted, &root_key).unwrap().certificate(), &domain).unwrap();
-        Self { domain, root, issuer, issuer_key, root_key }
+        let linted = issue::prepare_issuer(
+            issuer_key.public.clone(),
+            &Profile::issuer(),
+            &root,
+            serial(2),
+            NOW,
+        )
+        .unwrap();
+        let issuer = Authority::parse(
+            issue::sign(linted, &root_key).unwrap().certificate(),
+            &domain,
+        )
+        .unwrap();
+        Self {
+            domain,
+            root,
+            issuer,
+            issuer_key,
+            root_key,
+        }
     }
 
     pub(crate) fn request(&self, path: &str) -> Request {
         let id = SpiffeId::parse(&format!("spiffe://{}/{path}", self.domain)).unwrap();
-        Request { id, key: TestKey::new().public, lifetime_secs: None }
+        Request {
+            id,
+            key: TestKey::new().public,
+            lifetime_secs: None,
+        }
     }
 
     pub(crate) fn prepare(&self, path: &str) -> Linted {
-        issue::prepare(self.request(path), &Profile::leaf(86_400).unwrap(), &self.issuer, serial(3), NOW).unwrap()
+        issue::prepare(
+            self.request(path),
+            &Profile::leaf(86_400).unwrap(),
+            &self.issuer,
+            serial(3),
+            NOW,
+        )
+        .unwrap()
     }
 
     pub(crate) fn leaf(&self, path: &str) -> Issued {

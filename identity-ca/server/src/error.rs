@@ -30,7 +30,10 @@ pub enum CaError {
     },
     /// The directory belongs to another trust domain.
     #[error("`{}` holds the CA of trust domain `{found}`, not of `{wanted}`", .dir.display())]
-    #[diagnostic(code("MESH-0231"), help("start with `--trust-domain {found}`, or with another state directory"))]
+    #[diagnostic(
+        code("MESH-0231"),
+        help("start with `--trust-domain {found}`, or with another state directory")
+    )]
     OtherDomain {
         /// The CA's directory.
         dir: PathBuf,
@@ -50,7 +53,12 @@ pub enum CaError {
     },
     /// A file that is not what we wrote.
     #[error("`{}` is damaged: {why}", .path.display())]
-    #[diagnostic(code("MESH-0233"), help("restore it, with the other files of that directory, from a backup; it is left as it is"))]
+    #[diagnostic(
+        code("MESH-0233"),
+        help(
+            "restore it, with the other files of that directory, from a backup; it is left as it is"
+        )
+    )]
     Corrupt {
         /// Where.
         path: PathBuf,
@@ -68,7 +76,12 @@ pub enum CaError {
     },
     /// A certificate that cannot be one of this CA.
     #[error("`{}` cannot be used", .path.display())]
-    #[diagnostic(code("MESH-0235"), help("restore it, with the other files of that directory, from a backup; it is left as it is"))]
+    #[diagnostic(
+        code("MESH-0235"),
+        help(
+            "restore it, with the other files of that directory, from a backup; it is left as it is"
+        )
+    )]
     Authority {
         /// Where.
         path: PathBuf,
@@ -90,14 +103,20 @@ pub enum CaError {
     },
     /// No log, or an empty one, beside keys that were used.
     #[error("the issuance log `{}` is missing or empty, while the CA's keys are there", .path.display())]
-    #[diagnostic(code("MESH-0237"), help("restore it from a backup: it says what was issued"))]
+    #[diagnostic(
+        code("MESH-0237"),
+        help("restore it from a backup: it says what was issued")
+    )]
     LogMissing {
         /// Where it should be.
         path: PathBuf,
     },
     /// The log is not as it was written.
     #[error("the issuance log `{}` is not as it was written", .path.display())]
-    #[diagnostic(code("MESH-0238"), help("restore it from a backup; it is left as it is"))]
+    #[diagnostic(
+        code("MESH-0238"),
+        help("restore it from a backup; it is left as it is")
+    )]
     Log {
         /// Where.
         path: PathBuf,
@@ -114,7 +133,12 @@ pub enum CaError {
     Profile(#[from] ProfileError),
     /// A registration that would match everybody, or nobody.
     #[error("the registration of `{identity}` cannot be: {why}")]
-    #[diagnostic(code("MESH-0243"), help("name a user id, an executable (absolute path), or both, and an identity of the CA's trust domain"))]
+    #[diagnostic(
+        code("MESH-0243"),
+        help(
+            "name a user id, an executable (absolute path), or both, and an identity of the CA's trust domain"
+        )
+    )]
     Registration {
         /// Whose.
         identity: SpiffeId,
@@ -123,7 +147,10 @@ pub enum CaError {
     },
     /// The gRPC server ended.
     #[error("the server on `{}` ended: {why}", .socket.display())]
-    #[diagnostic(code("MESH-0246"), help("start the CA again; its supervisor does so by itself"))]
+    #[diagnostic(
+        code("MESH-0246"),
+        help("start the CA again; its supervisor does so by itself")
+    )]
     Server {
         /// Its socket.
         socket: PathBuf,
@@ -146,25 +173,41 @@ pub enum IssuanceError {
     Log(#[from] LogError),
     /// The log cannot be written, and nothing is signed unrecorded.
     #[error("nothing is issued, because it could not be recorded: {why}")]
-    #[diagnostic(code("MESH-0240"), help("make the disk of the CA's directory writable, with free space (`df -h`); SVIDs in force stay so"))]
+    #[diagnostic(
+        code("MESH-0240"),
+        help(
+            "make the disk of the CA's directory writable, with free space (`df -h`); SVIDs in force stay so"
+        )
+    )]
     NotRecorded {
         /// What the disk said.
         why: String,
     },
     /// More than its share.
     #[error("`{id}` asks for certificates too often")]
-    #[diagnostic(code("MESH-0241"), help("a workload renews once in half a lifetime: look for a process that starts again and again"))]
+    #[diagnostic(
+        code("MESH-0241"),
+        help(
+            "a workload renews once in half a lifetime: look for a process that starts again and again"
+        )
+    )]
     RateLimited {
         /// Who.
         id: SpiffeId,
     },
     /// Too many wait.
     #[error("the CA has too much to do")]
-    #[diagnostic(code("MESH-0245"), help("clients try again by themselves; if it stays, look at the speed of the CA's disk"))]
+    #[diagnostic(
+        code("MESH-0245"),
+        help("clients try again by themselves; if it stays, look at the speed of the CA's disk")
+    )]
     Busy,
     /// The CA stops, or its issuing part has failed before.
     #[error("the CA has stopped issuing")]
-    #[diagnostic(code("MESH-0247"), help("its supervisor starts it again; look at its log for the cause"))]
+    #[diagnostic(
+        code("MESH-0247"),
+        help("its supervisor starts it again; look at its log for the cause")
+    )]
     Stopped,
     /// No key could be made.
     #[error("no key could be made: the kernel gives no random bytes")]
@@ -172,7 +215,10 @@ pub enum IssuanceError {
     KeyGeneration,
     /// A file of the CA could not be written while its issuer was renewed.
     #[error("the new issuer could not be stored: {why}")]
-    #[diagnostic(code("MESH-0249"), help("make the CA's directory writable; the issuer in force goes on meanwhile"))]
+    #[diagnostic(
+        code("MESH-0249"),
+        help("make the CA's directory writable; the issuer in force goes on meanwhile")
+    )]
     NotStored {
         /// What the disk said.
         why: String,

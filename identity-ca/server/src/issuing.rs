@@ -37,7 +37,12 @@ pub(crate) struct Desk {
 
 impl Desk {
     /// Opens the CA in `dir`, or makes root and issuer if there is nothing yet.
-    pub(crate) fn open(dir: &Path, domain: &TrustDomain, profile: Profile, platform: Arc<dyn Platform>) -> Result<Self, CaError> {
+    pub(crate) fn open(
+        dir: &Path,
+        domain: &TrustDomain,
+        profile: Profile,
+        platform: Arc<dyn Platform>,
+    ) -> Result<Self, CaError> {
         let store = Store::new(dir);
         store.recover()?;
         let new = store.is_new()?;
@@ -60,7 +65,14 @@ impl Desk {
             recorder.start(domain, now)?;
             held
         };
-        let mut desk = Self { store, platform, recorder, profile, root, issuer };
+        let mut desk = Self {
+            store,
+            platform,
+            recorder,
+            profile,
+            root,
+            issuer,
+        };
         if let Err(error) = desk.maintain() {
             // The issuer in force goes on, unless it is over.
             if !desk.issuer.authority.validity().holds(now) {
@@ -93,15 +105,35 @@ impl Desk {
         self.recorder.forget_expired(now);
         self.recorder.flush()?;
         let validity = self.issuer.authority.validity();
-        if now < validity.not_before.plus_secs(i64::try_from(validity.secs() / 2).unwrap_or(i64::MAX)) {
+        if now
+            < validity
+                .not_before
+                .plus_secs(i64::try_from(validity.secs() / 2).unwrap_or(i64::MAX))
+        {
             return Ok(());
         }
         let (pkcs8, public) = signer::generate()?;
-        let linted = issue::prepare_issuer(public, &Profile::issuer(), &self.root.authority, serial(&*self.platform)?, now)?;
-        let issued = record_and_sign(&mut self.recorder, linted, &self.root.key, "the issuer is past half of its life", now)?;
+        let linted = issue::prepare_issuer(
+            public,
+            &Profile::issuer(),
+            &self.root.authority,
+            serial(&*self.platform)?,
+            now,
+        )?;
+        let issued = record_and_sign(
+            &mut self.recorder,
+            linted,
+            &self.root.key,
+            "the issuer is past half of its life",
+            now,
+        )?;
         let authority = authority(&issued, self.root.authority.domain())?;
-        let not_stored = |why: CaError| IssuanceError::NotStored { why: why.to_string() };
-        self.store.replace_issuer(&pkcs8, &authority).map_err(not_stored)?;
+        let not_stored = |why: CaError| IssuanceError::NotStored {
+            why: why.to_string(),
+        };
+        self.store
+            .replace_issuer(&pkcs8, &authority)
+            .map_err(not_stored)?;
         let key = signer::KeyInMemory::read(&pkcs8).ok_or(IssuanceError::KeyGeneration)?;
         tracing::info!(issuer = authority.subject_text(), not_after = %authority.validity().not_after, "renewed the issuer");
         self.issuer = HeldAuthority { authority, key };
@@ -109,27 +141,49 @@ impl Desk {
     }
 
     /// Issues what is asked for, with one flush for all. Each request has its own outcome.
-    pub(crate) fn issue(&mut self, requests: Vec<(Request, String)>) -> Vec<Result<Chain, IssuanceError>> {
+    pub(crate) fn issue(
+        &mut self,
+        requests: Vec<(Request, String)>,
+    ) -> Vec<Result<Chain, IssuanceError>> {
         let now = self.platform.wall_clock();
         let mut prepared: Vec<Result<Linted, IssuanceError>> = Vec::with_capacity(requests.len());
         for (request, evidence) in requests {
             let linted = self.prepare(request, now);
-            prepared.push(linted.and_then(|linted| self.recorder.intend(&linted, &evidence, now).map(|()| linted)));
+            prepared.push(linted.and_then(|linted| {
+                self.recorder
+                    .intend(&linted, &evidence, now)
+                    .map(|()| linted)
+            }));
         }
         if let Err(error) = self.recorder.flush() {
-            return prepared.into_iter().map(|outcome| outcome.and(Err(error.clone()))).collect();
+            return prepared
+                .into_iter()
+                .map(|outcome| outcome.and(Err(error.clone())))
+                .collect();
         }
-        prepared.into_iter().map(|linted| self.sign(linted?, now)).collect()
+        prepared
+            .into_iter()
+            .map(|linted| self.sign(linted?, now))
+            .collect()
     }
 
     fn prepare(&self, request: Request, now: Timestamp) -> Result<Linted, IssuanceError> {
         let serial = serial(&*self.platform)?;
-        Ok(issue::prepare(request, &self.profile, &self.issuer.authority, serial, now)?)
+        Ok(issue::prepare(
+            request,
+            &self.profile,
+            &self.issuer.authority,
+            serial,
+            now,
+        )?)
     }
 
     fn sign(&mut self, linted: Linted, now: Timestamp) -> Result<Chain, IssuanceError> {
         let leaf = sign(&mut self.recorder, linted, &self.issuer.key, now)?;
-        Ok(Chain { leaf, issuer: self.issuer.authority.certificate().clone() })
+        Ok(Chain {
+            leaf,
+            issuer: self.issuer.authority.certificate().clone(),
+        })
     }
 
     #[cfg(test)]
@@ -139,21 +193,48 @@ impl Desk {
 
     #[cfg(test)]
     pub(crate) fn map_recorder(self, map: impl FnOnce(Recorder) -> Recorder) -> Self {
-        Self { recorder: map(self.recorder), ..self }
+        Self {
+            recorder: map(self.recorder),
+            ..self
+        }
     }
 }
 
 /// Makes root and issuer; their issuance is in the log like any other.
-fn first_start(store: &Store, domain: &TrustDomain, recorder: &mut Recorder, platform: &dyn Platform) -> Result<(), CaError> {
+fn first_start(
+    store: &Store,
+    domain: &TrustDomain,
+    recorder: &mut Recorder,
+    platform: &dyn Platform,
+) -> Result<(), CaError> {
     let now = platform.wall_clock();
     let (root_pkcs8, root_public) = signer::generate()?;
     let root_key = signer::KeyInMemory::read(&root_pkcs8).ok_or(IssuanceError::KeyGeneration)?;
-    let linted = issue::prepare_root(root_public, &Profile::root(), domain, serial(platform)?, now).map_err(IssuanceError::from)?;
-    let root = authority(&record_and_sign(recorder, linted, &root_key, "first start", now)?, domain)?;
+    let linted = issue::prepare_root(
+        root_public,
+        &Profile::root(),
+        domain,
+        serial(platform)?,
+        now,
+    )
+    .map_err(IssuanceError::from)?;
+    let root = authority(
+        &record_and_sign(recorder, linted, &root_key, "first start", now)?,
+        domain,
+    )?;
     let (issuer_pkcs8, issuer_public) = signer::generate()?;
-    let linted =
-        issue::prepare_issuer(issuer_public, &Profile::issuer(), &root, serial(platform)?, now).map_err(IssuanceError::from)?;
-    let issuer = authority(&record_and_sign(recorder, linted, &root_key, "first start", now)?, domain)?;
+    let linted = issue::prepare_issuer(
+        issuer_public,
+        &Profile::issuer(),
+        &root,
+        serial(platform)?,
+        now,
+    )
+    .map_err(IssuanceError::from)?;
+    let issuer = authority(
+        &record_and_sign(recorder, linted, &root_key, "first start", now)?,
+        domain,
+    )?;
     recorder.flush()?;
     store.create(domain, (&root_pkcs8, &root), (&issuer_pkcs8, &issuer))?;
     tracing::info!(%domain, dir = %store.dir().display(), "made the root and the issuer of a new trust domain");
@@ -173,7 +254,12 @@ fn record_and_sign(
 }
 
 /// Signs what is on disk as intended, and records that, before anybody gets it.
-fn sign(recorder: &mut Recorder, linted: Linted, key: &signer::KeyInMemory, now: Timestamp) -> Result<Issued, IssuanceError> {
+fn sign(
+    recorder: &mut Recorder,
+    linted: Linted,
+    key: &signer::KeyInMemory,
+    now: Timestamp,
+) -> Result<Issued, IssuanceError> {
     let serial = linted.serial().to_hex();
     match issue::sign(linted, key) {
         Ok(issued) => recorder.signed(&issued, now).map(|()| issued),
@@ -185,8 +271,11 @@ fn sign(recorder: &mut Recorder, linted: Linted, key: &signer::KeyInMemory, now:
 }
 
 fn authority(issued: &Issued, domain: &TrustDomain) -> Result<Authority, IssuanceError> {
-    Authority::parse(issued.certificate(), domain)
-        .map_err(|error| IssuanceError::Issue(issue::IssueError::Encode { why: error.to_string() }))
+    Authority::parse(issued.certificate(), domain).map_err(|error| {
+        IssuanceError::Issue(issue::IssueError::Encode {
+            why: error.to_string(),
+        })
+    })
 }
 
 /// Draws a serial. Zero, which is none, comes up once in 2^128 draws.
@@ -196,11 +285,17 @@ fn serial(platform: &dyn Platform) -> Result<Serial, IssuanceError> {
     Serial::new(random, None).ok_or(IssuanceError::KeyGeneration)
 }
 
-fn check_log_domain(store: &Store, recorder: &Recorder, wanted: &TrustDomain) -> Result<(), CaError> {
+fn check_log_domain(
+    store: &Store,
+    recorder: &Recorder,
+    wanted: &TrustDomain,
+) -> Result<(), CaError> {
     match recorder.ledger().trust_domain() {
-        Some(found) if found != wanted => {
-            Err(CaError::OtherDomain { dir: store.dir().to_owned(), found: found.clone(), wanted: wanted.clone() })
-        }
+        Some(found) if found != wanted => Err(CaError::OtherDomain {
+            dir: store.dir().to_owned(),
+            found: found.clone(),
+            wanted: wanted.clone(),
+        }),
         _ => Ok(()),
     }
 }
@@ -211,7 +306,12 @@ fn check_root(store: &Store, root: &Authority, now: Timestamp) -> Result<(), CaE
         return Ok(());
     }
     let (not_before, not_after) = (validity.not_before, validity.not_after);
-    Err(CaError::RootNotInForce { not_before, not_after, now, dir: store.dir().to_owned() })
+    Err(CaError::RootNotInForce {
+        not_before,
+        not_after,
+        now,
+        dir: store.dir().to_owned(),
+    })
 }
 
 /// A desk that many tasks share. What waits while the disk is busy is issued together, in order of arrival.
@@ -229,18 +329,29 @@ struct Waiting {
 
 impl Issuing {
     pub(crate) fn new(desk: Desk) -> Self {
-        Self { desk: Arc::new(Mutex::new(desk)), queue: Arc::default() }
+        Self {
+            desk: Arc::new(Mutex::new(desk)),
+            queue: Arc::default(),
+        }
     }
 
     /// Issues one certificate.
-    pub(crate) async fn issue(&self, request: Request, evidence: String) -> Result<Chain, IssuanceError> {
+    pub(crate) async fn issue(
+        &self,
+        request: Request,
+        evidence: String,
+    ) -> Result<Chain, IssuanceError> {
         let (reply, answer) = oneshot::channel();
         {
             let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
             if queue.len() >= ISSUANCE_QUEUE_MAX {
                 return Err(IssuanceError::Busy);
             }
-            queue.push(Waiting { request, evidence, reply });
+            queue.push(Waiting {
+                request,
+                evidence,
+                reply,
+            });
         }
         let this = self.clone();
         // Whoever gets the desk first serves all that wait; the others find the queue empty.
@@ -250,7 +361,9 @@ impl Issuing {
 
     fn serve(&self) {
         // A desk whose holder panicked is in an unknown state: nobody is served any more.
-        let Ok(mut desk) = self.desk.lock() else { return self.refuse_all() };
+        let Ok(mut desk) = self.desk.lock() else {
+            return self.refuse_all();
+        };
         loop {
             let batch: Vec<Waiting> = {
                 let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
@@ -260,8 +373,10 @@ impl Issuing {
             if batch.is_empty() {
                 return;
             }
-            let (requests, replies): (Vec<_>, Vec<_>) =
-                batch.into_iter().map(|waiting| ((waiting.request, waiting.evidence), waiting.reply)).unzip();
+            let (requests, replies): (Vec<_>, Vec<_>) = batch
+                .into_iter()
+                .map(|waiting| ((waiting.request, waiting.evidence), waiting.reply))
+                .unzip();
             for (outcome, reply) in desk.issue(requests).into_iter().zip(replies) {
                 // A caller that gave up finds nothing; the log knows what was signed.
                 let _ = reply.send(outcome);
@@ -270,14 +385,19 @@ impl Issuing {
     }
 
     fn refuse_all(&self) {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.queue
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
     }
 
     /// Does what is due, and says whether the CA can go on.
     pub(crate) async fn maintain(&self) -> bool {
         let desk = Arc::clone(&self.desk);
         let done = tokio::task::spawn_blocking(move || {
-            let Ok(mut desk) = desk.lock() else { return false };
+            let Ok(mut desk) = desk.lock() else {
+                return false;
+            };
             if let Err(error) = desk.maintain() {
                 tracing::warn!(%error, "the CA could not do its upkeep; the issuer in force goes on");
             }
@@ -288,7 +408,12 @@ impl Issuing {
 
     /// The root's certificate.
     pub(crate) fn root(&self) -> CertificateDer<'static> {
-        self.desk.lock().unwrap_or_else(PoisonError::into_inner).root().certificate().clone()
+        self.desk
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .root()
+            .certificate()
+            .clone()
     }
 }
 

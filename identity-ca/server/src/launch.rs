@@ -42,26 +42,58 @@ impl LaunchService {
     fn check<T>(&self, request: &Request<T>) -> Result<(), Status> {
         match request.extensions().get::<Peer>() {
             Some(Peer(peer)) if self.launcher.is(peer) => Ok(()),
-            _ => Err(Status::permission_denied("only the process that started the CA may register launches")),
+            _ => Err(Status::permission_denied(
+                "only the process that started the CA may register launches",
+            )),
         }
     }
 
     fn launched(&self, record: LaunchRecord) -> Result<Launched, LaunchError> {
-        let LaunchRecord { pid, start_time_ticks, uid, executable, namespace, service_account, workload, descendants } = record;
+        let LaunchRecord {
+            pid,
+            start_time_ticks,
+            uid,
+            executable,
+            namespace,
+            service_account,
+            workload,
+            descendants,
+        } = record;
         let identity = SpiffeId::for_service_account(&self.domain, &namespace, &service_account)
-            .map_err(|why| LaunchError::Identity { namespace, service_account, why: why.to_string() })?;
+            .map_err(|why| LaunchError::Identity {
+                namespace,
+                service_account,
+                why: why.to_string(),
+            })?;
         let executable = (!executable.is_empty()).then(|| PathBuf::from(executable));
         // Shown in logs only.
-        let workload = workload.chars().filter(|c| !c.is_control()).take(256).collect();
-        Ok(Launched { pid, start_time_ticks, uid, executable, descendants, identity, workload })
+        let workload = workload
+            .chars()
+            .filter(|c| !c.is_control())
+            .take(256)
+            .collect();
+        Ok(Launched {
+            pid,
+            start_time_ticks,
+            uid,
+            executable,
+            descendants,
+            identity,
+            workload,
+        })
     }
 }
 
 #[tonic::async_trait]
 impl Launch for LaunchService {
-    async fn register(&self, request: Request<LaunchRecord>) -> Result<Response<RegisterReply>, Status> {
+    async fn register(
+        &self,
+        request: Request<LaunchRecord>,
+    ) -> Result<Response<RegisterReply>, Status> {
         self.check(&request)?;
-        let outcome = self.launched(request.into_inner()).and_then(|launched| self.registry.register(launched));
+        let outcome = self
+            .launched(request.into_inner())
+            .and_then(|launched| self.registry.register(launched));
         outcome.map_err(|error| {
             let text = coded(&error);
             match error {
@@ -73,7 +105,10 @@ impl Launch for LaunchService {
         Ok(Response::new(RegisterReply {}))
     }
 
-    async fn unregister(&self, request: Request<UnregisterRequest>) -> Result<Response<UnregisterReply>, Status> {
+    async fn unregister(
+        &self,
+        request: Request<UnregisterRequest>,
+    ) -> Result<Response<UnregisterReply>, Status> {
         self.check(&request)?;
         self.registry.remove(request.into_inner().pid, None);
         Ok(Response::new(UnregisterReply {}))

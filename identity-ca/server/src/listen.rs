@@ -31,11 +31,16 @@ impl Counts {
     /// Takes one for `pid`, unless it has `each` or all have `all` already.
     pub(crate) fn take(&self, pid: u32, each: usize, all: usize) -> Option<Counted> {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if counts.values().sum::<usize>() >= all || counts.get(&pid).is_some_and(|count| *count >= each) {
+        if counts.values().sum::<usize>() >= all
+            || counts.get(&pid).is_some_and(|count| *count >= each)
+        {
             return None;
         }
         *counts.entry(pid).or_default() += 1;
-        Some(Counted { counts: self.clone(), pid })
+        Some(Counted {
+            counts: self.clone(),
+            pid,
+        })
     }
 }
 
@@ -68,13 +73,21 @@ impl Connected for Connection {
 }
 
 impl AsyncRead for Connection {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.get_mut().stream).poll_read(cx, buf)
     }
 }
 
 impl AsyncWrite for Connection {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.get_mut().stream).poll_write(cx, buf)
     }
 
@@ -93,26 +106,33 @@ pub(crate) fn connections(
     admits: impl Fn(&PeerProcess) -> bool + Send + 'static,
 ) -> impl futures_util::Stream<Item = io::Result<Connection>> + Send {
     let counts = Counts::default();
-    futures_util::stream::unfold((listener, admits, counts), |(listener, admits, counts)| async move {
-        loop {
-            match listener.accept().await {
-                Ok((stream, _)) => {
-                    if let Some(connection) = connection(stream, &admits, &counts) {
-                        return Some((Ok(connection), (listener, admits, counts)));
+    futures_util::stream::unfold(
+        (listener, admits, counts),
+        |(listener, admits, counts)| async move {
+            loop {
+                match listener.accept().await {
+                    Ok((stream, _)) => {
+                        if let Some(connection) = connection(stream, &admits, &counts) {
+                            return Some((Ok(connection), (listener, admits, counts)));
+                        }
+                    }
+                    Err(error) => {
+                        // Out of descriptors, most likely: connections that end will give some back.
+                        tracing::warn!(%error, "cannot accept a connection");
+                        tokio::time::sleep(Duration::from_millis(100)).await;
                     }
                 }
-                Err(error) => {
-                    // Out of descriptors, most likely: connections that end will give some back.
-                    tracing::warn!(%error, "cannot accept a connection");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                }
             }
-        }
-    })
+        },
+    )
 }
 
 /// A connection, or nothing if its peer is unknown, not admitted, or has too many.
-fn connection(stream: UnixStream, admits: &impl Fn(&PeerProcess) -> bool, counts: &Counts) -> Option<Connection> {
+fn connection(
+    stream: UnixStream,
+    admits: &impl Fn(&PeerProcess) -> bool,
+    counts: &Counts,
+) -> Option<Connection> {
     let peer = match peer_of(&stream) {
         Ok(peer) => peer,
         Err(error) => {
@@ -121,14 +141,25 @@ fn connection(stream: UnixStream, admits: &impl Fn(&PeerProcess) -> bool, counts
         }
     };
     if !admits(&peer) {
-        tracing::warn!(pid = peer.pid, uid = peer.uid, "closed a connection of a process that may not use this socket");
+        tracing::warn!(
+            pid = peer.pid,
+            uid = peer.uid,
+            "closed a connection of a process that may not use this socket"
+        );
         return None;
     }
     let Some(counted) = counts.take(peer.pid, CONNECTIONS_PER_PROCESS_MAX, CONNECTIONS_MAX) else {
-        tracing::warn!(pid = peer.pid, "closed a connection: the process has too many, or all have");
+        tracing::warn!(
+            pid = peer.pid,
+            "closed a connection: the process has too many, or all have"
+        );
         return None;
     };
-    Some(Connection { stream, peer: Peer(Arc::new(peer)), _counted: counted })
+    Some(Connection {
+        stream,
+        peer: Peer(Arc::new(peer)),
+        _counted: counted,
+    })
 }
 
 /// A gRPC server with our bounds.

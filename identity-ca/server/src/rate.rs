@@ -49,12 +49,19 @@ mod tests {
         let mut limit = RateLimit::default();
         let start = Tick::from_micros(5_000_000);
         assert_eq!((0..20).filter(|_| limit.take(&id(1), start)).count(), 10);
-        assert!(limit.take(&id(2), start), "another identity has its own bucket");
+        assert!(
+            limit.take(&id(2), start),
+            "another identity has its own bucket"
+        );
         assert!(!limit.take(&id(1), start.plus(Duration::from_millis(999))));
         assert!(limit.take(&id(1), start.plus(Duration::from_secs(1))));
         assert!(!limit.take(&id(1), start.plus(Duration::from_secs(1))));
         let later = start.plus(Duration::from_secs(3_600));
-        assert_eq!((0..20).filter(|_| limit.take(&id(1), later)).count(), 10, "a bucket never holds more");
+        assert_eq!(
+            (0..20).filter(|_| limit.take(&id(1), later)).count(),
+            10,
+            "a bucket never holds more"
+        );
     }
 
     #[test]
@@ -64,7 +71,10 @@ mod tests {
             assert!(limit.take(&id(n), Tick::default()));
         }
         assert!(!limit.take(&id(RATE_IDENTITIES_MAX), Tick::default()));
-        assert!(limit.take(&id(RATE_IDENTITIES_MAX), Tick::default().plus(Duration::from_secs(2))));
+        assert!(limit.take(
+            &id(RATE_IDENTITIES_MAX),
+            Tick::default().plus(Duration::from_secs(2))
+        ));
         assert_eq!(limit.full_at.len(), 1);
     }
 }

@@ -53,7 +53,11 @@ impl Recorder {
             tracing::warn!(path = %path.display(), bytes = file.length() - whole, "dropped a torn last line of the issuance log");
             file.truncate(whole)?;
         }
-        Ok(Self { lines: Box::new(file), ledger, in_doubt: false })
+        Ok(Self {
+            lines: Box::new(file),
+            ledger,
+            in_doubt: false,
+        })
     }
 
     /// What the log says.
@@ -67,14 +71,27 @@ impl Recorder {
     }
 
     /// Notes that a CA opened the log.
-    pub(crate) fn start(&mut self, trust_domain: &TrustDomain, now: Timestamp) -> Result<(), IssuanceError> {
+    pub(crate) fn start(
+        &mut self,
+        trust_domain: &TrustDomain,
+        now: Timestamp,
+    ) -> Result<(), IssuanceError> {
         self.ledger.forget_expired(now);
-        self.write(&Entry::Start { time: now, trust_domain: trust_domain.clone(), version: env!("CARGO_PKG_VERSION").to_owned() })?;
+        self.write(&Entry::Start {
+            time: now,
+            trust_domain: trust_domain.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        })?;
         self.flush()
     }
 
     /// Appends the intent to sign `linted`. Not yet on disk: [`Recorder::flush`] comes before the signature.
-    pub(crate) fn intend(&mut self, linted: &Linted, evidence: &str, now: Timestamp) -> Result<(), IssuanceError> {
+    pub(crate) fn intend(
+        &mut self,
+        linted: &Linted,
+        evidence: &str,
+        now: Timestamp,
+    ) -> Result<(), IssuanceError> {
         let intent = Intent::new(linted, evidence, now);
         self.ledger.check_unused(&intent)?;
         self.write(&Entry::Intent(Box::new(intent)))
@@ -87,7 +104,11 @@ impl Recorder {
 
     /// Appends that an intent came to nothing. If that cannot be written, the open intent says the same.
     pub(crate) fn failed(&mut self, serial: String, why: String, now: Timestamp) {
-        if let Err(error) = self.write(&Entry::Failed { time: now, serial, why }) {
+        if let Err(error) = self.write(&Entry::Failed {
+            time: now,
+            serial,
+            why,
+        }) {
             tracing::warn!(%error, "the failure of an issuance was not recorded");
         }
     }
@@ -107,25 +128,36 @@ impl Recorder {
     }
 
     fn check(&self) -> Result<(), IssuanceError> {
-        if self.in_doubt { Err(IssuanceError::Stopped) } else { Ok(()) }
+        if self.in_doubt {
+            Err(IssuanceError::Stopped)
+        } else {
+            Ok(())
+        }
     }
 
     fn write(&mut self, entry: &Entry) -> Result<(), IssuanceError> {
         self.check()?;
         let (line, head) = self.ledger.head().append(entry)?;
-        self.lines.append(&line).map_err(|error| not_recorded(&error))?;
+        self.lines
+            .append(&line)
+            .map_err(|error| not_recorded(&error))?;
         self.ledger.commit(entry, head);
         Ok(())
     }
 
     #[cfg(test)]
     pub(crate) fn with_lines(self, wrap: impl FnOnce(Box<dyn Lines>) -> Box<dyn Lines>) -> Self {
-        Self { lines: wrap(self.lines), ..self }
+        Self {
+            lines: wrap(self.lines),
+            ..self
+        }
     }
 }
 
 fn not_recorded(error: &PlatformError) -> IssuanceError {
-    IssuanceError::NotRecorded { why: error.to_string() }
+    IssuanceError::NotRecorded {
+        why: error.to_string(),
+    }
 }
 
 /// Reads a log. Also says how many bytes of it are whole lines.
@@ -143,10 +175,16 @@ pub(crate) fn replay(path: &Path) -> Result<(Ledger, u64), CaError> {
         let mut bounded = std::io::Read::take(&mut reader, LOG_LINE_BYTES_MAX as u64 + 1);
         let length = bounded.read_until(b'\n', &mut line).map_err(failed)?;
         match line.strip_suffix(b"\n") {
-            Some(text) => ledger.replay(text).map_err(|source| CaError::Log { path: PathBuf::from(path), source })?,
+            Some(text) => ledger.replay(text).map_err(|source| CaError::Log {
+                path: PathBuf::from(path),
+                source,
+            })?,
             // A line that was being written when the power went.
             None if length <= LOG_LINE_BYTES_MAX => return Ok((ledger, whole)),
-            None => ledger.replay(&line).map_err(|source| CaError::Log { path: PathBuf::from(path), source })?,
+            None => ledger.replay(&line).map_err(|source| CaError::Log {
+                path: PathBuf::from(path),
+                source,
+            })?,
         }
         whole = whole.saturating_add(length as u64);
     }

@@ -52,11 +52,21 @@ pub(crate) struct Entitlement {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, miette::Diagnostic)]
 pub(crate) enum LaunchError {
     #[error("there is no process {pid} that started at {start_time_ticks}")]
-    #[diagnostic(code("MESH-0250"), help("the process ended before it was registered; start it again"))]
+    #[diagnostic(
+        code("MESH-0250"),
+        help("the process ended before it was registered; start it again")
+    )]
     NoProcess { pid: u32, start_time_ticks: u64 },
     #[error("`{namespace}/{service_account}` makes no SPIFFE ID: {why}")]
-    #[diagnostic(code("MESH-0251"), help("namespaces and service accounts are names of a-z, 0-9 and `-`"))]
-    Identity { namespace: String, service_account: String, why: String },
+    #[diagnostic(
+        code("MESH-0251"),
+        help("namespaces and service accounts are names of a-z, 0-9 and `-`")
+    )]
+    Identity {
+        namespace: String,
+        service_account: String,
+        why: String,
+    },
     #[error("there are {LAUNCH_RECORDS_MAX} launch records already")]
     #[diagnostic(code("MESH-0252"), help("end workloads, or use several meshes"))]
     TooMany,
@@ -78,20 +88,36 @@ pub(crate) struct Registry {
 
 impl Registry {
     /// A registry with these registrations and no launch record.
-    pub(crate) fn new(registrations: Vec<Registration>, domain: &TrustDomain) -> Result<Self, CaError> {
+    pub(crate) fn new(
+        registrations: Vec<Registration>,
+        domain: &TrustDomain,
+    ) -> Result<Self, CaError> {
         for registration in &registrations {
-            let refuse = |why| Err(CaError::Registration { identity: registration.identity.clone(), why });
+            let refuse = |why| {
+                Err(CaError::Registration {
+                    identity: registration.identity.clone(),
+                    why,
+                })
+            };
             match (&registration.uid, &registration.executable) {
                 (None, None) => return refuse("it names neither a user nor an executable"),
-                (_, Some(path)) if !path.is_absolute() => return refuse("its executable is no absolute path"),
+                (_, Some(path)) if !path.is_absolute() => {
+                    return refuse("its executable is no absolute path");
+                }
                 _ => {}
             }
-            if registration.identity.trust_domain() != domain || registration.identity.path().is_empty() {
+            if registration.identity.trust_domain() != domain
+                || registration.identity.path().is_empty()
+            {
                 return refuse("it is no workload of the CA's trust domain");
             }
         }
         let generation = Arc::new(watch::Sender::new(0));
-        Ok(Self { records: Arc::default(), registrations: registrations.into(), generation })
+        Ok(Self {
+            records: Arc::default(),
+            registrations: registrations.into(),
+            generation,
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<u32, Record>> {
@@ -104,12 +130,16 @@ impl Registry {
     }
 
     fn changed(&self) {
-        self.generation.send_modify(|generation| *generation = generation.wrapping_add(1));
+        self.generation
+            .send_modify(|generation| *generation = generation.wrapping_add(1));
     }
 
     /// Takes a launch record, in the place of an older one of the same process. It goes when the process ends.
     pub(crate) fn register(&self, launched: Launched) -> Result<(), LaunchError> {
-        let gone = || LaunchError::NoProcess { pid: launched.pid, start_time_ticks: launched.start_time_ticks };
+        let gone = || LaunchError::NoProcess {
+            pid: launched.pid,
+            start_time_ticks: launched.start_time_ticks,
+        };
         let pidfd = Arc::new(PidFd::open(launched.pid).map_err(|_| gone())?);
         if pidfd.start_time_ticks() != Some(launched.start_time_ticks) {
             return Err(gone());
@@ -117,14 +147,23 @@ impl Registry {
         let (pid, start) = (launched.pid, launched.start_time_ticks);
         {
             let mut records = self.lock();
-            if records.get(&pid).is_some_and(|known| known.launched == launched) {
+            if records
+                .get(&pid)
+                .is_some_and(|known| known.launched == launched)
+            {
                 return Ok(());
             }
             if records.len() >= LAUNCH_RECORDS_MAX && !records.contains_key(&pid) {
                 return Err(LaunchError::TooMany);
             }
             tracing::info!(pid, workload = launched.workload, identity = %launched.identity, "registered a launch");
-            records.insert(pid, Record { launched, pidfd: Arc::clone(&pidfd) });
+            records.insert(
+                pid,
+                Record {
+                    launched,
+                    pidfd: Arc::clone(&pidfd),
+                },
+            );
         }
         self.changed();
         let this = self.clone();
@@ -142,9 +181,9 @@ impl Registry {
     pub(crate) fn remove(&self, pid: u32, start_time_ticks: Option<u64>) {
         let removed = {
             let mut records = self.lock();
-            let same = records
-                .get(&pid)
-                .is_some_and(|record| start_time_ticks.is_none_or(|start| record.launched.start_time_ticks == start));
+            let same = records.get(&pid).is_some_and(|record| {
+                start_time_ticks.is_none_or(|start| record.launched.start_time_ticks == start)
+            });
             if same { records.remove(&pid) } else { None }
         };
         if let Some(Record { launched, .. }) = removed {
@@ -155,19 +194,31 @@ impl Registry {
 
     /// Who `peer` may be now, best first; empty if nobody, or if it has ended.
     pub(crate) fn entitlements(&self, peer: &PeerProcess) -> Vec<Entitlement> {
-        let Some(pidfd) = &peer.pidfd else { return Vec::new() };
+        let Some(pidfd) = &peer.pidfd else {
+            return Vec::new();
+        };
         let first = self.look_once(peer, pidfd);
         let second = self.look_once(peer, pidfd);
-        if first == second && pidfd.is_alive() { first } else { Vec::new() }
+        if first == second && pidfd.is_alive() {
+            first
+        } else {
+            Vec::new()
+        }
     }
 
     fn look_once(&self, peer: &PeerProcess, pidfd: &PidFd) -> Vec<Entitlement> {
         let mut found: Vec<Entitlement> = self.launch_of(peer, pidfd).into_iter().collect();
         for registration in self.registrations.iter() {
-            let new = !found.iter().any(|known| known.identity == registration.identity);
-            if new && found.len() < IDENTITIES_PER_PROCESS_MAX && matches(registration, peer, pidfd) {
+            let new = !found
+                .iter()
+                .any(|known| known.identity == registration.identity);
+            if new && found.len() < IDENTITIES_PER_PROCESS_MAX && matches(registration, peer, pidfd)
+            {
                 let evidence = format!("registration pid={} uid={}", peer.pid, peer.uid);
-                found.push(Entitlement { identity: registration.identity.clone(), evidence });
+                found.push(Entitlement {
+                    identity: registration.identity.clone(),
+                    evidence,
+                });
             }
         }
         found
@@ -181,8 +232,13 @@ impl Registry {
         let (mut pid, mut start) = (peer.pid, own_start);
         for generation in 0..=ANCESTORS_MAX {
             if let Some(Record { launched, pidfd }) = records.get(&pid) {
-                let same = launched.start_time_ticks == start && pidfd.is_alive() && launched.uid == peer.uid;
-                let program = launched.executable.as_ref().is_none_or(|wanted| pidfd.executable().as_ref() == Some(wanted));
+                let same = launched.start_time_ticks == start
+                    && pidfd.is_alive()
+                    && launched.uid == peer.uid;
+                let program = launched
+                    .executable
+                    .as_ref()
+                    .is_none_or(|wanted| pidfd.executable().as_ref() == Some(wanted));
                 let inherits = generation == 0 || launched.descendants;
                 return (same && program && inherits).then(|| Entitlement {
                     identity: launched.identity.clone(),
@@ -206,7 +262,10 @@ impl Registry {
 
 fn matches(registration: &Registration, peer: &PeerProcess, pidfd: &PidFd) -> bool {
     registration.uid.is_none_or(|uid| uid == peer.uid)
-        && registration.executable.as_ref().is_none_or(|wanted| pidfd.executable().as_ref() == Some(wanted))
+        && registration
+            .executable
+            .as_ref()
+            .is_none_or(|wanted| pidfd.executable().as_ref() == Some(wanted))
 }
 
 #[cfg(test)]

@@ -50,7 +50,12 @@ pub struct CaConfig {
 
 impl CaConfig {
     /// A CA in `dir` with the defaults.
-    pub fn new(dir: &Path, trust_domain: TrustDomain, workload_api: &Path, platform: Arc<dyn Platform>) -> Self {
+    pub fn new(
+        dir: &Path,
+        trust_domain: TrustDomain,
+        workload_api: &Path,
+        platform: Arc<dyn Platform>,
+    ) -> Self {
         Self {
             dir: dir.to_owned(),
             trust_domain,
@@ -70,12 +75,20 @@ impl CaConfig {
 ///
 /// # Errors
 /// [`CaError`]: files that are not as they were written, sockets that cannot be opened, a log in doubt.
-pub async fn run(config: CaConfig, shutdown: impl Future<Output = ()> + Send) -> Result<(), CaError> {
+pub async fn run(
+    config: CaConfig,
+    shutdown: impl Future<Output = ()> + Send,
+) -> Result<(), CaError> {
     if config.harden {
         process::no_core_dumps()?;
     }
     // Before anything takes time: a pid is safe to name only while its process lives.
-    let launcher = config.control.as_ref().map(|_| PidFd::open(config.launcher_pid)).transpose()?.map(Launcher::new);
+    let launcher = config
+        .control
+        .as_ref()
+        .map(|_| PidFd::open(config.launcher_pid))
+        .transpose()?
+        .map(Launcher::new);
     files::create_dir_private(&config.dir)?;
     let _lock = LockFile::acquire(&config.dir.join("ca.lock"))?;
     let profile = Profile::leaf(config.svid_ttl.as_secs())?;
@@ -115,8 +128,13 @@ pub async fn run(config: CaConfig, shutdown: impl Future<Output = ()> + Send) ->
 }
 
 async fn open_desk(config: &CaConfig, profile: Profile) -> Result<Desk, CaError> {
-    let (dir, domain, platform) = (config.dir.clone(), config.trust_domain.clone(), Arc::clone(&config.platform));
-    let opened = tokio::task::spawn_blocking(move || Desk::open(&dir, &domain, profile, platform)).await;
+    let (dir, domain, platform) = (
+        config.dir.clone(),
+        config.trust_domain.clone(),
+        Arc::clone(&config.platform),
+    );
+    let opened =
+        tokio::task::spawn_blocking(move || Desk::open(&dir, &domain, profile, platform)).await;
     opened.unwrap_or(Err(CaError::Issuance(crate::error::IssuanceError::Stopped)))
 }
 
@@ -125,7 +143,9 @@ async fn upkeep(issuing: &Issuing) {
     loop {
         tokio::time::sleep(CLOCK_CHECK).await;
         if !issuing.maintain().await {
-            tracing::error!("the issuance log is in doubt after a failed flush; the CA ends and reads it again");
+            tracing::error!(
+                "the issuance log is in doubt after a failed flush; the CA ends and reads it again"
+            );
             return;
         }
     }
@@ -137,8 +157,14 @@ fn listener(path: &Path, mode: u32) -> Result<UnixListener, CaError> {
 }
 
 fn server_error(path: &Path, error: &dyn std::error::Error) -> CaError {
-    let source = error.source().map(|source| format!(": {source}")).unwrap_or_default();
-    CaError::Server { socket: path.to_owned(), why: format!("{error}{source}") }
+    let source = error
+        .source()
+        .map(|source| format!(": {source}"))
+        .unwrap_or_default();
+    CaError::Server {
+        socket: path.to_owned(),
+        why: format!("{error}{source}"),
+    }
 }
 
 async fn stopped(mut stopping: watch::Receiver<bool>) {
@@ -153,9 +179,12 @@ fn serve_workloads(
 ) -> Result<impl Future<Output = Result<(), CaError>>, CaError> {
     let path = config.workload_api.clone();
     let incoming = listen::connections(listener(&path, config.workload_api_mode)?, |_| true);
-    let service = SpiffeWorkloadApiServer::new(api).max_decoding_message_size(WORKLOAD_REQUEST_BYTES_MAX);
+    let service =
+        SpiffeWorkloadApiServer::new(api).max_decoding_message_size(WORKLOAD_REQUEST_BYTES_MAX);
     Ok(async move {
-        let serving = listen::server().add_service(service).serve_with_incoming_shutdown(incoming, stopped(stopping));
+        let serving = listen::server()
+            .add_service(service)
+            .serve_with_incoming_shutdown(incoming, stopped(stopping));
         serving.await.map_err(|error| server_error(&path, &error))
     })
 }
@@ -178,9 +207,15 @@ fn serve_launches(
         };
         let admitted = launcher.clone();
         let incoming = listen::connections(listener, move |peer| admitted.is(peer));
-        let service = LaunchServer::new(LaunchService { launcher, registry, domain });
+        let service = LaunchServer::new(LaunchService {
+            launcher,
+            registry,
+            domain,
+        });
         let service = service.max_decoding_message_size(LAUNCH_REQUEST_BYTES_MAX);
-        let serving = listen::server().add_service(service).serve_with_incoming_shutdown(incoming, stopped(stopping));
+        let serving = listen::server()
+            .add_service(service)
+            .serve_with_incoming_shutdown(incoming, stopped(stopping));
         serving.await.map_err(|error| server_error(&path, &error))
     })
 }

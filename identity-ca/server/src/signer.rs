@@ -23,8 +23,9 @@ pub(crate) struct KeyInMemory {
 /// # Errors
 /// [`IssuanceError::KeyGeneration`].
 pub(crate) fn generate() -> Result<(Pkcs8, PublicKey), IssuanceError> {
-    let document = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &SystemRandom::new())
-        .map_err(|_| IssuanceError::KeyGeneration)?;
+    let document =
+        EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &SystemRandom::new())
+            .map_err(|_| IssuanceError::KeyGeneration)?;
     let pkcs8 = Zeroizing::new(document.as_ref().to_vec());
     let key = KeyInMemory::read(&pkcs8).ok_or(IssuanceError::KeyGeneration)?;
     Ok((pkcs8, key.public))
@@ -34,9 +35,14 @@ impl KeyInMemory {
     /// Reads a key; `None` if it is none, or its two halves do not belong together.
     pub(crate) fn read(pkcs8: &[u8]) -> Option<Self> {
         let random = SystemRandom::new();
-        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, pkcs8, &random).ok()?;
+        let pair =
+            EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, pkcs8, &random).ok()?;
         let public = PublicKey::from_point(Curve::P256, pair.public_key().as_ref()).ok()?;
-        Some(Self { pair, public, random })
+        Some(Self {
+            pair,
+            public,
+            random,
+        })
     }
 }
 

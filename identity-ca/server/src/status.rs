@@ -62,8 +62,14 @@ pub struct LogStatus {
 
 /// Reads the files of the CA in `dir`, also while it runs.
 pub fn inspect(dir: &Path) -> CaStatus {
-    let mut status =
-        CaStatus { dir: dir.to_owned(), trust_domain: None, root: None, issuer: None, log: None, problems: Vec::new() };
+    let mut status = CaStatus {
+        dir: dir.to_owned(),
+        trust_domain: None,
+        root: None,
+        issuer: None,
+        log: None,
+        problems: Vec::new(),
+    };
     match Store::new(dir).certificates() {
         Ok(certificates) => {
             status.trust_domain = Some(certificates.trust_domain);
@@ -75,7 +81,9 @@ pub fn inspect(dir: &Path) -> CaStatus {
     let path = dir.join(LOG_FILE);
     match record::replay(&path) {
         Ok((ledger, _)) if ledger.head().lines == 0 => {
-            status.problems.push(CodedError::from_diagnostic(CaError::LogMissing { path }));
+            status
+                .problems
+                .push(CodedError::from_diagnostic(CaError::LogMissing { path }));
         }
         Ok((ledger, _)) => {
             status.log = Some(LogStatus {

@@ -30,7 +30,13 @@ const NEXT_ISSUER: &str = "issuer.next";
 const TRUST_DOMAIN: &str = "trust-domain";
 const FIRST_START: &str = "first-start";
 /// In the order in which the first start moves them into place: the last one completes it.
-const FILES: [&str; 5] = ["root.key", "root.pem", "issuer.key", "issuer.pem", TRUST_DOMAIN];
+const FILES: [&str; 5] = [
+    "root.key",
+    "root.pem",
+    "issuer.key",
+    "issuer.pem",
+    TRUST_DOMAIN,
+];
 
 /// An authority with its private key.
 #[derive(Debug)]
@@ -55,7 +61,9 @@ pub(crate) struct Store {
 
 impl Store {
     pub(crate) fn new(dir: &Path) -> Self {
-        Self { dir: dir.to_owned() }
+        Self {
+            dir: dir.to_owned(),
+        }
     }
 
     pub(crate) fn dir(&self) -> &Path {
@@ -84,7 +92,10 @@ impl Store {
                 continue;
             }
             if to.exists() {
-                return Err(corrupt(&from, "an unfinished first start lies beside finished files"));
+                return Err(corrupt(
+                    &from,
+                    "an unfinished first start lies beside finished files",
+                ));
             }
             rename(&from, &to)?;
         }
@@ -94,7 +105,10 @@ impl Store {
     /// The next issuer's key is moved first: if the key in place fits the next certificate, the move goes on, else the
     /// next issuer never took over.
     fn recover_issuer(&self) -> Result<(), CaError> {
-        let (next_key, next_pem) = (self.dir.join(key_of(NEXT_ISSUER)), self.dir.join(pem_of(NEXT_ISSUER)));
+        let (next_key, next_pem) = (
+            self.dir.join(key_of(NEXT_ISSUER)),
+            self.dir.join(pem_of(NEXT_ISSUER)),
+        );
         if next_pem.exists() && !next_key.exists() {
             let domain = self.trust_domain()?;
             let key = self.read_key(ISSUER)?;
@@ -110,7 +124,10 @@ impl Store {
 
     /// Whether there is nothing yet. An error if some files are there and others not.
     pub(crate) fn is_new(&self) -> Result<bool, CaError> {
-        let missing: Vec<_> = FILES.iter().filter(|name| !self.dir.join(name).exists()).collect();
+        let missing: Vec<_> = FILES
+            .iter()
+            .filter(|name| !self.dir.join(name).exists())
+            .collect();
         match missing.first() {
             None => Ok(false),
             Some(_) if missing.len() == FILES.len() => Ok(true),
@@ -120,17 +137,29 @@ impl Store {
 
     /// An error that says that `name` should be there.
     pub(crate) fn missing(&self, name: &str) -> CaError {
-        CaError::Incomplete { path: self.dir.join(name), dir: self.dir.clone() }
+        CaError::Incomplete {
+            path: self.dir.join(name),
+            dir: self.dir.clone(),
+        }
     }
 
     /// Writes the first root and issuer, all at once.
-    pub(crate) fn create(&self, domain: &TrustDomain, root: (&Pkcs8, &Authority), issuer: (&Pkcs8, &Authority)) -> Result<(), CaError> {
+    pub(crate) fn create(
+        &self,
+        domain: &TrustDomain,
+        root: (&Pkcs8, &Authority),
+        issuer: (&Pkcs8, &Authority),
+    ) -> Result<(), CaError> {
         let staging = self.dir.join(FIRST_START);
         files::create_dir_private(&staging)?;
         for (name, (key, authority)) in [(ROOT, root), (ISSUER, issuer)] {
             write_pair(&staging, name, key, authority)?;
         }
-        files::write_atomic(&staging.join(TRUST_DOMAIN), format!("{domain}\n").as_bytes(), 0o600)?;
+        files::write_atomic(
+            &staging.join(TRUST_DOMAIN),
+            format!("{domain}\n").as_bytes(),
+            0o600,
+        )?;
         sync_dir(&self.dir)?;
         self.complete_first_start()
     }
@@ -138,18 +167,34 @@ impl Store {
     /// Puts a new issuer in the place of the present one.
     pub(crate) fn replace_issuer(&self, key: &Pkcs8, authority: &Authority) -> Result<(), CaError> {
         write_pair(&self.dir, NEXT_ISSUER, key, authority)?;
-        rename(&self.dir.join(key_of(NEXT_ISSUER)), &self.dir.join(key_of(ISSUER)))?;
-        rename(&self.dir.join(pem_of(NEXT_ISSUER)), &self.dir.join(pem_of(ISSUER)))
+        rename(
+            &self.dir.join(key_of(NEXT_ISSUER)),
+            &self.dir.join(key_of(ISSUER)),
+        )?;
+        rename(
+            &self.dir.join(pem_of(NEXT_ISSUER)),
+            &self.dir.join(pem_of(ISSUER)),
+        )
     }
 
     /// Reads root and issuer with their keys, and checks that all belong together.
-    pub(crate) fn load(&self, domain: &TrustDomain) -> Result<(HeldAuthority, HeldAuthority), CaError> {
+    pub(crate) fn load(
+        &self,
+        domain: &TrustDomain,
+    ) -> Result<(HeldAuthority, HeldAuthority), CaError> {
         let certificates = self.certificates()?;
         if certificates.trust_domain != *domain {
             let (found, wanted) = (certificates.trust_domain, domain.clone());
-            return Err(CaError::OtherDomain { dir: self.dir.clone(), found, wanted });
+            return Err(CaError::OtherDomain {
+                dir: self.dir.clone(),
+                found,
+                wanted,
+            });
         }
-        Ok((self.with_key(ROOT, certificates.root)?, self.with_key(ISSUER, certificates.issuer)?))
+        Ok((
+            self.with_key(ROOT, certificates.root)?,
+            self.with_key(ISSUER, certificates.issuer)?,
+        ))
     }
 
     /// Reads the certificates, and checks that root signed issuer and itself.
@@ -158,20 +203,35 @@ impl Store {
         let read = |name| self.read_authority_at(&self.dir.join(pem_of(name)), &trust_domain);
         let (root, issuer) = (read(ROOT)?, read(ISSUER)?);
         let signed = |name, below: &Authority| {
-            below.check_signed_by(&root).map_err(|source| CaError::Authority { path: self.dir.join(pem_of(name)), source })
+            below
+                .check_signed_by(&root)
+                .map_err(|source| CaError::Authority {
+                    path: self.dir.join(pem_of(name)),
+                    source,
+                })
         };
         signed(ROOT, &root)?;
         signed(ISSUER, &issuer)?;
         if issuer.is_root() {
-            return Err(corrupt(&self.dir.join(pem_of(ISSUER)), "it is a root, not an issuer below it"));
+            return Err(corrupt(
+                &self.dir.join(pem_of(ISSUER)),
+                "it is a root, not an issuer below it",
+            ));
         }
-        Ok(Certificates { trust_domain, root, issuer })
+        Ok(Certificates {
+            trust_domain,
+            root,
+            issuer,
+        })
     }
 
     fn with_key(&self, name: &str, authority: Authority) -> Result<HeldAuthority, CaError> {
         let key = self.read_key(name)?;
         if key.public_key() != authority.key() {
-            return Err(CaError::KeyMismatch { key: self.dir.join(key_of(name)), certificate: self.dir.join(pem_of(name)) });
+            return Err(CaError::KeyMismatch {
+                key: self.dir.join(key_of(name)),
+                certificate: self.dir.join(pem_of(name)),
+            });
         }
         Ok(HeldAuthority { authority, key })
     }
@@ -179,7 +239,9 @@ impl Store {
     fn trust_domain(&self) -> Result<TrustDomain, CaError> {
         let path = self.dir.join(TRUST_DOMAIN);
         let bytes = self.read(&path)?;
-        let text = std::str::from_utf8(&bytes).ok().and_then(|text| text.strip_suffix('\n'));
+        let text = std::str::from_utf8(&bytes)
+            .ok()
+            .and_then(|text| text.strip_suffix('\n'));
         let domain = text.and_then(|text| TrustDomain::parse(text).ok());
         domain.ok_or_else(|| corrupt(&path, "it is not one trust domain and a line feed"))
     }
@@ -188,13 +250,21 @@ impl Store {
         let path = self.dir.join(key_of(name));
         let pkcs8 = pem::decode(pem::PRIVATE_KEY, &self.read(&path)?);
         let key = pkcs8.and_then(|pkcs8| KeyInMemory::read(&pkcs8));
-        key.ok_or_else(|| corrupt(&path, "it is not the P-256 key that was written, in PKCS #8 and PEM"))
+        key.ok_or_else(|| {
+            corrupt(
+                &path,
+                "it is not the P-256 key that was written, in PKCS #8 and PEM",
+            )
+        })
     }
 
     fn read_authority_at(&self, path: &Path, domain: &TrustDomain) -> Result<Authority, CaError> {
         let der = pem::decode(pem::CERTIFICATE, &self.read(path)?)
             .ok_or_else(|| corrupt(path, "it is not the certificate that was written, in PEM"))?;
-        Authority::parse(&der, domain).map_err(|source| CaError::Authority { path: path.to_owned(), source })
+        Authority::parse(&der, domain).map_err(|source| CaError::Authority {
+            path: path.to_owned(),
+            source,
+        })
     }
 
     /// Reads a file that must be there, be ours, and be nobody else's.
@@ -205,7 +275,10 @@ impl Store {
                 check_mode(path)?;
                 Ok(bytes)
             }
-            Err(error) if error.is_not_found() => Err(CaError::Incomplete { path: path.to_owned(), dir: self.dir.clone() }),
+            Err(error) if error.is_not_found() => Err(CaError::Incomplete {
+                path: path.to_owned(),
+                dir: self.dir.clone(),
+            }),
             Err(error) => Err(error.into()),
         }
     }
@@ -216,7 +289,9 @@ impl Store {
         match fs::metadata(&path) {
             Ok(found) if found.len() > 0 => check_mode(&path),
             Ok(_) => Err(CaError::LogMissing { path }),
-            Err(absent) if absent.kind() == std::io::ErrorKind::NotFound => Err(CaError::LogMissing { path }),
+            Err(absent) if absent.kind() == std::io::ErrorKind::NotFound => {
+                Err(CaError::LogMissing { path })
+            }
             Err(source) => Err(PlatformError::from_io("read", &path, source).into()),
         }
     }
@@ -231,25 +306,36 @@ fn pem_of(name: &str) -> String {
 }
 
 fn corrupt(path: &Path, why: &str) -> CaError {
-    CaError::Corrupt { path: path.to_owned(), why: why.to_owned() }
+    CaError::Corrupt {
+        path: path.to_owned(),
+        why: why.to_owned(),
+    }
 }
 
 fn write_pair(dir: &Path, name: &str, key: &Pkcs8, authority: &Authority) -> Result<(), CaError> {
     // The certificate first: a key alone must never look like a completed move.
     let certificate = pem::encode(pem::CERTIFICATE, authority.certificate());
     files::write_atomic(&dir.join(pem_of(name)), certificate.as_bytes(), 0o600)?;
-    files::write_atomic(&dir.join(key_of(name)), pem::encode(pem::PRIVATE_KEY, key).as_bytes(), 0o600)?;
+    files::write_atomic(
+        &dir.join(key_of(name)),
+        pem::encode(pem::PRIVATE_KEY, key).as_bytes(),
+        0o600,
+    )?;
     Ok(())
 }
 
 fn check_mode(path: &Path) -> Result<(), CaError> {
-    let found = fs::symlink_metadata(path).map_err(|source| PlatformError::from_io("look at", path, source))?;
+    let found = fs::symlink_metadata(path)
+        .map_err(|source| PlatformError::from_io("look at", path, source))?;
     if !found.file_type().is_file() {
         return Err(corrupt(path, "it is no regular file"));
     }
     let mode = found.mode() & 0o7777;
     if mode & 0o077 != 0 || found.uid() != rustix::process::geteuid().as_raw() {
-        return Err(CaError::Mode { path: path.to_owned(), mode });
+        return Err(CaError::Mode {
+            path: path.to_owned(),
+            mode,
+        });
     }
     Ok(())
 }

@@ -10,8 +10,8 @@ use crate::rate::RateLimit;
 use crate::signer::{self, Pkcs8};
 use mesh_issuance::issue::Request;
 use mesh_issuance::renewal::{Event, Renewal};
-use mesh_platform::process::PidFd;
 use mesh_platform::Platform;
+use mesh_platform::process::PidFd;
 use mesh_trust::{SpiffeId, Timestamp};
 use std::collections::HashMap;
 use std::fmt;
@@ -39,7 +39,11 @@ pub(crate) struct Material {
 
 impl fmt::Debug for Material {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Material({}, serial {}, until {})", self.identity, self.serial, self.not_after)
+        write!(
+            f,
+            "Material({}, serial {}, until {})",
+            self.identity, self.serial, self.not_after
+        )
     }
 }
 
@@ -65,11 +69,21 @@ pub(crate) struct Svids {
 
 impl Svids {
     pub(crate) fn new(issuing: Issuing, platform: Arc<dyn Platform>) -> Self {
-        Self { issuing, platform, rate: Arc::default(), slots: Arc::default() }
+        Self {
+            issuing,
+            platform,
+            rate: Arc::default(),
+            slots: Arc::default(),
+        }
     }
 
     /// Follows the SVID of `owner`, which is issued if there is none. `process` is the owner's.
-    pub(crate) fn follow(&self, owner: Owner, evidence: &str, process: &Arc<PidFd>) -> watch::Receiver<Slot> {
+    pub(crate) fn follow(
+        &self,
+        owner: Owner,
+        evidence: &str,
+        process: &Arc<PidFd>,
+    ) -> watch::Receiver<Slot> {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(slot) = slots.get(&owner) {
             return slot.subscribe();
@@ -77,7 +91,12 @@ impl Svids {
         let slot = Arc::new(watch::Sender::new(Slot::Pending));
         let receiver = slot.subscribe();
         slots.insert(owner.clone(), Arc::clone(&slot));
-        let keeper = Keeper { svids: self.clone(), owner, evidence: evidence.to_owned(), slot };
+        let keeper = Keeper {
+            svids: self.clone(),
+            owner,
+            evidence: evidence.to_owned(),
+            slot,
+        };
         let process = Arc::clone(process);
         tokio::spawn(async move { keeper.run(&process).await });
         receiver
@@ -148,12 +167,28 @@ impl Keeper {
     async fn issue(&self) -> Result<Renewal, IssuanceError> {
         let identity = &self.owner.identity;
         let now = self.svids.platform.monotonic();
-        if !self.svids.rate.lock().unwrap_or_else(PoisonError::into_inner).take(identity, now) {
-            return Err(IssuanceError::RateLimited { id: identity.clone() });
+        if !self
+            .svids
+            .rate
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take(identity, now)
+        {
+            return Err(IssuanceError::RateLimited {
+                id: identity.clone(),
+            });
         }
         let (pkcs8, key) = signer::generate()?;
-        let request = Request { id: identity.clone(), key, lifetime_secs: None };
-        let chain = self.svids.issuing.issue(request, self.evidence.clone()).await?;
+        let request = Request {
+            id: identity.clone(),
+            key,
+            lifetime_secs: None,
+        };
+        let chain = self
+            .svids
+            .issuing
+            .issue(request, self.evidence.clone())
+            .await?;
         let not_after = chain.leaf.validity().not_after;
         let material = Material {
             identity: chain.leaf.id().clone(),
@@ -169,8 +204,14 @@ impl Keeper {
 
     /// Takes the SVID off the list if `condition` holds while nobody can join.
     fn forget(&self, condition: impl FnOnce(&watch::Sender<Slot>) -> bool) -> bool {
-        let mut slots = self.svids.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        let ours = slots.get(&self.owner).is_some_and(|slot| Arc::ptr_eq(slot, &self.slot));
+        let mut slots = self
+            .svids
+            .slots
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let ours = slots
+            .get(&self.owner)
+            .is_some_and(|slot| Arc::ptr_eq(slot, &self.slot));
         let forget = ours && condition(&self.slot);
         if forget {
             slots.remove(&self.owner);
@@ -190,7 +231,10 @@ impl Keeper {
 
     /// How long to sleep before `at`; in pieces, because the wall clock may jump while we sleep.
     fn until(&self, at: Timestamp) -> Duration {
-        let micros = at.unix_micros().saturating_sub(self.now().unix_micros()).max(0);
+        let micros = at
+            .unix_micros()
+            .saturating_sub(self.now().unix_micros())
+            .max(0);
         Duration::from_micros(u64::try_from(micros).unwrap_or(0)).min(CLOCK_CHECK)
     }
 }

@@ -26,13 +26,23 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn at(now: Timestamp) -> Arc<Self> {
-        Arc::new(Self { now_micros: now.unix_micros().into(), start: None, stuck: false.into(), system: System::new() })
+        Arc::new(Self {
+            now_micros: now.unix_micros().into(),
+            start: None,
+            stuck: false.into(),
+            system: System::new(),
+        })
     }
 
     /// Moves with tokio's clock.
     pub(crate) fn flowing(now: Timestamp) -> Arc<Self> {
         let start = Some(tokio::time::Instant::now());
-        Arc::new(Self { now_micros: now.unix_micros().into(), start, stuck: false.into(), system: System::new() })
+        Arc::new(Self {
+            now_micros: now.unix_micros().into(),
+            start,
+            stuck: false.into(),
+            system: System::new(),
+        })
     }
 
     pub(crate) fn set(&self, now: Timestamp) {
@@ -46,7 +56,9 @@ impl World {
 
 impl Platform for World {
     fn wall_clock(&self) -> Timestamp {
-        Timestamp::from_unix_micros(self.now_micros.load(Ordering::SeqCst) + self.flown().as_micros() as i64)
+        Timestamp::from_unix_micros(
+            self.now_micros.load(Ordering::SeqCst) + self.flown().as_micros() as i64,
+        )
     }
 
     fn monotonic(&self) -> Tick {
@@ -54,7 +66,11 @@ impl Platform for World {
     }
 
     fn fill_random(&self, out: &mut [u8]) {
-        if self.stuck.load(Ordering::SeqCst) { out.fill(7) } else { self.system.fill_random(out) }
+        if self.stuck.load(Ordering::SeqCst) {
+            out.fill(7)
+        } else {
+            self.system.fill_random(out)
+        }
     }
 
     fn read_file(&self, path: &Path) -> Result<Vec<u8>, PlatformError> {
@@ -71,10 +87,22 @@ pub(crate) fn id(path: &str) -> SpiffeId {
 }
 
 pub(crate) fn open(dir: &Path, world: &Arc<World>) -> Result<Desk, CaError> {
-    Desk::open(dir, &domain(), Profile::leaf(86_400).unwrap(), world.clone())
+    Desk::open(
+        dir,
+        &domain(),
+        Profile::leaf(86_400).unwrap(),
+        world.clone(),
+    )
 }
 
 pub(crate) fn request() -> (Request, String) {
     let (_, key) = signer::generate().unwrap();
-    (Request { id: id("ns/shop/sa/cart"), key, lifetime_secs: None }, "test".to_owned())
+    (
+        Request {
+            id: id("ns/shop/sa/cart"),
+            key,
+            lifetime_secs: None,
+        },
+        "test".to_owned(),
+    )
 }

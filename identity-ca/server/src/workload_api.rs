@@ -11,7 +11,8 @@ use crate::listen::{Counted, Counts, Peer};
 use crate::proto::spiffe_workload_api_server::SpiffeWorkloadApi;
 use crate::proto::{
     JwtBundlesRequest, JwtBundlesResponse, JwtsvidRequest, JwtsvidResponse, ValidateJwtsvidRequest,
-    ValidateJwtsvidResponse, X509BundlesRequest, X509BundlesResponse, X509svid, X509svidRequest, X509svidResponse,
+    ValidateJwtsvidResponse, X509BundlesRequest, X509BundlesResponse, X509svid, X509svidRequest,
+    X509svidResponse,
 };
 use crate::registry::{Entitlement, Registry};
 use crate::svids::{Material, Owner, Slot, Svids};
@@ -51,7 +52,9 @@ fn check_header<T>(request: &Request<T>) -> Result<(), Status> {
     let mut values = request.metadata().get_all(HEADER).iter();
     match (values.next(), values.next()) {
         (Some(value), None) if value.as_bytes() == b"true" => Ok(()),
-        _ => Err(Status::invalid_argument("security header missing from request")),
+        _ => Err(Status::invalid_argument(
+            "security header missing from request",
+        )),
     }
 }
 
@@ -66,12 +69,24 @@ fn stopping() -> Status {
 impl WorkloadApi {
     fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
         check_header(request)?;
-        let peer = request.extensions().get::<Peer>().cloned().ok_or_else(nobody)?;
+        let peer = request
+            .extensions()
+            .get::<Peer>()
+            .cloned()
+            .ok_or_else(nobody)?;
         let counted = self
             .streams
             .take(peer.0.pid, STREAMS_PER_PROCESS_MAX, usize::MAX)
-            .ok_or_else(|| Status::resource_exhausted(format!("more than {STREAMS_PER_PROCESS_MAX} streams of one process")))?;
-        Ok(Caller { api: self.clone(), peer, _counted: counted })
+            .ok_or_else(|| {
+                Status::resource_exhausted(format!(
+                    "more than {STREAMS_PER_PROCESS_MAX} streams of one process"
+                ))
+            })?;
+        Ok(Caller {
+            api: self.clone(),
+            peer,
+            _counted: counted,
+        })
     }
 }
 
@@ -94,7 +109,11 @@ impl Caller {
         match tokio::time::timeout(ATTESTATION_WAIT, search).await {
             Ok(found) if !found.is_empty() => Ok(found),
             _ => {
-                tracing::info!(pid = self.peer.0.pid, uid = self.peer.0.uid, "a process asked for an identity and has none");
+                tracing::info!(
+                    pid = self.peer.0.pid,
+                    uid = self.peer.0.uid,
+                    "a process asked for an identity and has none"
+                );
                 Err(nobody())
             }
         }
@@ -103,13 +122,23 @@ impl Caller {
     /// Whether the caller is still who it was.
     fn recheck(&self, before: &[Entitlement]) -> Result<(), Status> {
         let now = self.api.registry.entitlements(&self.peer.0);
-        let same = now.len() == before.len() && now.iter().zip(before).all(|(now, before)| now.identity == before.identity);
+        let same = now.len() == before.len()
+            && now
+                .iter()
+                .zip(before)
+                .all(|(now, before)| now.identity == before.identity);
         if same { Ok(()) } else { Err(nobody()) }
     }
 
     /// Waits until something may have changed, the CA stops or the caller has gone.
-    async fn wait<T>(&self, waits: &mut Waits, out: &mpsc::Sender<Result<T, Status>>) -> Result<(), Status> {
-        let Some(process) = self.peer.0.pidfd.as_ref() else { return Err(nobody()) };
+    async fn wait<T>(
+        &self,
+        waits: &mut Waits,
+        out: &mpsc::Sender<Result<T, Status>>,
+    ) -> Result<(), Status> {
+        let Some(process) = self.peer.0.pidfd.as_ref() else {
+            return Err(nobody());
+        };
         tokio::select! {
             changed = waits.registry.changed() => changed.map_err(|_| stopping()),
             changed = waits.anchors.changed() => changed.map_err(|_| stopping()),
@@ -121,17 +150,35 @@ impl Caller {
     }
 
     fn waits(&self, svids: Vec<watch::Receiver<Slot>>) -> Waits {
-        Waits { registry: self.api.registry.changes(), anchors: self.api.anchors.clone(), stopping: self.api.stopping.clone(), svids }
+        Waits {
+            registry: self.api.registry.changes(),
+            anchors: self.api.anchors.clone(),
+            stopping: self.api.stopping.clone(),
+            svids,
+        }
     }
 
-    async fn svids(&self, out: &mpsc::Sender<Result<X509svidResponse, Status>>) -> Result<(), Status> {
+    async fn svids(
+        &self,
+        out: &mpsc::Sender<Result<X509svidResponse, Status>>,
+    ) -> Result<(), Status> {
         let entitled = self.attest().await?;
         let process = self.process()?;
         let start_time_ticks = process.start_time_ticks().ok_or_else(nobody)?;
-        let owner = |identity| Owner { pid: self.peer.0.pid, start_time_ticks, identity };
+        let owner = |identity| Owner {
+            pid: self.peer.0.pid,
+            start_time_ticks,
+            identity,
+        };
         let slots = entitled
             .iter()
-            .map(|entitlement| self.api.svids.follow(owner(entitlement.identity.clone()), &entitlement.evidence, &process))
+            .map(|entitlement| {
+                self.api.svids.follow(
+                    owner(entitlement.identity.clone()),
+                    &entitlement.evidence,
+                    &process,
+                )
+            })
             .collect();
         let mut waits = self.waits(slots);
         let mut sent = None;
@@ -150,7 +197,10 @@ impl Caller {
         }
     }
 
-    async fn bundles(&self, out: &mpsc::Sender<Result<X509BundlesResponse, Status>>) -> Result<(), Status> {
+    async fn bundles(
+        &self,
+        out: &mpsc::Sender<Result<X509BundlesResponse, Status>>,
+    ) -> Result<(), Status> {
         let entitled = self.attest().await?;
         let mut waits = self.waits(Vec::new());
         let mut sent = None;
@@ -158,9 +208,19 @@ impl Caller {
             self.recheck(&entitled)?;
             let anchors = waits.anchors.borrow_and_update().clone();
             if sent.as_ref() != Some(&anchors) {
-                let bundles = anchors.iter().map(|(domain, roots)| (domain.id().to_string(), concatenated(roots))).collect();
+                let bundles = anchors
+                    .iter()
+                    .map(|(domain, roots)| (domain.id().to_string(), concatenated(roots)))
+                    .collect();
                 sent = Some(anchors);
-                if out.send(Ok(X509BundlesResponse { crl: Vec::new(), bundles })).await.is_err() {
+                if out
+                    .send(Ok(X509BundlesResponse {
+                        crl: Vec::new(),
+                        bundles,
+                    }))
+                    .await
+                    .is_err()
+                {
                     return Ok(());
                 }
             }
@@ -173,7 +233,11 @@ impl Caller {
         let held = self.peer.0.pidfd.as_ref().ok_or_else(nobody)?;
         let again = PidFd::open(held.pid()).map_err(|_| nobody())?;
         // Alive after the second was opened: both are the same process.
-        if held.is_alive() { Ok(Arc::new(again)) } else { Err(nobody()) }
+        if held.is_alive() {
+            Ok(Arc::new(again))
+        } else {
+            Err(nobody())
+        }
     }
 }
 
@@ -220,16 +284,29 @@ async fn any_changed(slots: &mut [watch::Receiver<Slot>]) {
 
 /// What tells one message from another: serials and anchors.
 fn identity_of(svids: &[Arc<Material>], anchors: &Arc<Anchors>) -> (Vec<String>, Arc<Anchors>) {
-    (svids.iter().map(|svid| svid.serial.clone()).collect(), Arc::clone(anchors))
+    (
+        svids.iter().map(|svid| svid.serial.clone()).collect(),
+        Arc::clone(anchors),
+    )
 }
 
 fn concatenated(certificates: &[CertificateDer<'_>]) -> Vec<u8> {
-    certificates.iter().flat_map(|certificate| certificate.iter().copied()).collect()
+    certificates
+        .iter()
+        .flat_map(|certificate| certificate.iter().copied())
+        .collect()
 }
 
 fn svid_response(svids: &[Arc<Material>], anchors: &Anchors) -> X509svidResponse {
-    let own = svids.first().map(|svid| svid.identity.trust_domain().clone());
-    let bundle = |domain: &TrustDomain| anchors.get(domain).map(|roots| concatenated(roots)).unwrap_or_default();
+    let own = svids
+        .first()
+        .map(|svid| svid.identity.trust_domain().clone());
+    let bundle = |domain: &TrustDomain| {
+        anchors
+            .get(domain)
+            .map(|roots| concatenated(roots))
+            .unwrap_or_default()
+    };
     X509svidResponse {
         svids: svids
             .iter()
@@ -272,7 +349,10 @@ impl SpiffeWorkloadApi for WorkloadApi {
     type FetchX509BundlesStream = ReceiverStream<Result<X509BundlesResponse, Status>>;
     type FetchJWTBundlesStream = ReceiverStream<Result<JwtBundlesResponse, Status>>;
 
-    async fn fetch_x509svid(&self, request: Request<X509svidRequest>) -> Result<Response<Self::FetchX509SVIDStream>, Status> {
+    async fn fetch_x509svid(
+        &self,
+        request: Request<X509svidRequest>,
+    ) -> Result<Response<Self::FetchX509SVIDStream>, Status> {
         answer!(self.caller(&request)?, svids)
     }
 
@@ -283,7 +363,10 @@ impl SpiffeWorkloadApi for WorkloadApi {
         answer!(self.caller(&request)?, bundles)
     }
 
-    async fn fetch_jwtsvid(&self, request: Request<JwtsvidRequest>) -> Result<Response<JwtsvidResponse>, Status> {
+    async fn fetch_jwtsvid(
+        &self,
+        request: Request<JwtsvidRequest>,
+    ) -> Result<Response<JwtsvidResponse>, Status> {
         check_header(&request)?;
         Err(Status::unimplemented("JWT-SVIDs are not issued"))
     }

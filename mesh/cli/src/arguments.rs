@@ -16,35 +16,57 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let mut total = Duration::ZERO;
     let mut rest = text;
     while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        let digits = rest
+            .find(|c: char| !c.is_ascii_digit())
+            .unwrap_or(rest.len());
         let (number, after) = rest.split_at(digits);
-        let unit_len = after.find(|c: char| c.is_ascii_digit()).unwrap_or(after.len());
+        let unit_len = after
+            .find(|c: char| c.is_ascii_digit())
+            .unwrap_or(after.len());
         let (unit, after) = after.split_at(unit_len);
-        let number: u64 = number.parse().map_err(|_| format!("`{text}` is no duration: write `30s` or `1h30m`"))?;
+        let number: u64 = number
+            .parse()
+            .map_err(|_| format!("`{text}` is no duration: write `30s` or `1h30m`"))?;
         let millis: u64 = match unit {
             "ms" => 1,
             "s" => 1_000,
             "m" => 60_000,
             "h" => 3_600_000,
             "d" => 86_400_000,
-            _ => return Err(format!("`{text}` has no unit that is known: use ms, s, m, h or d")),
+            _ => {
+                return Err(format!(
+                    "`{text}` has no unit that is known: use ms, s, m, h or d"
+                ));
+            }
         };
-        let part = number.checked_mul(millis).ok_or_else(|| format!("`{text}` is too long"))?;
-        total = total.checked_add(Duration::from_millis(part)).ok_or_else(|| format!("`{text}` is too long"))?;
+        let part = number
+            .checked_mul(millis)
+            .ok_or_else(|| format!("`{text}` is too long"))?;
+        total = total
+            .checked_add(Duration::from_millis(part))
+            .ok_or_else(|| format!("`{text}` is too long"))?;
         rest = after;
     }
-    if total.is_zero() { Err(format!("`{text}` is no duration above zero")) } else { Ok(total) }
+    if total.is_zero() {
+        Err(format!("`{text}` is no duration above zero"))
+    } else {
+        Ok(total)
+    }
 }
 
 /// Reads `name=value` (or `name: value`, as it stands in a request).
 pub(crate) fn header(text: &str) -> Result<HeaderArgument, String> {
-    let (name, value) =
-        text.split_once(['=', ':']).ok_or_else(|| format!("`{text}` is no header: write `name=value`"))?;
+    let (name, value) = text
+        .split_once(['=', ':'])
+        .ok_or_else(|| format!("`{text}` is no header: write `name=value`"))?;
     let name = name.trim().to_ascii_lowercase();
     if name.is_empty() || name.contains(|c: char| c.is_whitespace() || c.is_control()) {
         return Err(format!("`{text}` has no header name before `=`"));
     }
-    Ok(HeaderArgument { name, value: value.trim_start().to_owned() })
+    Ok(HeaderArgument {
+        name,
+        value: value.trim_start().to_owned(),
+    })
 }
 
 #[cfg(test)]
@@ -73,7 +95,10 @@ mod tests {
     #[test]
     fn headers_are_split_at_the_first_sign() {
         let read = header("X-Tenant=a=b").expect("a header");
-        assert_eq!((read.name.as_str(), read.value.as_str()), ("x-tenant", "a=b"));
+        assert_eq!(
+            (read.name.as_str(), read.value.as_str()),
+            ("x-tenant", "a=b")
+        );
         assert!(header("no value").is_err() && header("=x").is_err() && header("a b=c").is_err());
     }
 }

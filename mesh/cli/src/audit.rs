@@ -49,7 +49,10 @@ impl AuditCommand {
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
 enum AuditError {
     #[error("there is no decision log in {places}")]
-    #[diagnostic(code("MESH-0614"), help("logs end in `.jsonl`; a proxy makes its own at the first record"))]
+    #[diagnostic(
+        code("MESH-0614"),
+        help("logs end in `.jsonl`; a proxy makes its own at the first record")
+    )]
     NoLogs { places: String },
 }
 
@@ -89,30 +92,56 @@ pub(crate) fn run(command: &AuditCommand, output: &mut Output) -> Result<Exit, F
     } else {
         let mut logs = Vec::new();
         for path in &args.logs {
-            if path.is_dir() { logs.extend(logs_in(path)?) } else { logs.push(path.clone()) }
+            if path.is_dir() {
+                logs.extend(logs_in(path)?)
+            } else {
+                logs.push(path.clone())
+            }
         }
         logs
     };
     if logs.is_empty() {
-        let places: Vec<_> = args.logs.iter().map(|path| format!("`{}`", path.display())).collect();
-        let places = if places.is_empty() { "the running mesh".to_owned() } else { places.join(", ") };
+        let places: Vec<_> = args
+            .logs
+            .iter()
+            .map(|path| format!("`{}`", path.display()))
+            .collect();
+        let places = if places.is_empty() {
+            "the running mesh".to_owned()
+        } else {
+            places.join(", ")
+        };
         return Err(Fault::usage(&AuditError::NoLogs { places }));
     }
-    let reports: Vec<LogReport> = logs.iter().map(|log| report(log, args.key.as_deref())).collect();
-    output.value(args.output, &reports, |output, reports| reports.iter().try_for_each(|report| print(report, output)))?;
-    Ok(if reports.iter().all(|report| report.ok) { Exit::Ok } else { Exit::Failure })
+    let reports: Vec<LogReport> = logs
+        .iter()
+        .map(|log| report(log, args.key.as_deref()))
+        .collect();
+    output.value(args.output, &reports, |output, reports| {
+        reports.iter().try_for_each(|report| print(report, output))
+    })?;
+    Ok(if reports.iter().all(|report| report.ok) {
+        Exit::Ok
+    } else {
+        Exit::Failure
+    })
 }
 
 /// The log files of a folder, by name.
 pub(crate) fn logs_in(folder: &Path) -> Result<Vec<PathBuf>, Fault> {
     let broken = |error: std::io::Error| {
-        let error = AuditError::NoLogs { places: format!("`{}`: {error}", folder.display()) };
+        let error = AuditError::NoLogs {
+            places: format!("`{}`: {error}", folder.display()),
+        };
         Fault::usage(&error)
     };
     let mut logs = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(broken)? {
         let path = entry.map_err(broken)?.path();
-        if path.extension().is_some_and(|extension| extension == "jsonl") {
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "jsonl")
+        {
             logs.push(path);
         }
     }
@@ -149,11 +178,22 @@ pub(crate) fn report(log: &Path, key: Option<&Path>) -> LogReport {
 fn prove(log: &Path, key: Option<&Path>) -> Result<mesh_audits::Verified, Box<CodedError>> {
     let seal = seal(log, key)?;
     let file = File::open(log).map_err(|error| {
-        Box::new(CodedError::from(&mesh_audits::verify::Why::Unreadable { why: error.to_string() } as &dyn miette::Diagnostic).at(log.display().to_string()))
+        Box::new(
+            CodedError::from(&mesh_audits::verify::Why::Unreadable {
+                why: error.to_string(),
+            } as &dyn miette::Diagnostic)
+            .at(log.display().to_string()),
+        )
     })?;
     // The name says whose log it is; another one under this name was put here.
     let origin = log.file_stem().and_then(|stem| stem.to_str());
-    mesh_audits::verify(BufReader::new(file), &log.display().to_string(), origin, seal).map_err(|bad| {
+    mesh_audits::verify(
+        BufReader::new(file),
+        &log.display().to_string(),
+        origin,
+        seal,
+    )
+    .map_err(|bad| {
         let place = format!("{}:{}", bad.file, bad.line);
         Box::new(CodedError::from(&bad.why as &dyn miette::Diagnostic).at(place))
     })
@@ -184,7 +224,11 @@ fn beside(log: &Path, extension: &str) -> PathBuf {
 fn print(report: &LogReport, output: &mut Output) -> Result<(), Fault> {
     if let Some(error) = &report.error {
         let bad = output.toned(Tone::Bad, "BAD");
-        return output.line(format_args!("{bad}   {}\n{}", report.file.display(), indented(&error.to_text())));
+        return output.line(format_args!(
+            "{bad}   {}\n{}",
+            report.file.display(),
+            indented(&error.to_text())
+        ));
     }
     let ok = output.toned(Tone::Good, "ok ");
     let count = |number: Option<u64>| number.unwrap_or_default();
@@ -197,9 +241,15 @@ fn print(report: &LogReport, output: &mut Output) -> Result<(), Fault> {
         lost => format!(", {lost} records lost and noted"),
     };
     let (lines, decisions) = (count(report.lines), count(report.decisions));
-    output.line(format_args!("{ok}   {}  {lines} lines, {decisions} decisions{lost}; {sealed}", report.file.display()))
+    output.line(format_args!(
+        "{ok}   {}  {lines} lines, {decisions} decisions{lost}; {sealed}",
+        report.file.display()
+    ))
 }
 
 fn indented(text: &str) -> String {
-    text.lines().map(|line| format!("      {line}")).collect::<Vec<_>>().join("\n")
+    text.lines()
+        .map(|line| format!("      {line}"))
+        .collect::<Vec<_>>()
+        .join("\n")
 }

@@ -72,7 +72,6 @@ impl Command {
     /// The form that errors of this command take.
     fn format(&self) -> Format {
         match self {
-            
             Self::Authz(command) => command.format(),
             Self::Policy(command) => command.format(),
             Self::Identity(command) => command.format(),
@@ -129,12 +128,14 @@ pub(crate) fn run() -> Exit {
     let exit = match Cli::try_parse() {
         Ok(cli) => {
             let format = cli.command.format();
-            cli.command.run(&mut output, surroundings).unwrap_or_else(|fault| {
-                // What was found before the fault comes first.
-                let _ = output.flush();
-                output.fault(&fault, format);
-                fault.exit()
-            })
+            cli.command
+                .run(&mut output, surroundings)
+                .unwrap_or_else(|fault| {
+                    // What was found before the fault comes first.
+                    let _ = output.flush();
+                    output.fault(&fault, format);
+                    fault.exit()
+                })
         }
         Err(error) => misread(&error, &mut output),
     };

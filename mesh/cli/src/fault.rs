@@ -21,7 +21,10 @@ impl<E: Diagnostic> From<E> for Fault {
 impl Fault {
     /// A failure that ends the command with `exit`.
     pub(crate) fn ending(exit: Exit, error: &dyn Diagnostic) -> Self {
-        Self { exit, error: Box::new(CodedError::from(error)) }
+        Self {
+            exit,
+            error: Box::new(CodedError::from(error)),
+        }
     }
 
     /// The command line, or input that it names, cannot be understood.
@@ -41,7 +44,10 @@ impl Fault {
 
     /// A failure that another part has put into words already.
     pub(crate) fn coded(exit: Exit, error: CodedError) -> Self {
-        Self { exit, error: Box::new(error) }
+        Self {
+            exit,
+            error: Box::new(error),
+        }
     }
 
     /// What went wrong, in one sentence.

@@ -53,7 +53,10 @@ impl IdentityCommand {
 pub(crate) enum IdentityError {
     /// No certificates, or broken ones.
     #[error("`{}` holds no certificate chain: {why}", file.display())]
-    #[diagnostic(code("MESH-0615"), help("give a PEM file with `BEGIN CERTIFICATE` blocks, leaf first"))]
+    #[diagnostic(
+        code("MESH-0615"),
+        help("give a PEM file with `BEGIN CERTIFICATE` blocks, leaf first")
+    )]
     NoChain {
         /// The file.
         file: PathBuf,
@@ -112,12 +115,17 @@ pub(crate) fn run(command: IdentityCommand, output: &mut Output) -> Result<Exit,
             live::wait(from_proxies(&live, args.workload.as_deref()))?
         }
     };
-    let exit = if shown.iter().any(|one| one.error.is_some() || one.remaining_secs == Some(0)) {
+    let exit = if shown
+        .iter()
+        .any(|one| one.error.is_some() || one.remaining_secs == Some(0))
+    {
         Exit::Failure
     } else {
         Exit::Ok
     };
-    output.value(args.output, &shown, |output, shown| shown.iter().try_for_each(|one| print(one, output)))?;
+    output.value(args.output, &shown, |output, shown| {
+        shown.iter().try_for_each(|one| print(one, output))
+    })?;
     Ok(exit)
 }
 
@@ -155,7 +163,10 @@ fn from_file(file: &Path, now: Timestamp) -> Result<Shown, Fault> {
     let issued_by = chain.first().map(|leaf| leaf.issuer.clone());
     let leaf = chain.first().cloned();
     let svid = Svid::parse(ders);
-    let error = svid.as_ref().err().map(|error| CodedError::from(error as &dyn miette::Diagnostic));
+    let error = svid
+        .as_ref()
+        .err()
+        .map(|error| CodedError::from(error as &dyn miette::Diagnostic));
     let not_after = leaf.as_ref().map(|leaf| leaf.not_after);
     Ok(Shown {
         workload: None,
@@ -173,24 +184,40 @@ fn from_file(file: &Path, now: Timestamp) -> Result<Shown, Fault> {
 }
 
 /// The certificates of a PEM text, DER.
-pub(crate) fn certificates(pem: &[u8], file: &Path) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
-    let broken = |why: String| IdentityError::NoChain { file: file.to_path_buf(), why };
+pub(crate) fn certificates(
+    pem: &[u8],
+    file: &Path,
+) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
+    let broken = |why: String| IdentityError::NoChain {
+        file: file.to_path_buf(),
+        why,
+    };
     let found = CertificateDer::pem_slice_iter(pem)
         .take(CHAIN_MAX)
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| broken(error.to_string()))?;
-    if found.is_empty() { Err(broken("it has no `BEGIN CERTIFICATE` block".to_owned())) } else { Ok(found) }
+    if found.is_empty() {
+        Err(broken("it has no `BEGIN CERTIFICATE` block".to_owned()))
+    } else {
+        Ok(found)
+    }
 }
 
 /// The certificates of a PEM text, in words.
 pub(crate) fn chain(pem: &[u8], file: &Path) -> Result<Vec<Certificate>, IdentityError> {
-    certificates(pem, file)?.iter().map(|der| Certificate::read(der, file)).collect()
+    certificates(pem, file)?
+        .iter()
+        .map(|der| Certificate::read(der, file))
+        .collect()
 }
 
 impl Certificate {
     fn read(der: &CertificateDer<'_>, file: &Path) -> Result<Self, IdentityError> {
-        let (_, certificate) = x509_parser::parse_x509_certificate(der)
-            .map_err(|error| IdentityError::NoChain { file: file.to_path_buf(), why: error.to_string() })?;
+        let (_, certificate) =
+            x509_parser::parse_x509_certificate(der).map_err(|error| IdentityError::NoChain {
+                file: file.to_path_buf(),
+                why: error.to_string(),
+            })?;
         let validity = certificate.validity();
         let digest = ring::digest::digest(&ring::digest::SHA256, der);
         Ok(Self {
@@ -215,25 +242,44 @@ fn print(shown: &Shown, output: &mut Output) -> Result<(), Fault> {
         Some(secs) => duration(secs),
         None => "-".to_owned(),
     };
-    let until = shown.not_after.map(|end| format!(" (until {end})")).unwrap_or_default();
+    let until = shown
+        .not_after
+        .map(|end| format!(" (until {end})"))
+        .unwrap_or_default();
     let or_dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
     output.line(format_args!("  spiffe id  {}", or_dash(&shown.spiffe_id)))?;
     output.line(format_args!("  serial     {}", or_dash(&shown.serial)))?;
     output.line(format_args!("  remaining  {remaining}{until}"))?;
     output.line(format_args!("  issued by  {}", or_dash(&shown.issued_by)))?;
     if let Some(rotations) = shown.rotations {
-        output.line(format_args!("  rotations  {rotations} since the proxy started"))?;
+        output.line(format_args!(
+            "  rotations  {rotations} since the proxy started"
+        ))?;
     }
     for (depth, certificate) in shown.chain.iter().enumerate() {
-        let kind = if certificate.authority { "authority" } else { "leaf" };
+        let kind = if certificate.authority {
+            "authority"
+        } else {
+            "leaf"
+        };
         let short = certificate.sha256.get(..16).unwrap_or_default();
-        let subject = if certificate.subject.is_empty() { "(no subject)" } else { &certificate.subject };
-        output.line(format_args!("  chain {depth}    {kind} {subject}, sha256 {short}.., until {}", certificate.not_after))?;
+        let subject = if certificate.subject.is_empty() {
+            "(no subject)"
+        } else {
+            &certificate.subject
+        };
+        output.line(format_args!(
+            "  chain {depth}    {kind} {subject}, sha256 {short}.., until {}",
+            certificate.not_after
+        ))?;
     }
     for anchor in &shown.anchors {
         for sha256 in &anchor.sha256 {
             let short = sha256.get(..16).unwrap_or_default();
-            output.line(format_args!("  anchor     {}, sha256 {short}..", anchor.trust_domain))?;
+            output.line(format_args!(
+                "  anchor     {}, sha256 {short}..",
+                anchor.trust_domain
+            ))?;
         }
     }
     if let Some(error) = &shown.error {

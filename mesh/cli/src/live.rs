@@ -41,7 +41,9 @@ pub(crate) enum LiveError {
     #[error("no mesh is found at `{}`", place.display())]
     #[diagnostic(
         code("MESH-0607"),
-        help("start one with `mesh up`, name its state with `--state DIR`, or ask about files with `-f DIR`")
+        help(
+            "start one with `mesh up`, name its state with `--state DIR`, or ask about files with `-f DIR`"
+        )
     )]
     NotFound {
         /// Where it was looked for.
@@ -60,7 +62,9 @@ pub(crate) enum LiveError {
     #[error("`{from}` is malformed: {why}")]
     #[diagnostic(
         code("MESH-0613"),
-        help("the mesh and this command are of different versions: restart it with `mesh up` of this version")
+        help(
+            "the mesh and this command are of different versions: restart it with `mesh up` of this version"
+        )
     )]
     Malformed {
         /// The file, or socket and path.
@@ -79,7 +83,10 @@ pub(crate) enum LiveError {
     },
     /// The runtime.
     #[error("the runtime cannot start: {why}")]
-    #[diagnostic(code("MESH-0632"), help("look at the limits of open files and processes (`ulimit -a`)"))]
+    #[diagnostic(
+        code("MESH-0632"),
+        help("look at the limits of open files and processes (`ulimit -a`)")
+    )]
     Runtime {
         /// What the system says.
         why: String,
@@ -96,7 +103,11 @@ impl Live {
         if live.supervisor_is_alive() {
             return Ok(live);
         }
-        Err(LiveError::Ended { pid: live.running.pid, state: live.state }.into())
+        Err(LiveError::Ended {
+            pid: live.running.pid,
+            state: live.state,
+        }
+        .into())
     }
 
     /// The mesh of `args`, alive or not.
@@ -106,12 +117,20 @@ impl Live {
     pub(crate) fn read(args: &LiveArgs) -> Result<Self, Fault> {
         let state = match &args.state {
             Some(state) if state.join(RUNNING_FILE).is_file() => state.clone(),
-            Some(state) => return Err(LiveError::NotFound { place: state.clone() }.into()),
+            Some(state) => {
+                return Err(LiveError::NotFound {
+                    place: state.clone(),
+                }
+                .into());
+            }
             None => nearest(Path::new("."))?,
         };
         let file = state.join(RUNNING_FILE);
-        let running = serde_json::from_slice(&files::read(&file)?)
-            .map_err(|error| LiveError::Malformed { from: file.display().to_string(), why: error.to_string() })?;
+        let running =
+            serde_json::from_slice(&files::read(&file)?).map_err(|error| LiveError::Malformed {
+                from: file.display().to_string(),
+                why: error.to_string(),
+            })?;
         Ok(Self { running, state })
     }
 
@@ -122,23 +141,38 @@ impl Live {
 
     /// Every workload that has a proxy.
     pub(crate) fn proxies(&self) -> impl Iterator<Item = (&RunningWorkload, &RunningProxy)> {
-        self.running.workloads.iter().filter_map(|workload| Some((workload, workload.proxy.as_ref()?)))
+        self.running
+            .workloads
+            .iter()
+            .filter_map(|workload| Some((workload, workload.proxy.as_ref()?)))
     }
 
     /// The proxy of `namespace/name`, or of the only workload called `name`.
     ///
     /// # Errors
     /// [`LiveError::NoProxy`] with the names that there are.
-    pub(crate) fn proxy(&self, asked: &str) -> Result<(&RunningWorkload, &RunningProxy), LiveError> {
-        let (namespace, name) = asked.split_once('/').map_or((None, asked), |(namespace, name)| (Some(namespace), name));
-        let mut found =
-            self.proxies().filter(|(w, _)| w.name == name && namespace.is_none_or(|namespace| w.namespace == namespace));
+    pub(crate) fn proxy(
+        &self,
+        asked: &str,
+    ) -> Result<(&RunningWorkload, &RunningProxy), LiveError> {
+        let (namespace, name) = asked
+            .split_once('/')
+            .map_or((None, asked), |(namespace, name)| (Some(namespace), name));
+        let mut found = self.proxies().filter(|(w, _)| {
+            w.name == name && namespace.is_none_or(|namespace| w.namespace == namespace)
+        });
         match (found.next(), found.next()) {
             (Some(one), None) => Ok(one),
             _ => {
-                let names: Vec<_> = self.proxies().map(|(w, _)| format!("{}/{}", w.namespace, w.name)).collect();
+                let names: Vec<_> = self
+                    .proxies()
+                    .map(|(w, _)| format!("{}/{}", w.namespace, w.name))
+                    .collect();
                 let known = format!("there are: {}", names.join(", "));
-                Err(LiveError::NoProxy { asked: asked.to_owned(), known })
+                Err(LiveError::NoProxy {
+                    asked: asked.to_owned(),
+                    known,
+                })
             }
         }
     }
@@ -179,7 +213,11 @@ pub(crate) async fn snapshot(proxy: &RunningProxy) -> Result<Snapshot, Fault> {
 pub(crate) async fn answer<T: DeserializeOwned>(socket: &Path, path: &str) -> Result<T, Fault> {
     let body = admin::get(socket, path).await?;
     serde_json::from_slice(&body).map_err(|error| {
-        LiveError::Malformed { from: format!("{}{path}", socket.display()), why: error.to_string() }.into()
+        LiveError::Malformed {
+            from: format!("{}{path}", socket.display()),
+            why: error.to_string(),
+        }
+        .into()
     })
 }
 
@@ -191,16 +229,22 @@ pub(crate) fn wait<T>(work: impl Future<Output = Result<T, Fault>>) -> Result<T,
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|error| LiveError::Runtime { why: error.to_string() })?;
+        .map_err(|error| LiveError::Runtime {
+            why: error.to_string(),
+        })?;
     runtime.block_on(work)
 }
 
 /// The nearest state directory, in `from` or above.
 fn nearest(from: &Path) -> Result<PathBuf, LiveError> {
-    let not_found = || LiveError::NotFound { place: from.join(STATE_DIR) };
+    let not_found = || LiveError::NotFound {
+        place: from.join(STATE_DIR),
+    };
     let absolute = std::path::absolute(from).map_err(|_| not_found())?;
     let mut candidates = absolute.ancestors().map(|folder| folder.join(STATE_DIR));
     candidates
         .find(|state| state.join(RUNNING_FILE).is_file())
-        .ok_or_else(|| LiveError::NotFound { place: absolute.join(STATE_DIR) })
+        .ok_or_else(|| LiveError::NotFound {
+            place: absolute.join(STATE_DIR),
+        })
 }

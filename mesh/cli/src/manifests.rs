@@ -45,7 +45,10 @@ pub(crate) struct Manifests {
 pub(crate) enum ManifestError {
     /// A path that does not exist, or may not be read.
     #[error("`{}` cannot be read: {why}", path.display())]
-    #[diagnostic(code("MESH-0603"), help("name files or folders that hold `.yaml`, `.yml` or `.json` manifests"))]
+    #[diagnostic(
+        code("MESH-0603"),
+        help("name files or folders that hold `.yaml`, `.yml` or `.json` manifests")
+    )]
     Unreadable {
         /// The path.
         path: PathBuf,
@@ -54,14 +57,20 @@ pub(crate) enum ManifestError {
     },
     /// A folder without manifests.
     #[error("there is no manifest in `{}`", path.display())]
-    #[diagnostic(code("MESH-0604"), help("manifests end in `.yaml`, `.yml` or `.json`; hidden files are not read"))]
+    #[diagnostic(
+        code("MESH-0604"),
+        help("manifests end in `.yaml`, `.yml` or `.json`; hidden files are not read")
+    )]
     Nothing {
         /// The folder.
         path: PathBuf,
     },
     /// More than any repository holds.
     #[error("there are more than {limit} files or {depth} levels below `{}`", path.display())]
-    #[diagnostic(code("MESH-0605"), help("name the folder of the manifests themselves, not one far above"))]
+    #[diagnostic(
+        code("MESH-0605"),
+        help("name the folder of the manifests themselves, not one far above")
+    )]
     TooMany {
         /// The folder.
         path: PathBuf,
@@ -81,7 +90,8 @@ impl Manifests {
         let files = collect(paths).map_err(|error| Fault::usage(&error))?;
         let mut contents = Vec::with_capacity(files.len());
         for file in files {
-            let bytes = files::read_limited(&file, FILE_BYTES_MAX).map_err(|error| Fault::usage(&error))?;
+            let bytes =
+                files::read_limited(&file, FILE_BYTES_MAX).map_err(|error| Fault::usage(&error))?;
             contents.push((file.display().to_string(), bytes));
         }
         let files = contents.len();
@@ -90,7 +100,10 @@ impl Manifests {
             default_policy: settings.default_policy,
             ..IndexConfig::new(settings.trust_domain.clone())
         };
-        Ok(Self { index: Index::build(&loaded, &config), files })
+        Ok(Self {
+            index: Index::build(&loaded, &config),
+            files,
+        })
     }
 
     /// The compiled policy of one workload.
@@ -98,25 +111,38 @@ impl Manifests {
     /// # Errors
     /// Why it does not compile.
     pub(crate) fn snapshot(&self, workload: &WorkloadKey) -> Result<Option<Snapshot>, Fault> {
-        let Some(data) = self.index.snapshot(workload, Generation::default()) else { return Ok(None) };
+        let Some(data) = self.index.snapshot(workload, Generation::default()) else {
+            return Ok(None);
+        };
         Ok(Some(Snapshot::compile(data)?))
     }
 
     /// Everything that is wrong or doubtful, sorted by place.
     pub(crate) fn findings(&self) -> Vec<Finding> {
         let mut findings = self.index.findings().to_vec();
-        findings.sort_by(|a, b| (&a.source, &a.code, &a.message).cmp(&(&b.source, &b.code, &b.message)));
+        findings.sort_by(|a, b| {
+            (&a.source, &a.code, &a.message).cmp(&(&b.source, &b.code, &b.message))
+        });
         findings
     }
 }
 
 /// Codes of findings that mean a file, or a document in it, could not be read at all (policy-engine/index).
-const UNPARSABLE: &[&str] = &["MESH-0350", "MESH-0351", "MESH-0352", "MESH-0353", "MESH-0384"];
+const UNPARSABLE: &[&str] = &[
+    "MESH-0350",
+    "MESH-0351",
+    "MESH-0352",
+    "MESH-0353",
+    "MESH-0384",
+];
 
 /// How `mesh authz lint` ends for these findings.
 pub(crate) fn exit_for(findings: &[Finding], fail_on_warnings: bool) -> Exit {
     let any = |severity: Severity| findings.iter().any(|finding| finding.severity == severity);
-    if findings.iter().any(|finding| UNPARSABLE.contains(&finding.code.as_str())) {
+    if findings
+        .iter()
+        .any(|finding| UNPARSABLE.contains(&finding.code.as_str()))
+    {
         Exit::Usage
     } else if any(Severity::Error) {
         Exit::Failure
@@ -132,8 +158,10 @@ fn collect(paths: &[PathBuf]) -> Result<Vec<PathBuf>, ManifestError> {
     let mut files = Vec::new();
     for path in paths {
         let before = files.len();
-        let metadata = std::fs::metadata(path)
-            .map_err(|error| ManifestError::Unreadable { path: path.clone(), why: error.to_string() })?;
+        let metadata = std::fs::metadata(path).map_err(|error| ManifestError::Unreadable {
+            path: path.clone(),
+            why: error.to_string(),
+        })?;
         if metadata.is_dir() {
             below(path, 0, &mut files)?;
             if files.len() == before {
@@ -149,20 +177,37 @@ fn collect(paths: &[PathBuf]) -> Result<Vec<PathBuf>, ManifestError> {
 }
 
 fn below(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), ManifestError> {
-    let unreadable = |error: std::io::Error| ManifestError::Unreadable { path: folder.to_path_buf(), why: error.to_string() };
+    let unreadable = |error: std::io::Error| ManifestError::Unreadable {
+        path: folder.to_path_buf(),
+        why: error.to_string(),
+    };
     if depth > DEPTH_MAX || files.len() > FILES_MAX {
-        return Err(ManifestError::TooMany { path: folder.to_path_buf(), limit: FILES_MAX, depth: DEPTH_MAX });
+        return Err(ManifestError::TooMany {
+            path: folder.to_path_buf(),
+            limit: FILES_MAX,
+            depth: DEPTH_MAX,
+        });
     }
     let entries = std::fs::read_dir(folder).map_err(unreadable)?;
-    let mut paths = entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<Vec<_>, _>>().map_err(unreadable)?;
+    let mut paths = entries
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(unreadable)?;
     paths.sort();
     for path in paths {
-        if path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".")) {
+        if path
+            .file_name()
+            .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
+        {
             continue;
         }
         if path.is_dir() {
             below(&path, depth + 1, files)?;
-        } else if path.extension().is_some_and(|extension| ["yaml", "yml", "json"].iter().any(|known| extension == *known)) {
+        } else if path.extension().is_some_and(|extension| {
+            ["yaml", "yml", "json"]
+                .iter()
+                .any(|known| extension == *known)
+        }) {
             files.push(path);
         }
     }
@@ -171,7 +216,8 @@ fn below(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), Ma
 
 /// Reads a default policy.
 pub(crate) fn mode(text: &str) -> Result<Mode, String> {
-    text.parse().map_err(|error: mesh_policy_index::mode::ModeError| error.to_string())
+    text.parse()
+        .map_err(|error: mesh_policy_index::mode::ModeError| error.to_string())
 }
 
 /// Reads a trust domain.
@@ -192,14 +238,23 @@ mod tests {
         std::fs::create_dir(folder.path().join("below")).expect("a folder");
         std::fs::write(folder.path().join("below/d.yaml"), "").expect("a file");
         let files = collect(&[folder.path().to_path_buf()]).expect("files");
-        let names: Vec<_> = files.iter().filter_map(|f| f.file_name()?.to_str()).collect();
+        let names: Vec<_> = files
+            .iter()
+            .filter_map(|f| f.file_name()?.to_str())
+            .collect();
         assert_eq!(names, ["a.yml", "b.yaml", "d.yaml", "c.json"]);
     }
 
     #[test]
     fn a_folder_without_manifests_is_an_error_and_not_an_empty_policy() {
         let folder = tempfile::tempdir().expect("a folder");
-        assert!(matches!(collect(&[folder.path().to_path_buf()]), Err(ManifestError::Nothing { .. })));
-        assert!(matches!(collect(&[folder.path().join("none")]), Err(ManifestError::Unreadable { .. })));
+        assert!(matches!(
+            collect(&[folder.path().to_path_buf()]),
+            Err(ManifestError::Nothing { .. })
+        ));
+        assert!(matches!(
+            collect(&[folder.path().join("none")]),
+            Err(ManifestError::Unreadable { .. })
+        ));
     }
 }

@@ -54,7 +54,11 @@ impl Surroundings {
         let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
         let terminal = io::stdout().is_terminal() && !dumb;
         let stderr_colour = io::stderr().is_terminal() && !dumb && !no_colour;
-        Self { terminal, stdout_colour: terminal && !no_colour, stderr_colour }
+        Self {
+            terminal,
+            stdout_colour: terminal && !no_colour,
+            stderr_colour,
+        }
     }
 }
 
@@ -70,7 +74,12 @@ pub(crate) struct Output {
 impl Output {
     /// The process's own stdout and stderr.
     pub(crate) fn standard(surroundings: Surroundings) -> Self {
-        Self { out: io::BufWriter::new(Box::new(io::stdout())), surroundings, closed: false, drawn: 0 }
+        Self {
+            out: io::BufWriter::new(Box::new(io::stdout())),
+            surroundings,
+            closed: false,
+            drawn: 0,
+        }
     }
 
     /// Whether stdout is a terminal that [`Output::redraw`] works on.
@@ -125,7 +134,9 @@ impl Output {
 
     /// Writes `value` as one line of JSON.
     pub(crate) fn json_line(&mut self, value: &impl Serialize) -> Result<(), Fault> {
-        let text = serde_json::to_string(value).map_err(|error| OutputError::Encode { why: error.to_string() })?;
+        let text = serde_json::to_string(value).map_err(|error| OutputError::Encode {
+            why: error.to_string(),
+        })?;
         self.line(text)
     }
 
@@ -140,14 +151,19 @@ impl Output {
             Format::Text | Format::Wide => text(self, value),
             Format::Json => {
                 let json =
-                    serde_json::to_string_pretty(value).map_err(|error| OutputError::Encode { why: error.to_string() })?;
+                    serde_json::to_string_pretty(value).map_err(|error| OutputError::Encode {
+                        why: error.to_string(),
+                    })?;
                 self.line(json)
             }
             Format::Yaml => {
                 // Through JSON, so that both forms have the same names and the same order.
-                let json = serde_json::to_value(value).map_err(|error| OutputError::Encode { why: error.to_string() })?;
-                let yaml =
-                    serde_saphyr::to_string(&json).map_err(|error| OutputError::Encode { why: error.to_string() })?;
+                let json = serde_json::to_value(value).map_err(|error| OutputError::Encode {
+                    why: error.to_string(),
+                })?;
+                let yaml = serde_saphyr::to_string(&json).map_err(|error| OutputError::Encode {
+                    why: error.to_string(),
+                })?;
                 self.text(yaml)
             }
         }
@@ -155,7 +171,11 @@ impl Output {
 
     /// Writes a table; under `text` it keeps to 100 columns.
     pub(crate) fn table(&mut self, table: &Table, format: Format) -> Result<(), Fault> {
-        let columns_max = if format == Format::Wide { usize::MAX } else { TEXT_COLUMNS_MAX };
+        let columns_max = if format == Format::Wide {
+            usize::MAX
+        } else {
+            TEXT_COLUMNS_MAX
+        };
         self.text(table.render(columns_max))
     }
 
@@ -179,7 +199,10 @@ impl Output {
                 self.closed = true;
                 Ok(())
             }
-            Err(error) => Err(OutputError::Write { why: error.to_string() }.into()),
+            Err(error) => Err(OutputError::Write {
+                why: error.to_string(),
+            }
+            .into()),
             Ok(()) => Ok(()),
         }
     }
@@ -190,14 +213,20 @@ impl Output {
 pub(crate) enum OutputError {
     /// stdout refuses.
     #[error("stdout cannot be written: {why}")]
-    #[diagnostic(code("MESH-0611"), help("look at where stdout goes: a full disk, most often"))]
+    #[diagnostic(
+        code("MESH-0611"),
+        help("look at where stdout goes: a full disk, most often")
+    )]
     Write {
         /// What the system says.
         why: String,
     },
     /// A value has no text form.
     #[error("the answer cannot be written in this format: {why}")]
-    #[diagnostic(code("MESH-0612"), help("ask for another `-o` format, and report this as a bug"))]
+    #[diagnostic(
+        code("MESH-0612"),
+        help("ask for another `-o` format, and report this as a bug")
+    )]
     Encode {
         /// What the encoder says.
         why: String,
@@ -212,7 +241,11 @@ pub(crate) fn coloured(allowed: bool, tone: Tone, text: &str) -> String {
         Tone::Bad => "31",
         Tone::Strong => "1",
     };
-    if allowed { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_owned() }
+    if allowed {
+        format!("\u{1b}[{code}m{text}\u{1b}[0m")
+    } else {
+        text.to_owned()
+    }
 }
 
 /// Rows under headings.
@@ -225,17 +258,26 @@ pub(crate) struct Table {
 impl Table {
     /// A table with these headings.
     pub(crate) fn new(headings: &[&'static str]) -> Self {
-        Self { headings: headings.to_vec(), rows: Vec::new() }
+        Self {
+            headings: headings.to_vec(),
+            rows: Vec::new(),
+        }
     }
 
     /// Adds a row; control characters in cells are shown escaped, so that nothing in them reaches the terminal.
     pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
-        self.rows.push(cells.into_iter().map(|cell| printable(&cell)).collect());
+        self.rows
+            .push(cells.into_iter().map(|cell| printable(&cell)).collect());
     }
 
     /// Whether nothing is in it.
     pub(crate) fn is_empty(&self) -> bool {
         self.rows.is_empty()
+    }
+
+    /// The table for people, at most 100 columns wide.
+    pub(crate) fn text(&self) -> String {
+        self.render(TEXT_COLUMNS_MAX)
     }
 
     fn render(&self, columns_max: usize) -> String {
@@ -247,7 +289,11 @@ impl Table {
         }
         shrink(&mut widths, columns_max);
         let mut text = String::new();
-        let headings: Vec<String> = self.headings.iter().map(|heading| (*heading).to_owned()).collect();
+        let headings: Vec<String> = self
+            .headings
+            .iter()
+            .map(|heading| (*heading).to_owned())
+            .collect();
         for row in std::iter::once(&headings).chain(&self.rows) {
             let cells = row.iter().zip(&widths).map(|(cell, width)| {
                 let cell = shortened(cell, *width);
@@ -278,14 +324,21 @@ fn shortened(cell: &str, width: usize) -> String {
     if cell.chars().count() <= width {
         return cell.to_owned();
     }
-    cell.chars().take(width.saturating_sub(2)).chain("..".chars()).collect()
+    cell.chars()
+        .take(width.saturating_sub(2))
+        .chain("..".chars())
+        .collect()
 }
 
 /// `text` with control characters escaped: what comes from peers and files must not steer the terminal.
 pub(crate) fn printable(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for character in text.chars() {
-        if character.is_control() { shown.extend(character.escape_default()) } else { shown.push(character) }
+        if character.is_control() {
+            shown.extend(character.escape_default())
+        } else {
+            shown.push(character)
+        }
     }
     shown
 }
@@ -308,9 +361,23 @@ mod tests {
     #[test]
     fn a_text_table_keeps_to_its_columns() {
         let mut table = Table::new(&["FROM", "TO", "ID"]);
-        table.row(["web".to_owned(), "orders".to_owned(), "spiffe://cluster.local/".repeat(9)]);
-        assert!(table.render(TEXT_COLUMNS_MAX).lines().all(|line| line.chars().count() <= TEXT_COLUMNS_MAX));
-        assert!(table.render(usize::MAX).lines().any(|line| line.len() > TEXT_COLUMNS_MAX));
+        table.row([
+            "web".to_owned(),
+            "orders".to_owned(),
+            "spiffe://cluster.local/".repeat(9),
+        ]);
+        assert!(
+            table
+                .render(TEXT_COLUMNS_MAX)
+                .lines()
+                .all(|line| line.chars().count() <= TEXT_COLUMNS_MAX)
+        );
+        assert!(
+            table
+                .render(usize::MAX)
+                .lines()
+                .any(|line| line.len() > TEXT_COLUMNS_MAX)
+        );
     }
 
     #[test]
@@ -323,7 +390,12 @@ mod tests {
 
     #[test]
     fn durations_read_well() {
-        for (secs, text) in [(45, "45s"), (725, "12m 5s"), (83_400, "23h 10m"), (532_800, "6d 4h")] {
+        for (secs, text) in [
+            (45, "45s"),
+            (725, "12m 5s"),
+            (83_400, "23h 10m"),
+            (532_800, "6d 4h"),
+        ] {
             assert_eq!(duration(secs), text);
         }
     }

@@ -42,16 +42,28 @@ pub(crate) fn explain(args: &ExplainArgs, output: &mut Output) -> Result<Exit, F
     let pages = pages(ERRORS);
     let Some(asked) = &args.code else {
         output.value(args.output, &pages, |output, pages| {
-            pages.iter().try_for_each(|page| output.line(format_args!("{}  {}", page.code, page.title)))
+            pages
+                .iter()
+                .try_for_each(|page| output.line(format_args!("{}  {}", page.code, page.title)))
         })?;
         return Ok(Exit::Ok);
     };
-    let Some(page) = number(asked).and_then(|number| pages.iter().find(|page| page.number() == Some(number))) else {
-        let error = PageError::Unknown { asked: asked.clone(), nearest: nearest(asked, &pages) };
+    let Some(page) =
+        number(asked).and_then(|number| pages.iter().find(|page| page.number() == Some(number)))
+    else {
+        let error = PageError::Unknown {
+            asked: asked.clone(),
+            nearest: nearest(asked, &pages),
+        };
         return Err(Fault::usage(&error));
     };
     output.value(args.output, page, |output, page| {
-        output.line(format_args!("{}: {}\n\n{}", page.code, page.title, plain(&page.text)))
+        output.line(format_args!(
+            "{}: {}\n\n{}",
+            page.code,
+            page.title,
+            plain(&page.text)
+        ))
     })?;
     Ok(Exit::Ok)
 }
@@ -72,7 +84,11 @@ fn pages(book: &str) -> Vec<Page> {
             let (code, title) = head.split_once(": ")?;
             // A chapter heading may follow the last entry of a chapter.
             let text = text.split("\n# ").next().unwrap_or(text);
-            Some(Page { code: code.to_owned(), title: title.to_owned(), text: text.trim().to_owned() })
+            Some(Page {
+                code: code.to_owned(),
+                title: title.to_owned(),
+                text: text.trim().to_owned(),
+            })
         })
         .filter(|page| page.number().is_some())
         .collect();
@@ -83,7 +99,10 @@ fn pages(book: &str) -> Vec<Page> {
 /// The number of `MESH-0607`, `mesh-607`, `607`.
 fn number(code: &str) -> Option<u32> {
     let code = code.trim();
-    let digits = code.get(..5).filter(|head| head.eq_ignore_ascii_case("mesh-")).map_or(code, |head| code.trim_start_matches(head));
+    let digits = code
+        .get(..5)
+        .filter(|head| head.eq_ignore_ascii_case("mesh-"))
+        .map_or(code, |head| code.trim_start_matches(head));
     if digits.is_empty() || digits.len() > 4 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
@@ -98,8 +117,16 @@ fn nearest(asked: &str, pages: &[Page]) -> String {
     };
     let mut near: Vec<&Page> = pages.iter().collect();
     near.sort_by_key(|page| page.number().unwrap_or(u32::MAX).abs_diff(wanted));
-    let named: Vec<String> = near.iter().take(NEIGHBOURS).map(|page| format!("{} ({})", page.code, page.title)).collect();
-    if named.is_empty() { "no codes are known".to_owned() } else { format!("the nearest are {}", named.join(", ")) }
+    let named: Vec<String> = near
+        .iter()
+        .take(NEIGHBOURS)
+        .map(|page| format!("{} ({})", page.code, page.title))
+        .collect();
+    if named.is_empty() {
+        "no codes are known".to_owned()
+    } else {
+        format!("the nearest are {}", named.join(", "))
+    }
 }
 
 /// Markdown without its stars, for a terminal.
@@ -123,9 +150,15 @@ mod tests {
 
     #[test]
     fn codes_are_read_in_short_form_too() {
-        for (text, want) in
-            [("MESH-0607", Some(607)), ("mesh-607", Some(607)), ("607", Some(607)), ("MESH-", None), ("MESH-06070", None), ("x", None), ("", None)]
-        {
+        for (text, want) in [
+            ("MESH-0607", Some(607)),
+            ("mesh-607", Some(607)),
+            ("607", Some(607)),
+            ("MESH-", None),
+            ("MESH-06070", None),
+            ("x", None),
+            ("", None),
+        ] {
             assert_eq!(number(text), want, "{text}");
         }
     }

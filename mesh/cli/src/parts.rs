@@ -83,10 +83,16 @@ pub(crate) struct LaunchArgs {
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
 enum PartError {
     #[error("`{program}` cannot be started: {why}")]
-    #[diagnostic(code("MESH-0616"), help("check that the program exists and may be executed: `command -v {program}`"))]
+    #[diagnostic(
+        code("MESH-0616"),
+        help("check that the program exists and may be executed: `command -v {program}`")
+    )]
     Launch { program: String, why: String },
     #[error("the runtime cannot start: {why}")]
-    #[diagnostic(code("MESH-0632"), help("look at the limits of open files and processes (`ulimit -a`)"))]
+    #[diagnostic(
+        code("MESH-0632"),
+        help("look at the limits of open files and processes (`ulimit -a`)")
+    )]
     Runtime { why: String },
 }
 
@@ -96,7 +102,11 @@ pub(crate) fn launch(args: LaunchArgs) -> Result<Exit, Fault> {
     let mut words = args.command.into_iter();
     let program = words.next().unwrap_or_default();
     let error = Command::new(&program).args(words).exec();
-    Err(PartError::Launch { program: program.to_string_lossy().into_owned(), why: error.to_string() }.into())
+    Err(PartError::Launch {
+        program: program.to_string_lossy().into_owned(),
+        why: error.to_string(),
+    }
+    .into())
 }
 
 /// Runs the identity CA until it is ended.
@@ -105,7 +115,12 @@ pub(crate) fn ca(args: CaArgs) -> Result<Exit, Fault> {
     let config = CaConfig {
         control: args.control,
         svid_ttl: args.svid_ttl,
-        ..CaConfig::new(&args.dir, args.trust_domain, &args.workload_api, System::new())
+        ..CaConfig::new(
+            &args.dir,
+            args.trust_domain,
+            &args.workload_api,
+            System::new(),
+        )
     };
     let runtime = runtime()?;
     runtime.block_on(mesh_ca::run(config, asked_to_end()))?;
@@ -122,7 +137,10 @@ pub(crate) fn controller(args: ControllerArgs) -> Result<Exit, Fault> {
         state_dir: args.state.join("controller"),
         audit_dir: args.state.join("audit"),
         admin_socket: args.socket,
-        index: IndexConfig { default_policy: args.settings.default_policy, ..IndexConfig::new(args.settings.trust_domain) },
+        index: IndexConfig {
+            default_policy: args.settings.default_policy,
+            ..IndexConfig::new(args.settings.trust_domain)
+        },
         proxy_port: PROXY_PORT,
     };
     let runtime = runtime()?;
@@ -134,15 +152,21 @@ pub(crate) fn controller(args: ControllerArgs) -> Result<Exit, Fault> {
 pub(crate) fn proxy(args: ProxyArgs) -> Result<Exit, Fault> {
     log_to_stderr("info");
     let platform = System::new();
-    let config = mesh_proxy::config::file::load(&*platform, &args.config).map_err(|error| Fault::usage(&error))?;
+    let config = mesh_proxy::config::file::load(&*platform, &args.config)
+        .map_err(|error| Fault::usage(&error))?;
     mesh_proxy::run(config, platform)?;
     Ok(Exit::Ok)
 }
 
 /// The event loop of CA and controller: their work is small, but must not wait for each other's disk.
 fn runtime() -> Result<Runtime, PartError> {
-    let built = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build();
-    built.map_err(|error| PartError::Runtime { why: error.to_string() })
+    let built = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .enable_all()
+        .build();
+    built.map_err(|error| PartError::Runtime {
+        why: error.to_string(),
+    })
 }
 
 /// Ready once a signal asks the process to end; never, if signals cannot be watched: the default then ends it.
@@ -158,5 +182,9 @@ pub(crate) fn log_to_stderr(default: &str) {
     let filter = tracing_subscriber::EnvFilter::try_from_env("MESH_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
     // A second call, in a test for instance, changes nothing.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).try_init();
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .try_init();
 }

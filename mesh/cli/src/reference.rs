@@ -61,11 +61,17 @@ stable code; `mesh explain CODE` prints its page. With `-o json` an error is one
 ";
 
 fn section(command: &Command, path: &str, text: &mut String) {
-    let about = command.get_long_about().or(command.get_about()).map(ToString::to_string).unwrap_or_default();
+    let about = command
+        .get_long_about()
+        .or(command.get_about())
+        .map(ToString::to_string)
+        .unwrap_or_default();
     let _ = write!(text, "\n## {path}\n\n{about}\n");
     let arguments: Vec<_> = command
         .get_arguments()
-        .filter(|argument| !argument.is_hide_set() && !["help", "version"].contains(&argument.get_id().as_str()))
+        .filter(|argument| {
+            !argument.is_hide_set() && !["help", "version"].contains(&argument.get_id().as_str())
+        })
         .collect();
     if !arguments.is_empty() {
         text.push_str("\n| Argument | Meaning |\n|---|---|\n");
@@ -73,31 +79,60 @@ fn section(command: &Command, path: &str, text: &mut String) {
     for argument in arguments {
         let _ = writeln!(text, "| `{}` | {} |", spelled(argument), meaning(argument));
     }
-    for below in command.get_subcommands().filter(|below| !below.is_hide_set()) {
+    for below in command
+        .get_subcommands()
+        .filter(|below| !below.is_hide_set())
+    {
         section(below, &format!("{path} {}", below.get_name()), text);
     }
 }
 
 fn spelled(argument: &clap::Arg) -> String {
-    let values = argument.get_value_names().unwrap_or_default().iter().map(ToString::to_string).collect::<Vec<_>>();
-    let takes = argument.get_action().takes_values().then(|| values.join(" ")).filter(|value| !value.is_empty());
+    let values = argument
+        .get_value_names()
+        .unwrap_or_default()
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>();
+    let takes = argument
+        .get_action()
+        .takes_values()
+        .then(|| values.join(" "))
+        .filter(|value| !value.is_empty());
     let name = match (argument.get_short(), argument.get_long()) {
         (Some(short), Some(long)) => format!("-{short}, --{long}"),
         (None, Some(long)) => format!("--{long}"),
         (Some(short), None) => format!("-{short}"),
-        (None, None) => return takes.map(|value| format!("<{}>", value.replace('|', "\\|"))).unwrap_or_default(),
+        (None, None) => {
+            return takes
+                .map(|value| format!("<{}>", value.replace('|', "\\|")))
+                .unwrap_or_default();
+        }
     };
     takes.map_or(name.clone(), |value| format!("{name} <{value}>"))
 }
 
 fn meaning(argument: &clap::Arg) -> String {
-    let mut sentences = vec![argument.get_help().map(ToString::to_string).unwrap_or_default()];
+    let mut sentences = vec![
+        argument
+            .get_help()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
+    ];
     let takes_values = argument.get_action().takes_values();
-    let values: Vec<_> = argument.get_possible_values().iter().map(|value| format!("`{}`", value.get_name())).collect();
+    let values: Vec<_> = argument
+        .get_possible_values()
+        .iter()
+        .map(|value| format!("`{}`", value.get_name()))
+        .collect();
     if takes_values && !values.is_empty() {
         sentences.push(format!("One of {}", values.join(", ")));
     }
-    let defaults: Vec<_> = argument.get_default_values().iter().map(|value| value.to_string_lossy()).collect();
+    let defaults: Vec<_> = argument
+        .get_default_values()
+        .iter()
+        .map(|value| value.to_string_lossy())
+        .collect();
     if takes_values && !defaults.is_empty() {
         sentences.push(format!("Default: `{}`", defaults.join(" ")));
     }
@@ -115,7 +150,11 @@ mod tests {
     #[test]
     fn the_reference_in_the_book_is_the_command_s_own() {
         let book = include_str!("../../../docs/reference/cli.md");
-        assert_eq!(book, markdown(commands::definition()), "write it anew: mesh reference > docs/reference/cli.md");
+        assert_eq!(
+            book,
+            markdown(commands::definition()),
+            "write it anew: mesh reference > docs/reference/cli.md"
+        );
     }
 
     #[test]

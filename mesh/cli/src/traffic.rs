@@ -4,6 +4,7 @@ use crate::exit::Exit;
 use crate::fault::Fault;
 use crate::live::{self, Live, LiveArgs};
 use crate::output::{Format, Output, Table, duration};
+use crate::up::state::Running;
 use clap::Args;
 use mesh_api::admin::{DeniedCount, Direction, Edge, EdgeStats, ProxyStatus};
 use mesh_policy::request::Protocol;
@@ -84,7 +85,10 @@ pub(crate) fn stat(args: &StatArgs, output: &mut Output) -> Result<Exit, Fault> 
                 Ok(stat) => stats.push(stat),
                 Err(fault) => {
                     exit = Exit::Failure;
-                    output.talk(format_args!("{}/{} does not answer:", workload.namespace, workload.name));
+                    output.talk(format_args!(
+                        "{}/{} does not answer:",
+                        workload.namespace, workload.name
+                    ));
                     output.fault(&fault, args.output);
                 }
             }
@@ -92,14 +96,22 @@ pub(crate) fn stat(args: &StatArgs, output: &mut Output) -> Result<Exit, Fault> 
         Ok(())
     })?;
     output.value(args.output, &stats, |output, stats| {
-        let mut table =
-            Table::new(&["WORKLOAD", "READY", "GEN", "SVID", "REQUESTS", "ALLOWED", "DENIED", "FAILED", "P50", "P99"]);
+        let mut table = Table::new(&[
+            "WORKLOAD", "READY", "GEN", "SVID", "REQUESTS", "ALLOWED", "DENIED", "FAILED", "P50",
+            "P99",
+        ]);
         for stat in stats {
             table.row([
                 format!("{}/{}", stat.namespace, stat.workload),
-                if stat.ready { "yes".to_owned() } else { "NO".to_owned() },
-                stat.generation.map_or_else(|| "-".to_owned(), |generation| generation.to_string()),
-                stat.svid_remaining_secs.map_or_else(|| "none".to_owned(), duration),
+                if stat.ready {
+                    "yes".to_owned()
+                } else {
+                    "NO".to_owned()
+                },
+                stat.generation
+                    .map_or_else(|| "-".to_owned(), |generation| generation.to_string()),
+                stat.svid_remaining_secs
+                    .map_or_else(|| "none".to_owned(), duration),
                 stat.requests.to_string(),
                 stat.allowed.to_string(),
                 stat.denied.to_string(),
@@ -122,8 +134,11 @@ pub(crate) fn edges(args: &EdgesArgs, output: &mut Output) -> Result<Exit, Fault
         for (_, proxy) in live.proxies() {
             match live::answer::<EdgeStats>(&proxy.socket, "/edges").await {
                 Ok(stats) => {
-                    let shown = stats.edges.into_iter().filter(|e| args.all || e.direction == Direction::Inbound);
-                    lines.extend(shown.map(EdgeLine::of));
+                    let shown = stats
+                        .edges
+                        .into_iter()
+                        .filter(|e| args.all || e.direction == Direction::Inbound);
+                    lines.extend(shown.map(|edge| EdgeLine::of(edge, &live.running.trust_domain)));
                 }
                 Err(fault) => {
                     exit = Exit::Failure;
@@ -133,40 +148,88 @@ pub(crate) fn edges(args: &EdgesArgs, output: &mut Output) -> Result<Exit, Fault
         }
         Ok(())
     })?;
-    lines.sort_by(|a, b| (&a.to, &a.from, a.protocol as u8).cmp(&(&b.to, &b.from, b.protocol as u8)));
+    sort(&mut lines);
     output.value(args.output, &lines, |output, lines| {
         if lines.is_empty() {
             output.talk("no traffic yet");
         }
-        let mut headings = vec!["FROM", "TO", "PROTOCOL", "VERDICT", "REQUESTS", "P50", "P99", "IDENTITY"];
-        if args.all {
-            headings.insert(0, "SIDE");
-        }
-        let mut table = Table::new(&headings);
-        for line in lines {
-            let side = args.all.then(|| format!("{:?}", line.direction).to_lowercase());
-            table.row(side.into_iter().chain([
-                line.from.clone(),
-                line.to.clone(),
-                format!("{:?}", line.protocol).to_lowercase(),
-                line.verdict_text(),
-                line.requests.to_string(),
-                latency(line.p50_us),
-                latency(line.p99_us),
-                line.identity.clone(),
-            ]));
-        }
-        output.table(&table, args.output)
+        let wide = args.output == Format::Wide;
+        output.table(&table(lines, args.all, wide), args.output)
     })?;
     Ok(exit)
 }
 
+/// Everything that the proxies of `running` have counted; those that do not answer are left out.
+pub(crate) async fn counted(running: &Running) -> Vec<Edge> {
+    let mut edges = Vec::new();
+    let proxies = running
+        .workloads
+        .iter()
+        .filter_map(|workload| workload.proxy.as_ref());
+    for proxy in proxies {
+        if let Ok(stats) = live::answer::<EdgeStats>(&proxy.socket, "/edges").await {
+            edges.extend(stats.edges);
+        }
+    }
+    edges
+}
+
+/// The servers' side of `edges`, where verdicts are made, as a table.
+pub(crate) fn inbound_table(edges: &[Edge], own_domain: &str) -> Table {
+    let inbound = edges
+        .iter()
+        .filter(|edge| edge.direction == Direction::Inbound);
+    let mut lines: Vec<_> = inbound
+        .cloned()
+        .map(|edge| EdgeLine::of(edge, own_domain))
+        .collect();
+    sort(&mut lines);
+    table(&lines, false, false)
+}
+
+fn sort(lines: &mut [EdgeLine]) {
+    lines.sort_by(|a, b| {
+        (&a.to, &a.from, a.protocol as u8).cmp(&(&b.to, &b.from, b.protocol as u8))
+    });
+}
+
+fn table(lines: &[EdgeLine], both_sides: bool, wide: bool) -> Table {
+    let side = both_sides.then_some("SIDE");
+    let headings = [
+        "FROM", "TO", "PROTOCOL", "VERDICT", "REQUESTS", "P50", "P99",
+    ];
+    // In the mesh's own trust domain FROM says the identity already.
+    let identity = wide.then_some("IDENTITY");
+    let headings: Vec<_> = side.into_iter().chain(headings).chain(identity).collect();
+    let mut table = Table::new(&headings);
+    for line in lines {
+        let cells = [
+            line.from.clone(),
+            line.to.clone(),
+            format!("{:?}", line.protocol).to_lowercase(),
+            line.verdict_text(),
+            line.requests.to_string(),
+            latency(line.p50_us),
+            latency(line.p99_us),
+        ];
+        let side = both_sides.then(|| format!("{:?}", line.direction).to_lowercase());
+        let identity = wide.then(|| line.identity.clone());
+        table.row(side.into_iter().chain(cells).chain(identity));
+    }
+    table
+}
+
 impl WorkloadStat {
     fn of(status: ProxyStatus, edges: &EdgeStats) -> Self {
-        let inbound: Vec<&Edge> = edges.edges.iter().filter(|edge| edge.direction == Direction::Inbound).collect();
+        let inbound: Vec<&Edge> = edges
+            .edges
+            .iter()
+            .filter(|edge| edge.direction == Direction::Inbound)
+            .collect();
         let sum = |count: fn(&Edge) -> u64| inbound.iter().map(|edge| count(edge)).sum();
         // Percentiles of parts cannot be added up; the slowest edge is what an operator looks for.
-        let slowest = |time: fn(&Edge) -> Option<u64>| inbound.iter().filter_map(|edge| time(edge)).max();
+        let slowest =
+            |time: fn(&Edge) -> Option<u64>| inbound.iter().filter_map(|edge| time(edge)).max();
         Self {
             namespace: status.namespace,
             workload: status.workload,
@@ -186,14 +249,14 @@ impl WorkloadStat {
 }
 
 impl EdgeLine {
-    fn of(edge: Edge) -> Self {
+    fn of(edge: Edge, own_domain: &str) -> Self {
         let verdict = match (edge.allowed, denied(&edge)) {
             (_, 0) => "allowed",
             (0, _) => "denied",
             _ => "mixed",
         };
         let (from, to) = match edge.direction {
-            Direction::Inbound => (short(&edge.peer), edge.target),
+            Direction::Inbound => (short(&edge.peer, own_domain), edge.target),
             Direction::Outbound => (edge.local, edge.target),
         };
         Self {
@@ -223,7 +286,11 @@ impl EdgeLine {
                     (None, Some(status)) => format!(" {status}"),
                     (None, None) => String::new(),
                 };
-                let share = if self.verdict == "mixed" { format!(" {} of {}", most.count, self.requests) } else { String::new() };
+                let share = if self.verdict == "mixed" {
+                    format!(" {} of {}", most.count, self.requests)
+                } else {
+                    String::new()
+                };
                 format!("DENIED{status}{share} {}", most.reason)
             }
         }
@@ -234,18 +301,25 @@ fn denied(edge: &Edge) -> u64 {
     edge.denied.iter().map(|denial| denial.count).sum()
 }
 
-/// `namespace/account` of a SPIFFE ID of that form; any other text as it is.
-fn short(peer: &str) -> String {
-    let id = SpiffeId::parse(peer).ok();
-    let account = id.as_ref().and_then(|id| id.service_account());
-    account.map_or_else(|| peer.to_owned(), |(namespace, name)| format!("{namespace}/{name}"))
+/// `namespace/account` of a SPIFFE ID of that form in `own_domain`; any other text as it is.
+fn short(peer: &str, own_domain: &str) -> String {
+    let id = SpiffeId::parse(peer)
+        .ok()
+        .filter(|id| id.trust_domain().as_str() == own_domain);
+    let account = id.as_ref().and_then(SpiffeId::service_account);
+    account.map_or_else(
+        || peer.to_owned(),
+        |(namespace, name)| format!("{namespace}/{name}"),
+    )
 }
 
 fn latency(micros: Option<u64>) -> String {
     match micros {
         None => "-".to_owned(),
         Some(micros) if micros < 1_000 => format!("{micros}us"),
-        Some(micros) if micros < 1_000_000 => format!("{}.{}ms", micros / 1_000, micros % 1_000 / 100),
+        Some(micros) if micros < 1_000_000 => {
+            format!("{}.{}ms", micros / 1_000, micros % 1_000 / 100)
+        }
         Some(micros) => format!("{}.{}s", micros / 1_000_000, micros % 1_000_000 / 100_000),
     }
 }
@@ -271,7 +345,11 @@ mod tests {
             protocol: Protocol::Grpc,
             requests: allowed + refused,
             allowed,
-            denied: if refused == 0 { Vec::new() } else { vec![denial] },
+            denied: if refused == 0 {
+                Vec::new()
+            } else {
+                vec![denial]
+            },
             failed: 0,
             p50_us: Some(1_234),
             p99_us: None,
@@ -285,14 +363,29 @@ mod tests {
             (0, 2, "denied", "DENIED grpc:7 no grant"),
             (3, 1, "mixed", "DENIED grpc:7 1 of 4 no grant"),
         ] {
-            let line = EdgeLine::of(edge(allowed, refused));
-            assert_eq!((line.verdict, line.verdict_text().as_str()), (verdict, text));
+            let line = EdgeLine::of(edge(allowed, refused), "cluster.local");
+            assert_eq!(
+                (line.verdict, line.verdict_text().as_str()),
+                (verdict, text)
+            );
         }
     }
 
     #[test]
+    fn a_caller_of_another_trust_domain_is_shown_in_full() {
+        let peer = "spiffe://cluster.local/ns/shop/sa/web";
+        assert_eq!(short(peer, "cluster.local"), "shop/web");
+        assert_eq!(short(peer, "prod.example"), peer);
+    }
+
+    #[test]
     fn latencies_are_short() {
-        for (micros, text) in [(None, "-"), (Some(999), "999us"), (Some(1_250), "1.2ms"), (Some(2_300_000), "2.3s")] {
+        for (micros, text) in [
+            (None, "-"),
+            (Some(999), "999us"),
+            (Some(1_250), "1.2ms"),
+            (Some(2_300_000), "2.3s"),
+        ] {
             assert_eq!(latency(micros), text);
         }
     }

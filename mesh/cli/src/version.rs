@@ -33,8 +33,16 @@ pub(crate) fn run(args: &VersionArgs, output: &mut Output) -> Result<Exit, Fault
         mesh_protocol: "mesh.internal/1",
     };
     output.value(args.output, &version, |output, version| {
-        let Version { name, version, os, architecture, mesh_protocol } = version;
-        output.line(format_args!("{name} {version} ({architecture}-{os}, {mesh_protocol})"))
+        let Version {
+            name,
+            version,
+            os,
+            architecture,
+            mesh_protocol,
+        } = version;
+        output.line(format_args!(
+            "{name} {version} ({architecture}-{os}, {mesh_protocol})"
+        ))
     })?;
     Ok(Exit::Ok)
 }

@@ -17,8 +17,14 @@ impl Drop for App {
 
 fn app(role: &str, variables: &[(&str, &str)]) -> App {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mesh"));
-    command.args(["demo-app", "--role", role]).envs(variables.iter().copied());
-    App(command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("mesh runs"))
+    command
+        .args(["demo-app", "--role", role])
+        .envs(variables.iter().copied());
+    App(command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("mesh runs"))
 }
 
 /// An address that was free a moment ago.
@@ -47,22 +53,43 @@ fn saw(app: &mut App, to: &str, outcome: &str) -> bool {
 fn each_edge_of_the_shop_works() {
     let (orders_at, payments_at, ledger_at) = (free_address(), free_address(), free_address());
     let _ledger = app("ledger", &[("MESH_APP_ADDR", &ledger_at)]);
-    let mut payments = app("payments", &[("MESH_APP_ADDR_GRPC", &payments_at), ("MESH_UPSTREAM_LEDGER", &ledger_at)]);
-    let mut orders = app("orders", &[("MESH_APP_ADDR", &orders_at), ("MESH_UPSTREAM_PAYMENTS", &payments_at)]);
+    let mut payments = app(
+        "payments",
+        &[
+            ("MESH_APP_ADDR_GRPC", &payments_at),
+            ("MESH_UPSTREAM_LEDGER", &ledger_at),
+        ],
+    );
+    let mut orders = app(
+        "orders",
+        &[
+            ("MESH_APP_ADDR", &orders_at),
+            ("MESH_UPSTREAM_PAYMENTS", &payments_at),
+        ],
+    );
     let mut web = app("web", &[("MESH_UPSTREAM_ORDERS", &orders_at)]);
     assert!(saw(&mut web, "orders", "200"));
     assert!(saw(&mut orders, "payments", "grpc:0"));
     assert!(saw(&mut payments, "ledger", "ok"));
-    let plain =
-        [("MESH_PLAIN_ORDERS", &*orders_at), ("MESH_PLAIN_PAYMENTS", &*payments_at), ("MESH_PLAIN_LEDGER", &*ledger_at)];
-    assert!(saw(&mut app("plaintext", &plain), "ledger", "ok"), "nothing stands between a plaintext client and its target here");
+    let plain = [
+        ("MESH_PLAIN_ORDERS", &*orders_at),
+        ("MESH_PLAIN_PAYMENTS", &*payments_at),
+        ("MESH_PLAIN_LEDGER", &*ledger_at),
+    ];
+    assert!(
+        saw(&mut app("plaintext", &plain), "ledger", "ok"),
+        "nothing stands between a plaintext client and its target here"
+    );
 }
 
 #[test]
 fn nobody_there_is_reported_as_refused() {
     let nowhere = free_address();
-    let upstreams =
-        [("MESH_UPSTREAM_ORDERS", &*nowhere), ("MESH_UPSTREAM_PAYMENTS", &*nowhere), ("MESH_UPSTREAM_LEDGER", &*nowhere)];
+    let upstreams = [
+        ("MESH_UPSTREAM_ORDERS", &*nowhere),
+        ("MESH_UPSTREAM_PAYMENTS", &*nowhere),
+        ("MESH_UPSTREAM_LEDGER", &*nowhere),
+    ];
     assert!(saw(&mut app("intruder", &upstreams), "payments", "refused"));
 }
 
@@ -72,16 +99,25 @@ fn a_connection_that_is_closed_is_reported_as_closed() {
     let address = listener.local_addr().expect("its address").to_string();
     std::thread::spawn(move || listener.incoming().for_each(drop));
     for to in ["orders", "payments", "ledger"] {
-        let upstreams =
-            [("MESH_UPSTREAM_ORDERS", &*address), ("MESH_UPSTREAM_PAYMENTS", &*address), ("MESH_UPSTREAM_LEDGER", &*address)];
+        let upstreams = [
+            ("MESH_UPSTREAM_ORDERS", &*address),
+            ("MESH_UPSTREAM_PAYMENTS", &*address),
+            ("MESH_UPSTREAM_LEDGER", &*address),
+        ];
         assert!(saw(&mut app("intruder", &upstreams), to, "closed"), "{to}");
     }
 }
 
 #[test]
 fn an_application_without_addresses_says_which_is_missing() {
-    let output = Command::new(env!("CARGO_BIN_EXE_mesh")).args(["demo-app", "--role", "web"]).output().expect("mesh runs");
+    let output = Command::new(env!("CARGO_BIN_EXE_mesh"))
+        .args(["demo-app", "--role", "web"])
+        .output()
+        .expect("mesh runs");
     assert_eq!(output.status.code(), Some(1));
     let text = String::from_utf8_lossy(&output.stderr);
-    assert!(text.contains("MESH-0630") && text.contains("MESH_UPSTREAM_ORDERS"), "{text}");
+    assert!(
+        text.contains("MESH-0630") && text.contains("MESH_UPSTREAM_ORDERS"),
+        "{text}"
+    );
 }

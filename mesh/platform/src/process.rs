@@ -165,10 +165,11 @@ impl PidFd {
         };
         #[expect(
             deprecated,
-            reason = "its replacement is unsafe; a borrowed descriptor cannot change under it"
+            reason = "its replacement is unsafe; a descriptor that is ours alone cannot change under it"
         )]
-        let watched =
-            AsyncFd::with_interest(self.fd.as_fd(), Interest::READABLE).map_err(failed)?;
+        // A descriptor of its own: epoll takes each only once, and several may wait for one process.
+        let own = self.fd.try_clone().map_err(failed)?;
+        let watched = AsyncFd::with_interest(own, Interest::READABLE).map_err(failed)?;
         watched.readable().await.map(drop).map_err(failed)
     }
 
@@ -245,6 +246,30 @@ pub fn peer_of(stream: impl AsFd) -> Result<PeerProcess, PlatformError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn several_may_wait_for_one_process() {
+        let mut child = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .unwrap();
+        let process = PidFd::open(child.id()).unwrap();
+        let (first, second) = (process.exited(), process.exited());
+        tokio::pin!(first, second);
+        let pause = std::time::Duration::from_millis(20);
+        assert!(
+            tokio::time::timeout(pause, &mut first).await.is_err(),
+            "it lives"
+        );
+        assert!(
+            tokio::time::timeout(pause, &mut second).await.is_err(),
+            "it lives for the second one too"
+        );
+        child.kill().unwrap();
+        first.await.unwrap();
+        second.await.unwrap();
+        child.wait().unwrap();
+    }
     use std::process::{Command, Stdio};
 
     fn sleeper() -> std::process::Child {

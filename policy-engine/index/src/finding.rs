@@ -103,7 +103,12 @@ codes! {
 }
 
 /// A finding in its public form.
-pub(crate) fn finding(code: Code, message: impl Into<String>, object: Option<ObjectRef>, source: Source) -> Finding {
+pub(crate) fn finding(
+    code: Code,
+    message: impl Into<String>,
+    object: Option<ObjectRef>,
+    source: Source,
+) -> Finding {
     Finding {
         code: code.text().to_owned(),
         severity: code.severity(),

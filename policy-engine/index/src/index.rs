@@ -8,6 +8,7 @@
 mod authority;
 mod lint;
 mod ports;
+mod routes;
 mod services;
 mod snapshot;
 mod workloads;
@@ -48,8 +49,16 @@ impl IndexConfig {
     /// cluster networks, probes from anywhere.
     pub fn new(trust_domain: TrustDomain) -> Self {
         let v4 = |a, b, length| Ipv4Net::new(Ipv4Addr::new(a, b, 0, 0), length).map(IpNet::V4);
-        let v6 = |first, length| Ipv6Net::new(Ipv6Addr::new(first, 0, 0, 0, 0, 0, 0, 0), length).map(IpNet::V6);
-        let cluster = [v4(10, 0, 8), v4(100, 64, 10), v4(172, 16, 12), v4(192, 168, 16), v6(0xfd00, 8)];
+        let v6 = |first, length| {
+            Ipv6Net::new(Ipv6Addr::new(first, 0, 0, 0, 0, 0, 0, 0), length).map(IpNet::V6)
+        };
+        let cluster = [
+            v4(10, 0, 8),
+            v4(100, 64, 10),
+            v4(172, 16, 12),
+            v4(192, 168, 16),
+            v6(0xfd00, 8),
+        ];
         Self {
             default_policy: Mode::Deny,
             trust_domain,
@@ -125,20 +134,38 @@ impl Index {
         let workloads = workloads::collect(&resources, &namespaces, config, &mut findings);
         let authorities = Authorities::resolve(&resources, config, &mut findings);
         let mut index = Self {
-            by_key: workloads.iter().enumerate().map(|(i, w)| (w.key.clone(), i)).collect(),
+            by_key: workloads
+                .iter()
+                .enumerate()
+                .map(|(i, w)| (w.key.clone(), i))
+                .collect(),
             by_owner: workloads::by_owner(&workloads),
             by_namespace: workloads::by_namespace(&workloads),
             twins: twins(&resources.routes),
-            services: resources.services.iter().enumerate().map(|(at, s)| (s.key.clone(), at)).collect(),
+            services: resources
+                .services
+                .iter()
+                .enumerate()
+                .map(|(at, s)| (s.key.clone(), at))
+                .collect(),
             servers: by(&resources.servers, |s| vec![s.key.namespace.clone()]),
             routes: by(&resources.routes, |r| {
-                let mut servers: Vec<Key> = r.spec.servers.iter().map(|(name, _)| Key::new(&r.key.namespace, name)).collect();
+                let mut servers: Vec<Key> = r
+                    .spec
+                    .servers
+                    .iter()
+                    .map(|(name, _)| Key::new(&r.key.namespace, name))
+                    .collect();
                 servers.sort();
                 servers.dedup();
                 servers
             }),
             rate_limits: by(&resources.rate_limits, |l| {
-                l.spec.server.iter().map(|name| Key::new(&l.key.namespace, name)).collect()
+                l.spec
+                    .server
+                    .iter()
+                    .map(|name| Key::new(&l.key.namespace, name))
+                    .collect()
             }),
             policies: Policies::of(&resources),
             config: config.clone(),
@@ -154,9 +181,16 @@ impl Index {
         findings.dedup();
         for (number, found) in findings.iter().enumerate() {
             if let Some(object) = &found.object {
-                let key = (object.kind.clone(), object.namespace.clone(), object.name.clone());
+                let key = (
+                    object.kind.clone(),
+                    object.namespace.clone(),
+                    object.name.clone(),
+                );
                 index.findings_of.entry(key).or_default().push(number);
-            } else if [Code::UnknownDocument, Code::NamespaceClosed].iter().any(|c| c.text() == found.code) {
+            } else if [Code::UnknownDocument, Code::NamespaceClosed]
+                .iter()
+                .any(|c| c.text() == found.code)
+            {
                 index.closing.push(number);
             }
         }
@@ -181,18 +215,28 @@ impl Index {
 
     /// Policy of one workload.
     pub fn snapshot(&self, workload: &WorkloadKey, generation: Generation) -> Option<SnapshotData> {
-        let workload = self.by_key.get(workload).and_then(|at| self.workloads.get(*at))?;
+        let workload = self
+            .by_key
+            .get(workload)
+            .and_then(|at| self.workloads.get(*at))?;
         Some(snapshot::assemble(self, workload, generation))
     }
 
     /// Policy of the workload at a place in [`Index::workloads`].
     pub(crate) fn snapshot_at(&self, at: usize, generation: Generation) -> Option<SnapshotData> {
-        self.workloads.get(at).map(|workload| snapshot::assemble(self, workload, generation))
+        self.workloads
+            .get(at)
+            .map(|workload| snapshot::assemble(self, workload, generation))
     }
 
     /// A finding and the object it is about, pushed.
     fn note<T>(findings: &mut Vec<Finding>, code: Code, object: &Object<T>, message: String) {
-        findings.push(finding(code, message, Some(object.reference()), object.source.clone()));
+        findings.push(finding(
+            code,
+            message,
+            Some(object.reference()),
+            object.source.clone(),
+        ));
     }
 }
 
@@ -202,10 +246,21 @@ impl Policies {
         for (number, policy) in resources.authorization_policies.iter().enumerate() {
             let namespace = &policy.key.namespace;
             match &policy.spec.target {
-                Some(Target::Server(name)) => out.by_server.entry(Key::new(namespace, name)).or_default().push(number),
-                Some(Target::Namespace) => out.by_namespace.entry(namespace.clone()).or_default().push(number),
+                Some(Target::Server(name)) => out
+                    .by_server
+                    .entry(Key::new(namespace, name))
+                    .or_default()
+                    .push(number),
+                Some(Target::Namespace) => out
+                    .by_namespace
+                    .entry(namespace.clone())
+                    .or_default()
+                    .push(number),
                 Some(Target::Route { group, kind, name }) => {
-                    out.by_route.entry((group, kind, Key::new(namespace, name))).or_default().push(number);
+                    out.by_route
+                        .entry((group, kind, Key::new(namespace, name)))
+                        .or_default()
+                        .push(number);
                 }
                 Some(Target::Servers(_)) | None => {}
             }
@@ -213,8 +268,16 @@ impl Policies {
         for (number, policy) in resources.server_authorizations.iter().enumerate() {
             let namespace = &policy.key.namespace;
             match &policy.spec.target {
-                Some(Target::Server(name)) => out.named.entry(Key::new(namespace, name)).or_default().push(number),
-                Some(Target::Servers(_)) => out.selecting.entry(namespace.clone()).or_default().push(number),
+                Some(Target::Server(name)) => out
+                    .named
+                    .entry(Key::new(namespace, name))
+                    .or_default()
+                    .push(number),
+                Some(Target::Servers(_)) => out
+                    .selecting
+                    .entry(namespace.clone())
+                    .or_default()
+                    .push(number),
                 _ => {}
             }
         }
@@ -223,9 +286,16 @@ impl Policies {
 }
 
 /// Objects by some key, oldest first, then by namespace, name and group.
-fn by<T, K: std::hash::Hash + Eq>(objects: &[Object<T>], keys: impl Fn(&Object<T>) -> Vec<K>) -> HashMap<K, Vec<usize>> {
+fn by<T, K: std::hash::Hash + Eq>(
+    objects: &[Object<T>],
+    keys: impl Fn(&Object<T>) -> Vec<K>,
+) -> HashMap<K, Vec<usize>> {
     let mut order: Vec<usize> = (0..objects.len()).collect();
-    order.sort_by_key(|at| objects.get(*at).map(|o| (o.created, &o.key, o.group, &o.source)));
+    order.sort_by_key(|at| {
+        objects
+            .get(*at)
+            .map(|o| (o.created, &o.key, o.group, &o.source))
+    });
     let mut out: HashMap<K, Vec<usize>> = HashMap::new();
     for at in order {
         for key in objects.get(at).map(&keys).unwrap_or_default() {

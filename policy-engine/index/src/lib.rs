@@ -13,7 +13,6 @@ pub mod manifest;
 pub mod mode;
 pub mod replay;
 
-
 pub use index::{Index, IndexConfig, ResolveError, ServiceEndpoint, ServiceEndpoints, WorkloadKey};
 pub use manifest::{Loaded, load};
 pub use mode::Mode;

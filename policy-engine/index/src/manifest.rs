@@ -7,13 +7,19 @@
 mod checked_only;
 mod core_kinds;
 pub(crate) mod identity;
+mod kinds;
+mod limit_kinds;
+mod meta;
 mod network;
 mod object;
 pub(crate) mod policy_kinds;
 mod read;
+mod refs;
 pub(crate) mod resource;
 mod route;
+mod route_filter;
 mod selector;
+mod server_kinds;
 mod tree;
 
 pub use resource::Resources;

@@ -26,7 +26,9 @@ pub enum Mode {
 #[error("`{text}` is not a default policy")]
 #[diagnostic(
     code("MESH-0362"),
-    help("one of all-authenticated, all-unauthenticated, cluster-authenticated, cluster-unauthenticated, deny, audit")
+    help(
+        "one of all-authenticated, all-unauthenticated, cluster-authenticated, cluster-unauthenticated, deny, audit"
+    )
 )]
 pub struct ModeError {
     /// What was given.
@@ -73,7 +75,10 @@ impl Mode {
 
     /// Whether only clients of the cluster networks are let in.
     pub(crate) fn cluster_only(self) -> bool {
-        matches!(self, Self::ClusterAuthenticated | Self::ClusterUnauthenticated)
+        matches!(
+            self,
+            Self::ClusterAuthenticated | Self::ClusterUnauthenticated
+        )
     }
 }
 
@@ -81,7 +86,12 @@ impl FromStr for Mode {
     type Err = ModeError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Self::ALL.into_iter().find(|m| m.as_str() == text).ok_or_else(|| ModeError { text: text.to_owned() })
+        Self::ALL
+            .into_iter()
+            .find(|m| m.as_str() == text)
+            .ok_or_else(|| ModeError {
+                text: text.to_owned(),
+            })
     }
 }
 

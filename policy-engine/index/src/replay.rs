@@ -4,12 +4,12 @@
 //! Snapshots and what they know of a client are kept between records, so that a month of traffic replays in minutes.
 
 use crate::index::{Index, ResolveError};
+use mesh_policy::Snapshot;
+use mesh_policy::connection::ConnectionAtoms;
 use mesh_policy::decide::{Generation, Verdict, decide_on};
 use mesh_policy::explain::{Explanation, explain};
 use mesh_policy::record::{DecisionRecord, decide_record};
 use mesh_policy::request::{Client, ClientRecord, RequestRecord};
-use mesh_policy::Snapshot;
-use mesh_policy::connection::ConnectionAtoms;
 use std::collections::HashMap;
 
 /// Clients whose place in the sets of a snapshot is remembered: about 1 KiB each.
@@ -42,7 +42,13 @@ impl<'i> Replay<'i> {
 
     /// Starts a replay whose records carry `generation`.
     pub fn at(index: &'i Index, generation: Generation) -> Self {
-        Self { index, generation, snapshots: HashMap::new(), clients: HashMap::new(), targets: HashMap::new() }
+        Self {
+            index,
+            generation,
+            snapshots: HashMap::new(),
+            clients: HashMap::new(),
+            targets: HashMap::new(),
+        }
     }
 
     /// Decides one record. A target that there is not is denied; of several pods behind a Service a denial wins.
@@ -59,7 +65,12 @@ impl<'i> Replay<'i> {
         let (_, chosen) = self.decide_with_workload(record);
         let unknown = || ResolveError::UnknownPod {
             namespace: record.server.namespace.clone(),
-            name: record.server.pod.clone().or(record.server.service.clone()).unwrap_or_default(),
+            name: record
+                .server
+                .pod
+                .clone()
+                .or(record.server.service.clone())
+                .unwrap_or_default(),
         };
         let (workload, port) = chosen.ok_or_else(unknown)?;
         let snapshot = self.snapshot(workload).ok_or_else(unknown)?;
@@ -67,7 +78,10 @@ impl<'i> Replay<'i> {
     }
 
     /// The decision, and the workload and port that it is of.
-    fn decide_with_workload(&mut self, record: &RequestRecord) -> (DecisionRecord, Option<(usize, u16)>) {
+    fn decide_with_workload(
+        &mut self,
+        record: &RequestRecord,
+    ) -> (DecisionRecord, Option<(usize, u16)>) {
         let mut allowed = None;
         for (workload, port) in self.targets(record) {
             let decision = self.decide_at(workload, port, record);
@@ -77,12 +91,22 @@ impl<'i> Replay<'i> {
             }
             allowed.get_or_insert(decided);
         }
-        allowed.unwrap_or_else(|| (DecisionRecord::unknown_target(record, self.generation), None))
+        allowed.unwrap_or_else(|| {
+            (
+                DecisionRecord::unknown_target(record, self.generation),
+                None,
+            )
+        })
     }
 
     fn targets(&mut self, record: &RequestRecord) -> Vec<(usize, u16)> {
         let target = &record.server;
-        let key = (target.namespace.clone(), target.pod.clone(), target.service.clone(), target.port);
+        let key = (
+            target.namespace.clone(),
+            target.pod.clone(),
+            target.service.clone(),
+            target.port,
+        );
         if let Some(known) = self.targets.get(&key) {
             return known.clone();
         }
@@ -97,7 +121,10 @@ impl<'i> Replay<'i> {
     fn snapshot(&mut self, workload: usize) -> Option<Snapshot> {
         let (index, generation) = (self.index, self.generation);
         let compile = || Snapshot::compile(index.snapshot_at(workload, generation)?).ok();
-        self.snapshots.entry(workload).or_insert_with(compile).clone()
+        self.snapshots
+            .entry(workload)
+            .or_insert_with(compile)
+            .clone()
     }
 
     fn decide_at(&mut self, workload: usize, port: u16, record: &RequestRecord) -> DecisionRecord {
@@ -107,11 +134,14 @@ impl<'i> Replay<'i> {
         };
         let key = (workload, client_key(&record.client));
         if !self.clients.contains_key(&key) {
-            let Ok(client) = Client::try_from(&record.client) else { return decide_record(&snapshot, record, port) };
+            let Ok(client) = Client::try_from(&record.client) else {
+                return decide_record(&snapshot, record, port);
+            };
             if self.clients.len() >= CLIENTS_MAX {
                 self.clients.clear();
             }
-            self.clients.insert(key.clone(), ConnectionAtoms::of(&snapshot, &client));
+            self.clients
+                .insert(key.clone(), ConnectionAtoms::of(&snapshot, &client));
         }
         match self.clients.get(&key) {
             Some(atoms) => {

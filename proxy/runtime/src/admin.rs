@@ -11,7 +11,8 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use mesh_api::admin::{
-    AnchorStatus, DeniedCount, Direction, Edge, EdgeStats, IdentityStatus, ProxyStatus, SnapshotStatus,
+    AnchorStatus, DeniedCount, Direction, Edge, EdgeStats, IdentityStatus, ProxyStatus,
+    SnapshotStatus,
 };
 use mesh_policy::decide::Phase;
 use mesh_proxy_core::exposition;
@@ -55,7 +56,10 @@ enum Door {
 /// # Errors
 /// [`ProxyError::Start`] if the sockets cannot be watched.
 pub(crate) fn open(shared: &Arc<Shared>, sockets: Sockets) -> Result<(), ProxyError> {
-    let start = |error: io::Error| ProxyError::Start { part: "the admin server", why: error.to_string() };
+    let start = |error: io::Error| ProxyError::Start {
+        part: "the admin server",
+        why: error.to_string(),
+    };
     let tcp = TcpListener::from_std(sockets.tcp).map_err(start)?;
     let unix = UnixListener::from_std(sockets.unix).map_err(start)?;
     let (of_tcp, room_of_tcp) = (shared.clone(), Arc::new(Semaphore::new(CONNECTIONS_MAX)));
@@ -95,8 +99,14 @@ where
             async move { Ok::<_, Infallible>(answer) }
         });
         let mut builder = hyper::server::conn::http1::Builder::new();
-        builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIME).max_buf_size(HEAD_BYTES);
-        if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).await {
+        builder
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADER_TIME)
+            .max_buf_size(HEAD_BYTES);
+        if let Err(error) = builder
+            .serve_connection(TokioIo::new(stream), service)
+            .await
+        {
             tracing::debug!(%error, "an admin connection ended");
         }
         drop(place);
@@ -105,17 +115,26 @@ where
 
 fn answer(shared: &Shared, door: Door, request: &Request<Incoming>) -> Answer {
     if request.method() != Method::GET && request.method() != Method::HEAD {
-        return text(StatusCode::METHOD_NOT_ALLOWED, "nothing can be changed here\n".to_owned());
+        return text(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "nothing can be changed here\n".to_owned(),
+        );
     }
     match (request.uri().path(), door) {
         ("/live", _) => text(StatusCode::OK, "live\n".to_owned()),
         ("/ready", _) => match why_not_ready(shared) {
             None => text(StatusCode::OK, "ready\n".to_owned()),
-            Some(why) => text(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n")),
+            Some(why) => text(
+                StatusCode::SERVICE_UNAVAILABLE,
+                format!("not ready: {why}\n"),
+            ),
         },
         ("/metrics", _) => {
             let mut answer = text(StatusCode::OK, exposition::render(&metrics(shared)));
-            answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(exposition::CONTENT_TYPE));
+            answer.headers_mut().insert(
+                CONTENT_TYPE,
+                HeaderValue::from_static(exposition::CONTENT_TYPE),
+            );
             answer
         }
         ("/status", Door::Unix) => json(&status(shared)),
@@ -123,11 +142,17 @@ fn answer(shared: &Shared, door: Door, request: &Request<Incoming>) -> Answer {
         ("/discovery", Door::Unix) => json(&shared.discovery.load().data),
         ("/snapshot", Door::Unix) => match shared.policy.load().as_ref() {
             Some(policy) => json(policy.data()),
-            None => text(StatusCode::SERVICE_UNAVAILABLE, "no policy yet\n".to_owned()),
+            None => text(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "no policy yet\n".to_owned(),
+            ),
         },
         ("/identity", Door::Unix) => match identity(shared) {
             Some(identity) => json(&identity),
-            None => text(StatusCode::SERVICE_UNAVAILABLE, "no identity yet\n".to_owned()),
+            None => text(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "no identity yet\n".to_owned(),
+            ),
         },
         _ => text(StatusCode::NOT_FOUND, "not found\n".to_owned()),
     }
@@ -136,7 +161,10 @@ fn answer(shared: &Shared, door: Door, request: &Request<Incoming>) -> Answer {
 fn text(status: StatusCode, text: String) -> Answer {
     let mut answer = Response::new(Body::text(text));
     *answer.status_mut() = status;
-    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    answer.headers_mut().insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
     answer
 }
 
@@ -144,7 +172,9 @@ fn json<T: Serialize>(value: &T) -> Answer {
     match serde_json::to_vec(value) {
         Ok(bytes) => {
             let mut answer = Response::new(Body::text(bytes));
-            answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            answer
+                .headers_mut()
+                .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
             answer
         }
         Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
@@ -164,17 +194,33 @@ fn why_not_ready(shared: &Shared) -> Option<String> {
         }
         Some(_) => {}
     }
-    shared.policy.load().is_none().then(|| "no policy yet: is the controller running?".to_owned())
+    shared
+        .policy
+        .load()
+        .is_none()
+        .then(|| "no policy yet: is the controller running?".to_owned())
 }
 
 fn metrics(shared: &Shared) -> metrics::Registry {
     let mut all = shared.telemetry.merged();
     let now = shared.platform.wall_clock();
-    all.set_gauge("mesh_ready", f64::from(u8::from(why_not_ready(shared).is_none())));
-    all.set_gauge("mesh_controller_connected", f64::from(u8::from(shared.control_connected.load(Ordering::Relaxed))));
-    all.set_gauge("mesh_connections", shared.busy.load(Ordering::Relaxed) as f64);
+    all.set_gauge(
+        "mesh_ready",
+        f64::from(u8::from(why_not_ready(shared).is_none())),
+    );
+    all.set_gauge(
+        "mesh_controller_connected",
+        f64::from(u8::from(shared.control_connected.load(Ordering::Relaxed))),
+    );
+    all.set_gauge(
+        "mesh_connections",
+        shared.busy.load(Ordering::Relaxed) as f64,
+    );
     if let Some(identity) = shared.identity.load().as_ref() {
-        all.set_gauge("mesh_svid_remaining_seconds", identity.svid.remaining_secs(now) as f64);
+        all.set_gauge(
+            "mesh_svid_remaining_seconds",
+            identity.svid.remaining_secs(now) as f64,
+        );
     }
     if let Some(policy) = shared.policy.load().as_ref() {
         all.set_gauge("mesh_policy_generation", policy.generation().0 as f64);
@@ -201,7 +247,9 @@ fn status(shared: &Shared) -> ProxyStatus {
         }),
         controller_connected: shared.control_connected.load(Ordering::Relaxed),
         spiffe_id: identity.as_ref().map(|identity| identity.svid.id().clone()),
-        svid_remaining_secs: identity.as_ref().map(|identity| identity.svid.remaining_secs(shared.platform.wall_clock())),
+        svid_remaining_secs: identity
+            .as_ref()
+            .map(|identity| identity.svid.remaining_secs(shared.platform.wall_clock())),
         live_connections: shared.busy.load(Ordering::Relaxed) as u64,
         audit: shared.records.status(),
         started_at: shared.started_at,
@@ -215,7 +263,11 @@ fn identity(shared: &Shared) -> Option<IdentityStatus> {
     let svid = &identity.svid;
     let anchors = identity.bundles.iter().map(|bundle| AnchorStatus {
         trust_domain: bundle.domain().clone(),
-        sha256: bundle.anchors().iter().map(|anchor| sha256(anchor)).collect(),
+        sha256: bundle
+            .anchors()
+            .iter()
+            .map(|anchor| sha256(anchor))
+            .collect(),
         pem: bundle.to_pem(),
     });
     Some(IdentityStatus {
@@ -224,7 +276,11 @@ fn identity(shared: &Shared) -> Option<IdentityStatus> {
         not_before: svid.not_before(),
         not_after: svid.not_after(),
         remaining_secs: svid.remaining_secs(shared.platform.wall_clock()),
-        issued_by: svid.chain().first().map(|leaf| issuer_of(leaf)).unwrap_or_default(),
+        issued_by: svid
+            .chain()
+            .first()
+            .map(|leaf| issuer_of(leaf))
+            .unwrap_or_default(),
         chain_pem: to_pem(svid.chain()),
         rotations: identity.version.saturating_sub(1),
         anchors: anchors.collect(),
@@ -259,21 +315,39 @@ fn edges(shared: &Shared) -> EdgeStats {
         p50_us: series.duration.quantile_us(0.5),
         p99_us: series.duration.quantile_us(0.99),
     });
-    EdgeStats { edges: edges.collect() }
+    EdgeStats {
+        edges: edges.collect(),
+    }
 }
 
 /// Distinguished name of a certificate's issuer.
 fn issuer_of(certificate: &[u8]) -> String {
-    x509_parser::parse_x509_certificate(certificate).map(|(_, certificate)| certificate.issuer().to_string()).unwrap_or_default()
+    x509_parser::parse_x509_certificate(certificate)
+        .map(|(_, certificate)| certificate.issuer().to_string())
+        .unwrap_or_default()
 }
 
 /// The phase of a label. Every label is one of [`phase_label`]'s.
 fn phase(label: &str) -> Phase {
-    let all = [Phase::Transport, Phase::Server, Phase::Request, Phase::Route, Phase::Forbid, Phase::Permit, Phase::RateLimit];
-    all.into_iter().find(|phase| phase_label(*phase) == label).unwrap_or(Phase::Permit)
+    let all = [
+        Phase::Transport,
+        Phase::Server,
+        Phase::Request,
+        Phase::Route,
+        Phase::Forbid,
+        Phase::Permit,
+        Phase::RateLimit,
+    ];
+    all.into_iter()
+        .find(|phase| phase_label(*phase) == label)
+        .unwrap_or(Phase::Permit)
 }
 
 fn sha256(bytes: &[u8]) -> String {
     let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
-    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    digest
+        .as_ref()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }

@@ -16,31 +16,60 @@ pub(crate) type Answer = Response<Body>;
 pub(crate) enum Trouble {
     /// Nobody listens where the application should.
     #[error("the application on port {port} is not answering: {why}")]
-    #[diagnostic(code("MESH-0470"), help("is it running, and does it listen on the configured address?"))]
+    #[diagnostic(
+        code("MESH-0470"),
+        help("is it running, and does it listen on the configured address?")
+    )]
     AppNotAnswering { port: u16, why: String },
     /// The application broke off.
     #[error("the application on port {port} broke off its answer: {why}")]
-    #[diagnostic(code("MESH-0471"), help("its log may say why; the proxy does not repeat requests"))]
+    #[diagnostic(
+        code("MESH-0471"),
+        help("its log may say why; the proxy does not repeat requests")
+    )]
     AppBroke { port: u16, why: String },
     /// No endpoint to send to.
     #[error("service `{service}` has no ready endpoint")]
-    #[diagnostic(code("MESH-0472"), help("does the Service select running workloads? `mesh edges` and the controller's status show them"))]
+    #[diagnostic(
+        code("MESH-0472"),
+        help(
+            "does the Service select running workloads? `mesh edges` and the controller's status show them"
+        )
+    )]
     NoEndpoint { service: String },
     /// No endpoint could be reached.
     #[error("service `{service}` cannot be reached: {why}")]
-    #[diagnostic(code("MESH-0473"), help("is the proxy of the server running, and is its identity the one that discovery promises?"))]
-    Unreachable { service: String, why: String, late: bool },
+    #[diagnostic(
+        code("MESH-0473"),
+        help(
+            "is the proxy of the server running, and is its identity the one that discovery promises?"
+        )
+    )]
+    Unreachable {
+        service: String,
+        why: String,
+        late: bool,
+    },
     /// The peer broke off.
     #[error("service `{service}` broke off its answer: {why}")]
-    #[diagnostic(code("MESH-0474"), help("its proxy may have been restarted; the request may have been served"))]
+    #[diagnostic(
+        code("MESH-0474"),
+        help("its proxy may have been restarted; the request may have been served")
+    )]
     PeerBroke { service: String, why: String },
     /// No policy yet.
     #[error("the proxy has no policy yet and denies everything")]
-    #[diagnostic(code("MESH-0476"), help("is the controller running? /status on the admin socket says what is waited for"))]
+    #[diagnostic(
+        code("MESH-0476"),
+        help("is the controller running? /status on the admin socket says what is waited for")
+    )]
     NoPolicy,
     /// No usable identity.
     #[error("the proxy has no valid identity: {why}")]
-    #[diagnostic(code("MESH-0477"), help("is the CA running? /identity on the admin socket shows the last SVID"))]
+    #[diagnostic(
+        code("MESH-0477"),
+        help("is the CA running? /identity on the admin socket shows the last SVID")
+    )]
     NoIdentity { why: String },
 }
 
@@ -59,11 +88,14 @@ impl Trouble {
 
     fn status(&self) -> StatusCode {
         match self {
-            Self::AppNotAnswering { .. } | Self::AppBroke { .. } | Self::PeerBroke { .. } => StatusCode::BAD_GATEWAY,
-            Self::Unreachable { late: true, .. } => StatusCode::GATEWAY_TIMEOUT,
-            Self::NoEndpoint { .. } | Self::Unreachable { .. } | Self::NoPolicy | Self::NoIdentity { .. } => {
-                StatusCode::SERVICE_UNAVAILABLE
+            Self::AppNotAnswering { .. } | Self::AppBroke { .. } | Self::PeerBroke { .. } => {
+                StatusCode::BAD_GATEWAY
             }
+            Self::Unreachable { late: true, .. } => StatusCode::GATEWAY_TIMEOUT,
+            Self::NoEndpoint { .. }
+            | Self::Unreachable { .. }
+            | Self::NoPolicy
+            | Self::NoIdentity { .. } => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -77,18 +109,30 @@ impl Trouble {
     /// Tells the client.
     pub(crate) fn answer(&self, grpc: bool) -> Answer {
         let text = format!("{}: {self}", self.code());
-        if grpc { grpc_only(self.grpc_status(), &text) } else { plain(self.status(), text) }
+        if grpc {
+            grpc_only(self.grpc_status(), &text)
+        } else {
+            plain(self.status(), text)
+        }
     }
 }
 
 /// Tells the client that it is refused, and nothing more.
 pub(crate) fn refused(refusal: &Refusal, grpc: bool) -> Answer {
-    refusal.head(grpc).map(|()| if grpc { Body::Empty } else { Body::text(refusal.body(grpc)) })
+    refusal.head(grpc).map(|()| {
+        if grpc {
+            Body::Empty
+        } else {
+            Body::text(refusal.body(grpc))
+        }
+    })
 }
 
 /// Tells an HTTP/1 client that nothing follows on this connection.
 pub(crate) fn closing(mut answer: Answer) -> Answer {
-    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    answer
+        .headers_mut()
+        .insert(CONNECTION, HeaderValue::from_static("close"));
     answer
 }
 
@@ -131,6 +175,9 @@ fn percent_encoded(message: &str) -> String {
 fn plain(status: StatusCode, text: String) -> Answer {
     let mut answer = Response::new(Body::text(text));
     *answer.status_mut() = status;
-    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    answer.headers_mut().insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
     answer
 }

@@ -57,21 +57,38 @@ impl Lease {
 
 impl App {
     pub(crate) fn new(address: SocketAddr, port: u16) -> Rc<Self> {
-        Rc::new(Self { address, port, idle: RefCell::default(), h2: RefCell::default(), dialing: tokio::sync::Mutex::default() })
+        Rc::new(Self {
+            address,
+            port,
+            idle: RefCell::default(),
+            h2: RefCell::default(),
+            dialing: tokio::sync::Mutex::default(),
+        })
     }
 
     /// Sends one request over HTTP/1.
     ///
     /// # Errors
     /// [`Trouble::AppNotAnswering`] or [`Trouble::AppBroke`].
-    pub(crate) async fn send_http1(self: &Rc<Self>, mut request: Request<Body>) -> Result<(Response<Incoming>, Lease), Trouble> {
+    pub(crate) async fn send_http1(
+        self: &Rc<Self>,
+        mut request: Request<Body>,
+    ) -> Result<(Response<Incoming>, Lease), Trouble> {
         loop {
             let (mut sender, reused) = match self.take() {
                 Some(sender) => (sender, true),
                 None => (self.dial_http1().await?, false),
             };
             match sender.try_send_request(request).await {
-                Ok(response) => return Ok((response, Lease { app: self.clone(), sender })),
+                Ok(response) => {
+                    return Ok((
+                        response,
+                        Lease {
+                            app: self.clone(),
+                            sender,
+                        },
+                    ));
+                }
                 Err(mut error) => match error.take_message() {
                     // The application closed an idle connection before a byte of this request was written.
                     Some(unsent) if reused => request = unsent,
@@ -85,16 +102,25 @@ impl App {
     ///
     /// # Errors
     /// [`Trouble::AppNotAnswering`] or [`Trouble::AppBroke`].
-    pub(crate) async fn send_upgrade(&self, request: Request<Body>) -> Result<Response<Incoming>, Trouble> {
+    pub(crate) async fn send_upgrade(
+        &self,
+        request: Request<Body>,
+    ) -> Result<Response<Incoming>, Trouble> {
         let mut sender = self.dial_http1().await?;
-        sender.send_request(request).await.map_err(|error| self.broke(&error))
+        sender
+            .send_request(request)
+            .await
+            .map_err(|error| self.broke(&error))
     }
 
     /// Sends one request over HTTP/2 with prior knowledge.
     ///
     /// # Errors
     /// [`Trouble::AppNotAnswering`] or [`Trouble::AppBroke`].
-    pub(crate) async fn send_http2(&self, mut request: Request<Body>) -> Result<Response<Incoming>, Trouble> {
+    pub(crate) async fn send_http2(
+        &self,
+        mut request: Request<Body>,
+    ) -> Result<Response<Incoming>, Trouble> {
         let mut attempts = 0;
         loop {
             attempts += 1;
@@ -117,20 +143,30 @@ impl App {
     /// # Errors
     /// [`Trouble::AppNotAnswering`].
     pub(crate) async fn connect(&self) -> Result<TcpStream, Trouble> {
-        let silent = |why: String| Trouble::AppNotAnswering { port: self.port, why };
+        let silent = |why: String| Trouble::AppNotAnswering {
+            port: self.port,
+            why,
+        };
         match timeout(APP_CONNECT, TcpStream::connect(self.address)).await {
             Ok(Ok(stream)) => {
                 io::tune(&stream);
                 Ok(stream)
             }
             Ok(Err(error)) => Err(silent(format!("`{}`: {error}", self.address))),
-            Err(_) => Err(silent(format!("`{}`: no connection within {} ms", self.address, APP_CONNECT.as_millis()))),
+            Err(_) => Err(silent(format!(
+                "`{}`: no connection within {} ms",
+                self.address,
+                APP_CONNECT.as_millis()
+            ))),
         }
     }
 
     async fn dial_http1(&self) -> Result<http1::SendRequest<Body>, Trouble> {
         let stream = self.connect().await?;
-        let handshake = http1::Builder::new().max_headers(HEADERS_MAX).max_buf_size(HEAD_BYTES_MAX).handshake(TokioIo::new(stream));
+        let handshake = http1::Builder::new()
+            .max_headers(HEADERS_MAX)
+            .max_buf_size(HEAD_BYTES_MAX)
+            .handshake(TokioIo::new(stream));
         let (sender, connection) = handshake.await.map_err(|error| self.broke(&error))?;
         tokio::task::spawn_local(async move {
             if let Err(error) = connection.with_upgrades().await {
@@ -141,7 +177,9 @@ impl App {
     }
 
     async fn http2(&self) -> Result<http2::SendRequest<Body>, Trouble> {
-        let open = |slot: &RefCell<Option<http2::SendRequest<Body>>>| slot.borrow().as_ref().filter(|s| !s.is_closed()).cloned();
+        let open = |slot: &RefCell<Option<http2::SendRequest<Body>>>| {
+            slot.borrow().as_ref().filter(|s| !s.is_closed()).cloned()
+        };
         if let Some(sender) = open(&self.h2) {
             return Ok(sender);
         }
@@ -179,17 +217,25 @@ impl App {
     fn keep(&self, sender: http1::SendRequest<Body>) {
         let mut idle = self.idle.borrow_mut();
         if idle.len() < APP_IDLE_MAX {
-            idle.push(Idle { sender, since: Instant::now() });
+            idle.push(Idle {
+                sender,
+                since: Instant::now(),
+            });
         }
     }
 
     /// Closes connections that were idle for too long. Called now and then.
     pub(crate) fn sweep(&self) {
-        self.idle.borrow_mut().retain(|idle| idle.since.elapsed() <= APP_IDLE && !idle.sender.is_closed());
+        self.idle
+            .borrow_mut()
+            .retain(|idle| idle.since.elapsed() <= APP_IDLE && !idle.sender.is_closed());
     }
 
     fn broke(&self, error: &hyper::Error) -> Trouble {
-        Trouble::AppBroke { port: self.port, why: root_cause(error) }
+        Trouble::AppBroke {
+            port: self.port,
+            why: root_cause(error),
+        }
     }
 }
 

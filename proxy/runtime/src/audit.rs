@@ -25,7 +25,11 @@ impl Records {
     pub(crate) fn status(&self) -> AuditStatus {
         self.0.as_ref().map_or_else(AuditStatus::default, |log| {
             let counts = log.counts();
-            AuditStatus { written: counts.written, lost: counts.lost, failing: counts.failing }
+            AuditStatus {
+                written: counts.written,
+                lost: counts.lost,
+                failing: counts.failing,
+            }
         })
     }
 }
@@ -34,9 +38,17 @@ impl Records {
 ///
 /// # Errors
 /// [`ProxyError::Audit`]: a proxy that was told to record does not run unrecorded.
-pub(crate) fn open(config: &ProxyConfig, platform: Arc<dyn Platform>) -> Result<(Option<AuditLog>, Records), ProxyError> {
-    let Some(audit) = &config.audit else { return Ok((None, Records::default())) };
-    let fault = |why: String| ProxyError::Audit { path: audit.file.clone(), why };
+pub(crate) fn open(
+    config: &ProxyConfig,
+    platform: Arc<dyn Platform>,
+) -> Result<(Option<AuditLog>, Records), ProxyError> {
+    let Some(audit) = &config.audit else {
+        return Ok((None, Records::default()));
+    };
+    let fault = |why: String| ProxyError::Audit {
+        path: audit.file.clone(),
+        why,
+    };
     let name = audit.file.file_name().and_then(|name| name.to_str());
     let origin = name
         .and_then(|name| name.strip_suffix(".jsonl"))

@@ -69,12 +69,26 @@ impl Body {
             return Self::Empty;
         }
         let held = Held::default();
-        Self::Stream(Box::new(Stream { inner, kill, slot: Slot::Request, grpc: false, finished: false, held }))
+        Self::Stream(Box::new(Stream {
+            inner,
+            kill,
+            slot: Slot::Request,
+            grpc: false,
+            finished: false,
+            held,
+        }))
     }
 
     /// A response body on its way to the client.
     pub(crate) fn response(inner: Incoming, kill: Kill, grpc: bool, held: Held) -> Self {
-        Self::Stream(Box::new(Stream { inner, kill, slot: Slot::Response, grpc, finished: false, held }))
+        Self::Stream(Box::new(Stream {
+            inner,
+            kill,
+            slot: Slot::Response,
+            grpc,
+            finished: false,
+            held,
+        }))
     }
 }
 
@@ -85,7 +99,11 @@ impl Stream {
         }
         if let Poll::Ready(end) = self.kill.poll(self.slot, cx) {
             self.finish(false);
-            return Poll::Ready(Some(if self.grpc { Ok(Frame::trailers(ended_trailers(end))) } else { Err(BodyError::Ended(end)) }));
+            return Poll::Ready(Some(if self.grpc {
+                Ok(Frame::trailers(ended_trailers(end)))
+            } else {
+                Err(BodyError::Ended(end))
+            }));
         }
         match Pin::new(&mut self.inner).poll_frame(cx) {
             Poll::Pending => Poll::Pending,
@@ -125,13 +143,14 @@ fn clean(frame: Frame<Bytes>) -> Frame<Bytes> {
 }
 
 fn ended_trailers(end: End) -> HeaderMap {
-    let message = match end {
-        End::Revoked => "no longer allowed by policy",
-        End::PeerExpired => "the certificate of the client is no longer valid",
-        End::Connection => "the connection is ending",
+    // Who has a new certificate may come again at once, so an expired one is no matter of permission.
+    let (status, message) = match end {
+        End::Revoked => ("7", "no longer allowed by policy"),
+        End::PeerExpired => ("14", "the certificate of the client is no longer valid"),
+        End::Connection => ("14", "the connection is ending"),
     };
     let mut trailers = HeaderMap::with_capacity(2);
-    trailers.insert("grpc-status", HeaderValue::from_static(if end == End::Connection { "14" } else { "7" }));
+    trailers.insert("grpc-status", HeaderValue::from_static(status));
     trailers.insert("grpc-message", HeaderValue::from_static(message));
     trailers
 }
@@ -150,7 +169,10 @@ impl HttpBody for Body {
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
             Self::Text(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
@@ -169,7 +191,9 @@ impl HttpBody for Body {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
-            Self::Text(text) => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
+            Self::Text(text) => {
+                SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64))
+            }
             Self::Stream(stream) if stream.finished => SizeHint::with_exact(0),
             Self::Stream(stream) => stream.inner.size_hint(),
         }

@@ -1,7 +1,7 @@
 //! Where policy comes from: the controller's stream, or a folder of manifests.
 //!
-//! What came last stays in force whatever happens to its source. A policy that cannot be compiled is reported and not
-//! put into force; before the first one, everything is denied.
+//! What came last stays in force whatever happens to its source. A policy that cannot be compiled denies everything, as
+//! it may take away what the one before granted; before the first one, everything is denied too.
 
 mod controller;
 mod manifests;
@@ -20,15 +20,23 @@ use std::sync::Arc;
 pub(crate) fn check(shared: &Shared) -> Result<(), ProxyError> {
     match &shared.config.policy {
         PolicySource::Controller { .. } => Ok(()),
-        PolicySource::Manifests { folder, default_policy } => manifests::read_once(shared, folder, *default_policy),
+        PolicySource::Manifests {
+            folder,
+            default_policy,
+        } => manifests::read_once(shared, folder, *default_policy),
     }
 }
 
 /// Keeps policy and discovery fresh for as long as the proxy lives.
 pub(crate) async fn keep_fresh(shared: Arc<Shared>) {
     match &shared.config.policy {
-        PolicySource::Controller { address, identity } => controller::follow(&shared, *address, identity).await,
-        PolicySource::Manifests { folder, default_policy } => manifests::follow(&shared, folder, *default_policy).await,
+        PolicySource::Controller { address, identity } => {
+            controller::follow(&shared, *address, identity).await
+        }
+        PolicySource::Manifests {
+            folder,
+            default_policy,
+        } => manifests::follow(&shared, folder, *default_policy).await,
     }
 }
 
@@ -41,15 +49,27 @@ fn install(shared: &Shared, data: SnapshotData) -> Result<(), String> {
             return Ok(());
         }
         if data.generation < current.generation() {
-            return Err(format!("generation {} is older than {}, which is in force", data.generation.0, current.generation().0));
+            return Err(format!(
+                "generation {} is older than {}, which is in force",
+                data.generation.0,
+                current.generation().0
+            ));
         }
     }
     if data.workload.namespace != config.namespace {
         return Err(format!("it is for namespace `{}`", data.workload.namespace));
     }
     let generation = data.generation.0;
-    let snapshot = Snapshot::compile(data).map_err(|error| error.to_string())?;
-    shared.install_policy(snapshot);
+    let compiled = match &current {
+        Some(current) => current.update(data.clone()),
+        None => Snapshot::compile(data.clone()),
+    };
+    let snapshot = compiled.or_else(|error| {
+        // The policy in force may grant what this one takes away: nothing is granted until one can be read.
+        tracing::error!(generation, %error, "policy cannot be compiled; everything is denied");
+        Snapshot::deny_all(data.workload, data.trust_domain)
+    });
+    shared.install_policy(snapshot.map_err(|error| error.to_string())?);
     tracing::info!(generation, "policy in force");
     Ok(())
 }

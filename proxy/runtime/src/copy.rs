@@ -47,13 +47,19 @@ where
         let there = up.poll(cx, a, b);
         let back = down.poll(cx, b, a);
         match (there, back) {
-            (Poll::Ready(Err(error)), _) | (_, Poll::Ready(Err(error))) => Poll::Ready(Finish::Broken(error)),
+            (Poll::Ready(Err(error)), _) | (_, Poll::Ready(Err(error))) => {
+                Poll::Ready(Finish::Broken(error))
+            }
             (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(Finish::Closed),
             _ => Poll::Pending,
         }
     })
     .await;
-    Carried { up: up.carried, down: down.carried, finish }
+    Carried {
+        up: up.carried,
+        down: down.carried,
+        finish,
+    }
 }
 
 /// Reading --end of input--> Closing --flushed and shut down--> Closed
@@ -81,7 +87,15 @@ struct Direction {
 
 impl Default for Direction {
     fn default() -> Self {
-        Self { state: State::Reading, buffer: Vec::new(), start: 0, end: 0, size: COPY_BYTES_MIN, flush: false, carried: 0 }
+        Self {
+            state: State::Reading,
+            buffer: Vec::new(),
+            start: 0,
+            end: 0,
+            size: COPY_BYTES_MIN,
+            flush: false,
+            carried: 0,
+        }
     }
 }
 
@@ -120,7 +134,11 @@ impl Direction {
         }
     }
 
-    fn write_out<W: AsyncWrite + Unpin>(&mut self, cx: &mut Context<'_>, to: &mut W) -> Poll<io::Result<()>> {
+    fn write_out<W: AsyncWrite + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        to: &mut W,
+    ) -> Poll<io::Result<()>> {
         while self.start < self.end {
             let waiting = self.buffer.get(self.start..self.end).unwrap_or_default();
             let written = ready!(Pin::new(&mut *to).poll_write(cx, waiting))?;
@@ -135,7 +153,11 @@ impl Direction {
     }
 
     /// Ready with whether there is more to come.
-    fn fill<R: AsyncRead + Unpin>(&mut self, cx: &mut Context<'_>, from: &mut R) -> io::Result<Poll<bool>> {
+    fn fill<R: AsyncRead + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut R,
+    ) -> io::Result<Poll<bool>> {
         if self.buffer.len() != self.size {
             self.buffer = vec![0; self.size];
         }
@@ -185,9 +207,23 @@ mod tests {
             answer
         };
         let kill = Kill::default();
-        let (carried, asked, answer) = tokio::join!(both_ways(&mut near, &mut far, &kill), serve, ask);
-        assert_eq!((asked.len(), answer.as_slice()), (100_000, b"answer".as_slice()));
-        assert!(matches!(carried, Carried { up: 100_000, down: 6, finish: Finish::Closed }), "{carried:?}");
+        let (carried, asked, answer) =
+            tokio::join!(both_ways(&mut near, &mut far, &kill), serve, ask);
+        assert_eq!(
+            (asked.len(), answer.as_slice()),
+            (100_000, b"answer".as_slice())
+        );
+        assert!(
+            matches!(
+                carried,
+                Carried {
+                    up: 100_000,
+                    down: 6,
+                    finish: Finish::Closed
+                }
+            ),
+            "{carried:?}"
+        );
     }
 
     #[tokio::test]
@@ -197,6 +233,9 @@ mod tests {
         let kill = Kill::default();
         kill.end(End::Revoked);
         let carried = both_ways(&mut near, &mut far, &kill).await;
-        assert!(matches!(carried.finish, Finish::Ended(End::Revoked)), "{carried:?}");
+        assert!(
+            matches!(carried.finish, Finish::Ended(End::Revoked)),
+            "{carried:?}"
+        );
     }
 }

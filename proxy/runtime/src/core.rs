@@ -61,8 +61,14 @@ pub(crate) struct Sockets {
 /// # Errors
 /// [`ProxyError::Start`] if there can be no event loop.
 pub(crate) fn run(index: usize, shared: &Arc<Shared>, sockets: Sockets) -> Result<(), ProxyError> {
-    let start = |error: std::io::Error| ProxyError::Start { part: "an event loop", why: error.to_string() };
-    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).map_err(start)?;
+    let start = |error: std::io::Error| ProxyError::Start {
+        part: "an event loop",
+        why: error.to_string(),
+    };
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build_local(LocalOptions::default())
+        .map_err(start)?;
     let shared = shared.clone();
     runtime.block_on(async move {
         let (core, accepting) = open(index, shared, sockets).map_err(start)?;
@@ -79,10 +85,17 @@ pub(crate) fn run(index: usize, shared: &Arc<Shared>, sockets: Sockets) -> Resul
 
 type Accepting = Vec<tokio::task::JoinHandle<()>>;
 
-fn open(index: usize, shared: Arc<Shared>, sockets: Sockets) -> std::io::Result<(Rc<Core>, Accepting)> {
+fn open(
+    index: usize,
+    shared: Arc<Shared>,
+    sockets: Sockets,
+) -> std::io::Result<(Rc<Core>, Accepting)> {
     let limits = shared.config.limits;
     let ports = sockets.ports.iter().map(|(config, _)| {
-        let port = Port { port: config.port, app: App::new(config.app, config.port) };
+        let port = Port {
+            port: config.port,
+            app: App::new(config.app, config.port),
+        };
         (config.port, Rc::new(port))
     });
     let core = Rc::new(Core {
@@ -97,36 +110,51 @@ fn open(index: usize, shared: Arc<Shared>, sockets: Sockets) -> std::io::Result<
     });
     let mut accepting = Vec::new();
     let mesh = TcpListener::from_std(sockets.mesh)?;
-    accepting.push(spawn_local(accept(core.clone(), mesh, |core, stream, from| inbound::mesh::take(core, stream, from))));
+    accepting.push(spawn_local(accept(
+        core.clone(),
+        mesh,
+        |core, stream, from| inbound::mesh::take(core, stream, from),
+    )));
     for (config, listener) in sockets.ports {
         let listener = TcpListener::from_std(listener)?;
         let port = core.port(config.port);
-        accepting.push(spawn_local(accept(core.clone(), listener, move |core, stream, from| {
-            let port = port.clone();
-            async move {
-                if let Some(port) = port {
-                    inbound::plain::take(core, port, stream, from).await;
+        accepting.push(spawn_local(accept(
+            core.clone(),
+            listener,
+            move |core, stream, from| {
+                let port = port.clone();
+                async move {
+                    if let Some(port) = port {
+                        inbound::plain::take(core, port, stream, from).await;
+                    }
                 }
-            }
-        })));
+            },
+        )));
     }
     for (config, listener) in sockets.outbound {
         let listener = TcpListener::from_std(listener)?;
         let service = Listener::new(config);
-        accepting.push(spawn_local(accept(core.clone(), listener, move |core, stream, _| {
-            outbound::take(core, service.clone(), stream)
-        })));
+        accepting.push(spawn_local(accept(
+            core.clone(),
+            listener,
+            move |core, stream, _| outbound::take(core, service.clone(), stream),
+        )));
     }
     Ok((core, accepting))
 }
 
 /// Takes connections for as long as there is room; each is a task, so that a panic ends one connection only.
-async fn accept<F>(core: Rc<Core>, listener: TcpListener, handle: impl Fn(Rc<Core>, TcpStream, SocketAddr) -> F)
-where
+async fn accept<F>(
+    core: Rc<Core>,
+    listener: TcpListener,
+    handle: impl Fn(Rc<Core>, TcpStream, SocketAddr) -> F,
+) where
     F: Future<Output = ()> + 'static,
 {
     loop {
-        let Ok(room) = core.connections.clone().acquire_owned().await else { return };
+        let Ok(room) = core.connections.clone().acquire_owned().await else {
+            return;
+        };
         match listener.accept().await {
             Ok((stream, from)) => {
                 crate::io::tune(&stream);
@@ -161,7 +189,10 @@ async fn follow_changes(core: Rc<Core>) {
         seen = now;
         let expired = core.live.end_expired(core.shared.platform.wall_clock());
         if expired > 0 {
-            tracing::info!(ended = expired, "ended what belonged to peers whose certificates ran out");
+            tracing::info!(
+                ended = expired,
+                "ended what belonged to peers whose certificates ran out"
+            );
         }
         if let Ok(Err(_)) = tokio::time::timeout(EXPIRY_CHECK_EVERY, changes.changed()).await {
             return;
@@ -170,18 +201,27 @@ async fn follow_changes(core: Rc<Core>) {
 }
 
 fn recheck_policy(core: &Core) {
-    let Some(snapshot) = core.shared.policy.load_full() else { return };
+    let Some(snapshot) = core.shared.policy.load_full() else {
+        return;
+    };
     for revoked in core.live.recheck(&snapshot) {
         inbound::record_end(core, &revoked);
     }
 }
 
 fn recheck_trust(core: &Core) {
-    let Some(identity) = core.shared.identity.load_full() else { return };
+    let Some(identity) = core.shared.identity.load_full() else {
+        return;
+    };
     core.pool.retire_before(identity.version);
-    let ended = core.live.end_untrusted(&identity.bundles, core.shared.platform.wall_clock());
+    let ended = core
+        .live
+        .end_untrusted(&identity.bundles, core.shared.platform.wall_clock());
     if ended > 0 {
-        tracing::warn!(ended, "ended what belonged to peers that are no longer trusted");
+        tracing::warn!(
+            ended,
+            "ended what belonged to peers that are no longer trusted"
+        );
     }
 }
 

@@ -19,7 +19,11 @@ pub(crate) struct Detected {
 ///
 /// # Errors
 /// If `io` cannot be read.
-pub(crate) async fn detect<T: AsyncRead + Unpin>(io: &mut T, policy: DetectPolicy, deadline: Instant) -> io::Result<Detected> {
+pub(crate) async fn detect<T: AsyncRead + Unpin>(
+    io: &mut T,
+    policy: DetectPolicy,
+    deadline: Instant,
+) -> io::Result<Detected> {
     let mut detector = Detector::new(policy);
     let mut buffer = BytesMut::new();
     let speaks = loop {
@@ -35,5 +39,8 @@ pub(crate) async fn detect<T: AsyncRead + Unpin>(io: &mut T, policy: DetectPolic
             break told;
         }
     };
-    Ok(Detected { speaks, prefix: detector.into_prefix() })
+    Ok(Detected {
+        speaks,
+        prefix: detector.into_prefix(),
+    })
 }

@@ -8,7 +8,10 @@ use std::path::PathBuf;
 pub enum ProxyError {
     /// The configuration file cannot be read.
     #[error("cannot read the configuration `{path}`: {why}")]
-    #[diagnostic(code("MESH-0450"), help("check the path given with --config, and that this user may read the file"))]
+    #[diagnostic(
+        code("MESH-0450"),
+        help("check the path given with --config, and that this user may read the file")
+    )]
     ConfigUnreadable {
         /// Path as given.
         path: PathBuf,
@@ -17,7 +20,10 @@ pub enum ProxyError {
     },
     /// The configuration is no YAML, or has unknown, missing or misplaced keys.
     #[error("{place}: {why}")]
-    #[diagnostic(code("MESH-0451"), help("`mesh explain MESH-0451` shows a whole file; unknown keys are refused"))]
+    #[diagnostic(
+        code("MESH-0451"),
+        help("`mesh explain MESH-0451` shows a whole file; unknown keys are refused")
+    )]
     ConfigSyntax {
         /// `file:line:column`.
         place: String,
@@ -42,7 +48,10 @@ pub enum ProxyError {
     },
     /// A listener cannot be bound.
     #[error("cannot listen on `{address}` ({purpose}): {why}")]
-    #[diagnostic(code("MESH-0453"), help("another process may hold the address: `ss -ltnp` names it"))]
+    #[diagnostic(
+        code("MESH-0453"),
+        help("another process may hold the address: `ss -ltnp` names it")
+    )]
     Bind {
         /// The address.
         address: String,
@@ -53,7 +62,12 @@ pub enum ProxyError {
     },
     /// Identity files cannot be used.
     #[error("the identity in `{path}` cannot be used: {why}")]
-    #[diagnostic(code("MESH-0454"), help("chain and bundle must be PEM certificates, key a PEM private key that belongs to the first certificate"))]
+    #[diagnostic(
+        code("MESH-0454"),
+        help(
+            "chain and bundle must be PEM certificates, key a PEM private key that belongs to the first certificate"
+        )
+    )]
     Identity {
         /// Which file.
         path: PathBuf,
@@ -62,7 +76,10 @@ pub enum ProxyError {
     },
     /// Threads or the event loop cannot be started.
     #[error("cannot start {part}: {why}")]
-    #[diagnostic(code("MESH-0455"), help("check the limits on threads and open files (`ulimit -a`)"))]
+    #[diagnostic(
+        code("MESH-0455"),
+        help("check the limits on threads and open files (`ulimit -a`)")
+    )]
     Start {
         /// What was to be started.
         part: &'static str,
@@ -71,7 +88,12 @@ pub enum ProxyError {
     },
     /// The audit log cannot be opened or continued.
     #[error("the audit log `{path}` cannot be written: {why}")]
-    #[diagnostic(code("MESH-0456"), help("check the disk, and that the folder belongs to this user; `mesh audit verify` says whether the log is whole"))]
+    #[diagnostic(
+        code("MESH-0456"),
+        help(
+            "check the disk, and that the folder belongs to this user; `mesh audit verify` says whether the log is whole"
+        )
+    )]
     Audit {
         /// The log.
         path: PathBuf,
@@ -80,7 +102,12 @@ pub enum ProxyError {
     },
     /// Static manifests hold no policy for this workload.
     #[error("no policy for workload `{workload}` in `{manifests}`: {why}")]
-    #[diagnostic(code("MESH-0457"), help("the folder must hold the Pod or Deployment of that namespace and name; `mesh lint` lists what is wrong with its files"))]
+    #[diagnostic(
+        code("MESH-0457"),
+        help(
+            "the folder must hold the Pod or Deployment of that namespace and name; `mesh lint` lists what is wrong with its files"
+        )
+    )]
     Manifests {
         /// Namespace and name.
         workload: String,

@@ -41,13 +41,24 @@ impl Identity {
     fn new(version: u64, material: Material, trust_domain: &TrustDomain) -> Result<Self, String> {
         let svid = Svid::parse(material.chain).map_err(|error| error.to_string())?;
         if svid.id().trust_domain() != trust_domain {
-            return Err(format!("`{}` is not of the trust domain `{trust_domain}`", svid.id()));
+            return Err(format!(
+                "`{}` is not of the trust domain `{trust_domain}`",
+                svid.id()
+            ));
         }
         let bundles = Arc::new(material.bundles);
-        let tls = TlsIdentity::new(svid.clone(), material.key).map_err(|error| error.to_string())?;
-        let server =
-            tls::server_config(&tls, bundles.clone(), &[mesh_header::ALPN]).map_err(|error| error.to_string())?;
-        Ok(Self { version, svid, bundles, server, tls, clients: Mutex::default() })
+        let tls =
+            TlsIdentity::new(svid.clone(), material.key).map_err(|error| error.to_string())?;
+        let server = tls::server_config(&tls, bundles.clone(), &[mesh_header::ALPN])
+            .map_err(|error| error.to_string())?;
+        Ok(Self {
+            version,
+            svid,
+            bundles,
+            server,
+            tls,
+            clients: Mutex::default(),
+        })
     }
 
     /// The client configuration that accepts only `expected`, for the protocol between proxies.
@@ -68,9 +79,14 @@ impl Identity {
     ///
     /// # Errors
     /// Says why TLS cannot be set up.
-    pub(crate) fn client_for(&self, expected: &SpiffeId, alpn: &[u8]) -> Result<Arc<ClientConfig>, String> {
+    pub(crate) fn client_for(
+        &self,
+        expected: &SpiffeId,
+        alpn: &[u8],
+    ) -> Result<Arc<ClientConfig>, String> {
         let expected = ExpectedPeer::OneOf(Arc::from([expected.clone()]));
-        tls::client_config(&self.tls, self.bundles.clone(), expected, &[alpn]).map_err(|error| error.to_string())
+        tls::client_config(&self.tls, self.bundles.clone(), expected, &[alpn])
+            .map_err(|error| error.to_string())
     }
 
     /// Whether the SVID has run out at `now`.
@@ -84,32 +100,43 @@ impl Identity {
 /// # Errors
 /// [`ProxyError::Identity`] naming the file.
 pub(crate) fn check(config: &ProxyConfig, platform: &dyn Platform) -> Result<(), ProxyError> {
-    let IdentitySource::Files { chain, key, bundle } = &config.identity else { return Ok(()) };
+    let IdentitySource::Files { chain, key, bundle } = &config.identity else {
+        return Ok(());
+    };
     let material = from_files(platform, &config.trust_domain, [chain, key, bundle])?;
     Identity::new(0, material, &config.trust_domain)
         .map(drop)
-        .map_err(|why| ProxyError::Identity { path: chain.clone(), why })
+        .map_err(|why| ProxyError::Identity {
+            path: chain.clone(),
+            why,
+        })
 }
 
 /// Keeps the identity fresh for as long as the proxy lives.
 pub(crate) async fn keep_fresh(shared: Arc<Shared>) {
     match &shared.config.identity {
         IdentitySource::WorkloadApi(endpoint) => follow_workload_api(&shared, endpoint).await,
-        IdentitySource::Files { chain, key, bundle } => follow_files(&shared, [chain, key, bundle]).await,
+        IdentitySource::Files { chain, key, bundle } => {
+            follow_files(&shared, [chain, key, bundle]).await
+        }
     }
 }
 
 async fn follow_workload_api(shared: &Shared, endpoint: &str) {
     let mut pause = CONTROL_RETRY_MIN;
     loop {
-        let source = X509Source::builder().endpoint(endpoint).reconnect_backoff(CONTROL_RETRY_MIN, CONTROL_RETRY_MAX);
+        let source = X509Source::builder()
+            .endpoint(endpoint)
+            .reconnect_backoff(CONTROL_RETRY_MIN, CONTROL_RETRY_MAX);
         match source.build().await {
             Ok(source) => {
                 pause = CONTROL_RETRY_MIN;
                 follow_source(shared, &source).await;
                 source.shutdown().await;
             }
-            Err(error) => tracing::warn!(%error, endpoint, "the Workload API gives no identity; trying again"),
+            Err(error) => {
+                tracing::warn!(%error, endpoint, "the Workload API gives no identity; trying again")
+            }
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(CONTROL_RETRY_MAX);
@@ -122,7 +149,10 @@ async fn follow_source(shared: &Shared, source: &X509Source) {
     loop {
         match from_source(source) {
             Ok(material) => install(shared, material),
-            Err(why) => tracing::warn!(why, "the Workload API withdrew the identity; the last one stays until it expires"),
+            Err(why) => tracing::warn!(
+                why,
+                "the Workload API withdrew the identity; the last one stays until it expires"
+            ),
         }
         if updates.changed().await.is_err() {
             return;
@@ -136,11 +166,20 @@ fn from_source(source: &X509Source) -> Result<Material, String> {
     let mut bundles = TrustBundles::default();
     for (domain, bundle) in context.iter() {
         let domain = TrustDomain::parse(domain.as_str()).map_err(|error| error.to_string())?;
-        let anchors = bundle.authorities().iter().map(|anchor| CertificateDer::from(anchor.as_bytes().to_vec()));
-        bundles.insert(TrustBundle::new(domain, anchors.collect()).map_err(|error| error.to_string())?);
+        let anchors = bundle
+            .authorities()
+            .iter()
+            .map(|anchor| CertificateDer::from(anchor.as_bytes().to_vec()));
+        bundles.insert(
+            TrustBundle::new(domain, anchors.collect()).map_err(|error| error.to_string())?,
+        );
     }
     Ok(Material {
-        chain: svid.cert_chain().iter().map(|cert| CertificateDer::from(cert.as_bytes().to_vec())).collect(),
+        chain: svid
+            .cert_chain()
+            .iter()
+            .map(|cert| CertificateDer::from(cert.as_bytes().to_vec()))
+            .collect(),
         key: PrivatePkcs8KeyDer::from(svid.private_key().as_bytes().to_vec()).into(),
         bundles,
     })
@@ -161,31 +200,56 @@ async fn follow_files(shared: &Shared, paths: [&Path; 3]) {
     }
 }
 
-fn from_files(platform: &dyn Platform, trust_domain: &TrustDomain, paths: [&Path; 3]) -> Result<Material, ProxyError> {
+fn from_files(
+    platform: &dyn Platform,
+    trust_domain: &TrustDomain,
+    paths: [&Path; 3],
+) -> Result<Material, ProxyError> {
     let [chain_path, key_path, bundle_path] = paths;
-    let fault = |path: &Path, why: String| ProxyError::Identity { path: path.to_owned(), why };
-    let read = |path: &Path| platform.read_file(path).map_err(|error| fault(path, error.to_string()));
+    let fault = |path: &Path, why: String| ProxyError::Identity {
+        path: path.to_owned(),
+        why,
+    };
+    let read = |path: &Path| {
+        platform
+            .read_file(path)
+            .map_err(|error| fault(path, error.to_string()))
+    };
     let certificates = |path: &Path| -> Result<Vec<CertificateDer<'static>>, ProxyError> {
         let bytes = read(path)?;
-        CertificateDer::pem_slice_iter(&bytes).collect::<Result<_, _>>().map_err(|error| fault(path, error.to_string()))
+        CertificateDer::pem_slice_iter(&bytes)
+            .collect::<Result<_, _>>()
+            .map_err(|error| fault(path, error.to_string()))
     };
     let chain = certificates(chain_path)?;
-    let key = PrivateKeyDer::from_pem_slice(&read(key_path)?).map_err(|error| fault(key_path, error.to_string()))?;
+    let key = PrivateKeyDer::from_pem_slice(&read(key_path)?)
+        .map_err(|error| fault(key_path, error.to_string()))?;
     let mut bundles = TrustBundles::default();
     let bundle = TrustBundle::new(trust_domain.clone(), certificates(bundle_path)?);
     bundles.insert(bundle.map_err(|error| fault(bundle_path, error.to_string()))?);
-    Ok(Material { chain, key, bundles })
+    Ok(Material {
+        chain,
+        key,
+        bundles,
+    })
 }
 
 /// Puts an identity into force, unless it cannot be used.
 fn install(shared: &Shared, material: Material) {
-    let version = shared.identity.load().as_ref().map_or(1, |current| current.version + 1);
+    let version = shared
+        .identity
+        .load()
+        .as_ref()
+        .map_or(1, |current| current.version + 1);
     match Identity::new(version, material, &shared.config.trust_domain) {
         Ok(identity) => {
             tracing::info!(id = %identity.svid.id(), serial = identity.svid.serial(), not_after = %identity.svid.not_after(), "identity in force");
             shared.identity.store(Some(Arc::new(identity)));
             shared.identity_changed();
         }
-        Err(why) => tracing::error!(why, "the identity that was handed out cannot be used; the last one stays until it expires"),
+        Err(why) => tracing::error!(
+            why,
+            "the identity that was handed out cannot be used; the last one stays until it expires"
+        ),
     }
 }

@@ -68,3 +68,6 @@ pub const POLICY_BYTES_MAX: usize = 64 * 1024 * 1024;
 pub const TUNNEL_BYTES: usize = 16 * 1024;
 /// Time between looks at static manifests and identity files.
 pub const FILES_POLL: Duration = Duration::from_millis(500);
+
+/// How long a connection that is ended from here may take to tell its streams: a round trip and some scheduling.
+pub const PARTING: Duration = Duration::from_millis(250);

@@ -5,10 +5,10 @@
 //! longer allowed has its [`Kill`] ended, and the task that carries its bytes stops at once.
 
 use crate::telemetry::Edges;
+use mesh_policy::Snapshot;
 use mesh_policy::connection::ConnectionAtoms;
 use mesh_policy::decide::{Decision, Verdict, decide_on};
 use mesh_policy::request::{Call, Client, Head, Headers};
-use mesh_policy::Snapshot;
 use mesh_trust::{Svid, Timestamp, TrustBundles};
 use rustls_pki_types::CertificateDer;
 use slab::Slab;
@@ -96,7 +96,10 @@ pub(crate) struct JudgedHeaders(pub(crate) http::HeaderMap);
 
 impl Headers for JudgedHeaders {
     fn for_each_value(&self, name: &str, each: &mut dyn FnMut(&[u8])) {
-        self.0.get_all(name).iter().for_each(|value| each(value.as_bytes()));
+        self.0
+            .get_all(name)
+            .iter()
+            .for_each(|value| each(value.as_bytes()));
     }
 }
 
@@ -105,7 +108,10 @@ impl JudgedHead {
     pub(crate) fn call(&self) -> Call<'_> {
         Call::Http(Head {
             method: self.method.as_str(),
-            target: self.uri.path_and_query().map_or("", http::uri::PathAndQuery::as_str),
+            target: self
+                .uri
+                .path_and_query()
+                .map_or("", http::uri::PathAndQuery::as_str),
             host: self.host.as_ref().map(http::uri::Authority::as_str),
             grpc: self.grpc,
             headers: &self.headers,
@@ -149,7 +155,13 @@ pub(crate) struct Peer {
 
 impl Peer {
     pub(crate) fn new(client: Client, chain: Vec<CertificateDer<'static>>, port: u16) -> Rc<Self> {
-        Rc::new(Self { client, chain, port, atoms: RefCell::default(), edges: Edges::default() })
+        Rc::new(Self {
+            client,
+            chain,
+            port,
+            atoms: RefCell::default(),
+            edges: Edges::default(),
+        })
     }
 
     /// Decides `call` of this client under `snapshot`.
@@ -202,18 +214,27 @@ impl Live {
     /// Enters something that runs.
     pub(crate) fn enter(self: &Rc<Self>, peer: Rc<Peer>, what: Alive, kill: Kill) -> Registration {
         let key = self.entries.borrow_mut().insert(Entry { peer, what, kill });
-        Registration { live: self.clone(), key }
+        Registration {
+            live: self.clone(),
+            key,
+        }
     }
 
     /// Decides every entry under `snapshot` and ends those that it does not allow.
     pub(crate) fn recheck(&self, snapshot: &Arc<Snapshot>) -> Vec<Revoked> {
         let mut revoked = Vec::new();
         for (_, entry) in self.entries.borrow().iter() {
-            let Some(call) = entry.what.call() else { continue };
+            let Some(call) = entry.what.call() else {
+                continue;
+            };
             let decision = entry.peer.decide(snapshot, &call);
             if decision.verdict == Verdict::Deny {
                 entry.kill.end(End::Revoked);
-                revoked.push(Revoked { peer: entry.peer.clone(), what: entry.what.clone(), decision });
+                revoked.push(Revoked {
+                    peer: entry.peer.clone(),
+                    what: entry.what.clone(),
+                    decision,
+                });
             }
         }
         revoked
@@ -227,7 +248,8 @@ impl Live {
     /// Ends whatever belongs to a peer that `bundles` would no longer trust; says how many.
     pub(crate) fn end_untrusted(&self, bundles: &TrustBundles, now: Timestamp) -> usize {
         self.end_where(|peer| {
-            let untrusted = |chain| Svid::parse(chain).is_ok_and(|svid| bundles.verify(&svid, now).is_err());
+            let untrusted =
+                |chain| Svid::parse(chain).is_ok_and(|svid| bundles.verify(&svid, now).is_err());
             !peer.chain.is_empty() && untrusted(peer.chain.clone())
         })
     }
@@ -235,6 +257,8 @@ impl Live {
     fn end_where(&self, gone: impl Fn(&Peer) -> bool) -> usize {
         let entries = self.entries.borrow();
         let ended = entries.iter().filter(|(_, entry)| gone(&entry.peer));
-        ended.map(|(_, entry)| entry.kill.end(End::PeerExpired)).count()
+        ended
+            .map(|(_, entry)| entry.kill.end(End::PeerExpired))
+            .count()
     }
 }

@@ -24,7 +24,10 @@ struct Arguments {
 
 fn main() -> miette::Result<ExitCode> {
     let arguments = Arguments::parse();
-    tracing_subscriber::fmt().with_env_filter(arguments.log).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(arguments.log)
+        .with_writer(std::io::stderr)
+        .init();
     let platform = System::new();
     let config = match mesh_proxy::config::file::load(&*platform, &arguments.config) {
         Ok(config) => config,

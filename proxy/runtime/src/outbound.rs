@@ -57,9 +57,20 @@ impl Listener {
             Target::Service(name) => name.to_string(),
             Target::Endpoints { .. } => config.listen.to_string(),
         };
-        let balancer = Balancer::new(BalanceConfig { eject_max_us: EJECT_MAX_US, ..BalanceConfig::default() });
-        let known = Known { version: None, opaque: false, balancer };
-        Rc::new(Self { target: config.target, name, known: RefCell::new(known) })
+        let balancer = Balancer::new(BalanceConfig {
+            eject_max_us: EJECT_MAX_US,
+            ..BalanceConfig::default()
+        });
+        let known = Known {
+            version: None,
+            opaque: false,
+            balancer,
+        };
+        Rc::new(Self {
+            target: config.target,
+            name,
+            known: RefCell::new(known),
+        })
     }
 
     /// Brings the endpoints up to date; says whether the target's bytes are passed on without detection.
@@ -72,7 +83,10 @@ impl Listener {
         let (opaque, endpoints) = match &self.target {
             Target::Endpoints { endpoints, opaque } => (*opaque, endpoints.clone()),
             Target::Service(name) => match discovery.get(&name.namespace, &name.name, name.port) {
-                Some(service) => (service.protocol == ProtocolHint::Opaque, service.endpoints.clone()),
+                Some(service) => (
+                    service.protocol == ProtocolHint::Opaque,
+                    service.endpoints.clone(),
+                ),
                 None => (false, Vec::new()),
             },
         };
@@ -95,12 +109,19 @@ impl Listener {
                     let remote = known.balancer.get(id)?.clone();
                     known.balancer.on_start(id);
                     core.pool.note(&remote);
-                    return Some(Chosen { id, remote, started_us: now });
+                    return Some(Chosen {
+                        id,
+                        remote,
+                        started_us: now,
+                    });
                 }
                 Pick::Empty => return None,
                 Pick::AllEjected { retry_at_us } if !waited => {
                     drop(known);
-                    tokio::time::sleep(Duration::from_micros(retry_at_us.saturating_sub(now).min(EJECT_MAX_US))).await;
+                    tokio::time::sleep(Duration::from_micros(
+                        retry_at_us.saturating_sub(now).min(EJECT_MAX_US),
+                    ))
+                    .await;
                 }
                 Pick::AllEjected { .. } => return None,
             }
@@ -114,14 +135,23 @@ impl Listener {
     }
 
     pub(crate) fn ended(&self, core: &Core, chosen: &Chosen, outcome: Outcome) {
-        self.known.borrow_mut().balancer.on_end(chosen.id, outcome, chosen.started_us, core.now_us());
+        self.known.borrow_mut().balancer.on_end(
+            chosen.id,
+            outcome,
+            chosen.started_us,
+            core.now_us(),
+        );
     }
 
     pub(crate) fn not_connected(&self, core: &Core, chosen: &Chosen) {
         let now = core.now_us();
         let mut known = self.known.borrow_mut();
-        known.balancer.on_end(chosen.id, Outcome::Cancelled, chosen.started_us, now);
-        known.balancer.on_connect_failed(chosen.id, core.random.next(), now);
+        known
+            .balancer
+            .on_end(chosen.id, Outcome::Cancelled, chosen.started_us, now);
+        known
+            .balancer
+            .on_connect_failed(chosen.id, core.random.next(), now);
     }
 }
 
@@ -131,23 +161,40 @@ pub(crate) async fn take(core: Rc<Core>, listener: Rc<Listener>, mut stream: Tcp
     if listener.refresh(&core) {
         return tcp::take(&core, &listener, stream).await;
     }
-    let detected = match detect(&mut stream, DetectPolicy::default(), accepted + core.shared.config.limits.detect).await {
+    let detected = match detect(
+        &mut stream,
+        DetectPolicy::default(),
+        accepted + core.shared.config.limits.detect,
+    )
+    .await
+    {
         Ok(detected) => detected,
-        Err(error) => return tracing::debug!(%error, "the application broke off before it said anything"),
+        Err(error) => {
+            return tracing::debug!(%error, "the application broke off before it said anything");
+        }
     };
     let stream = Prefixed::new(detected.prefix, stream);
     let speaks = match detected.speaks {
         Detection::Http1 => Speaks::Http1 { quiet: APP_QUIET },
-        Detection::Http2 => Speaks::Http2 { streams_max: H2_STREAMS_MAX },
+        Detection::Http2 => Speaks::Http2 {
+            streams_max: H2_STREAMS_MAX,
+        },
         Detection::Opaque(OpaqueReason::Empty) => return,
         Detection::Opaque(_) | Detection::Tls { .. } | Detection::NeedMore => {
             return tcp::take(&core, &listener, stream).await;
         }
         Detection::Malformed(how) => {
             core.meter.malformed(how.as_str());
-            return tracing::info!(service = listener.name, how = how.as_str(), "closed a connection that is nearly HTTP");
+            return tracing::info!(
+                service = listener.name,
+                how = how.as_str(),
+                "closed a connection that is nearly HTTP"
+            );
         }
     };
     let shared = core.shared.clone();
-    serve(stream, speaks, &shared, &Kill::default(), move |request| http::answer(core.clone(), listener.clone(), request)).await;
+    serve(stream, speaks, &shared, &Kill::default(), move |request| {
+        http::answer(core.clone(), listener.clone(), request)
+    })
+    .await;
 }

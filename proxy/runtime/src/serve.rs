@@ -23,6 +23,8 @@ pub(crate) struct OnThisCore;
 
 impl<F: Future + 'static> Executor<F> for OnThisCore {
     fn execute(&self, future: F) {
+        // Boxed first: the future of a request is large, and the runtime moves what it is given several times.
+        let future = Box::pin(future);
         tokio::task::spawn_local(async move {
             future.await;
         });
@@ -42,8 +44,13 @@ pub(crate) enum Speaks {
 }
 
 /// Serves a connection until it ends, is ended through `kill`, or the proxy has drained it.
-pub(crate) async fn serve<T, S, F>(io: T, speaks: Speaks, shared: &Arc<Shared>, kill: &Kill, service: S)
-where
+pub(crate) async fn serve<T, S, F>(
+    io: T,
+    speaks: Speaks,
+    shared: &Arc<Shared>,
+    kill: &Kill,
+    service: S,
+) where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: Fn(Request<Incoming>) -> F + 'static,
     F: Future<Output = Answer> + 'static,
@@ -63,7 +70,10 @@ where
                 .max_buf_size(limits::HEAD_BYTES_MAX)
                 .auto_date_header(false);
             let connection = builder.serve_connection(io, service).with_upgrades();
-            drive(connection, shared, kill, |connection| connection.graceful_shutdown()).await;
+            drive(connection, shared, kill, |connection| {
+                connection.graceful_shutdown()
+            })
+            .await;
         }
         Speaks::Http2 { streams_max } => {
             let mut builder = hyper::server::conn::http2::Builder::new(OnThisCore);
@@ -80,7 +90,10 @@ where
                 .keep_alive_timeout(limits::H2_PING_TIMEOUT)
                 .auto_date_header(false);
             let connection = builder.serve_connection(io, service);
-            drive(connection, shared, kill, |connection| connection.graceful_shutdown()).await;
+            drive(connection, shared, kill, |connection| {
+                connection.graceful_shutdown()
+            })
+            .await;
         }
     }
 }
@@ -107,9 +120,18 @@ where
     let mut watch = shared.watch_stopping();
     let mut stop = pin!(stopping(&mut watch));
     let mut draining = false;
+    let mut parting = None;
     let ended = poll_fn(|cx| {
-        // Ended from here: streams have been told through their own switches; what is left is dropped.
-        if kill.poll(Slot::Head, cx).is_ready() {
+        // Ended from here: streams have been told through their own switches, and get a moment to say so to the peer.
+        if parting.is_none() && kill.poll(Slot::Head, cx).is_ready() {
+            draining = true;
+            shut_down(connection.as_mut());
+            parting = Some(Box::pin(tokio::time::sleep(limits::PARTING)));
+        }
+        if parting
+            .as_mut()
+            .is_some_and(|over| over.as_mut().poll(cx).is_ready())
+        {
             return Poll::Ready(Ok(()));
         }
         if !draining && stop.as_mut().poll(cx).is_ready() {
@@ -119,6 +141,9 @@ where
         connection.as_mut().poll(cx)
     });
     if let Err(error) = ended.await {
-        tracing::debug!(error = crate::app::root_cause(&error), "an HTTP connection ended early");
+        tracing::debug!(
+            error = crate::app::root_cause(&error),
+            "an HTTP connection ended early"
+        );
     }
 }

@@ -31,7 +31,10 @@ const STACK_BYTES: usize = 1024 * 1024;
 /// [`ProxyError`] if it cannot start.
 pub fn run(config: ProxyConfig, platform: Arc<dyn Platform>) -> Result<(), ProxyError> {
     let proxy = start(config, platform)?;
-    let runtime = Builder::new_current_thread().enable_all().build().map_err(|error| cannot("the signal handler", &error))?;
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| cannot("the signal handler", &error))?;
     match runtime.block_on(signals::shutdown_requested()) {
         Ok(how) => tracing::info!(?how, "asked to end"),
         Err(error) => tracing::error!(%error, "signals cannot be watched; ending"),
@@ -58,7 +61,9 @@ pub struct Running {
 /// [`ProxyError`] with the cause.
 pub fn start(config: ProxyConfig, platform: Arc<dyn Platform>) -> Result<Running, ProxyError> {
     identity::check(&config, &*platform)?;
-    let sockets = (0..config.cores).map(|_| bind_core(&config)).collect::<Result<Vec<_>, _>>()?;
+    let sockets = (0..config.cores)
+        .map(|_| bind_core(&config))
+        .collect::<Result<Vec<_>, _>>()?;
     let admin = bind_admin(&config)?;
     let (log, records) = audit::open(&config, platform.clone())?;
     let (drain, cores) = (config.drain, config.cores);
@@ -70,7 +75,9 @@ pub fn start(config: ProxyConfig, platform: Arc<dyn Platform>) -> Result<Running
     let (ends, ended) = channel();
     for (index, sockets) in sockets.into_iter().enumerate() {
         let (shared, ends) = (shared.clone(), ends.clone());
-        let thread = std::thread::Builder::new().name(format!("core-{index}")).stack_size(STACK_BYTES);
+        let thread = std::thread::Builder::new()
+            .name(format!("core-{index}"))
+            .stack_size(STACK_BYTES);
         let spawned = thread.spawn(move || {
             if let Err(error) = core::run(index, &shared, sockets) {
                 tracing::error!(%error, "a core ended");
@@ -79,14 +86,26 @@ pub fn start(config: ProxyConfig, platform: Arc<dyn Platform>) -> Result<Running
         });
         spawned.map_err(|error| cannot("a core", &error))?;
     }
-    Ok(Running { shared, drain, ended, cores, control, control_thread, log })
+    Ok(Running {
+        shared,
+        drain,
+        ended,
+        cores,
+        control,
+        control_thread,
+        log,
+    })
 }
 
 impl Running {
     /// Stops accepting, lets what runs finish within the drain, and ends.
     pub fn stop(self) {
         self.shared.stop();
-        tracing::info!(drain_secs = self.drain.as_secs(), cores = self.cores, "ending: no new connections");
+        tracing::info!(
+            drain_secs = self.drain.as_secs(),
+            cores = self.cores,
+            "ending: no new connections"
+        );
         // Nobody sends: the channel closes when the last core is done.
         if let Err(RecvTimeoutError::Timeout) = self.ended.recv_timeout(self.drain) {
             let left = self.shared.busy.load(std::sync::atomic::Ordering::Relaxed);
@@ -101,13 +120,22 @@ impl Running {
 }
 
 fn cannot(part: &'static str, error: &io::Error) -> ProxyError {
-    ProxyError::Start { part, why: error.to_string() }
+    ProxyError::Start {
+        part,
+        why: error.to_string(),
+    }
 }
 
-fn spawn_control(shared: &Arc<Shared>, sockets: admin::Sockets, mut stop: watch::Receiver<bool>) -> Result<JoinHandle<()>, ProxyError> {
+fn spawn_control(
+    shared: &Arc<Shared>,
+    sockets: admin::Sockets,
+    mut stop: watch::Receiver<bool>,
+) -> Result<JoinHandle<()>, ProxyError> {
     let runtime = Builder::new_current_thread();
     let shared = shared.clone();
-    let thread = std::thread::Builder::new().name("control".to_owned()).stack_size(STACK_BYTES);
+    let thread = std::thread::Builder::new()
+        .name("control".to_owned())
+        .stack_size(STACK_BYTES);
     let run = move || {
         let mut runtime = runtime;
         let runtime = match runtime.enable_all().build_local(LocalOptions::default()) {
@@ -124,7 +152,9 @@ fn spawn_control(shared: &Arc<Shared>, sockets: admin::Sockets, mut stop: watch:
             let _ended = stop.wait_for(|stop| *stop).await.is_err();
         });
     };
-    thread.spawn(run).map_err(|error| cannot("the control thread", &error))
+    thread
+        .spawn(run)
+        .map_err(|error| cannot("the control thread", &error))
 }
 
 /// Every panic is counted and logged; it ends one task, not the proxy.
@@ -133,15 +163,23 @@ fn count_panics(shared: &Arc<Shared>) {
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         if let Some(shared) = shared.upgrade() {
-            shared.panics.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            shared
+                .panics
+                .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         }
         before(panic);
     }));
 }
 
 fn bind_core(config: &ProxyConfig) -> Result<core::Sockets, ProxyError> {
-    let ports = config.ports.iter().map(|port| Ok((*port, bind(port.listen, "inbound.ports")?)));
-    let outbound = config.outbound.iter().map(|service| Ok((service.clone(), bind(service.listen, "outbound")?)));
+    let ports = config
+        .ports
+        .iter()
+        .map(|port| Ok((*port, bind(port.listen, "inbound.ports")?)));
+    let outbound = config
+        .outbound
+        .iter()
+        .map(|service| Ok((service.clone(), bind(service.listen, "outbound")?)));
     Ok(core::Sockets {
         mesh: bind(config.mesh, "inbound.mesh")?,
         ports: ports.collect::<Result<_, ProxyError>>()?,
@@ -151,11 +189,20 @@ fn bind_core(config: &ProxyConfig) -> Result<core::Sockets, ProxyError> {
 
 fn bind_admin(config: &ProxyConfig) -> Result<admin::Sockets, ProxyError> {
     let path = &config.admin_socket;
-    let fault = |why: String| ProxyError::Bind { address: path.display().to_string(), purpose: "admin.socket".to_owned(), why };
-    files::create_dir_private(path.parent().unwrap_or(Path::new("."))).map_err(|error| fault(error.to_string()))?;
+    let fault = |why: String| ProxyError::Bind {
+        address: path.display().to_string(),
+        purpose: "admin.socket".to_owned(),
+        why,
+    };
+    files::create_dir_private(path.parent().unwrap_or(Path::new(".")))
+        .map_err(|error| fault(error.to_string()))?;
     let unix = unix::bind(path, SOCKET_MODE).map_err(|error| fault(error.to_string()))?;
-    unix.set_nonblocking(true).map_err(|error| fault(error.to_string()))?;
-    Ok(admin::Sockets { tcp: bind(config.admin, "admin.listen")?, unix })
+    unix.set_nonblocking(true)
+        .map_err(|error| fault(error.to_string()))?;
+    Ok(admin::Sockets {
+        tcp: bind(config.admin, "admin.listen")?,
+        unix,
+    })
 }
 
 fn bind(address: SocketAddr, purpose: &str) -> Result<TcpListener, ProxyError> {
@@ -168,7 +215,11 @@ fn bind(address: SocketAddr, purpose: &str) -> Result<TcpListener, ProxyError> {
 
 /// A listener that other cores may share: the kernel spreads connections over them.
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
     socket.set_nonblocking(true)?;

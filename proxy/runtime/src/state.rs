@@ -14,8 +14,8 @@ use mesh_policy::snapshot::RateLimit;
 use mesh_proxy_core::limit::Limiter;
 use mesh_trust::{SpiffeId, Timestamp};
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
 
 /// Shared by the control thread and all cores.
@@ -62,20 +62,36 @@ pub(crate) struct Services {
 impl Services {
     pub(crate) fn new(version: u64, data: Discovery) -> Self {
         let by_name = data.services.iter().map(|service| {
-            ((service.namespace.clone(), service.name.clone(), service.port), Arc::new(service.clone()))
+            (
+                (
+                    service.namespace.clone(),
+                    service.name.clone(),
+                    service.port,
+                ),
+                Arc::new(service.clone()),
+            )
         });
-        Self { version, by_name: by_name.collect(), data }
+        Self {
+            version,
+            by_name: by_name.collect(),
+            data,
+        }
     }
 
     pub(crate) fn get(&self, namespace: &str, name: &str, port: u16) -> Option<&Arc<ServicePort>> {
-        self.by_name.get(&(namespace.to_owned(), name.to_owned(), port))
+        self.by_name
+            .get(&(namespace.to_owned(), name.to_owned(), port))
     }
 }
 
 impl Shared {
     pub(crate) fn new(config: ProxyConfig, platform: Arc<dyn Platform>, records: Records) -> Self {
         Self {
-            limiters: config.ports.iter().map(|port| (port.port, Mutex::default())).collect(),
+            limiters: config
+                .ports
+                .iter()
+                .map(|port| (port.port, Mutex::default()))
+                .collect(),
             telemetry: Telemetry::new(&config.workload_name(), config.cores),
             started_at: platform.wall_clock(),
             config,
@@ -101,7 +117,8 @@ impl Shared {
     /// Puts a policy into force and tells every core, so that what runs is decided anew.
     pub(crate) fn install_policy(&self, snapshot: Snapshot) {
         self.policy.store(Some(Arc::new(snapshot)));
-        self.policy_since.store(Arc::new(self.platform.wall_clock()));
+        self.policy_since
+            .store(Arc::new(self.platform.wall_clock()));
         self.changes.send_modify(|changes| changes.policy += 1);
     }
 
@@ -109,7 +126,8 @@ impl Shared {
     pub(crate) fn install_discovery(&self, data: Discovery) {
         let current = self.discovery.load();
         if current.data != data || current.version == 0 {
-            self.discovery.store(Arc::new(Services::new(current.version + 1, data)));
+            self.discovery
+                .store(Arc::new(Services::new(current.version + 1, data)));
         }
     }
 
@@ -118,13 +136,24 @@ impl Shared {
     }
 
     /// Spends one request's tokens. `policy` is the limit in force: a changed one starts full.
-    pub(crate) fn within_limit(&self, port: u16, policy: &RateLimit, client: Option<&SpiffeId>, now_us: u64) -> bool {
-        let Some(limiter) = self.limiters.get(&port) else { return false };
+    pub(crate) fn within_limit(
+        &self,
+        port: u16,
+        policy: &RateLimit,
+        client: Option<&SpiffeId>,
+        now_us: u64,
+    ) -> bool {
+        let Some(limiter) = self.limiters.get(&port) else {
+            return false;
+        };
         // Whoever panicked in between left whole numbers.
         let mut limiter = limiter.lock().unwrap_or_else(PoisonError::into_inner);
         match &mut *limiter {
             Some(current) if current.policy() == policy => current.check(client, now_us).is_ok(),
-            stale => stale.insert(Limiter::new(policy)).check(client, now_us).is_ok(),
+            stale => stale
+                .insert(Limiter::new(policy))
+                .check(client, now_us)
+                .is_ok(),
         }
     }
 

@@ -4,12 +4,14 @@
 
 use crate::live::{Alive, Peer};
 use http::StatusCode;
+use mesh_platform::Platform;
 use mesh_policy::decide::{Denial, Facts, Verdict};
 use mesh_policy::request::Protocol;
 use mesh_policy::snapshot::ServerInfo;
-use mesh_proxy_core::metrics::{AuthzKey, Denied, Direction, EdgeHandle, EdgeKey, Failure, Registry};
+use mesh_proxy_core::metrics::{
+    AuthzKey, Denied, Direction, EdgeHandle, EdgeKey, Failure, Registry,
+};
 use mesh_trust::SpiffeId;
-use mesh_platform::Platform;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,14 +26,26 @@ impl Telemetry {
     pub(crate) fn new(workload: &str, cores: usize) -> Self {
         let workload: Arc<str> = Arc::from(workload);
         let registry = || Arc::new(Mutex::new(Registry::new(workload.clone())));
-        Self { cores: (0..cores.max(1)).map(|_| registry()).collect(), workload }
+        Self {
+            cores: (0..cores.max(1)).map(|_| registry()).collect(),
+            workload,
+        }
     }
 
     /// What core `index` counts with.
     pub(crate) fn core(&self, index: usize, platform: Arc<dyn Platform>) -> Meter {
-        let registry = self.cores.get(index).or_else(|| self.cores.first()).cloned();
-        let registry = registry.unwrap_or_else(|| Arc::new(Mutex::new(Registry::new(self.workload.clone()))));
-        Meter(Rc::new(MeterState { registry, platform, workload: self.workload.clone() }))
+        let registry = self
+            .cores
+            .get(index)
+            .or_else(|| self.cores.first())
+            .cloned();
+        let registry =
+            registry.unwrap_or_else(|| Arc::new(Mutex::new(Registry::new(self.workload.clone()))));
+        Meter(Rc::new(MeterState {
+            registry,
+            platform,
+            workload: self.workload.clone(),
+        }))
     }
 
     /// All cores together.
@@ -109,16 +123,35 @@ struct MeterState {
 impl Meter {
     /// Begins to measure what a client asks of a port.
     pub(crate) fn inbound(&self, peer: &Rc<Peer>, ask: Ask) -> Measure {
-        let name = || peer.client.id.as_ref().map_or("unauthenticated", SpiffeId::as_str);
-        let edge = self.edge(&peer.edges, ask, Direction::Inbound, name, || format!("{}:{}", self.0.workload, peer.port));
+        let name = || {
+            peer.client
+                .id
+                .as_ref()
+                .map_or("unauthenticated", SpiffeId::as_str)
+        };
+        let edge = self.edge(&peer.edges, ask, Direction::Inbound, name, || {
+            format!("{}:{}", self.0.workload, peer.port)
+        });
         self.begin(edge, ask, Some(peer.clone()))
     }
 
     /// Begins to measure what the application asks of a service. `edges` belongs to the endpoint that must answer.
-    pub(crate) fn outbound(&self, service: &str, endpoint: Option<(&SpiffeId, &Edges)>, ask: Ask) -> Measure {
+    pub(crate) fn outbound(
+        &self,
+        service: &str,
+        endpoint: Option<(&SpiffeId, &Edges)>,
+        ask: Ask,
+    ) -> Measure {
         let unknown = Edges::default();
-        let (name, edges) = endpoint.map_or(("unknown", &unknown), |(id, edges)| (id.as_str(), edges));
-        let edge = self.edge(edges, ask, Direction::Outbound, || name, || service.to_owned());
+        let (name, edges) =
+            endpoint.map_or(("unknown", &unknown), |(id, edges)| (id.as_str(), edges));
+        let edge = self.edge(
+            edges,
+            ask,
+            Direction::Outbound,
+            || name,
+            || service.to_owned(),
+        );
         self.begin(edge, ask, None)
     }
 
@@ -134,7 +167,12 @@ impl Meter {
         if let Some(handle) = known.and_then(Cell::get) {
             return handle;
         }
-        let key = EdgeKey { direction, peer: Arc::from(peer()), target: Arc::from(target()), protocol: ask.protocol() };
+        let key = EdgeKey {
+            direction,
+            peer: Arc::from(peer()),
+            target: Arc::from(target()),
+            protocol: ask.protocol(),
+        };
         let handle = self.registry().edge(&key);
         if let Some(place) = known {
             place.set(Some(handle));
@@ -144,17 +182,26 @@ impl Meter {
 
     fn begin(&self, edge: EdgeHandle, ask: Ask, peer: Option<Rc<Peer>>) -> Measure {
         let started_us = self.now_us();
-        Measure { meter: self.clone(), edge, ask, peer, started_us, open: false }
+        Measure {
+            meter: self.clone(),
+            edge,
+            ask,
+            peer,
+            started_us,
+            open: false,
+        }
     }
 
     /// A mesh connection that never became one.
     pub(crate) fn handshake_failed(&self, why: &'static str) {
-        self.registry().count_by("mesh_handshakes_failed_total", "why", why, 1);
+        self.registry()
+            .count_by("mesh_handshakes_failed_total", "why", why, 1);
     }
 
     /// A connection that was nearly HTTP.
     pub(crate) fn malformed(&self, how: &'static str) {
-        self.registry().count_by("mesh_detection_malformed_total", "how", how, 1);
+        self.registry()
+            .count_by("mesh_detection_malformed_total", "how", how, 1);
     }
 
     fn registry(&self) -> MutexGuard<'_, Registry> {
@@ -197,14 +244,27 @@ impl Measure {
     /// It was refused before it could be decided: it can be read in two ways.
     pub(crate) fn refused(&self, reason: &'static str, grpc: bool) {
         let phase = mesh_policy::decide::Phase::Request;
-        let denied = Denied { phase, status: Some(400), grpc_status: grpc.then_some(3), reason };
+        let denied = Denied {
+            phase,
+            status: Some(400),
+            grpc_status: grpc.then_some(3),
+            reason,
+        };
         self.meter.registry().on_denied(self.edge, denied);
     }
 
     /// It was denied because there is no policy yet.
     pub(crate) fn no_policy(&self) {
         let phase = mesh_policy::decide::Phase::Server;
-        self.meter.registry().on_denied(self.edge, Denied { phase, status: None, grpc_status: None, reason: "no-policy" });
+        self.meter.registry().on_denied(
+            self.edge,
+            Denied {
+                phase,
+                status: None,
+                grpc_status: None,
+                reason: "no-policy",
+            },
+        );
     }
 
     /// It was answered with this status.
@@ -226,7 +286,9 @@ impl Measure {
     /// A byte stream ended.
     pub(crate) fn closed(&mut self, from_client: u64, to_client: u64) {
         self.open = false;
-        self.meter.registry().on_close(self.edge, from_client, to_client);
+        self.meter
+            .registry()
+            .on_close(self.edge, from_client, to_client);
     }
 
     /// It was allowed and failed.
@@ -236,7 +298,10 @@ impl Measure {
 
     fn authz(&self, registry: &mut Registry, facts: &Facts) {
         let Some(peer) = &self.peer else { return };
-        let grant = facts.reasons.first().filter(|_| facts.verdict == Verdict::Allow);
+        let grant = facts
+            .reasons
+            .first()
+            .filter(|_| facts.verdict == Verdict::Allow);
         let mut known = peer.edges.authz.borrow_mut();
         if let Some(known) = &*known
             && Arc::ptr_eq(&known.server, &facts.server)
@@ -258,7 +323,10 @@ impl Measure {
             grant: grant.cloned(),
         };
         registry.on_authz(&key);
-        *known = Some(KnownAuthz { server: facts.server.clone(), key });
+        *known = Some(KnownAuthz {
+            server: facts.server.clone(),
+            key,
+        });
     }
 }
 
@@ -281,10 +349,18 @@ fn denied(facts: &Facts) -> Denied<'_> {
         Cause::Refused(_) => "refused",
         Cause::NoRoute => "no-route",
         Cause::InvalidRoute(_) => "invalid-route",
-        Cause::Forbidden => facts.reasons.first().map_or("forbidden", |reason| &**reason),
+        Cause::Forbidden => facts
+            .reasons
+            .first()
+            .map_or("forbidden", |reason| &**reason),
         Cause::Undecidable(_) => "undecidable",
         Cause::NoGrant => "no-grant",
         Cause::RateLimited => "rate-limited",
     };
-    Denied { phase: facts.phase, status: facts.status, grpc_status: facts.grpc_status, reason: word }
+    Denied {
+        phase: facts.phase,
+        status: facts.status,
+        grpc_status: facts.grpc_status,
+        reason: word,
+    }
 }

@@ -9,11 +9,18 @@ use hyper_util::rt::TokioIo;
 use tokio::task::spawn_local;
 
 /// Carries bytes between the two once both have switched.
-pub(crate) fn carry(client: OnUpgrade, server: OnUpgrade, kill: Kill, registration: impl Held, busy: Busy) {
+pub(crate) fn carry(
+    client: OnUpgrade,
+    server: OnUpgrade,
+    kill: Kill,
+    registration: impl Held,
+    busy: Busy,
+) {
     spawn_local(async move {
         match tokio::try_join!(client, server) {
             Ok((client, server)) => {
-                let carried = both_ways(&mut TokioIo::new(client), &mut TokioIo::new(server), &kill).await;
+                let carried =
+                    both_ways(&mut TokioIo::new(client), &mut TokioIo::new(server), &kill).await;
                 if let Finish::Ended(end) = carried.finish {
                     tracing::info!(?end, "ended an upgraded connection");
                 }

@@ -13,13 +13,22 @@ fn profile() -> Profile {
 fn an_issued_leaf_is_an_svid_that_its_bundle_trusts() {
     let world = World::new();
     let leaf = world.leaf("ns/shop/sa/cart");
-    let svid = Svid::parse(vec![leaf.certificate().clone(), world.issuer.certificate().clone()]).unwrap();
-    let bundles = TrustBundles::from(TrustBundle::new(world.domain.clone(), vec![world.root.certificate().clone()]).unwrap());
+    let svid = Svid::parse(vec![
+        leaf.certificate().clone(),
+        world.issuer.certificate().clone(),
+    ])
+    .unwrap();
+    let bundles = TrustBundles::from(
+        TrustBundle::new(world.domain.clone(), vec![world.root.certificate().clone()]).unwrap(),
+    );
     let peer = bundles.verify(&svid, NOW).unwrap();
     assert_eq!(peer.id().as_str(), "spiffe://cluster.local/ns/shop/sa/cart");
     assert_eq!(peer.serial(), leaf.serial().to_hex());
     assert_eq!(svid.not_after(), NOW.plus_secs(86_400));
-    assert_eq!(svid.not_before(), NOW.plus_secs(-300).max(world.issuer.validity().not_before));
+    assert_eq!(
+        svid.not_before(),
+        NOW.plus_secs(-300).max(world.issuer.validity().not_before)
+    );
 }
 
 #[test]
@@ -32,19 +41,41 @@ fn the_longest_spiffe_id_can_be_issued() {
 #[test]
 fn identities_of_other_domains_and_roots_are_refused() {
     let world = World::new();
-    for id in ["spiffe://other.example/ns/shop/sa/cart", "spiffe://cluster.local", "spiffe://cluster.local.evil/ns/a/sa/b"] {
-        let request = Request { id: SpiffeId::parse(id).unwrap(), ..world.request("x") };
+    for id in [
+        "spiffe://other.example/ns/shop/sa/cart",
+        "spiffe://cluster.local",
+        "spiffe://cluster.local.evil/ns/a/sa/b",
+    ] {
+        let request = Request {
+            id: SpiffeId::parse(id).unwrap(),
+            ..world.request("x")
+        };
         let error = prepare(request, &profile(), &world.issuer, serial(9), NOW).unwrap_err();
-        assert!(matches!(error, IssueError::Identity { .. }), "{id}: {error}");
+        assert!(
+            matches!(error, IssueError::Identity { .. }),
+            "{id}: {error}"
+        );
     }
 }
 
 #[test]
 fn the_issuers_own_key_is_refused() {
     let world = World::new();
-    let request = Request { key: world.issuer_key.public.clone(), ..world.request("ns/a/sa/b") };
-    assert_eq!(prepare(request, &profile(), &world.issuer, serial(9), NOW).unwrap_err(), IssueError::IssuersKey);
-    let again = prepare_issuer(world.root_key.public.clone(), &Profile::issuer(), &world.root, serial(9), NOW);
+    let request = Request {
+        key: world.issuer_key.public.clone(),
+        ..world.request("ns/a/sa/b")
+    };
+    assert_eq!(
+        prepare(request, &profile(), &world.issuer, serial(9), NOW).unwrap_err(),
+        IssueError::IssuersKey
+    );
+    let again = prepare_issuer(
+        world.root_key.public.clone(),
+        &Profile::issuer(),
+        &world.root,
+        serial(9),
+        NOW,
+    );
     assert_eq!(again.unwrap_err(), IssueError::IssuersKey);
 }
 
@@ -52,15 +83,32 @@ fn the_issuers_own_key_is_refused() {
 fn ten_years_are_clamped_and_no_leaf_outlives_its_issuer() {
     let world = World::new();
     let end = world.issuer.validity().not_after;
-    for (now, most) in [(NOW, crate::limits::LEAF_LIFETIME_SECS_MAX), (end.plus_secs(-3_600), 3_540), (end.plus_secs(-75), 15)] {
-        let request = Request { lifetime_secs: Some(315_360_000), ..world.request("ns/a/sa/b") };
+    for (now, most) in [
+        (NOW, crate::limits::LEAF_LIFETIME_SECS_MAX),
+        (end.plus_secs(-3_600), 3_540),
+        (end.plus_secs(-75), 15),
+    ] {
+        let request = Request {
+            lifetime_secs: Some(315_360_000),
+            ..world.request("ns/a/sa/b")
+        };
         let linted = prepare(request, &profile(), &world.issuer, serial(9), now).unwrap();
         assert_eq!(now.secs_until(linted.validity().not_after), most);
         assert!(linted.validity().is_within(&world.issuer.validity()));
     }
     for now in [end.plus_secs(-60), end, end.plus_secs(1_000_000)] {
-        let error = prepare(world.request("ns/a/sa/b"), &profile(), &world.issuer, serial(9), now).unwrap_err();
-        assert!(matches!(error, IssueError::Profile(ProfileError::IssuerEnds { .. })), "{error}");
+        let error = prepare(
+            world.request("ns/a/sa/b"),
+            &profile(),
+            &world.issuer,
+            serial(9),
+            now,
+        )
+        .unwrap_err();
+        assert!(
+            matches!(error, IssueError::Profile(ProfileError::IssuerEnds { .. })),
+            "{error}"
+        );
     }
 }
 
@@ -71,7 +119,10 @@ fn another_signer_than_the_issuer_is_refused() {
         let error = sign(world.prepare("ns/a/sa/b"), &other).unwrap_err();
         assert!(matches!(error, IssueError::WrongSigner { .. }), "{error}");
     }
-    assert!(matches!(sign(world.prepare("ns/a/sa/b"), &world.root_key), Err(IssueError::WrongSigner { .. })));
+    assert!(matches!(
+        sign(world.prepare("ns/a/sa/b"), &world.root_key),
+        Err(IssueError::WrongSigner { .. })
+    ));
 }
 
 /// Claims a key, and answers whatever it is told to.
@@ -98,7 +149,14 @@ impl Signer for Shared<'_> {
 }
 
 fn faulty(key: &PublicKey, answer: Result<Vec<u8>, SignerFailed>) -> Shared<'_> {
-    Shared(std::sync::Mutex::new(Faulty { key, answer, asked: Cell::new(false) }), key.clone())
+    Shared(
+        std::sync::Mutex::new(Faulty {
+            key,
+            answer,
+            asked: Cell::new(false),
+        }),
+        key.clone(),
+    )
 }
 
 #[test]
@@ -106,7 +164,10 @@ fn a_signer_that_fails_or_computes_wrongly_yields_no_certificate() {
     let world = World::new();
     let failed = SignerFailed("token removed".into());
     let signer = faulty(&world.issuer_key.public, Err(failed.clone()));
-    assert_eq!(sign(world.prepare("ns/a/sa/b"), &signer).unwrap_err(), IssueError::Signer(failed));
+    assert_eq!(
+        sign(world.prepare("ns/a/sa/b"), &signer).unwrap_err(),
+        IssueError::Signer(failed)
+    );
     let over_something_else = Signer::sign(&world.issuer_key, b"something else").unwrap();
     for wrong in [over_something_else, vec![], vec![0x30, 0]] {
         let signer = faulty(&world.issuer_key.public, Ok(wrong));
@@ -120,8 +181,14 @@ fn bytes_that_changed_after_the_lint_are_never_signed() {
     let world = World::new();
     let signer = faulty(&world.issuer_key.public, Ok(vec![]));
     let mut linted = world.prepare("ns/a/sa/b");
-    linted.params_mut().key_usages.push(KeyUsagePurpose::KeyCertSign);
-    assert!(matches!(sign(linted, &signer), Err(IssueError::NotAsLinted { .. })));
+    linted
+        .params_mut()
+        .key_usages
+        .push(KeyUsagePurpose::KeyCertSign);
+    assert!(matches!(
+        sign(linted, &signer),
+        Err(IssueError::NotAsLinted { .. })
+    ));
     assert!(!signer.0.lock().unwrap().asked.get(), "the key was used");
 }
 
@@ -131,7 +198,12 @@ fn what_is_logged_is_what_is_signed() {
     let linted = world.prepare("ns/a/sa/b");
     let (tbs, print) = (linted.tbs().to_vec(), linted.tbs_fingerprint());
     let issued = sign(linted, &world.issuer_key).unwrap();
-    assert!(issued.certificate().windows(tbs.len()).any(|window| window == tbs));
+    assert!(
+        issued
+            .certificate()
+            .windows(tbs.len())
+            .any(|window| window == tbs)
+    );
     assert_eq!(print, sha256(&tbs));
 }
 
@@ -139,11 +211,25 @@ fn what_is_logged_is_what_is_signed() {
 fn serials_are_positive_and_never_zero() {
     assert_eq!(Serial::new([0; 16], None), None);
     assert_eq!(Serial::new([0; 16], Some(0)), None);
-    assert_eq!(Serial::new([0xff; 16], Some(7)).unwrap().to_hex(), format!("07{}", "ff".repeat(16)));
+    assert_eq!(
+        Serial::new([0xff; 16], Some(7)).unwrap().to_hex(),
+        format!("07{}", "ff".repeat(16))
+    );
     let world = World::new();
     let request = world.request("ns/a/sa/b");
-    let linted = prepare(request, &profile(), &world.issuer, Serial::new([0xff; 16], None).unwrap(), NOW).unwrap();
+    let linted = prepare(
+        request,
+        &profile(),
+        &world.issuer,
+        Serial::new([0xff; 16], None).unwrap(),
+        NOW,
+    )
+    .unwrap();
     let issued = sign(linted, &world.issuer_key).unwrap();
     let svid = Svid::parse(vec![issued.certificate().clone()]).unwrap();
-    assert_eq!(svid.serial(), "ff".repeat(16), "a set top bit does not make it negative");
+    assert_eq!(
+        svid.serial(),
+        "ff".repeat(16),
+        "a set top bit does not make it negative"
+    );
 }

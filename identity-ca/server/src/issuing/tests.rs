@@ -10,9 +10,13 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 fn verify(chain: &Chain, root: &Authority, now: Timestamp) -> Result<String, String> {
-    let svid = Svid::parse(vec![chain.leaf.certificate().clone(), chain.issuer.clone()]).map_err(|e| e.to_string())?;
-    let bundle = TrustBundle::new(domain(), vec![root.certificate().clone()]).map_err(|e| e.to_string())?;
-    let peer = TrustBundles::from(bundle).verify(&svid, now).map_err(|e| e.to_string())?;
+    let svid = Svid::parse(vec![chain.leaf.certificate().clone(), chain.issuer.clone()])
+        .map_err(|e| e.to_string())?;
+    let bundle =
+        TrustBundle::new(domain(), vec![root.certificate().clone()]).map_err(|e| e.to_string())?;
+    let peer = TrustBundles::from(bundle)
+        .verify(&svid, now)
+        .map_err(|e| e.to_string())?;
     Ok(peer.serial().to_owned())
 }
 
@@ -26,7 +30,11 @@ fn what_is_issued_verifies_under_the_root_and_is_in_the_log() {
     let log = std::fs::read_to_string(dir.path().join(LOG_FILE)).unwrap();
     let lines: Vec<_> = log.lines().filter(|line| line.contains(&serial)).collect();
     assert_eq!(lines.len(), 2, "{log}");
-    assert!(lines[0].contains(r#""kind":"intent""#) && lines[0].contains(r#""evidence":"test""#), "{}", lines[0]);
+    assert!(
+        lines[0].contains(r#""kind":"intent""#) && lines[0].contains(r#""evidence":"test""#),
+        "{}",
+        lines[0]
+    );
     assert!(lines[1].contains(r#""kind":"final""#), "{}", lines[1]);
     assert!(!log.contains("PRIVATE"));
 }
@@ -44,7 +52,10 @@ impl Failing {
     fn check(&self, doing: &'static str) -> Result<(), PlatformError> {
         let step = self.step.fetch_add(1, Ordering::SeqCst);
         if step == self.fail_at || (self.for_good && step > self.fail_at) {
-            return Err(PlatformError::NoSpace { doing, path: PathBuf::from(LOG_FILE) });
+            return Err(PlatformError::NoSpace {
+                doing,
+                path: PathBuf::from(LOG_FILE),
+            });
         }
         Ok(())
     }
@@ -65,14 +76,31 @@ impl Lines for Failing {
 fn failing(desk: Desk, fail_at: usize, for_good: bool) -> (Desk, Arc<AtomicUsize>) {
     let step = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&step);
-    let wrap = |inner| Box::new(Failing { inner, step: counter, fail_at, for_good }) as Box<dyn Lines>;
-    (desk.map_recorder(|recorder| recorder.with_lines(wrap)), step)
+    let wrap = |inner| {
+        Box::new(Failing {
+            inner,
+            step: counter,
+            fail_at,
+            for_good,
+        }) as Box<dyn Lines>
+    };
+    (
+        desk.map_recorder(|recorder| recorder.with_lines(wrap)),
+        step,
+    )
 }
 
 fn serials_with(log: &str, kind: &str) -> BTreeSet<String> {
     let kind = format!(r#""kind":"{kind}""#);
-    let serial = |line: &str| line.split(r#""serial":""#).nth(1).and_then(|rest| rest.split('"').next().map(str::to_owned));
-    log.lines().filter(|line| line.contains(&kind)).filter_map(serial).collect()
+    let serial = |line: &str| {
+        line.split(r#""serial":""#)
+            .nth(1)
+            .and_then(|rest| rest.split('"').next().map(str::to_owned))
+    };
+    log.lines()
+        .filter(|line| line.contains(&kind))
+        .filter_map(serial)
+        .collect()
 }
 
 #[test]
@@ -84,27 +112,47 @@ fn a_disk_that_fails_at_any_step_leaves_no_certificate_without_record() {
             // Two requests: intent, intent, flush, final, final.
             let (mut desk, _) = failing(open(dir.path(), &world).unwrap(), fail_at, for_good);
             let outcomes = desk.issue(vec![request(), request()]);
-            let released: Vec<_> = outcomes.iter().filter_map(|outcome| outcome.as_ref().ok()).collect();
+            let released: Vec<_> = outcomes
+                .iter()
+                .filter_map(|outcome| outcome.as_ref().ok())
+                .collect();
             let expected = match (fail_at, for_good) {
                 (5, _) => 2,
                 (0 | 1, false) | (4, _) | (3, false) => 1,
                 _ => 0,
             };
-            assert_eq!(released.len(), expected, "step {fail_at}, for good {for_good}");
+            assert_eq!(
+                released.len(),
+                expected,
+                "step {fail_at}, for good {for_good}"
+            );
             for error in outcomes.iter().filter_map(|outcome| outcome.as_ref().err()) {
-                assert!(matches!(error, IssuanceError::NotRecorded { .. }), "step {fail_at}: {error}");
+                assert!(
+                    matches!(error, IssuanceError::NotRecorded { .. }),
+                    "step {fail_at}: {error}"
+                );
             }
-            assert_eq!(desk.in_doubt(), fail_at == 2 || (for_good && fail_at < 2), "step {fail_at}, for good {for_good}");
+            assert_eq!(
+                desk.in_doubt(),
+                fail_at == 2 || (for_good && fail_at < 2),
+                "step {fail_at}, for good {for_good}"
+            );
             let log = std::fs::read_to_string(dir.path().join(LOG_FILE)).unwrap();
             let (intents, finals) = (serials_with(&log, "intent"), serials_with(&log, "final"));
             for chain in &released {
                 let serial = chain.leaf.serial().to_hex();
-                assert!(intents.contains(&serial) && finals.contains(&serial), "step {fail_at}: {serial}");
+                assert!(
+                    intents.contains(&serial) && finals.contains(&serial),
+                    "step {fail_at}: {serial}"
+                );
             }
             drop(desk);
             // The next start reads the log and issues.
             let mut desk = open(dir.path(), &world).unwrap();
-            assert!(desk.issue(vec![request()]).remove(0).is_ok(), "step {fail_at}");
+            assert!(
+                desk.issue(vec![request()]).remove(0).is_ok(),
+                "step {fail_at}"
+            );
         }
     }
 }
@@ -114,8 +162,14 @@ fn after_a_failed_flush_nothing_is_issued_until_the_log_was_read_again() {
     let dir = tempfile::tempdir().unwrap();
     let world = World::at(NOW);
     let (mut desk, _) = failing(open(dir.path(), &world).unwrap(), 1, false);
-    assert!(matches!(desk.issue(vec![request()]).remove(0), Err(IssuanceError::NotRecorded { .. })));
-    assert!(matches!(desk.issue(vec![request()]).remove(0), Err(IssuanceError::Stopped)));
+    assert!(matches!(
+        desk.issue(vec![request()]).remove(0),
+        Err(IssuanceError::NotRecorded { .. })
+    ));
+    assert!(matches!(
+        desk.issue(vec![request()]).remove(0),
+        Err(IssuanceError::Stopped)
+    ));
     assert!(matches!(desk.maintain(), Err(IssuanceError::Stopped)));
 }
 
@@ -123,7 +177,10 @@ fn after_a_failed_flush_nothing_is_issued_until_the_log_was_read_again() {
 fn a_disk_that_is_full_for_a_while_delays_issuance_and_no_more() {
     let dir = tempfile::tempdir().unwrap();
     let (mut desk, _) = failing(open(dir.path(), &World::at(NOW)).unwrap(), 0, false);
-    assert!(matches!(desk.issue(vec![request()]).remove(0), Err(IssuanceError::NotRecorded { .. })));
+    assert!(matches!(
+        desk.issue(vec![request()]).remove(0),
+        Err(IssuanceError::NotRecorded { .. })
+    ));
     assert!(desk.issue(vec![request()]).remove(0).is_ok());
 }
 
@@ -137,12 +194,22 @@ fn a_torn_last_line_is_dropped_and_a_torn_first_start_begins_again() {
     drop(desk);
     let path = dir.path().join(LOG_FILE);
     let whole = std::fs::read(&path).unwrap();
-    let last = whole[..whole.len() - 1].iter().rposition(|byte| *byte == b'\n').unwrap() + 1;
+    let last = whole[..whole.len() - 1]
+        .iter()
+        .rposition(|byte| *byte == b'\n')
+        .unwrap()
+        + 1;
     for cut in [last + 1, (last + whole.len()) / 2, whole.len() - 1] {
-        std::fs::File::create(&path).and_then(|mut file| std::io::Write::write_all(&mut file, &whole[..cut])).unwrap();
+        std::fs::File::create(&path)
+            .and_then(|mut file| std::io::Write::write_all(&mut file, &whole[..cut]))
+            .unwrap();
         let mut desk = open(dir.path(), &world).unwrap();
         assert_eq!(desk.root(), &root);
-        assert_eq!(desk.recorder_mut().ledger().open(), 1, "the intent stands, without its end");
+        assert_eq!(
+            desk.recorder_mut().ledger().open(),
+            1,
+            "the intent stands, without its end"
+        );
         desk.issue(vec![request()]).remove(0).unwrap();
         assert!(replay(&path).is_ok());
     }
@@ -156,12 +223,26 @@ fn randomness_that_repeats_itself_cannot_repeat_a_serial() {
     world.stuck.store(true, Ordering::SeqCst);
     assert!(desk.issue(vec![request()]).remove(0).is_ok());
     let again = desk.issue(vec![request(), request()]);
-    assert!(again.iter().all(|outcome| matches!(outcome, Err(IssuanceError::Log(_)))), "{again:?}");
+    assert!(
+        again
+            .iter()
+            .all(|outcome| matches!(outcome, Err(IssuanceError::Log(_)))),
+        "{again:?}"
+    );
     drop(desk);
     let mut desk = open(dir.path(), &world).unwrap();
-    assert!(matches!(desk.issue(vec![request()]).remove(0), Err(IssuanceError::Log(_))), "also after a restart");
+    assert!(
+        matches!(
+            desk.issue(vec![request()]).remove(0),
+            Err(IssuanceError::Log(_))
+        ),
+        "also after a restart"
+    );
     world.set(NOW.plus_secs(-3_600 * 24));
-    assert!(open(dir.path(), &world).is_err(), "a clock set back before the root is refused");
+    assert!(
+        open(dir.path(), &world).is_err(),
+        "a clock set back before the root is refused"
+    );
 }
 
 #[test]
@@ -170,10 +251,16 @@ fn a_key_is_certified_once() {
     let world = World::at(NOW);
     let mut desk = open(dir.path(), &world).unwrap();
     let (mut first, evidence) = request();
-    assert!(desk.issue(vec![(first.clone(), evidence.clone())]).remove(0).is_ok());
+    assert!(
+        desk.issue(vec![(first.clone(), evidence.clone())])
+            .remove(0)
+            .is_ok()
+    );
     first.id = crate::testing::id("ns/shop/sa/thief");
     for _ in 0..2 {
-        let again = desk.issue(vec![(first.clone(), evidence.clone())]).remove(0);
+        let again = desk
+            .issue(vec![(first.clone(), evidence.clone())])
+            .remove(0);
         assert!(matches!(again, Err(IssuanceError::Log(_))), "{again:?}");
         drop(desk);
         desk = open(dir.path(), &world).unwrap();
@@ -197,7 +284,11 @@ fn the_issuer_is_renewed_at_half_of_its_life_and_old_leaves_stay_valid() {
     world.set(later);
     desk.maintain().unwrap();
     let second = desk.issuer().clone();
-    assert!(second.key() != first.key() && second.subject() != first.subject() && second.key_id() != first.key_id());
+    assert!(
+        second.key() != first.key()
+            && second.subject() != first.subject()
+            && second.key_id() != first.key_id()
+    );
     assert_eq!(desk.root(), &root);
     let new = desk.issue(vec![request()]).remove(0).unwrap();
     for chain in [&old, &new] {
@@ -206,7 +297,11 @@ fn the_issuer_is_renewed_at_half_of_its_life_and_old_leaves_stay_valid() {
     assert_ne!(old.issuer, new.issuer);
     drop(desk);
     let desk = open(dir.path(), &world).unwrap();
-    assert_eq!((desk.issuer(), desk.root()), (&second, &root), "a restart keeps both");
+    assert_eq!(
+        (desk.issuer(), desk.root()),
+        (&second, &root),
+        "a restart keeps both"
+    );
 }
 
 #[test]
@@ -217,7 +312,12 @@ fn a_ca_that_slept_past_its_issuers_end_wakes_with_a_new_one() {
     world.set(NOW.plus_secs(30 * DAY));
     let mut desk = open(dir.path(), &world).unwrap();
     assert_ne!(desk.issuer(), &first);
-    verify(&desk.issue(vec![request()]).remove(0).unwrap(), desk.root(), NOW.plus_secs(30 * DAY)).unwrap();
+    verify(
+        &desk.issue(vec![request()]).remove(0).unwrap(),
+        desk.root(),
+        NOW.plus_secs(30 * DAY),
+    )
+    .unwrap();
 }
 
 #[test]
@@ -238,24 +338,44 @@ fn forty_years_of_upkeep_end_with_the_root_and_no_leaf_outlives_it() {
     }
     drop(desk);
     world.set(end.plus_secs(1));
-    assert!(matches!(open(dir.path(), &world), Err(CaError::RootNotInForce { .. })));
+    assert!(matches!(
+        open(dir.path(), &world),
+        Err(CaError::RootNotInForce { .. })
+    ));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_waits_together_shares_a_flush_and_every_serial_differs() {
     let dir = tempfile::tempdir().unwrap();
-    let (desk, steps) = failing(open(dir.path(), &World::at(NOW)).unwrap(), usize::MAX, false);
+    let (desk, steps) = failing(
+        open(dir.path(), &World::at(NOW)).unwrap(),
+        usize::MAX,
+        false,
+    );
     let issuing = Issuing::new(desk);
-    let all: Vec<_> = (0..300).map(|_| tokio::spawn({
-        let issuing = issuing.clone();
-        async move {
-            let (request, evidence) = request();
-            issuing.issue(request, evidence).await.unwrap().leaf.serial().to_hex()
-        }
-    })).collect();
+    let all: Vec<_> = (0..300)
+        .map(|_| {
+            tokio::spawn({
+                let issuing = issuing.clone();
+                async move {
+                    let (request, evidence) = request();
+                    issuing
+                        .issue(request, evidence)
+                        .await
+                        .unwrap()
+                        .leaf
+                        .serial()
+                        .to_hex()
+                }
+            })
+        })
+        .collect();
     let mut serials = BTreeSet::new();
     for task in all {
         assert!(serials.insert(task.await.unwrap()));
     }
-    assert!(steps.load(Ordering::SeqCst) < 900, "600 lines and fewer than 300 flushes: {steps:?}");
+    assert!(
+        steps.load(Ordering::SeqCst) < 900,
+        "600 lines and fewer than 300 flushes: {steps:?}"
+    );
 }

@@ -22,7 +22,15 @@ fn overwrite(path: &Path, bytes: &[u8]) {
 
 fn contents(dir: &Path) -> BTreeMap<String, Vec<u8>> {
     let files = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap());
-    files.filter(|file| file.path().is_file()).map(|file| (file.file_name().into_string().unwrap(), fs::read(file.path()).unwrap())).collect()
+    files
+        .filter(|file| file.path().is_file())
+        .map(|file| {
+            (
+                file.file_name().into_string().unwrap(),
+                fs::read(file.path()).unwrap(),
+            )
+        })
+        .collect()
 }
 
 fn refused(dir: &Path, world: &Arc<World>) -> CaError {
@@ -39,8 +47,14 @@ fn the_first_start_makes_files_that_only_we_can_read() {
         let mode = fs::metadata(dir.path().join(name)).unwrap().mode() & 0o777;
         assert_eq!(mode, 0o600, "{name}");
     }
-    assert_eq!(contents(dir.path()).len(), FILES.len() + 1, "nothing is left over");
-    assert_eq!(fs::metadata(dir.path()).unwrap().mode() & 0o777, 0o700);
+    assert_eq!(
+        contents(dir.path()).len(),
+        FILES.len() + 1,
+        "nothing is left over"
+    );
+    let inner = dir.path().join("made by us");
+    open(&inner, &World::at(NOW)).unwrap();
+    assert_eq!(fs::metadata(inner).unwrap().mode() & 0o777, 0o700);
 }
 
 #[test]
@@ -61,8 +75,13 @@ fn another_trust_domain_is_refused_and_named() {
     let (dir, world) = fresh();
     let other = TrustDomain::parse("other.example").unwrap();
     let profile = mesh_issuance::Profile::leaf(60).unwrap();
-    let error = crate::issuing::Desk::open(dir.path(), &other, profile, world).err().unwrap();
-    assert!(matches!(&error, CaError::OtherDomain { found, .. } if *found == domain()), "{error}");
+    let error = crate::issuing::Desk::open(dir.path(), &other, profile, world)
+        .err()
+        .unwrap();
+    assert!(
+        matches!(&error, CaError::OtherDomain { found, .. } if *found == domain()),
+        "{error}"
+    );
 }
 
 #[test]
@@ -71,25 +90,39 @@ fn nothing_is_made_anew_in_the_place_of_a_missing_file() {
         let (dir, world) = fresh();
         fs::remove_file(dir.path().join(name)).unwrap();
         let error = refused(dir.path(), &world);
-        assert!(matches!(&error, CaError::Incomplete { path, .. } if path.ends_with(name)), "{name}: {error}");
+        assert!(
+            matches!(&error, CaError::Incomplete { path, .. } if path.ends_with(name)),
+            "{name}: {error}"
+        );
     }
     let (dir, world) = fresh();
     fs::remove_file(dir.path().join(LOG_FILE)).unwrap();
-    assert!(matches!(refused(dir.path(), &world), CaError::LogMissing { .. }));
+    assert!(matches!(
+        refused(dir.path(), &world),
+        CaError::LogMissing { .. }
+    ));
     overwrite(&dir.path().join(LOG_FILE), b"");
-    assert!(matches!(refused(dir.path(), &world), CaError::LogMissing { .. }));
+    assert!(matches!(
+        refused(dir.path(), &world),
+        CaError::LogMissing { .. }
+    ));
 }
 
 #[test]
 fn a_log_that_knows_leaves_forbids_a_new_root() {
     let (dir, world) = fresh();
     let mut desk = open(dir.path(), &world).unwrap();
-    desk.issue(vec![crate::testing::request()]).remove(0).unwrap();
+    desk.issue(vec![crate::testing::request()])
+        .remove(0)
+        .unwrap();
     drop(desk);
     for name in FILES {
         fs::remove_file(dir.path().join(name)).unwrap();
     }
-    assert!(matches!(refused(dir.path(), &world), CaError::Incomplete { .. }));
+    assert!(matches!(
+        refused(dir.path(), &world),
+        CaError::Incomplete { .. }
+    ));
 }
 
 #[test]
@@ -102,7 +135,10 @@ fn files_that_others_could_use_are_refused_with_the_command_that_mends_them() {
             let error = refused(dir.path(), &world);
             assert!(matches!(error, CaError::Mode { .. }), "{name}: {error}");
             let help = miette::Diagnostic::help(&error).unwrap().to_string();
-            assert!(help.contains(&format!("chmod 600 {}", path.display())), "{help}");
+            assert!(
+                help.contains(&format!("chmod 600 {}", path.display())),
+                "{help}"
+            );
         }
     }
 }
@@ -118,7 +154,10 @@ fn every_flipped_octet_of_every_file_is_found_and_left_in_place() {
             changed[at] ^= 1 << (at % 7);
             overwrite(&path, &changed);
             let error = refused(dir.path(), &world);
-            assert!(miette::Diagnostic::code(&error).is_some(), "{name}, octet {at}: {error}");
+            assert!(
+                miette::Diagnostic::code(&error).is_some(),
+                "{name}, octet {at}: {error}"
+            );
         }
         overwrite(&path, &good);
     }
@@ -131,8 +170,15 @@ fn empty_truncated_and_foreign_content_is_refused() {
     for name in FILES {
         let path = dir.path().join(name);
         let good = fs::read(&path).unwrap();
-        let junk = [&good[..0], &good[..good.len() / 2], &good[..good.len() - 1], b"\0\0\0\0", &[&good[..], b"\n"].concat(), &vec![b'x'; 100_000]]
-            .map(<[u8]>::to_vec);
+        let junk = [
+            &good[..0],
+            &good[..good.len() / 2],
+            &good[..good.len() - 1],
+            b"\0\0\0\0",
+            &[&good[..], b"\n"].concat(),
+            &vec![b'x'; 100_000],
+        ]
+        .map(<[u8]>::to_vec);
         for bytes in junk {
             overwrite(&path, &bytes);
             refused(dir.path(), &world);
@@ -151,13 +197,20 @@ fn keys_and_certificates_of_two_cas_do_not_mix() {
         let path = ours.path().join(name);
         let good = fs::read(&path).unwrap();
         overwrite(&path, &fs::read(theirs.path().join(name)).unwrap());
-        seen.push(miette::Diagnostic::code(&refused(ours.path(), &world)).unwrap().to_string());
+        seen.push(
+            miette::Diagnostic::code(&refused(ours.path(), &world))
+                .unwrap()
+                .to_string(),
+        );
         overwrite(&path, &good);
     }
     assert_eq!(seen, ["MESH-0234", "MESH-0235", "MESH-0234", "MESH-0235"]);
     let path = ours.path().join("issuer.pem");
     overwrite(&path, &fs::read(ours.path().join("root.pem")).unwrap());
-    assert!(matches!(refused(ours.path(), &world), CaError::Corrupt { .. }), "a root in the issuer's place");
+    assert!(
+        matches!(refused(ours.path(), &world), CaError::Corrupt { .. }),
+        "a root in the issuer's place"
+    );
 }
 
 #[test]
@@ -217,7 +270,10 @@ fn an_unfinished_first_start_never_replaces_finished_files() {
     for name in FILES {
         fs::copy(other.path().join(name), staging.join(name)).unwrap();
     }
-    assert!(matches!(refused(dir.path(), &world), CaError::Corrupt { .. }));
+    assert!(matches!(
+        refused(dir.path(), &world),
+        CaError::Corrupt { .. }
+    ));
 }
 
 #[test]
@@ -231,26 +287,61 @@ fn an_issuers_renewal_cut_off_anywhere_leaves_the_old_or_the_new_one() {
     // The clock of the restart: the old issuer is not due, so what is found is what was left.
     world.set(NOW.plus_secs(3 * DAY));
     let states: [(&str, &[(&str, &[u8])], &str); 4] = [
-        ("before", &[("issuer.key", &old["issuer.key"]), ("issuer.pem", &old["issuer.pem"])], "old"),
-        ("certificate written", &[("issuer.key", &old["issuer.key"]), ("issuer.pem", &old["issuer.pem"]), ("issuer.next.pem", &new["issuer.pem"])], "old"),
         (
-            "both written",
-            &[("issuer.key", &old["issuer.key"]), ("issuer.pem", &old["issuer.pem"]), ("issuer.next.pem", &new["issuer.pem"]), ("issuer.next.key", &new["issuer.key"])],
+            "before",
+            &[
+                ("issuer.key", &old["issuer.key"]),
+                ("issuer.pem", &old["issuer.pem"]),
+            ],
             "old",
         ),
-        ("key moved", &[("issuer.key", &new["issuer.key"]), ("issuer.pem", &old["issuer.pem"]), ("issuer.next.pem", &new["issuer.pem"])], "new"),
+        (
+            "certificate written",
+            &[
+                ("issuer.key", &old["issuer.key"]),
+                ("issuer.pem", &old["issuer.pem"]),
+                ("issuer.next.pem", &new["issuer.pem"]),
+            ],
+            "old",
+        ),
+        (
+            "both written",
+            &[
+                ("issuer.key", &old["issuer.key"]),
+                ("issuer.pem", &old["issuer.pem"]),
+                ("issuer.next.pem", &new["issuer.pem"]),
+                ("issuer.next.key", &new["issuer.key"]),
+            ],
+            "old",
+        ),
+        (
+            "key moved",
+            &[
+                ("issuer.key", &new["issuer.key"]),
+                ("issuer.pem", &old["issuer.pem"]),
+                ("issuer.next.pem", &new["issuer.pem"]),
+            ],
+            "new",
+        ),
     ];
     for (moment, files, want) in states {
         for (name, bytes) in files {
             overwrite(&dir.path().join(name), bytes);
         }
-        world.set(if want == "new" { NOW.plus_secs(4 * DAY) } else { NOW.plus_secs(3 * DAY) });
+        world.set(if want == "new" {
+            NOW.plus_secs(4 * DAY)
+        } else {
+            NOW.plus_secs(3 * DAY)
+        });
         drop(open(dir.path(), &world).unwrap_or_else(|error| panic!("{moment}: {error}")));
         let found = contents(dir.path());
         let wanted = if want == "new" { &new } else { &old };
         assert_eq!(found["issuer.key"], wanted["issuer.key"], "{moment}");
         assert_eq!(found["issuer.pem"], wanted["issuer.pem"], "{moment}");
-        assert!(!found.contains_key("issuer.next.pem") && !found.contains_key("issuer.next.key"), "{moment}");
+        assert!(
+            !found.contains_key("issuer.next.pem") && !found.contains_key("issuer.next.key"),
+            "{moment}"
+        );
     }
 }
 
@@ -261,8 +352,18 @@ fn a_status_is_read_without_touching_anything() {
     let status = crate::inspect(dir.path());
     assert_eq!(status.problems, []);
     assert_eq!(status.trust_domain, Some(domain()));
-    assert!(status.root.unwrap().pem.starts_with("-----BEGIN CERTIFICATE-----"));
-    assert_eq!(status.log.unwrap().lines, 5, "a start, and intent and final of root and issuer");
+    assert!(
+        status
+            .root
+            .unwrap()
+            .pem
+            .starts_with("-----BEGIN CERTIFICATE-----")
+    );
+    assert_eq!(
+        status.log.unwrap().lines,
+        5,
+        "a start, and intent and final of root and issuer"
+    );
     overwrite(&dir.path().join("root.pem"), b"x");
     let status = crate::inspect(dir.path());
     assert_eq!(status.problems.len(), 1);

@@ -18,7 +18,10 @@ struct Disk {
 impl Lines for Disk {
     fn append(&mut self, line: &[u8]) -> Result<(), PlatformError> {
         if self.full.load(Ordering::SeqCst) {
-            return Err(PlatformError::NoSpace { doing: "append to", path: LOG_FILE.into() });
+            return Err(PlatformError::NoSpace {
+                doing: "append to",
+                path: LOG_FILE.into(),
+            });
         }
         self.inner.append(line)
     }
@@ -43,15 +46,26 @@ impl Bench {
         let full = Arc::new(AtomicBool::new(false));
         let disk = Arc::clone(&full);
         let desk = Desk::open(dir.path(), &domain(), profile, world.clone()).unwrap();
-        let desk = desk.map_recorder(|recorder| recorder.with_lines(|inner| Box::new(Disk { inner, full: disk })));
+        let desk = desk.map_recorder(|recorder| {
+            recorder.with_lines(|inner| Box::new(Disk { inner, full: disk }))
+        });
         let process = Arc::new(PidFd::open(std::process::id()).unwrap());
-        Self { _dir: dir, svids: Svids::new(Issuing::new(desk), world), full, process }
+        Self {
+            _dir: dir,
+            svids: Svids::new(Issuing::new(desk), world),
+            full,
+            process,
+        }
     }
 
     fn follow(&self, service_account: &str) -> watch::Receiver<Slot> {
         let pid = std::process::id();
         let identity = id(&format!("ns/shop/sa/{service_account}"));
-        let owner = Owner { pid, start_time_ticks: process::start_time_ticks(pid).unwrap(), identity };
+        let owner = Owner {
+            pid,
+            start_time_ticks: process::start_time_ticks(pid).unwrap(),
+            identity,
+        };
         self.svids.follow(owner, "test", &self.process)
     }
 }
@@ -93,11 +107,20 @@ async fn an_outage_within_the_life_is_not_seen_and_one_beyond_it_says_why() {
     let before = first(&mut slots).await;
     bench.full.store(true, Ordering::SeqCst);
     tokio::time::sleep(Duration::from_secs(3_000)).await;
-    assert_eq!(ready(&slots.borrow_and_update()).unwrap().serial, before.serial, "the one in force stays");
+    assert_eq!(
+        ready(&slots.borrow_and_update()).unwrap().serial,
+        before.serial,
+        "the one in force stays"
+    );
     tokio::time::sleep(Duration::from_secs(1_000)).await;
-    assert!(matches!(*slots.borrow_and_update(), Slot::Unavailable(_)), "it has ended");
+    assert!(
+        matches!(*slots.borrow_and_update(), Slot::Unavailable(_)),
+        "it has ended"
+    );
     bench.full.store(false, Ordering::SeqCst);
-    let after = tokio::time::timeout(Duration::from_secs(600), first(&mut slots)).await.expect("it recovers by itself");
+    let after = tokio::time::timeout(Duration::from_secs(600), first(&mut slots))
+        .await
+        .expect("it recovers by itself");
     assert_ne!(after.serial, before.serial);
 }
 
@@ -107,7 +130,11 @@ async fn what_nobody_follows_is_not_renewed() {
     let mut slots = bench.follow("cart");
     let old = first(&mut slots).await;
     let mut again = bench.follow("cart");
-    assert_eq!(first(&mut again).await.serial, old.serial, "two streams share one");
+    assert_eq!(
+        first(&mut again).await.serial,
+        old.serial,
+        "two streams share one"
+    );
     drop((slots, again));
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(bench.svids.len(), 1, "kept for the next stream");
@@ -121,8 +148,15 @@ async fn a_first_issuance_that_fails_says_so_and_the_next_one_begins_anew() {
     let bench = Bench::new(3_600);
     bench.full.store(true, Ordering::SeqCst);
     let mut slots = bench.follow("cart");
-    let failed = slots.wait_for(|slot| !matches!(slot, Slot::Pending)).await.unwrap().clone();
-    assert!(matches!(failed, Slot::Unavailable(IssuanceError::NotRecorded { .. })), "{failed:?}");
+    let failed = slots
+        .wait_for(|slot| !matches!(slot, Slot::Pending))
+        .await
+        .unwrap()
+        .clone();
+    assert!(
+        matches!(failed, Slot::Unavailable(IssuanceError::NotRecorded { .. })),
+        "{failed:?}"
+    );
     assert_eq!(bench.svids.len(), 0);
     bench.full.store(false, Ordering::SeqCst);
     first(&mut bench.follow("cart")).await;
@@ -131,9 +165,16 @@ async fn a_first_issuance_that_fails_says_so_and_the_next_one_begins_anew() {
 #[tokio::test]
 async fn the_svid_goes_with_its_process() {
     let bench = Bench::new(3_600);
-    let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+    let mut child = std::process::Command::new("sleep")
+        .arg("60")
+        .spawn()
+        .unwrap();
     let (pid, process) = (child.id(), Arc::new(PidFd::open(child.id()).unwrap()));
-    let owner = Owner { pid, start_time_ticks: process.start_time_ticks().unwrap(), identity: id("ns/shop/sa/cart") };
+    let owner = Owner {
+        pid,
+        start_time_ticks: process.start_time_ticks().unwrap(),
+        identity: id("ns/shop/sa/cart"),
+    };
     let mut slots = bench.svids.follow(owner, "test", &process);
     first(&mut slots).await;
     assert_eq!(bench.svids.len(), 1);
@@ -144,7 +185,9 @@ async fn the_svid_goes_with_its_process() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(5), gone).await.expect("forgotten");
+    tokio::time::timeout(Duration::from_secs(5), gone)
+        .await
+        .expect("forgotten");
 }
 
 #[tokio::test]
@@ -153,10 +196,21 @@ async fn an_identity_that_asks_too_often_is_limited_and_others_are_not() {
     let mut limited = 0;
     for n in 0..14 {
         // A process that starts again and again: another pid each time.
-        let owner = Owner { pid: n, start_time_ticks: 1, identity: id("ns/shop/sa/cart") };
+        let owner = Owner {
+            pid: n,
+            start_time_ticks: 1,
+            identity: id("ns/shop/sa/cart"),
+        };
         let mut slots = bench.svids.follow(owner, "test", &bench.process);
-        let slot = slots.wait_for(|slot| !matches!(slot, Slot::Pending)).await.unwrap().clone();
-        limited += usize::from(matches!(slot, Slot::Unavailable(IssuanceError::RateLimited { .. })));
+        let slot = slots
+            .wait_for(|slot| !matches!(slot, Slot::Pending))
+            .await
+            .unwrap()
+            .clone();
+        limited += usize::from(matches!(
+            slot,
+            Slot::Unavailable(IssuanceError::RateLimited { .. })
+        ));
     }
     assert_eq!(limited, 4);
     first(&mut bench.follow("web")).await;

@@ -9,8 +9,10 @@ use clap::Args;
 use mesh_policy::Snapshot;
 use mesh_policy::cedar::GeneratedPolicy;
 use mesh_policy::compile::generated;
+use mesh_policy::snapshot::{IdentityPattern, IdentitySet, Network, NetworkSet};
 use mesh_policy_index::index::WorkloadKey;
 use serde::Serialize;
+use std::collections::BTreeMap;
 
 /// Whose policies.
 #[derive(Args, Clone, Debug)]
@@ -30,6 +32,10 @@ pub(crate) struct CedarArgs {
 struct Generated {
     workload: String,
     policies: Vec<GeneratedPolicy>,
+    /// Who is in the sets that policies name.
+    identity_sets: BTreeMap<String, IdentitySet>,
+    /// The addresses in the sets that policies name.
+    network_sets: BTreeMap<String, NetworkSet>,
 }
 
 /// Why nothing is printed.
@@ -44,7 +50,9 @@ enum CedarError {
 pub(crate) fn run(args: &CedarArgs, output: &mut Output) -> Result<Exit, Fault> {
     let snapshots = snapshots(args)?;
     let wanted = |key: &WorkloadKey| {
-        args.workload.as_ref().is_none_or(|asked| *asked == format!("{}/{}", key.namespace, key.name))
+        args.workload
+            .as_ref()
+            .is_none_or(|asked| *asked == format!("{}/{}", key.namespace, key.name))
     };
     let found: Vec<Generated> = snapshots
         .iter()
@@ -52,24 +60,77 @@ pub(crate) fn run(args: &CedarArgs, output: &mut Output) -> Result<Exit, Fault> 
         .map(|(key, snapshot)| Generated {
             workload: format!("{}/{}", key.namespace, key.name),
             policies: generated(snapshot).to_vec(),
+            identity_sets: snapshot.data().identity_sets.clone(),
+            network_sets: snapshot.data().network_sets.clone(),
         })
         .collect();
     if found.is_empty() {
-        let known: Vec<_> = snapshots.iter().map(|(key, _)| format!("{}/{}", key.namespace, key.name)).collect();
+        let known: Vec<_> = snapshots
+            .iter()
+            .map(|(key, _)| format!("{}/{}", key.namespace, key.name))
+            .collect();
         let (asked, known) = (args.workload.clone().unwrap_or_default(), known.join(", "));
         return Err(Fault::usage(&CedarError::NoWorkload { asked, known }));
     }
     output.value(args.output, &found, |output, found| {
         for one in found {
-            output.line(format_args!("// workload {}: {} policies", one.workload, one.policies.len()))?;
+            output.line(format_args!(
+                "// workload {}, policies: {}",
+                one.workload,
+                one.policies.len()
+            ))?;
             for policy in &one.policies {
-                output.line(format_args!("\n// {} ({})\n{}", policy.id, policy.source, policy.cedar.trim_end()))?;
+                output.line(format_args!(
+                    "\n// {} ({})\n{}",
+                    policy.id,
+                    policy.source,
+                    policy.cedar.trim_end()
+                ))?;
+            }
+            for (id, set) in &one.identity_sets {
+                let members: Vec<_> = set.members.iter().map(member).collect();
+                output.line(format_args!(
+                    "\n// {id} ({}): {}",
+                    set.source,
+                    members.join(", ")
+                ))?;
+            }
+            for (id, set) in &one.network_sets {
+                let blocks: Vec<_> = set.networks.iter().map(block).collect();
+                output.line(format_args!(
+                    "\n// {id} ({}): {}",
+                    set.source,
+                    blocks.join(", ")
+                ))?;
             }
             output.line("")?;
         }
         Ok(())
     })?;
     Ok(Exit::Ok)
+}
+
+/// A member of an identity set, in words.
+fn member(pattern: &IdentityPattern) -> String {
+    match pattern {
+        IdentityPattern::Any => "any verified identity".to_owned(),
+        IdentityPattern::Exact(id) => id.to_string(),
+        IdentityPattern::Namespace {
+            trust_domain,
+            namespace,
+        } => format!("spiffe://{trust_domain}/ns/{namespace}/sa/*"),
+        IdentityPattern::Nobody(text) => format!("`{text}` (matches nobody)"),
+    }
+}
+
+/// A block of addresses with what is taken out of it.
+fn block(network: &Network) -> String {
+    let except: Vec<_> = network
+        .except
+        .iter()
+        .map(|block| format!(" except {block}"))
+        .collect();
+    format!("{}{}", network.cidr, except.concat())
 }
 
 fn snapshots(args: &CedarArgs) -> Result<Vec<(WorkloadKey, Snapshot)>, Fault> {
@@ -84,7 +145,10 @@ fn snapshots(args: &CedarArgs) -> Result<Vec<(WorkloadKey, Snapshot)>, Fault> {
         }
         Policy::Live(live, _) => live::wait(async {
             for (workload, proxy) in live.proxies() {
-                let key = WorkloadKey { namespace: workload.namespace.clone(), name: workload.name.clone() };
+                let key = WorkloadKey {
+                    namespace: workload.namespace.clone(),
+                    name: workload.name.clone(),
+                };
                 found.push((key, live::snapshot(proxy).await?));
             }
             Ok(())

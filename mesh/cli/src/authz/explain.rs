@@ -66,8 +66,13 @@ pub(crate) fn run(args: &ExplainArgs, output: &mut Output) -> Result<Exit, Fault
     let spiffe_id = args.from.spiffe_id(&trust_domain);
     let (target, places) = policy.places_of(&args.to)?;
     let record = args.record(spiffe_id, target, places.first());
-    let explanations: Vec<_> = places.iter().map(|place| explain(&place.snapshot, &record, place.port)).collect();
-    let denied = explanations.iter().position(|one| one.decision.verdict == Verdict::Deny);
+    let explanations: Vec<_> = places
+        .iter()
+        .map(|place| explain(&place.snapshot, &record, place.port))
+        .collect();
+    let denied = explanations
+        .iter()
+        .position(|one| one.decision.verdict == Verdict::Deny);
     // Of several pods behind a Service a denial wins: the balancer might have chosen that one.
     let chosen = denied.unwrap_or(0);
     let explanation = match explanations.into_iter().nth(chosen) {
@@ -108,18 +113,34 @@ fn print(explanation: &Explanation, output: &mut Output) -> Result<(), Fault> {
 
 impl ExplainArgs {
     /// The request, with what was not said filled in from the Server it goes to.
-    fn record(&self, spiffe_id: Option<String>, server: TargetRecord, place: Option<&Place>) -> RequestRecord {
+    fn record(
+        &self,
+        spiffe_id: Option<String>,
+        server: TargetRecord,
+        place: Option<&Place>,
+    ) -> RequestRecord {
         let protocol = self.protocol(place);
         let http = protocol != Protocol::Tcp;
         let method = self.method.clone().unwrap_or_else(|| {
-            if protocol == Protocol::Grpc { "POST".to_owned() } else { "GET".to_owned() }
+            if protocol == Protocol::Grpc {
+                "POST".to_owned()
+            } else {
+                "GET".to_owned()
+            }
         });
         let mut headers: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for header in &self.headers {
-            headers.entry(header.name.clone()).or_default().push(header.value.clone());
+            headers
+                .entry(header.name.clone())
+                .or_default()
+                .push(header.value.clone());
         }
         RequestRecord {
-            client: ClientRecord { spiffe_id, ip: self.ip.clone(), tls: self.tls.then_some(true) },
+            client: ClientRecord {
+                spiffe_id,
+                ip: self.ip.clone(),
+                tls: self.tls.then_some(true),
+            },
             server,
             protocol,
             method: http.then_some(method),
@@ -138,7 +159,9 @@ impl ExplainArgs {
                 let asks_http = self.path.is_some() || self.method.is_some() || self.host.is_some();
                 match place.map(|place| place.snapshot.port(place.port).server.protocol) {
                     Some(ServerProtocol::Grpc) => Protocol::Grpc,
-                    Some(ServerProtocol::Opaque | ServerProtocol::Tls) if !asks_http => Protocol::Tcp,
+                    Some(ServerProtocol::Opaque | ServerProtocol::Tls) if !asks_http => {
+                        Protocol::Tcp
+                    }
                     _ => Protocol::Http,
                 }
             }
@@ -149,10 +172,21 @@ impl ExplainArgs {
 /// A target that nobody knows is denied in phase `server`, as on the wire.
 fn unknown_target(record: &RequestRecord) -> Explanation {
     let target = &record.server;
-    let name = target.pod.as_ref().or(target.service.as_ref()).cloned().unwrap_or_default();
-    let cause = format!("no workload or Service `{}/{name}` has port {}", target.namespace, target.port);
+    let name = target
+        .pod
+        .as_ref()
+        .or(target.service.as_ref())
+        .cloned()
+        .unwrap_or_default();
+    let cause = format!(
+        "no workload or Service `{}/{name}` has port {}",
+        target.namespace, target.port
+    );
     let decision = DecisionRecord::unknown_target(record, Generation::default());
-    let note = Note { text: "names and ports are compared exactly; is its manifest among the files?".to_owned(), source: None };
+    let note = Note {
+        text: "names and ports are compared exactly; is its manifest among the files?".to_owned(),
+        source: None,
+    };
     let server = Layer {
         layer: "server",
         outcome: Outcome::Denied,
@@ -160,5 +194,9 @@ fn unknown_target(record: &RequestRecord) -> Explanation {
         source: None,
         notes: vec![note],
     };
-    Explanation { decision, cause, layers: vec![server] }
+    Explanation {
+        decision,
+        cause,
+        layers: vec![server],
+    }
 }

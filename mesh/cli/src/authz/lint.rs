@@ -74,7 +74,12 @@ pub(crate) fn run(args: &LintArgs, output: &mut Output) -> Result<Exit, Fault> {
         LintFormat::Yaml => output.value(Format::Yaml, &findings, |_, _| Ok(()))?,
         LintFormat::Sarif => output.value(Format::Json, &sarif(&findings), |_, _| Ok(()))?,
     }
-    let count = |severity: Severity| findings.iter().filter(|finding| finding.severity == severity).count();
+    let count = |severity: Severity| {
+        findings
+            .iter()
+            .filter(|finding| finding.severity == severity)
+            .count()
+    };
     output.talk(format_args!(
         "{} errors, {} warnings, {} notes in {} files",
         count(Severity::Error),
@@ -93,9 +98,17 @@ fn text(findings: &[Finding], output: &mut Output) -> Result<(), Fault> {
             Severity::Info => ("note", Tone::Strong),
         };
         let word = output.toned(tone, word);
-        output.line(format_args!("{}: {word} {}: {}", place(&finding.source), finding.code, printable(&finding.message)))?;
+        output.line(format_args!(
+            "{}: {word} {}: {}",
+            place(&finding.source),
+            finding.code,
+            printable(&finding.message)
+        ))?;
         if let Some(object) = &finding.object {
-            output.line(format_args!("  object: {} {}/{}", object.kind, object.namespace, object.name))?;
+            output.line(format_args!(
+                "  object: {} {}/{}",
+                object.kind, object.namespace, object.name
+            ))?;
         }
         if let Some(hint) = &finding.hint {
             output.line(format_args!("  help: {}", printable(hint)))?;
@@ -107,14 +120,19 @@ fn text(findings: &[Finding], output: &mut Output) -> Result<(), Fault> {
 /// `file:line:column`.
 fn place(source: &Source) -> String {
     match source {
-        Source::File { file, line, column, .. } => format!("{file}:{line}:{column}"),
+        Source::File {
+            file, line, column, ..
+        } => format!("{file}:{line}:{column}"),
         Source::BuiltIn(_) => source.to_string(),
     }
 }
 
 /// The findings as a SARIF log.
 fn sarif(findings: &[Finding]) -> serde_json::Value {
-    let rules: BTreeSet<&str> = findings.iter().map(|finding| finding.code.as_str()).collect();
+    let rules: BTreeSet<&str> = findings
+        .iter()
+        .map(|finding| finding.code.as_str())
+        .collect();
     let results = findings.iter().map(|finding| {
         let level = match finding.severity {
             Severity::Error => "error",

@@ -65,11 +65,15 @@ impl Policy {
     /// Exit code 2 if manifests cannot be read, 11 if no mesh runs.
     pub(crate) fn open(args: &PolicyArgs) -> Result<Self, Fault> {
         if args.files.is_empty() {
-            let live = Live::find(&args.live).map_err(|fault| fault.with_exit(Exit::Undecidable))?;
+            let live =
+                Live::find(&args.live).map_err(|fault| fault.with_exit(Exit::Undecidable))?;
             return Ok(Self::Live(Box::new(live), BTreeMap::new()));
         }
         let manifests = Manifests::read(&args.files, &args.settings)?;
-        Ok(Self::Static(Box::new(manifests), args.settings.trust_domain.clone()))
+        Ok(Self::Static(
+            Box::new(manifests),
+            args.settings.trust_domain.clone(),
+        ))
     }
 
     /// Trust domain of `namespace/account`.
@@ -79,9 +83,8 @@ impl Policy {
     pub(crate) fn trust_domain(&self) -> Result<TrustDomain, Fault> {
         match self {
             Self::Static(_, trust_domain) => Ok(trust_domain.clone()),
-            Self::Live(live, _) => {
-                TrustDomain::parse(&live.running.trust_domain).map_err(|error| Fault::undecidable(&error))
-            }
+            Self::Live(live, _) => TrustDomain::parse(&live.running.trust_domain)
+                .map_err(|error| Fault::undecidable(&error)),
         }
     }
 
@@ -92,11 +95,17 @@ impl Policy {
     pub(crate) fn places(&mut self, target: &TargetRecord) -> Result<Vec<Place>, Fault> {
         match self {
             Self::Static(manifests, _) => {
-                let Ok(found) = manifests.index.resolve(target) else { return Ok(Vec::new()) };
+                let Ok(found) = manifests.index.resolve(target) else {
+                    return Ok(Vec::new());
+                };
                 let mut places = Vec::new();
                 for (workload, port) in found {
                     if let Some(data) = manifests.index.snapshot(&workload, Generation::default()) {
-                        places.push(Place { workload, port, snapshot: Snapshot::compile(data)? });
+                        places.push(Place {
+                            workload,
+                            port,
+                            snapshot: Snapshot::compile(data)?,
+                        });
                     }
                 }
                 Ok(places)
@@ -117,7 +126,11 @@ impl Policy {
                 return Ok((target, places));
             }
         }
-        let target = if to.service_only { to.service() } else { to.pod() };
+        let target = if to.service_only {
+            to.service()
+        } else {
+            to.pod()
+        };
         match self {
             Self::Static(..) => Ok((target, Vec::new())),
             Self::Live(live, _) => Err(no_proxy(live, &target)),
@@ -134,8 +147,16 @@ impl Policy {
 }
 
 fn no_proxy(live: &Live, target: &TargetRecord) -> Fault {
-    let name = target.pod.as_ref().or(target.service.as_ref()).cloned().unwrap_or_default();
-    let names: Vec<_> = live.proxies().map(|(w, _)| format!("{}/{}", w.namespace, w.name)).collect();
+    let name = target
+        .pod
+        .as_ref()
+        .or(target.service.as_ref())
+        .cloned()
+        .unwrap_or_default();
+    let names: Vec<_> = live
+        .proxies()
+        .map(|(w, _)| format!("{}/{}", w.namespace, w.name))
+        .collect();
     Fault::undecidable(&UndecidableError::NoProxy {
         asked: format!("{}/{name}:{}", target.namespace, target.port),
         known: format!("workloads with a proxy: {}", names.join(", ")),
@@ -152,18 +173,29 @@ async fn live_places(
         (None, Some(service)) => {
             let discovery = live.discovery().await?;
             let ports = discovery.services.into_iter().filter(|port| {
-                port.namespace == target.namespace && port.name == *service && port.port == target.port
+                port.namespace == target.namespace
+                    && port.name == *service
+                    && port.port == target.port
             });
-            ports.flat_map(|port| port.endpoints).map(|endpoint| (endpoint.workload, endpoint.port)).collect()
+            ports
+                .flat_map(|port| port.endpoints)
+                .map(|endpoint| (endpoint.workload, endpoint.port))
+                .collect()
         }
         (None, None) => Vec::new(),
     };
     let mut places = Vec::new();
     for (name, port) in found {
-        let Some((_, proxy)) = live.proxies().find(|(w, _)| w.namespace == target.namespace && w.name == name) else {
+        let Some((_, proxy)) = live
+            .proxies()
+            .find(|(w, _)| w.namespace == target.namespace && w.name == name)
+        else {
             continue;
         };
-        let workload = WorkloadKey { namespace: target.namespace.clone(), name };
+        let workload = WorkloadKey {
+            namespace: target.namespace.clone(),
+            name,
+        };
         let snapshot = match snapshots.get(&workload) {
             Some(snapshot) => snapshot.clone(),
             None => {
@@ -172,7 +204,11 @@ async fn live_places(
                 snapshot
             }
         };
-        places.push(Place { workload, port, snapshot });
+        places.push(Place {
+            workload,
+            port,
+            snapshot,
+        });
     }
     Ok(places)
 }

@@ -48,7 +48,10 @@ enum Lines {
 pub(crate) enum ReplayError {
     /// The file.
     #[error("`{file}` cannot be read: {why}")]
-    #[diagnostic(code("MESH-0603"), help("name a file of request records, or `-` for stdin"))]
+    #[diagnostic(
+        code("MESH-0603"),
+        help("name a file of request records, or `-` for stdin")
+    )]
     Unreadable {
         /// The file.
         file: String,
@@ -59,7 +62,9 @@ pub(crate) enum ReplayError {
     #[error("`{file}:{line}:{column}` is no request record: {why}")]
     #[diagnostic(
         code("MESH-0618"),
-        help("each line is one JSON object as in docs/reference/records.md; decisions before this line stand")
+        help(
+            "each line is one JSON object as in docs/reference/records.md; decisions before this line stand"
+        )
     )]
     Malformed {
         /// The file.
@@ -77,21 +82,30 @@ pub(crate) enum ReplayError {
 pub(crate) fn run(args: &ReplayArgs, output: &mut Output) -> Result<Exit, Fault> {
     let file = args.requests.display().to_string();
     let unreadable = |error: io::Error| {
-        Fault::usage(&ReplayError::Unreadable { file: args.requests.display().to_string(), why: error.to_string() })
+        Fault::usage(&ReplayError::Unreadable {
+            file: args.requests.display().to_string(),
+            why: error.to_string(),
+        })
     };
     let mut policy = Policy::open(&args.policy)?;
     let streaming = args.requests == Path::new("-");
     let mut lines: Box<dyn BufRead> = if streaming {
         Box::new(BufReader::new(io::stdin()))
     } else {
-        Box::new(BufReader::new(File::open(&args.requests).map_err(unreadable)?))
+        Box::new(BufReader::new(
+            File::open(&args.requests).map_err(unreadable)?,
+        ))
     };
     let mut decider = Decider::new(&mut policy);
     let mut bytes = Vec::new();
     for line in 1_u64.. {
         bytes.clear();
         let limit = LINE_BYTES_MAX as u64 + 1;
-        let read = lines.by_ref().take(limit).read_until(b'\n', &mut bytes).map_err(unreadable)?;
+        let read = lines
+            .by_ref()
+            .take(limit)
+            .read_until(b'\n', &mut bytes)
+            .map_err(unreadable)?;
         if read == 0 || output.is_closed() {
             break;
         }
@@ -110,14 +124,25 @@ pub(crate) fn run(args: &ReplayArgs, output: &mut Output) -> Result<Exit, Fault>
 }
 
 fn parse(text: &[u8], length: usize, file: &str, line: u64) -> Result<RequestRecord, ReplayError> {
-    let malformed = |column: usize, why: String| ReplayError::Malformed { file: file.to_owned(), line, column, why };
+    let malformed = |column: usize, why: String| ReplayError::Malformed {
+        file: file.to_owned(),
+        line,
+        column,
+        why,
+    };
     if length > LINE_BYTES_MAX {
-        return Err(malformed(1, format!("the line is longer than {LINE_BYTES_MAX} bytes")));
+        return Err(malformed(
+            1,
+            format!("the line is longer than {LINE_BYTES_MAX} bytes"),
+        ));
     }
     serde_json::from_slice(text).map_err(|error| {
         let why = error.to_string();
         // The reader counts lines of its own input, which is this line alone.
-        let why = why.rsplit_once(" at line ").map_or(why.as_str(), |(why, _)| why).to_owned();
+        let why = why
+            .rsplit_once(" at line ")
+            .map_or(why.as_str(), |(why, _)| why)
+            .to_owned();
         malformed(error.column().max(1), why)
     })
 }
@@ -142,9 +167,14 @@ impl<'a> Decider<'a> {
             Self::Live(policy) => policy,
         };
         let places = policy.places(&record.server)?;
-        let decisions: Vec<_> =
-            places.iter().map(|place| decide_record(&place.snapshot, record, place.port)).collect();
-        let denied = decisions.iter().position(|decision| decision.verdict == Verdict::Deny).unwrap_or(0);
+        let decisions: Vec<_> = places
+            .iter()
+            .map(|place| decide_record(&place.snapshot, record, place.port))
+            .collect();
+        let denied = decisions
+            .iter()
+            .position(|decision| decision.verdict == Verdict::Deny)
+            .unwrap_or(0);
         match decisions.into_iter().nth(denied) {
             Some(decision) => Ok(decision),
             None => Err(policy.nobody(&record.server).unwrap_or_else(|| {
@@ -166,11 +196,22 @@ mod tests {
         for (text, why) in [
             ("{", "EOF"),
             ("[]", "invalid"),
-            (r#"{"client":{},"server":{"namespace":"a","port":80},"extra":1}"#, "extra"),
-            (r#"{"client":{},"server":{"namespace":"a","port":800000}}"#, "800000"),
+            (
+                r#"{"client":{},"server":{"namespace":"a","port":80},"extra":1}"#,
+                "extra",
+            ),
+            (
+                r#"{"client":{},"server":{"namespace":"a","port":800000}}"#,
+                "800000",
+            ),
         ] {
-            let error = parse(text.as_bytes(), text.len(), "requests.jsonl", 7).expect_err(text).to_string();
-            assert!(error.contains("requests.jsonl:7:") && error.contains(why), "{text}: {error}");
+            let error = parse(text.as_bytes(), text.len(), "requests.jsonl", 7)
+                .expect_err(text)
+                .to_string();
+            assert!(
+                error.contains("requests.jsonl:7:") && error.contains(why),
+                "{text}: {error}"
+            );
         }
     }
 

@@ -37,10 +37,14 @@ impl From {
             return Ok(Self::Id(text.to_owned()));
         }
         match text.split_once('/') {
-            Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() && !name.contains('/') => {
+            Some((namespace, name))
+                if !namespace.is_empty() && !name.is_empty() && !name.contains('/') =>
+            {
                 Ok(Self::ServiceAccount(namespace.to_owned(), name.to_owned()))
             }
-            _ => Err(format!("`{text}` is nobody: write `namespace/serviceaccount`, a `spiffe://` ID, or `none`")),
+            _ => Err(format!(
+                "`{text}` is nobody: write `namespace/serviceaccount`, a `spiffe://` ID, or `none`"
+            )),
         }
     }
 
@@ -52,7 +56,10 @@ impl From {
             Self::ServiceAccount(namespace, name) => {
                 let id = SpiffeId::for_service_account(trust_domain, namespace, name);
                 // A name that no SPIFFE ID can have is judged as it would be on the wire.
-                Some(id.map_or_else(|_| format!("spiffe://{trust_domain}/ns/{namespace}/sa/{name}"), |id| id.to_string()))
+                Some(id.map_or_else(
+                    |_| format!("spiffe://{trust_domain}/ns/{namespace}/sa/{name}"),
+                    |id| id.to_string(),
+                ))
             }
         }
     }
@@ -61,9 +68,17 @@ impl From {
 impl To {
     /// Reads `namespace/name:port`, or `namespace/svc/name:port` where a Service is meant and a pod has its name.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        let wrong = || format!("`{text}` is no target: write `namespace/workload:port` or `namespace/svc/service:port`");
+        let wrong = || {
+            format!(
+                "`{text}` is no target: write `namespace/workload:port` or `namespace/svc/service:port`"
+            )
+        };
         let (place, port) = text.rsplit_once(':').ok_or_else(wrong)?;
-        let port = port.parse().ok().filter(|port| *port != 0).ok_or_else(wrong)?;
+        let port = port
+            .parse()
+            .ok()
+            .filter(|port| *port != 0)
+            .ok_or_else(wrong)?;
         let (namespace, name) = place.split_once('/').ok_or_else(wrong)?;
         let (service_only, name) = match name.split_once('/') {
             Some(("svc" | "service", name)) => (true, name),
@@ -73,24 +88,43 @@ impl To {
         if namespace.is_empty() || name.is_empty() || name.contains('/') {
             return Err(wrong());
         }
-        Ok(Self { namespace: namespace.to_owned(), name: name.to_owned(), service_only, port })
+        Ok(Self {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            service_only,
+            port,
+        })
     }
 
     /// The target as a pod.
     pub(crate) fn pod(&self) -> TargetRecord {
         let (namespace, pod) = (self.namespace.clone(), Some(self.name.clone()));
-        TargetRecord { namespace, pod, service: None, port: self.port }
+        TargetRecord {
+            namespace,
+            pod,
+            service: None,
+            port: self.port,
+        }
     }
 
     /// The target as a Service.
     pub(crate) fn service(&self) -> TargetRecord {
         let (namespace, service) = (self.namespace.clone(), Some(self.name.clone()));
-        TargetRecord { namespace, pod: None, service, port: self.port }
+        TargetRecord {
+            namespace,
+            pod: None,
+            service,
+            port: self.port,
+        }
     }
 
     /// What it can mean, in the order of trying: a workload first, as the port of a pod is what is judged.
     pub(crate) fn readings(&self) -> Vec<TargetRecord> {
-        if self.service_only { vec![self.service()] } else { vec![self.pod(), self.service()] }
+        if self.service_only {
+            vec![self.service()]
+        } else {
+            vec![self.pod(), self.service()]
+        }
     }
 }
 
@@ -103,8 +137,14 @@ mod tests {
         let domain = TrustDomain::parse("cluster.local").expect("a trust domain");
         for (text, want) in [
             ("none", Some(None)),
-            ("shop/web", Some(Some("spiffe://cluster.local/ns/shop/sa/web"))),
-            ("spiffe://other.example/x", Some(Some("spiffe://other.example/x"))),
+            (
+                "shop/web",
+                Some(Some("spiffe://cluster.local/ns/shop/sa/web")),
+            ),
+            (
+                "spiffe://other.example/x",
+                Some(Some("spiffe://other.example/x")),
+            ),
             ("web", None),
             ("/web", None),
             ("shop/", None),
@@ -128,7 +168,11 @@ mod tests {
             ("shop/pod/orders:80", None),
             ("shop/:80", None),
         ] {
-            assert_eq!(To::parse(text).ok().map(|to| (to.service_only, to.port)), want, "{text}");
+            assert_eq!(
+                To::parse(text).ok().map(|to| (to.service_only, to.port)),
+                want,
+                "{text}"
+            );
         }
     }
 }

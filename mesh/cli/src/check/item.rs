@@ -34,17 +34,42 @@ pub(super) struct Item {
 impl Item {
     /// A check that went well.
     pub(super) fn ok(category: &'static str, says: impl Into<String>) -> Self {
-        Self { category, status: Status::Ok, says: says.into(), code: None, fix: None }
+        Self {
+            category,
+            status: Status::Ok,
+            says: says.into(),
+            code: None,
+            fix: None,
+        }
     }
 
     /// Something that needs a look.
-    pub(super) fn doubtful(category: &'static str, code: &str, says: impl Into<String>, fix: impl Into<String>) -> Self {
-        Self { status: Status::Doubtful, ..Self::broken(category, code, says, fix) }
+    pub(super) fn doubtful(
+        category: &'static str,
+        code: &str,
+        says: impl Into<String>,
+        fix: impl Into<String>,
+    ) -> Self {
+        Self {
+            status: Status::Doubtful,
+            ..Self::broken(category, code, says, fix)
+        }
     }
 
     /// Something that does not work.
-    pub(super) fn broken(category: &'static str, code: &str, says: impl Into<String>, fix: impl Into<String>) -> Self {
+    pub(super) fn broken(
+        category: &'static str,
+        code: &str,
+        says: impl Into<String>,
+        fix: impl Into<String>,
+    ) -> Self {
         let (code, fix) = (Some(code.to_owned()), Some(fix.into()));
-        Self { category, status: Status::Broken, says: says.into(), code, fix }
+        Self {
+            category,
+            status: Status::Broken,
+            says: says.into(),
+            code,
+            fix,
+        }
     }
 }

@@ -27,14 +27,21 @@ fn state_dir(live: &Live) -> Item {
     const CATEGORY: &str = "state directory";
     let path = live.state.display();
     match mode(&live.state) {
-        Some(mode) if mode & 0o077 == 0 => Item::ok(CATEGORY, format!("{path} belongs to its owner alone")),
+        Some(mode) if mode & 0o077 == 0 => {
+            Item::ok(CATEGORY, format!("{path} belongs to its owner alone"))
+        }
         Some(mode) => Item::broken(
             CATEGORY,
             "MESH-0620",
             format!("{path} is open to others (mode {mode:04o}): they can reach keys and sockets"),
             format!("chmod 0700 {path}"),
         ),
-        None => Item::broken(CATEGORY, "MESH-0620", format!("{path} cannot be looked at"), format!("ls -ld {path}")),
+        None => Item::broken(
+            CATEGORY,
+            "MESH-0620",
+            format!("{path} cannot be looked at"),
+            format!("ls -ld {path}"),
+        ),
     }
 }
 
@@ -45,13 +52,21 @@ fn supervisor(live: &Live) -> Item {
         return Item::ok(CATEGORY, format!("supervisor runs as process {pid}"));
     }
     let fix = format!("mesh up --state {}", live.state.display());
-    Item::broken(CATEGORY, "MESH-0621", format!("supervisor, process {pid}, is gone"), fix)
+    Item::broken(
+        CATEGORY,
+        "MESH-0621",
+        format!("supervisor, process {pid}, is gone"),
+        fix,
+    )
 }
 
 fn processes(live: &Live) -> Vec<Item> {
     const CATEGORY: &str = "processes";
     let running = &live.running;
-    let mut parts = vec![("ca".to_owned(), running.ca.pid), ("controller".to_owned(), running.controller.pid)];
+    let mut parts = vec![
+        ("ca".to_owned(), running.ca.pid),
+        ("controller".to_owned(), running.controller.pid),
+    ];
     for workload in &running.workloads {
         let name = format!("{}/{}", workload.namespace, workload.name);
         if let Some(proxy) = &workload.proxy {
@@ -59,7 +74,11 @@ fn processes(live: &Live) -> Vec<Item> {
         }
         parts.push((format!("app {name}"), workload.app_pid));
     }
-    let log = |part: &str| live.state.join("log").join(format!("{}.log", part.replace('/', ".")));
+    let log = |part: &str| {
+        live.state
+            .join("log")
+            .join(format!("{}.log", part.replace('/', ".")))
+    };
     let items = parts.into_iter().map(|(part, pid)| {
         if pid != 0 && process::start_time_ticks(pid).is_some() {
             return Item::ok(CATEGORY, format!("{part} runs as process {pid}"));
@@ -75,17 +94,32 @@ fn authority(folder: &Path, now: Timestamp) -> Vec<Item> {
     const CATEGORY: &str = "certificate authority";
     let status = mesh_ca::inspect(folder);
     let problems = status.problems.iter().map(|problem| {
-        let fix = problem.hint.clone().unwrap_or_else(|| format!("mesh explain {}", problem.code));
+        let fix = problem
+            .hint
+            .clone()
+            .unwrap_or_else(|| format!("mesh explain {}", problem.code));
         Item::broken(CATEGORY, &problem.code, problem.message.clone(), fix)
     });
     let mut items: Vec<Item> = problems.collect();
     for (kind, authority) in [("root", status.root), ("issuer", status.issuer)] {
         let Some(authority) = authority else { continue };
         let says = format!("{kind} `{}`", authority.subject);
-        items.push(life(CATEGORY, &says, authority.not_before, authority.not_after, now));
+        items.push(life(
+            CATEGORY,
+            &says,
+            authority.not_before,
+            authority.not_after,
+            now,
+        ));
     }
     if let Some(log) = status.log {
-        items.push(Item::ok(CATEGORY, format!("issuance log is whole: {} lines, {} SVIDs", log.lines, log.leaves)));
+        items.push(Item::ok(
+            CATEGORY,
+            format!(
+                "issuance log is whole: {} lines, {} SVIDs",
+                log.lines, log.leaves
+            ),
+        ));
     }
     items.extend(keys(folder));
     items
@@ -101,31 +135,60 @@ fn keys(folder: &Path) -> Vec<Item> {
         match mode(&file) {
             _ if !holds_key(&file, &bytes) => {}
             Some(mode) if mode & 0o077 == 0 => {
-                items.push(Item::ok(CATEGORY, format!("key {name} belongs to its owner alone")));
+                items.push(Item::ok(
+                    CATEGORY,
+                    format!("key {name} belongs to its owner alone"),
+                ));
             }
             mode => {
                 let mode = mode.map_or_else(|| "unknown".to_owned(), |mode| format!("{mode:04o}"));
                 let says = format!("key {name} is open to others (mode {mode})");
-                items.push(Item::broken(CATEGORY, "MESH-0622", says, format!("chmod 0600 {name}")));
+                items.push(Item::broken(
+                    CATEGORY,
+                    "MESH-0622",
+                    says,
+                    format!("chmod 0600 {name}"),
+                ));
             }
         }
     }
     if items.is_empty() {
         let says = format!("there is no key in {}", folder.display());
-        items.push(Item::broken(CATEGORY, "MESH-0622", says, format!("ls -l {}", folder.display())));
+        items.push(Item::broken(
+            CATEGORY,
+            "MESH-0622",
+            says,
+            format!("ls -l {}", folder.display()),
+        ));
     }
     items
 }
 
 /// Whether a certificate lives, and for long enough.
-pub(super) fn life(category: &'static str, says: &str, from: Timestamp, until: Timestamp, now: Timestamp) -> Item {
+pub(super) fn life(
+    category: &'static str,
+    says: &str,
+    from: Timestamp,
+    until: Timestamp,
+    now: Timestamp,
+) -> Item {
     let remaining = now.secs_until(until);
     let whole = from.secs_until(until);
     let fix = "tail -n 20 .mesh/log/ca.log; the CA renews what it signs, `mesh up` starts it again";
     if remaining == 0 {
-        Item::broken(category, "MESH-0623", format!("{says} has expired at {until}"), fix)
+        Item::broken(
+            category,
+            "MESH-0623",
+            format!("{says} has expired at {until}"),
+            fix,
+        )
     } else if remaining < whole / LIFE_PARTS {
-        Item::doubtful(category, "MESH-0623", format!("{says} ends in {}", duration(remaining)), fix)
+        Item::doubtful(
+            category,
+            "MESH-0623",
+            format!("{says} ends in {}", duration(remaining)),
+            fix,
+        )
     } else {
         Item::ok(category, format!("{says}, {} left", duration(remaining)))
     }
@@ -163,7 +226,10 @@ pub(super) fn check_logs(live: &Live) -> Vec<Item> {
                 format!("{name}: {}", error.message),
                 format!("mesh audit verify {name}"),
             ),
-            None => Item::ok(CATEGORY, format!("{name}: {} lines proved", report.lines.unwrap_or_default())),
+            None => Item::ok(
+                CATEGORY,
+                format!("{name}: {} lines proved", report.lines.unwrap_or_default()),
+            ),
         }
     });
     items.collect()
@@ -175,7 +241,10 @@ fn mode(path: &Path) -> Option<u32> {
 
 /// Whether a file is a private key, by name or by what stands in it.
 fn holds_key(file: &Path, bytes: &[u8]) -> bool {
-    let named = file.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.contains("key") && !name.ends_with(".pub"));
+    let named = file
+        .file_name()
+        .and_then(|name| name.to_str())
+        .is_some_and(|name| name.contains("key") && !name.ends_with(".pub"));
     named || bytes.windows(11).any(|window| window == b"PRIVATE KEY")
 }
 
@@ -208,22 +277,44 @@ mod tests {
         std::fs::write(&key, "x").expect("a file");
         std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).expect("a mode");
         let items = keys(folder.path());
-        assert!(items.iter().any(|item| item.status == Status::Broken && item.says.contains("open to others")), "{items:?}");
+        assert!(
+            items
+                .iter()
+                .any(|item| item.status == Status::Broken && item.says.contains("open to others")),
+            "{items:?}"
+        );
         std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).expect("a mode");
-        assert!(keys(folder.path()).iter().all(|item| item.status == Status::Ok));
+        assert!(
+            keys(folder.path())
+                .iter()
+                .all(|item| item.status == Status::Ok)
+        );
     }
 
     #[test]
     fn a_folder_without_an_authority_is_a_failure() {
         let folder = tempfile::tempdir().expect("a folder");
-        assert!(authority(folder.path(), Timestamp::from_unix_secs(0)).iter().all(|item| item.status == Status::Broken));
+        assert!(
+            authority(folder.path(), Timestamp::from_unix_secs(0))
+                .iter()
+                .all(|item| item.status == Status::Broken)
+        );
     }
 
     #[test]
     fn the_end_of_a_certificate_comes_with_a_warning_before() {
         let at = Timestamp::from_unix_secs;
-        for (now, want) in [(0, Status::Ok), (899, Status::Ok), (950, Status::Doubtful), (1_000, Status::Broken)] {
-            assert_eq!(life("c", "x", at(0), at(1_000), at(now)).status, want, "{now}");
+        for (now, want) in [
+            (0, Status::Ok),
+            (899, Status::Ok),
+            (950, Status::Doubtful),
+            (1_000, Status::Broken),
+        ] {
+            assert_eq!(
+                life("c", "x", at(0), at(1_000), at(now)).status,
+                want,
+                "{now}"
+            );
         }
     }
 }

@@ -48,11 +48,13 @@ pub(crate) fn run(args: &CheckArgs, output: &mut Output) -> Result<Exit, Fault> 
     items.extend(machine::check_logs(&live));
     output.value(args.output, &items, |output, items| print(items, output))?;
     let any = |status: Status| items.iter().any(|item| item.status == status);
-    Ok(match (any(Status::Broken), any(Status::Doubtful), args.fail_on) {
-        (true, _, _) => Exit::Failure,
-        (false, true, FailOn::Warn) => Exit::Warnings,
-        _ => Exit::Ok,
-    })
+    Ok(
+        match (any(Status::Broken), any(Status::Doubtful), args.fail_on) {
+            (true, _, _) => Exit::Failure,
+            (false, true, FailOn::Warn) => Exit::Warnings,
+            _ => Exit::Ok,
+        },
+    )
 }
 
 fn print(items: &[Item], output: &mut Output) -> Result<(), Fault> {
@@ -68,7 +70,11 @@ fn print(items: &[Item], output: &mut Output) -> Result<(), Fault> {
             Status::Doubtful => output.toned(Tone::Doubtful, "warn"),
             Status::Broken => output.toned(Tone::Bad, "FAIL"),
         };
-        let code = item.code.as_ref().map(|code| format!(" {code}")).unwrap_or_default();
+        let code = item
+            .code
+            .as_ref()
+            .map(|code| format!(" {code}"))
+            .unwrap_or_default();
         output.line(format_args!("  {mark}{code} {}", item.says))?;
         if let Some(fix) = &item.fix {
             output.line(format_args!("         fix: {fix}"))?;

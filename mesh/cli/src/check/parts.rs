@@ -23,20 +23,41 @@ async fn controller(live: &Live) -> (Vec<Item>, Option<u64>) {
     const CATEGORY: &str = "controller";
     let log = live.state.join("log/controller.log");
     let fix = format!("tail -n 20 {}", log.display());
-    let status: ControllerStatus = match live::answer(&live.running.controller.socket, "/status").await {
-        Ok(status) => status,
-        Err(fault) => return (vec![Item::broken(CATEGORY, "MESH-0625", words(&fault), fix)], None),
-    };
+    let status: ControllerStatus =
+        match live::answer(&live.running.controller.socket, "/status").await {
+            Ok(status) => status,
+            Err(fault) => {
+                return (
+                    vec![Item::broken(CATEGORY, "MESH-0625", words(&fault), fix)],
+                    None,
+                );
+            }
+        };
     let mut items = Vec::new();
     if status.ready {
-        let says = format!("serves generation {} to {} proxies", status.generation, status.watchers);
+        let says = format!(
+            "serves generation {} to {} proxies",
+            status.generation, status.watchers
+        );
         items.push(Item::ok(CATEGORY, says));
     } else {
-        let why = status.why_not_ready.unwrap_or_else(|| "no reason given".to_owned());
-        items.push(Item::broken(CATEGORY, "MESH-0625", format!("is not ready: {why}"), fix.clone()));
+        let why = status
+            .why_not_ready
+            .unwrap_or_else(|| "no reason given".to_owned());
+        items.push(Item::broken(
+            CATEGORY,
+            "MESH-0625",
+            format!("is not ready: {why}"),
+            fix.clone(),
+        ));
     }
     if let Some(why) = status.held_back {
-        items.push(Item::broken(CATEGORY, "MESH-0625", format!("the newest manifests are not in force: {why}"), fix));
+        items.push(Item::broken(
+            CATEGORY,
+            "MESH-0625",
+            format!("the newest manifests are not in force: {why}"),
+            fix,
+        ));
     }
     (items, Some(status.generation))
 }
@@ -47,30 +68,62 @@ async fn proxies(live: &Live, generation: Option<u64>) -> Vec<Item> {
     let mut items = Vec::new();
     for (workload, proxy) in live.proxies() {
         let name = format!("{}/{}", workload.namespace, workload.name);
-        let log = live.state.join("log").join(format!("proxy {}.{}.log", workload.namespace, workload.name));
+        let log = live.state.join("log").join(format!(
+            "proxy {}.{}.log",
+            workload.namespace, workload.name
+        ));
         let fix = format!("tail -n 20 '{}'", log.display());
         let status: ProxyStatus = match live::answer(&proxy.socket, "/status").await {
             Ok(status) => status,
             Err(fault) => {
-                items.push(Item::broken(CATEGORY, "MESH-0626", format!("{name}: {}", words(&fault)), fix));
+                items.push(Item::broken(
+                    CATEGORY,
+                    "MESH-0626",
+                    format!("{name}: {}", words(&fault)),
+                    fix,
+                ));
                 continue;
             }
         };
         items.push(readiness(CATEGORY, &name, &status, generation, &fix));
         if let Some(why) = &status.audit.failing {
             let says = format!("{name} cannot write its decision log: {why}");
-            items.push(Item::broken(CATEGORY, "MESH-0629", says, format!("df -h {}", live.state.display())));
+            items.push(Item::broken(
+                CATEGORY,
+                "MESH-0629",
+                says,
+                format!("df -h {}", live.state.display()),
+            ));
         } else if status.audit.lost > 0 {
-            let says = format!("{name} has lost {} decision records, and noted it in its log", status.audit.lost);
-            items.push(Item::doubtful(CATEGORY, "MESH-0629", says, format!("mesh audit verify {}", proxy.audit_log.display())));
+            let says = format!(
+                "{name} has lost {} decision records, and noted it in its log",
+                status.audit.lost
+            );
+            items.push(Item::doubtful(
+                CATEGORY,
+                "MESH-0629",
+                says,
+                format!("mesh audit verify {}", proxy.audit_log.display()),
+            ));
         }
         match live::answer::<IdentityStatus>(&proxy.socket, "/identity").await {
             Ok(identity) => {
                 let says = format!("SVID of {name}");
-                items.push(life(CATEGORY, &says, identity.not_before, identity.not_after, now));
+                items.push(life(
+                    CATEGORY,
+                    &says,
+                    identity.not_before,
+                    identity.not_after,
+                    now,
+                ));
             }
             Err(fault) => {
-                items.push(Item::broken(CATEGORY, "MESH-0628", format!("{name} has no SVID: {}", words(&fault)), fix));
+                items.push(Item::broken(
+                    CATEGORY,
+                    "MESH-0628",
+                    format!("{name} has no SVID: {}", words(&fault)),
+                    fix,
+                ));
             }
         }
     }
@@ -78,44 +131,79 @@ async fn proxies(live: &Live, generation: Option<u64>) -> Vec<Item> {
 }
 
 /// Whether a proxy takes traffic, and by which policy.
-fn readiness(category: &'static str, name: &str, status: &ProxyStatus, wanted: Option<u64>, fix: &str) -> Item {
+fn readiness(
+    category: &'static str,
+    name: &str,
+    status: &ProxyStatus,
+    wanted: Option<u64>,
+    fix: &str,
+) -> Item {
     let found = status.snapshot.as_ref().map(|snapshot| snapshot.generation);
     match (status.ready, found, wanted) {
         (false, _, _) => {
             let why = status.why_not_ready.as_deref().unwrap_or("no reason given");
-            Item::broken(category, "MESH-0626", format!("{name} is not ready: {why}"), fix)
+            Item::broken(
+                category,
+                "MESH-0626",
+                format!("{name} is not ready: {why}"),
+                fix,
+            )
         }
-        (true, None, _) => {
-            Item::broken(category, "MESH-0627", format!("{name} has no policy and denies everything"), fix)
-        }
+        (true, None, _) => Item::broken(
+            category,
+            "MESH-0627",
+            format!("{name} has no policy and denies everything"),
+            fix,
+        ),
         (true, Some(found), Some(wanted)) if found != wanted && !status.controller_connected => {
-            let says = format!("{name} enforces generation {found}, not {wanted}, and hears nothing of the controller");
+            let says = format!(
+                "{name} enforces generation {found}, not {wanted}, and hears nothing of the controller"
+            );
             Item::broken(category, "MESH-0627", says, fix)
         }
         (true, Some(found), _) if !status.controller_connected => {
-            let says = format!("{name} enforces generation {found} and hears nothing of the controller");
+            let says =
+                format!("{name} enforces generation {found} and hears nothing of the controller");
             Item::doubtful(category, "MESH-0627", says, fix)
         }
         (true, Some(found), Some(wanted)) if found != wanted => {
             // Generations count changes of all policy; a proxy keeps the number of the last change that concerned it.
-            Item::ok(category, format!("{name} is ready, generation {found} (newest for others: {wanted})"))
+            Item::ok(
+                category,
+                format!("{name} is ready, generation {found} (newest for others: {wanted})"),
+            )
         }
-        (true, Some(found), _) => Item::ok(category, format!("{name} is ready, generation {found}")),
+        (true, Some(found), _) => {
+            Item::ok(category, format!("{name} is ready, generation {found}"))
+        }
     }
 }
 
 async fn findings(live: &Live) -> Vec<Item> {
     const CATEGORY: &str = "policy";
-    let findings: Vec<Finding> = match live::answer(&live.running.controller.socket, "/findings").await {
-        Ok(findings) => findings,
-        Err(fault) => return vec![Item::broken(CATEGORY, "MESH-0625", words(&fault), "mesh authz lint <manifests>")],
-    };
+    let findings: Vec<Finding> =
+        match live::answer(&live.running.controller.socket, "/findings").await {
+            Ok(findings) => findings,
+            Err(fault) => {
+                return vec![Item::broken(
+                    CATEGORY,
+                    "MESH-0625",
+                    words(&fault),
+                    "mesh authz lint <manifests>",
+                )];
+            }
+        };
     let mut items: Vec<Item> = findings.iter().filter_map(finding).collect();
     let more = items.len().saturating_sub(FINDINGS_MAX);
     items.truncate(FINDINGS_MAX);
     if more > 0 {
         let fix = "mesh authz lint <manifests>";
-        items.push(Item::doubtful(CATEGORY, "MESH-0625", format!("{more} further findings"), fix));
+        items.push(Item::doubtful(
+            CATEGORY,
+            "MESH-0625",
+            format!("{more} further findings"),
+            fix,
+        ));
     }
     if items.is_empty() {
         items.push(Item::ok(CATEGORY, "no findings"));
@@ -126,7 +214,10 @@ async fn findings(live: &Live) -> Vec<Item> {
 fn finding(finding: &Finding) -> Option<Item> {
     const CATEGORY: &str = "policy";
     let says = format!("{}: {}", finding.source, finding.message);
-    let fix = finding.hint.clone().unwrap_or_else(|| format!("mesh explain {}", finding.code));
+    let fix = finding
+        .hint
+        .clone()
+        .unwrap_or_else(|| format!("mesh explain {}", finding.code));
     match finding.severity {
         Severity::Error => Some(Item::broken(CATEGORY, &finding.code, says, fix)),
         Severity::Warning => Some(Item::doubtful(CATEGORY, &finding.code, says, fix)),

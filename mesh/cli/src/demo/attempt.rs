@@ -75,11 +75,19 @@ pub(super) struct Reporter {
 impl Reporter {
     /// Reports in the name of `from`.
     pub(super) fn new(from: String, output: Output) -> Self {
-        Self { from, output: RefCell::new(output) }
+        Self {
+            from,
+            output: RefCell::new(output),
+        }
     }
 
     /// Makes one attempt, in bounded time, and reports how it ended.
-    pub(super) async fn attempt(&self, to: &str, protocol: &str, work: impl Future<Output = Outcome>) -> Outcome {
+    pub(super) async fn attempt(
+        &self,
+        to: &str,
+        protocol: &str,
+        work: impl Future<Output = Outcome>,
+    ) -> Outcome {
         let began = Instant::now();
         let outcome = match tokio::time::timeout(ATTEMPT_MAX, work).await {
             Ok(outcome) => outcome,
@@ -92,7 +100,13 @@ impl Reporter {
     /// Reports an attempt that was made elsewhere.
     pub(super) fn report(&self, to: &str, protocol: &str, outcome: &Outcome, took: Duration) {
         let latency_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        let line = Attempt { from: &self.from, to, protocol, outcome: outcome.to_string(), latency_us };
+        let line = Attempt {
+            from: &self.from,
+            to,
+            protocol,
+            outcome: outcome.to_string(),
+            latency_us,
+        };
         let mut output = self.output.borrow_mut();
         // A report that cannot be written must not stop the shop: the supervisor may be about to come back.
         let _ = output.json_line(&line).and_then(|()| output.flush());
@@ -109,8 +123,14 @@ mod tests {
             (Outcome::Http(403), "403"),
             (Outcome::Grpc(7), "grpc:7"),
             (Outcome::Ok, "ok"),
-            (Outcome::from(&io::Error::from(io::ErrorKind::ConnectionReset)), "closed"),
-            (Outcome::from(&io::Error::from(io::ErrorKind::ConnectionRefused)), "refused"),
+            (
+                Outcome::from(&io::Error::from(io::ErrorKind::ConnectionReset)),
+                "closed",
+            ),
+            (
+                Outcome::from(&io::Error::from(io::ErrorKind::ConnectionRefused)),
+                "refused",
+            ),
             (Outcome::Error("timeout".to_owned()), "error:timeout"),
         ] {
             assert_eq!(outcome.to_string(), text);

@@ -19,7 +19,10 @@ pub(super) struct GrpcClient {
 impl GrpcClient {
     /// A caller of the server at `address`; dials later.
     pub(super) fn new(address: SocketAddr) -> Self {
-        Self { address, open: RefCell::new(None) }
+        Self {
+            address,
+            open: RefCell::new(None),
+        }
     }
 
     /// Sends one message and reads the answer to its end.
@@ -32,7 +35,12 @@ impl GrpcClient {
     }
 
     /// Sends one message and calls `each` for every piece of the answer, until the stream ends.
-    pub(super) async fn watch(&self, path: &str, message: Bytes, each: impl FnMut(&[u8])) -> Outcome {
+    pub(super) async fn watch(
+        &self,
+        path: &str,
+        message: Bytes,
+        each: impl FnMut(&[u8]),
+    ) -> Outcome {
         match self.start(path, message).await {
             Ok(Started::Ended(outcome)) => outcome,
             Ok(Started::Streaming(mut body)) => self.finish(&mut body, each).await,
@@ -50,17 +58,22 @@ impl GrpcClient {
             .header("te", "trailers")
             .body(())
             .map_err(|error| Outcome::Error(error.to_string()))?;
-        let sent = sender.send_request(request, false).and_then(|(response, mut stream)| {
-            stream.send_data(message, true)?;
-            Ok(response)
-        });
+        let sent = sender
+            .send_request(request, false)
+            .and_then(|(response, mut stream)| {
+                stream.send_data(message, true)?;
+                Ok(response)
+            });
         let response = match sent {
             Ok(response) => response.await,
             Err(error) => Err(error),
         };
         let response = response.map_err(|error| self.broken(&error))?;
         if response.status() != 200 {
-            return Ok(Started::Ended(Outcome::Error(format!("http {}", response.status().as_u16()))));
+            return Ok(Started::Ended(Outcome::Error(format!(
+                "http {}",
+                response.status().as_u16()
+            ))));
         }
         // Trailers-only: the status stands in the head.
         match grpc_status(response.headers()) {
@@ -81,9 +94,10 @@ impl GrpcClient {
             }
         }
         match body.trailers().await {
-            Ok(Some(trailers)) => {
-                grpc_status(&trailers).map_or_else(|| Outcome::Error("no grpc-status".to_owned()), Outcome::Grpc)
-            }
+            Ok(Some(trailers)) => grpc_status(&trailers).map_or_else(
+                || Outcome::Error("no grpc-status".to_owned()),
+                Outcome::Grpc,
+            ),
             Ok(None) => Outcome::Error("no trailers".to_owned()),
             Err(error) => self.broken(&error),
         }
@@ -97,9 +111,13 @@ impl GrpcClient {
         {
             return Ok(sender);
         }
-        let stream = TcpStream::connect(self.address).await.map_err(|error| Outcome::from(&error))?;
+        let stream = TcpStream::connect(self.address)
+            .await
+            .map_err(|error| Outcome::from(&error))?;
         let _ = stream.set_nodelay(true);
-        let (sender, connection) = h2::client::handshake(stream).await.map_err(|error| self.broken(&error))?;
+        let (sender, connection) = h2::client::handshake(stream)
+            .await
+            .map_err(|error| self.broken(&error))?;
         tokio::task::spawn_local(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "a gRPC connection ended");

@@ -22,7 +22,11 @@ pub(super) struct HttpClient {
 impl HttpClient {
     /// A caller of the server at `address`, which is called `host` in requests; dials later.
     pub(super) fn new(address: SocketAddr, host: &str) -> Self {
-        Self { address, host: host.to_owned(), open: None }
+        Self {
+            address,
+            host: host.to_owned(),
+            open: None,
+        }
     }
 
     /// Asks for `path` and reads the answer to its end.
@@ -51,7 +55,10 @@ impl HttpClient {
             .header("user-agent", "mesh-demo")
             .body(Empty::new())
             .map_err(|error| Outcome::Error(error.to_string()))?;
-        let response = sender.send_request(request).await.map_err(|error| broken(&error))?;
+        let response = sender
+            .send_request(request)
+            .await
+            .map_err(|error| broken(&error))?;
         let status = response.status().as_u16();
         Limited::new(response.into_body(), ANSWER_BYTES_MAX)
             .collect()
@@ -62,9 +69,13 @@ impl HttpClient {
     }
 
     async fn connect(&self) -> Result<SendRequest<Empty<Bytes>>, Outcome> {
-        let stream = TcpStream::connect(self.address).await.map_err(|error| Outcome::from(&error))?;
+        let stream = TcpStream::connect(self.address)
+            .await
+            .map_err(|error| Outcome::from(&error))?;
         let _ = stream.set_nodelay(true);
-        let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(|error| broken(&error))?;
+        let (sender, connection) = handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| broken(&error))?;
         tokio::task::spawn_local(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "an HTTP connection ended");
@@ -76,10 +87,14 @@ impl HttpClient {
 
 fn broken(error: &hyper::Error) -> Outcome {
     use std::error::Error as _;
-    let io = error.source().and_then(|source| source.downcast_ref::<std::io::Error>());
+    let io = error
+        .source()
+        .and_then(|source| source.downcast_ref::<std::io::Error>());
     match io {
         Some(io) => Outcome::from(io),
-        None if error.is_incomplete_message() || error.is_canceled() || error.is_closed() => Outcome::Closed,
+        None if error.is_incomplete_message() || error.is_canceled() || error.is_closed() => {
+            Outcome::Closed
+        }
         None => Outcome::Error(error.to_string()),
     }
 }

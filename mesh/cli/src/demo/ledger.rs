@@ -38,10 +38,18 @@ async fn serve(stream: TcpStream, entries: &Cell<u64>) -> std::io::Result<()> {
     let mut stream = BufReader::new(stream);
     loop {
         let mut line = String::new();
-        if (&mut stream).take(LINE_BYTES_MAX).read_line(&mut line).await? == 0 {
+        if (&mut stream)
+            .take(LINE_BYTES_MAX)
+            .read_line(&mut line)
+            .await?
+            == 0
+        {
             return Ok(());
         }
-        let answer = match line.strip_prefix("POST ").map(|amount| amount.trim_end().parse::<u64>()) {
+        let answer = match line
+            .strip_prefix("POST ")
+            .map(|amount| amount.trim_end().parse::<u64>())
+        {
             Some(Ok(_)) if line.ends_with('\n') => {
                 entries.set(entries.get().saturating_add(1));
                 format!("OK {}\n", entries.get())

@@ -82,7 +82,10 @@ pub(crate) enum DemoError {
     },
     /// The listener cannot be made.
     #[error("the demo application cannot listen on {address}: {why}")]
-    #[diagnostic(code("MESH-0631"), help("see who has the address with `ss -ltnp`, or give another with `--listen`"))]
+    #[diagnostic(
+        code("MESH-0631"),
+        help("see who has the address with `ss -ltnp`, or give another with `--listen`")
+    )]
     Listen {
         /// The address.
         address: SocketAddr,
@@ -91,7 +94,10 @@ pub(crate) enum DemoError {
     },
     /// The runtime cannot start.
     #[error("the runtime cannot start: {why}")]
-    #[diagnostic(code("MESH-0632"), help("look at the limits of open files and processes (`ulimit -a`)"))]
+    #[diagnostic(
+        code("MESH-0632"),
+        help("look at the limits of open files and processes (`ulimit -a`)")
+    )]
     Runtime {
         /// What the system says.
         why: String,
@@ -111,12 +117,21 @@ pub(crate) fn run(args: DemoArgs, variables: Variables, output: Output) -> Resul
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|error| DemoError::Runtime { why: error.to_string() })?;
+        .map_err(|error| DemoError::Runtime {
+            why: error.to_string(),
+        })?;
     let name = args.name.unwrap_or_else(|| {
-        args.role.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+        args.role
+            .to_possible_value()
+            .map_or_else(String::new, |value| value.get_name().to_owned())
     });
     let reporter = Rc::new(Reporter::new(name.clone(), output));
-    let app = App { name, listen: args.listen, variables, reporter };
+    let app = App {
+        name,
+        listen: args.listen,
+        variables,
+        reporter,
+    };
     LocalSet::new().block_on(&runtime, async {
         match args.role {
             Role::Web => web::run(&app).await,
@@ -146,7 +161,10 @@ impl App {
         };
         let listener = TcpListener::bind(address)
             .await
-            .map_err(|error| DemoError::Listen { address, why: error.to_string() })?;
+            .map_err(|error| DemoError::Listen {
+                address,
+                why: error.to_string(),
+            })?;
         tracing::info!(name = self.name, %address, "listening");
         Ok(listener)
     }

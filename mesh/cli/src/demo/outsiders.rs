@@ -24,9 +24,13 @@ pub(super) async fn run(app: &App, prefix: &str) -> Result<(), DemoError> {
     loop {
         ticks.tick().await;
         let mut http = HttpClient::new(orders, "orders");
-        app.reporter.attempt("orders", "http", http.get("/orders/1")).await;
+        app.reporter
+            .attempt("orders", "http", http.get("/orders/1"))
+            .await;
         let grpc = GrpcClient::new(payments);
-        app.reporter.attempt("payments", "grpc", grpc.unary(CHARGE, charge_request(1))).await;
+        app.reporter
+            .attempt("payments", "grpc", grpc.unary(CHARGE, charge_request(1)))
+            .await;
         let mut tcp = LedgerClient::new(ledger);
         app.reporter.attempt("ledger", "tcp", tcp.post(1)).await;
     }

@@ -6,7 +6,9 @@
 
 use super::attempt::Reporter;
 use super::orders::{CHARGE, WATCH};
-use super::protobuf::{MESSAGE_BYTES_MAX, framed, read_uint_field, string_field, uint_field, unframed};
+use super::protobuf::{
+    MESSAGE_BYTES_MAX, framed, read_uint_field, string_field, uint_field, unframed,
+};
 use super::tcp::LedgerClient;
 use super::{App, DemoError};
 use bytes::{Bytes, BytesMut};
@@ -37,7 +39,10 @@ struct Payments {
 /// Serves payments until it is ended.
 pub(super) async fn run(app: &App) -> Result<(), DemoError> {
     let ledger = LedgerClient::new(app.upstream("MESH_UPSTREAM_", "ledger")?);
-    let payments = Rc::new(Payments { ledger: Mutex::new(ledger), reporter: Rc::clone(&app.reporter) });
+    let payments = Rc::new(Payments {
+        ledger: Mutex::new(ledger),
+        reporter: Rc::clone(&app.reporter),
+    });
     let listener = app.listener("grpc").await?;
     loop {
         match listener.accept().await {
@@ -109,7 +114,10 @@ impl Payments {
     /// Posts to the ledger. A charge stands even if the ledger refuses: that edge shows its own verdict.
     async fn post(&self, amount: u64) -> String {
         let mut ledger = self.ledger.lock().await;
-        self.reporter.attempt("ledger", "tcp", ledger.post(amount)).await.to_string()
+        self.reporter
+            .attempt("ledger", "tcp", ledger.post(amount))
+            .await
+            .to_string()
     }
 }
 
@@ -149,10 +157,15 @@ fn refuse(respond: &mut SendResponse<Bytes>, status: u8) -> Result<(), h2::Error
 
 fn head() -> Response<()> {
     let mut response = Response::new(());
-    response.headers_mut().insert("content-type", HeaderValue::from_static("application/grpc"));
+    response
+        .headers_mut()
+        .insert("content-type", HeaderValue::from_static("application/grpc"));
     response
 }
 
 fn trailers(status: u8) -> HeaderMap {
-    HeaderMap::from_iter([(http::HeaderName::from_static("grpc-status"), HeaderValue::from(u16::from(status)))])
+    HeaderMap::from_iter([(
+        http::HeaderName::from_static("grpc-status"),
+        HeaderValue::from(u16::from(status)),
+    )])
 }

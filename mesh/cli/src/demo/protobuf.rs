@@ -107,7 +107,13 @@ mod tests {
 
     #[test]
     fn malformed_bytes_are_refused() {
-        for bytes in [&b"\x10"[..], b"\x10\xff", b"\x0a\x09x", b"\x0b", b"\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80"] {
+        for bytes in [
+            &b"\x10"[..],
+            b"\x10\xff",
+            b"\x0a\x09x",
+            b"\x0b",
+            b"\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80",
+        ] {
             assert_eq!(read_uint_field(bytes, 2), None, "{bytes:?}");
         }
         for bytes in [&b""[..], b"\0\0\0\0", b"\0\0\0\0\x02x", b"\x01\0\0\0\0"] {

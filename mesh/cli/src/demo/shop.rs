@@ -2,14 +2,38 @@
 
 /// Path below the folder of the shop, and content.
 pub(crate) const FILES: &[(&str, &str)] = &[
-    ("mesh.yaml", include_str!("../../../../examples/shop/mesh.yaml")),
-    ("workloads.yaml", include_str!("../../../../examples/shop/workloads.yaml")),
-    ("policy/servers.yaml", include_str!("../../../../examples/shop/policy/servers.yaml")),
-    ("policy/orders-routes.yaml", include_str!("../../../../examples/shop/policy/orders-routes.yaml")),
-    ("policy/orders-authorization.yaml", include_str!("../../../../examples/shop/policy/orders-authorization.yaml")),
-    ("policy/payments-authentication.yaml", include_str!("../../../../examples/shop/policy/payments-authentication.yaml")),
-    ("policy/payments-authorization.yaml", include_str!("../../../../examples/shop/policy/payments-authorization.yaml")),
-    ("policy/ledger-authorization.yaml", include_str!("../../../../examples/shop/policy/ledger-authorization.yaml")),
+    (
+        "mesh.yaml",
+        include_str!("../../../../examples/shop/mesh.yaml"),
+    ),
+    (
+        "workloads.yaml",
+        include_str!("../../../../examples/shop/workloads.yaml"),
+    ),
+    (
+        "policy/servers.yaml",
+        include_str!("../../../../examples/shop/policy/servers.yaml"),
+    ),
+    (
+        "policy/orders-routes.yaml",
+        include_str!("../../../../examples/shop/policy/orders-routes.yaml"),
+    ),
+    (
+        "policy/orders-authorization.yaml",
+        include_str!("../../../../examples/shop/policy/orders-authorization.yaml"),
+    ),
+    (
+        "policy/payments-authentication.yaml",
+        include_str!("../../../../examples/shop/policy/payments-authentication.yaml"),
+    ),
+    (
+        "policy/payments-authorization.yaml",
+        include_str!("../../../../examples/shop/policy/payments-authorization.yaml"),
+    ),
+    (
+        "policy/ledger-authorization.yaml",
+        include_str!("../../../../examples/shop/policy/ledger-authorization.yaml"),
+    ),
 ];
 
 #[cfg(test)]
@@ -27,7 +51,10 @@ mod tests {
     fn every_yaml_of_the_example_is_built_in() {
         let mut found = BTreeSet::new();
         for (below, prefix) in [(folder(), ""), (folder().join("policy"), "policy/")] {
-            for entry in std::fs::read_dir(below).expect("a folder of the example").flatten() {
+            for entry in std::fs::read_dir(below)
+                .expect("a folder of the example")
+                .flatten()
+            {
                 let name = entry.file_name().to_string_lossy().into_owned();
                 if name.ends_with(".yaml") {
                     found.insert(format!("{prefix}{name}"));
@@ -44,15 +71,25 @@ mod tests {
         let mesh = LocalMesh::parse(path, text).expect("a valid mesh.yaml");
         for workload in &mesh.workloads {
             for upstream in &workload.upstreams {
-                let expected = mesh.expectations.iter().any(|e| e.from == workload.name && e.to == upstream.name);
-                assert!(expected, "nothing is expected of {} to {}", workload.name, upstream.name);
+                let expected = mesh
+                    .expectations
+                    .iter()
+                    .any(|e| e.from == workload.name && e.to == upstream.name);
+                assert!(
+                    expected,
+                    "nothing is expected of {} to {}",
+                    workload.name, upstream.name
+                );
             }
         }
     }
 
     #[test]
     fn the_grant_of_payments_stands_alone_in_its_file() {
-        let (_, text) = FILES.iter().find(|(path, _)| *path == "policy/payments-authorization.yaml").expect("the file");
+        let (_, text) = FILES
+            .iter()
+            .find(|(path, _)| *path == "policy/payments-authorization.yaml")
+            .expect("the file");
         assert_eq!(text.matches("\nkind:").count(), 1);
     }
 }

@@ -20,7 +20,10 @@ pub(super) async fn run(app: &App) -> Result<(), DemoError> {
     for number in 0_u64.. {
         ticks.tick().await;
         let path = format!("/orders/{}", number % ORDERS);
-        let outcome = app.reporter.attempt("orders", "http", orders.get(&path)).await;
+        let outcome = app
+            .reporter
+            .attempt("orders", "http", orders.get(&path))
+            .await;
         if outcome != Outcome::Http(200) {
             tracing::debug!(%outcome, path, "orders did not answer well");
         }

@@ -40,13 +40,23 @@ impl AddressBlock {
     /// [`UpError::NoAddresses`] if every block is taken or loopback cannot be used.
     pub(crate) fn claim(state_dir: &Path) -> Result<Self, UpError> {
         let count = usize::from(BLOCKS.end() - BLOCKS.start()) + 1;
-        let digest = ring::digest::digest(&ring::digest::SHA256, state_dir.as_os_str().as_encoded_bytes());
+        let digest = ring::digest::digest(
+            &ring::digest::SHA256,
+            state_dir.as_os_str().as_encoded_bytes(),
+        );
         let first = digest.as_ref().first().copied().map_or(0, usize::from);
         let mut last_error = String::new();
         for step in 0..count {
-            let Some(second) = BLOCKS.clone().nth((first + step) % count) else { continue };
+            let Some(second) = BLOCKS.clone().nth((first + step) % count) else {
+                continue;
+            };
             match TcpListener::bind((Ipv4Addr::new(127, second, 0, 1), CLAIM_PORT)) {
-                Ok(claim) => return Ok(Self { second, _claim: Some(claim) }),
+                Ok(claim) => {
+                    return Ok(Self {
+                        second,
+                        _claim: Some(claim),
+                    });
+                }
                 Err(error) => last_error = error.to_string(),
             }
         }
@@ -56,7 +66,10 @@ impl AddressBlock {
     /// A block that nobody holds, for plans in tests.
     #[cfg(test)]
     pub(crate) fn unclaimed(second: u8) -> Self {
-        Self { second, _claim: None }
+        Self {
+            second,
+            _claim: None,
+        }
     }
 
     /// Where the controller listens.
@@ -102,7 +115,14 @@ mod tests {
 
     #[test]
     fn a_mesh_gets_its_block_again() {
-        let before = AddressBlock::claim(Path::new("/another/state")).unwrap().controller();
-        assert_eq!(AddressBlock::claim(Path::new("/another/state")).unwrap().controller(), before);
+        let before = AddressBlock::claim(Path::new("/another/state"))
+            .unwrap()
+            .controller();
+        assert_eq!(
+            AddressBlock::claim(Path::new("/another/state"))
+                .unwrap()
+                .controller(),
+            before
+        );
     }
 }

@@ -114,10 +114,19 @@ pub(crate) async fn keep_running(
             Ok(child) => run_once(&spec, child, &launches, &events, &mut stop, grace).await,
             Err(error) => (format!("cannot be started: {error}"), false),
         };
-        pause = if born.elapsed() >= HEALTHY_AFTER { PAUSE_MIN } else { pause };
+        pause = if born.elapsed() >= HEALTHY_AFTER {
+            PAUSE_MIN
+        } else {
+            pause
+        };
         let done = *stop.borrow() || (well && spec.role == Role::Application);
         let again = (!done).then_some(pause);
-        let _ = events.send(ChildEvent::Ended { name: spec.name.clone(), how, well, again });
+        let _ = events.send(ChildEvent::Ended {
+            name: spec.name.clone(),
+            how,
+            well,
+            again,
+        });
         if done {
             return;
         }
@@ -130,13 +139,20 @@ pub(crate) async fn keep_running(
 }
 
 fn start(spec: &ChildSpec) -> std::io::Result<Child> {
-    let log = std::fs::File::options().create(true).append(true).open(&spec.log)?;
+    let log = std::fs::File::options()
+        .create(true)
+        .append(true)
+        .open(&spec.log)?;
     let mut words = spec.command.iter();
     let program = words.next().cloned().unwrap_or_default();
     let mut command = Command::new(std::env::current_exe()?);
     command.arg("launch").arg("--").arg(program).args(words);
     command.envs(spec.env.iter().map(|(key, value)| (key, value)));
-    command.current_dir(&spec.directory).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
+    command
+        .current_dir(&spec.directory)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(log);
     command.process_group(0).kill_on_drop(true).spawn()
 }
 
@@ -151,8 +167,15 @@ async fn run_once(
     let Some(pid) = child.id() else {
         return ("ended at once".to_owned(), false);
     };
-    let _ = events.send(ChildEvent::Started { name: spec.name.clone(), pid });
-    let lines = tokio::task::spawn_local(forward_lines(spec.name.clone(), child.stdout.take(), events.clone()));
+    let _ = events.send(ChildEvent::Started {
+        name: spec.name.clone(),
+        pid,
+    });
+    let lines = tokio::task::spawn_local(forward_lines(
+        spec.name.clone(),
+        child.stdout.take(),
+        events.clone(),
+    ));
     let registering = spec.identity.clone().map(|identity| {
         let launches = launches.clone();
         tokio::task::spawn_local(async move {
@@ -178,7 +201,11 @@ async fn run_once(
     }
 }
 
-async fn end(child: &mut Child, pid: u32, grace: Duration) -> std::io::Result<std::process::ExitStatus> {
+async fn end(
+    child: &mut Child,
+    pid: u32,
+    grace: Duration,
+) -> std::io::Result<std::process::ExitStatus> {
     signal_group(pid, Signal::TERM);
     match tokio::time::timeout(grace, child.wait()).await {
         Ok(ended) => ended,
@@ -220,7 +247,13 @@ async fn forward_lines(
     while let Ok(Some(bytes)) = lines.next_segment().await {
         let shown = bytes.get(..LINE_BYTES_MAX).unwrap_or(&bytes);
         let line = String::from_utf8_lossy(shown).into_owned();
-        if events.send(ChildEvent::Line { name: name.clone(), line }).is_err() {
+        if events
+            .send(ChildEvent::Line {
+                name: name.clone(),
+                line,
+            })
+            .is_err()
+        {
             return;
         }
     }

@@ -31,7 +31,9 @@ impl Observation {
                 _ => None,
             },
             (AppProtocol::Grpc, "grpc:0") | (AppProtocol::Tcp, "ok") => Some(Expected::Allow),
-            (AppProtocol::Grpc, "grpc:7") | (AppProtocol::Tcp, "closed" | "refused") => Some(Expected::Deny),
+            (AppProtocol::Grpc, "grpc:7") | (AppProtocol::Tcp, "closed" | "refused") => {
+                Some(Expected::Deny)
+            }
             _ => None,
         }
     }
@@ -57,8 +59,17 @@ pub(crate) struct Seen {
 impl Observed {
     /// Counts one attempt.
     pub(crate) fn add(&mut self, observation: &Observation) {
-        let key = (observation.from.clone(), observation.to.clone(), observation.protocol);
-        let seen = self.outcomes.entry(key).or_default().entry(observation.outcome.clone()).or_default();
+        let key = (
+            observation.from.clone(),
+            observation.to.clone(),
+            observation.protocol,
+        );
+        let seen = self
+            .outcomes
+            .entry(key)
+            .or_default()
+            .entry(observation.outcome.clone())
+            .or_default();
         seen.count += 1;
         seen.verdict = observation.verdict();
     }
@@ -73,12 +84,20 @@ impl Observed {
     /// # Errors
     /// What was seen instead, in words.
     pub(crate) fn check(&self, expectation: &Expectation) -> Result<u64, String> {
-        let key = (expectation.from.clone(), expectation.to.clone(), expectation.protocol);
+        let key = (
+            expectation.from.clone(),
+            expectation.to.clone(),
+            expectation.protocol,
+        );
         let Some(outcomes) = self.outcomes.get(&key) else {
             return Err("it was never tried".to_owned());
         };
         let as_expected = |outcome: &str, seen: &Seen| {
-            seen.verdict == Some(expectation.expect) && expectation.outcome.as_deref().is_none_or(|want| want == outcome)
+            seen.verdict == Some(expectation.expect)
+                && expectation
+                    .outcome
+                    .as_deref()
+                    .is_none_or(|want| want == outcome)
         };
         let contrary: Vec<_> = outcomes
             .iter()
@@ -123,27 +142,59 @@ mod tests {
 
     #[test]
     fn an_edge_that_was_never_tried_does_not_hold() {
-        assert!(Observed::default().check(&expects(Expected::Deny, None)).is_err());
+        assert!(
+            Observed::default()
+                .check(&expects(Expected::Deny, None))
+                .is_err()
+        );
     }
 
     #[test]
     fn one_contrary_outcome_breaks_an_expectation() {
-        assert_eq!(seen(&["200", "200"]).check(&expects(Expected::Allow, None)), Ok(2));
-        assert_eq!(seen(&["200", "403"]).check(&expects(Expected::Allow, None)), Err("seen: 1 × 403".into()));
-        assert!(seen(&["403", "200"]).check(&expects(Expected::Deny, None)).is_err());
+        assert_eq!(
+            seen(&["200", "200"]).check(&expects(Expected::Allow, None)),
+            Ok(2)
+        );
+        assert_eq!(
+            seen(&["200", "403"]).check(&expects(Expected::Allow, None)),
+            Err("seen: 1 × 403".into())
+        );
+        assert!(
+            seen(&["403", "200"])
+                .check(&expects(Expected::Deny, None))
+                .is_err()
+        );
     }
 
     #[test]
     fn a_failure_is_neither_an_allow_nor_a_deny() {
         for outcome in ["502", "503", "error:timeout", ""] {
-            assert!(seen(&[outcome]).check(&expects(Expected::Allow, None)).is_err(), "{outcome}");
-            assert!(seen(&[outcome]).check(&expects(Expected::Deny, None)).is_err(), "{outcome}");
+            assert!(
+                seen(&[outcome])
+                    .check(&expects(Expected::Allow, None))
+                    .is_err(),
+                "{outcome}"
+            );
+            assert!(
+                seen(&[outcome])
+                    .check(&expects(Expected::Deny, None))
+                    .is_err(),
+                "{outcome}"
+            );
         }
     }
 
     #[test]
     fn a_named_outcome_must_be_that_one() {
-        assert!(seen(&["403"]).check(&expects(Expected::Deny, Some("403"))).is_ok());
-        assert!(seen(&["200"]).check(&expects(Expected::Allow, Some("204"))).is_err());
+        assert!(
+            seen(&["403"])
+                .check(&expects(Expected::Deny, Some("403")))
+                .is_ok()
+        );
+        assert!(
+            seen(&["200"])
+                .check(&expects(Expected::Allow, Some("204")))
+                .is_err()
+        );
     }
 }

@@ -25,7 +25,11 @@ pub(crate) struct Launches {
 impl Launches {
     /// Records that go to the CA at `socket`.
     pub(crate) fn new(socket: PathBuf) -> Self {
-        Self { socket, records: Rc::default(), channel: Rc::default() }
+        Self {
+            socket,
+            records: Rc::default(),
+            channel: Rc::default(),
+        }
     }
 
     /// Registers a process, as long as it takes the CA to answer; a CA that comes back later learns it from [`Self::replay`].
@@ -42,7 +46,11 @@ impl Launches {
         let client = self.channel.borrow().clone();
         if let Some(mut client) = client {
             // A CA that is down forgets by itself: it sees that the process has gone.
-            let _ = tokio::time::timeout(Duration::from_secs(1), client.unregister(UnregisterRequest { pid })).await;
+            let _ = tokio::time::timeout(
+                Duration::from_secs(1),
+                client.unregister(UnregisterRequest { pid }),
+            )
+            .await;
         }
     }
 
@@ -82,7 +90,10 @@ impl Launches {
             async move { UnixStream::connect(socket).await.map(TokioIo::new) }
         });
         // The address is never dialled: the connector above goes to the socket.
-        let channel = Endpoint::from_static("http://launch.invalid").connect_with_connector(connect).await.ok()?;
+        let channel = Endpoint::from_static("http://launch.invalid")
+            .connect_with_connector(connect)
+            .await
+            .ok()?;
         let client = LaunchClient::new(channel);
         *self.channel.borrow_mut() = Some(client.clone());
         Some(client)

@@ -3,12 +3,10 @@
 //! - [`plan`]: from `mesh.yaml` to processes, addresses and files; decides, starts nothing
 //! - [`children`]: processes started, watched, started again, ended
 //! - [`launches`]: which process is which workload, told to the CA
-//! - [`board`]: the table of who talks to whom
 //! - [`expect`]: the expectations of `mesh.yaml`
 //! - [`state`], [`addresses`], [`templates`]: the state directory, loopback blocks, what is taken over from manifests
 
 mod addresses;
-mod board;
 mod children;
 mod expect;
 mod launches;
@@ -53,7 +51,10 @@ pub(crate) struct UpArgs {
 pub(crate) enum UpError {
     /// The state directory.
     #[error("the state directory `{path}` cannot be used: {why}")]
-    #[diagnostic(code("MESH-0650"), help("choose another with `--state DIR`, or run `chown -R \"$USER\" {path}`"))]
+    #[diagnostic(
+        code("MESH-0650"),
+        help("choose another with `--state DIR`, or run `chown -R \"$USER\" {path}`")
+    )]
     StateDir {
         /// The directory.
         path: String,
@@ -62,7 +63,10 @@ pub(crate) enum UpError {
     },
     /// Sockets in the state directory would have paths that Linux refuses.
     #[error("the path `{path}` is too long for Unix sockets in it (107 bytes)")]
-    #[diagnostic(code("MESH-0651"), help("choose a shorter one: `mesh up --state \"$(mktemp -d)\"`"))]
+    #[diagnostic(
+        code("MESH-0651"),
+        help("choose a shorter one: `mesh up --state \"$(mktemp -d)\"`")
+    )]
     SocketPath {
         /// The directory.
         path: String,
@@ -78,14 +82,22 @@ pub(crate) enum UpError {
     },
     /// No loopback block is free.
     #[error("no block of loopback addresses is free: {why}")]
-    #[diagnostic(code("MESH-0653"), help("end other meshes on this machine; `ss -ltn 'sport = :15000'` lists them"))]
+    #[diagnostic(
+        code("MESH-0653"),
+        help("end other meshes on this machine; `ss -ltn 'sport = :15000'` lists them")
+    )]
     NoAddresses {
         /// The last failure.
         why: String,
     },
     /// More workloads or upstreams than addresses.
-    #[error("{workloads} workloads with up to {upstreams} upstreams are more than one machine has addresses for")]
-    #[diagnostic(code("MESH-0654"), help("split the mesh into several files with a `--state` each"))]
+    #[error(
+        "{workloads} workloads with up to {upstreams} upstreams are more than one machine has addresses for"
+    )]
+    #[diagnostic(
+        code("MESH-0654"),
+        help("split the mesh into several files with a `--state` each")
+    )]
     TooMany {
         /// Workloads in the file.
         workloads: usize,
@@ -94,7 +106,10 @@ pub(crate) enum UpError {
     },
     /// `mesh.yaml` cannot be opened.
     #[error("`{path}` cannot be read: {why}")]
-    #[diagnostic(code("MESH-0655"), help("name a file of kind LocalMesh, as examples/shop/mesh.yaml"))]
+    #[diagnostic(
+        code("MESH-0655"),
+        help("name a file of kind LocalMesh, as examples/shop/mesh.yaml")
+    )]
     MeshFile {
         /// The file.
         path: String,
@@ -120,7 +135,10 @@ pub(crate) enum UpError {
     },
     /// Some expectations of the file did not hold.
     #[error("{failed} of {all} expectations did not hold")]
-    #[diagnostic(code("MESH-0657"), help("each is named above; `mesh authz explain` says why a call is decided as it is"))]
+    #[diagnostic(
+        code("MESH-0657"),
+        help("each is named above; `mesh authz explain` says why a call is decided as it is")
+    )]
     Unexpected {
         /// How many did not hold.
         failed: usize,

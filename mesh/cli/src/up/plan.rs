@@ -5,7 +5,9 @@
 use super::UpError;
 use super::addresses::{ADMIN_PORT, AddressBlock, MESH_PORT, UPSTREAMS_MAX, WORKLOADS_MAX};
 use super::children::{ChildIdentity, ChildSpec, Role};
-use super::state::{Running, RunningCa, RunningController, RunningProxy, RunningWorkload, StateDir};
+use super::state::{
+    Running, RunningCa, RunningController, RunningProxy, RunningWorkload, StateDir,
+};
 use super::templates::Templates;
 use crate::local_mesh::{LocalMesh, Workload};
 use serde_json::{Value, json};
@@ -54,12 +56,32 @@ impl Plan {
         settings: Settings,
         program: PathBuf,
     ) -> Result<Self, UpError> {
-        let most_upstreams = mesh.workloads.iter().map(|w| w.upstreams.len()).max().unwrap_or(0);
+        let most_upstreams = mesh
+            .workloads
+            .iter()
+            .map(|w| w.upstreams.len())
+            .max()
+            .unwrap_or(0);
         if mesh.workloads.len() > WORKLOADS_MAX || most_upstreams > UPSTREAMS_MAX {
-            return Err(UpError::TooMany { workloads: mesh.workloads.len(), upstreams: most_upstreams });
+            return Err(UpError::TooMany {
+                workloads: mesh.workloads.len(),
+                upstreams: most_upstreams,
+            });
         }
-        let manifests = mesh.manifests.iter().map(|path| folder.join(path)).collect();
-        Ok(Self { mesh, manifests, state, block, settings, program, directory })
+        let manifests = mesh
+            .manifests
+            .iter()
+            .map(|path| folder.join(path))
+            .collect();
+        Ok(Self {
+            mesh,
+            manifests,
+            state,
+            block,
+            settings,
+            program,
+            directory,
+        })
     }
 
     /// The CA, with the agent in it.
@@ -75,8 +97,14 @@ impl Plan {
     /// The controller.
     pub(crate) fn controller(&self) -> ChildSpec {
         let mut command = self.own(&["controller", "--trust-domain", &self.settings.trust_domain]);
-        command.extend(["--listen".into(), self.block.controller().to_string().into()]);
-        command.extend(["--default-policy".into(), self.settings.default_policy.clone().into()]);
+        command.extend([
+            "--listen".into(),
+            self.block.controller().to_string().into(),
+        ]);
+        command.extend([
+            "--default-policy".into(),
+            self.settings.default_policy.clone().into(),
+        ]);
         command.extend(self.own_flag("--workload-api", &self.state.workload_api()));
         command.extend(self.own_flag("--socket", &self.state.controller_socket()));
         command.extend(self.own_flag("--state", self.state.root()));
@@ -94,12 +122,23 @@ impl Plan {
 
     /// The proxies of all meshed workloads.
     pub(crate) fn proxies(&self) -> Vec<ChildSpec> {
-        let meshed = self.mesh.workloads.iter().filter(|workload| workload.meshed);
+        let meshed = self
+            .mesh
+            .workloads
+            .iter()
+            .filter(|workload| workload.meshed);
         meshed
             .map(|workload| {
                 let mut command = self.own(&["proxy"]);
-                command.extend(self.own_flag("--config", &self.state.proxy_config(&workload.namespace, &workload.name)));
-                self.mesh_child(&format!("proxy {}", key(workload)), command, Some(identity(workload, false)))
+                command.extend(self.own_flag(
+                    "--config",
+                    &self.state.proxy_config(&workload.namespace, &workload.name),
+                ));
+                self.mesh_child(
+                    &format!("proxy {}", key(workload)),
+                    command,
+                    Some(identity(workload, false)),
+                )
             })
             .collect()
     }
@@ -108,23 +147,42 @@ impl Plan {
     pub(crate) fn applications(&self) -> Vec<ChildSpec> {
         let mut numbered: Vec<_> = self.mesh.workloads.iter().enumerate().collect();
         numbered.sort_by_key(|(_, workload)| workload.ports.is_empty());
-        numbered.into_iter().map(|(index, workload)| self.application(index, workload)).collect()
+        numbered
+            .into_iter()
+            .map(|(index, workload)| self.application(index, workload))
+            .collect()
     }
 
     /// Where applications must answer before the mesh is called ready.
     pub(crate) fn application_addresses(&self) -> Vec<SocketAddr> {
         let numbered = self.mesh.workloads.iter().enumerate();
-        numbered.flat_map(|(index, workload)| workload.ports.iter().map(move |port| self.app_address(index, port.port))).collect()
+        numbered
+            .flat_map(|(index, workload)| {
+                workload
+                    .ports
+                    .iter()
+                    .map(move |port| self.app_address(index, port.port))
+            })
+            .collect()
     }
 
     /// Folders and files that hold policy: the user's, then ours.
     pub(crate) fn policy_sources(&self) -> Vec<PathBuf> {
-        self.manifests.iter().cloned().chain([self.state.generated_manifests()]).collect()
+        self.manifests
+            .iter()
+            .cloned()
+            .chain([self.state.generated_manifests()])
+            .collect()
     }
 
     /// Configuration files of the proxies, as (path, text).
     pub(crate) fn proxy_configs(&self) -> Vec<(PathBuf, String)> {
-        let numbered = self.mesh.workloads.iter().enumerate().filter(|(_, workload)| workload.meshed);
+        let numbered = self
+            .mesh
+            .workloads
+            .iter()
+            .enumerate()
+            .filter(|(_, workload)| workload.meshed);
         numbered
             .map(|(index, workload)| {
                 let path = self.state.proxy_config(&workload.namespace, &workload.name);
@@ -137,13 +195,24 @@ impl Plan {
     /// Pods for all meshed workloads, and Services for those that the user's manifests do not have.
     pub(crate) fn generated_manifests(&self, templates: &Templates) -> String {
         let mut documents = Vec::new();
-        for (index, workload) in self.mesh.workloads.iter().enumerate().filter(|(_, workload)| workload.meshed) {
+        for (index, workload) in self
+            .mesh
+            .workloads
+            .iter()
+            .enumerate()
+            .filter(|(_, workload)| workload.meshed)
+        {
             documents.push(self.pod(index, workload, templates));
-            if !workload.ports.is_empty() && !templates.has_service(&workload.namespace, &workload.name) {
+            if !workload.ports.is_empty()
+                && !templates.has_service(&workload.namespace, &workload.name)
+            {
                 documents.push(service(workload));
             }
         }
-        documents.iter().map(|document| format!("---\n{document:#}\n")).collect()
+        documents
+            .iter()
+            .map(|document| format!("---\n{document:#}\n"))
+            .collect()
     }
 
     /// What `run/mesh.json` says before anything has a pid.
@@ -157,7 +226,11 @@ impl Plan {
             trust_domain: self.settings.trust_domain.clone(),
             manifests: self.policy_sources(),
             default_policy: self.settings.default_policy.clone(),
-            ca: RunningCa { pid: 0, dir: self.state.root().join("ca"), workload_api: self.state.workload_api() },
+            ca: RunningCa {
+                pid: 0,
+                dir: self.state.root().join("ca"),
+                workload_api: self.state.workload_api(),
+            },
             controller: RunningController {
                 pid: 0,
                 address: self.block.controller(),
@@ -186,8 +259,14 @@ impl Plan {
             audit_log: self.state.audit_log(&workload.namespace, &workload.name),
             upstreams: upstreams
                 .map(|(number, upstream)| {
-                    let service = format!("{}/{}:{}", upstream.namespace, upstream.service, upstream.port);
-                    (service, SocketAddr::new(self.block.upstream(index, number), upstream.port))
+                    let service = format!(
+                        "{}/{}:{}",
+                        upstream.namespace, upstream.service, upstream.port
+                    );
+                    (
+                        service,
+                        SocketAddr::new(self.block.upstream(index, number), upstream.port),
+                    )
                 })
                 .collect(),
         }
@@ -231,7 +310,10 @@ impl Plan {
     }
 
     fn pod(&self, index: usize, workload: &Workload, templates: &Templates) -> Value {
-        let ports = workload.ports.iter().map(|port| json!({ "name": port.name, "containerPort": port.port }));
+        let ports = workload
+            .ports
+            .iter()
+            .map(|port| json!({ "name": port.name, "containerPort": port.port }));
         let own = json!({
             "metadata": { "labels": workload.labels },
             "spec": {
@@ -246,7 +328,11 @@ impl Plan {
         let address = self.block.pod(index);
         set(&mut pod, "apiVersion", json!("v1"));
         set(&mut pod, "kind", json!("Pod"));
-        set(&mut pod, "status", json!({ "podIP": address, "podIPs": [{ "ip": address }], "hostIP": "127.0.0.1" }));
+        set(
+            &mut pod,
+            "status",
+            json!({ "podIP": address, "podIPs": [{ "ip": address }], "hostIP": "127.0.0.1" }),
+        );
         if let Some(metadata) = pod.get_mut("metadata") {
             set(metadata, "name", json!(workload.name));
             set(metadata, "namespace", json!(workload.namespace));
@@ -267,20 +353,32 @@ impl Plan {
         if let Some(first) = command.first_mut().filter(|first| *first == "mesh") {
             *first = self.program.clone().into();
         }
-        let mut env: Vec<_> = workload.env.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
+        let mut env: Vec<_> = workload
+            .env
+            .iter()
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect();
         env.push(("MESH_NAMESPACE".to_owned(), workload.namespace.clone()));
         env.push(("MESH_WORKLOAD".to_owned(), workload.name.clone()));
         if let Some(first) = workload.ports.first() {
-            env.push(("MESH_APP_ADDR".to_owned(), self.app_address(index, first.port).to_string()));
+            env.push((
+                "MESH_APP_ADDR".to_owned(),
+                self.app_address(index, first.port).to_string(),
+            ));
         }
         for port in &workload.ports {
-            env.push((port.variable(), self.app_address(index, port.port).to_string()));
+            env.push((
+                port.variable(),
+                self.app_address(index, port.port).to_string(),
+            ));
         }
         for (number, upstream) in workload.upstreams.iter().enumerate() {
             if workload.meshed {
                 let address = SocketAddr::new(self.block.upstream(index, number), upstream.port);
                 env.push((upstream.variable(), address.to_string()));
-            } else if let Some(address) = self.plain_address(&upstream.namespace, &upstream.service, upstream.port) {
+            } else if let Some(address) =
+                self.plain_address(&upstream.namespace, &upstream.service, upstream.port)
+            {
                 env.push((upstream.plain_variable(), address.to_string()));
             }
         }
@@ -302,7 +400,11 @@ impl Plan {
 
     /// Where a process outside the mesh finds the pod behind a Service of the same name.
     fn plain_address(&self, namespace: &str, service: &str, port: u16) -> Option<SocketAddr> {
-        let found = self.mesh.workloads.iter().position(|w| w.namespace == namespace && w.name == service)?;
+        let found = self
+            .mesh
+            .workloads
+            .iter()
+            .position(|w| w.namespace == namespace && w.name == service)?;
         Some(SocketAddr::new(self.block.pod(found), port))
     }
 
@@ -310,7 +412,12 @@ impl Plan {
         SocketAddr::new(self.block.application(index), port)
     }
 
-    fn mesh_child(&self, name: &str, command: Vec<OsString>, identity: Option<ChildIdentity>) -> ChildSpec {
+    fn mesh_child(
+        &self,
+        name: &str,
+        command: Vec<OsString>,
+        identity: Option<ChildIdentity>,
+    ) -> ChildSpec {
         ChildSpec {
             name: name.to_owned(),
             role: Role::Mesh,
@@ -323,7 +430,10 @@ impl Plan {
     }
 
     fn own(&self, words: &[&str]) -> Vec<OsString> {
-        [self.program.clone().into()].into_iter().chain(words.iter().map(Into::into)).collect()
+        [self.program.clone().into()]
+            .into_iter()
+            .chain(words.iter().map(Into::into))
+            .collect()
     }
 
     fn own_flag(&self, flag: &str, path: &Path) -> [OsString; 2] {
@@ -346,7 +456,10 @@ fn identity(workload: &Workload, descendants: bool) -> ChildIdentity {
 }
 
 fn service(workload: &Workload) -> Value {
-    let ports = workload.ports.iter().map(|port| json!({ "name": port.name, "port": port.port, "targetPort": port.port }));
+    let ports = workload
+        .ports
+        .iter()
+        .map(|port| json!({ "name": port.name, "port": port.port, "targetPort": port.port }));
     json!({
         "apiVersion": "v1",
         "kind": "Service",

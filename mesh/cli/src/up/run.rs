@@ -1,7 +1,6 @@
 //! Brings a mesh up in order, keeps it up, and takes it down in order.
 
 use super::addresses::AddressBlock;
-use super::board;
 use super::children::{ChildEvent, ChildSpec, Role, keep_running};
 use super::expect::{Observation, Observed};
 use super::launches::Launches;
@@ -10,9 +9,11 @@ use super::state::{Running, StateDir};
 use super::templates::Templates;
 use super::{UpArgs, UpError};
 use crate::demo::shop;
-use crate::local_mesh::LocalMesh;
 use crate::fault::Fault;
-use crate::output::Output;
+use crate::local_mesh::{Expectation, Expected, LocalMesh};
+use crate::output::{Format, Output};
+use crate::traffic;
+use mesh_api::admin::{Direction, Edge};
 use mesh_platform::lock::LockFile;
 use mesh_platform::{Platform, PlatformError, System, files, process, signals};
 use std::collections::BTreeMap;
@@ -47,7 +48,10 @@ pub(crate) fn run(args: &UpArgs, output: &mut Output) -> Result<(), Fault> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|error| UpError::System { what: "the supervisor cannot start", why: error.to_string() })?;
+        .map_err(|error| UpError::System {
+            what: "the supervisor cannot start",
+            why: error.to_string(),
+        })?;
     // One thread: children die with the thread that started them, and this one lives as long as the mesh.
     tokio::task::LocalSet::new().block_on(&runtime, up(args, output))
 }
@@ -74,9 +78,10 @@ async fn up(args: &UpArgs, output: &mut Output) -> Result<(), Fault> {
 
 fn lock(state: &StateDir) -> Result<LockFile, UpError> {
     LockFile::acquire(&state.lock_file()).map_err(|error| match error {
-        PlatformError::Locked { holder, .. } => {
-            UpError::AlreadyRunning { path: state.root().display().to_string(), pid: holder }
-        }
+        PlatformError::Locked { holder, .. } => UpError::AlreadyRunning {
+            path: state.root().display().to_string(),
+            pid: holder,
+        },
         error => error.into(),
     })
 }
@@ -88,14 +93,22 @@ fn read_mesh(args: &UpArgs, state: &StateDir) -> Result<(LocalMesh, PathBuf), Up
         None if Path::new(DEMO).is_file() => PathBuf::from(DEMO),
         None => unpack_demo(state)?,
     };
-    let broken = |why: String| UpError::MeshFile { path: file.display().to_string(), why };
+    let broken = |why: String| UpError::MeshFile {
+        path: file.display().to_string(),
+        why,
+    };
     let text = files::read_to_string(&file).map_err(|error| broken(error.to_string()))?;
     let mesh = LocalMesh::parse(&file.display().to_string(), &text)?;
     let absolute = std::path::absolute(&file).map_err(|error| broken(error.to_string()))?;
-    let folder = absolute.parent().map_or_else(|| PathBuf::from("/"), Path::to_path_buf);
+    let folder = absolute
+        .parent()
+        .map_or_else(|| PathBuf::from("/"), Path::to_path_buf);
     for manifests in &mesh.manifests {
         if !folder.join(manifests).exists() {
-            return Err(broken(format!("its `spec.manifests` names `{}`, which does not exist", manifests.display())));
+            return Err(broken(format!(
+                "its `spec.manifests` names `{}`, which does not exist",
+                manifests.display()
+            )));
         }
     }
     Ok((mesh, folder))
@@ -106,45 +119,70 @@ fn unpack_demo(state: &StateDir) -> Result<PathBuf, UpError> {
     let folder = state.root().join("shop");
     for (name, text) in shop::FILES {
         let path = folder.join(name);
-        let broken = |why: String| UpError::StateDir { path: path.display().to_string(), why };
+        let broken = |why: String| UpError::StateDir {
+            path: path.display().to_string(),
+            why,
+        };
         if let Some(parent) = path.parent() {
             files::create_dir_private(parent).map_err(|error| broken(error.to_string()))?;
         }
         if !path.exists() {
-            files::write_atomic(&path, text.as_bytes(), 0o600).map_err(|error| broken(error.to_string()))?;
+            files::write_atomic(&path, text.as_bytes(), 0o600)
+                .map_err(|error| broken(error.to_string()))?;
         }
     }
     Ok(folder.join("mesh.yaml"))
 }
 
 fn plan(args: &UpArgs, mesh: LocalMesh, folder: &Path, state: &StateDir) -> Result<Plan, UpError> {
-    let system = |what, error: std::io::Error| UpError::System { what, why: error.to_string() };
+    let system = |what, error: std::io::Error| UpError::System {
+        what,
+        why: error.to_string(),
+    };
     let settings = Settings {
-        trust_domain: args.trust_domain.clone().unwrap_or_else(|| mesh.trust_domain.to_string()),
+        trust_domain: args
+            .trust_domain
+            .clone()
+            .unwrap_or_else(|| mesh.trust_domain.to_string()),
         svid_ttl: args.svid_ttl.clone(),
         audit_sample: args.audit_sample,
         default_policy: args.default_policy.clone(),
     };
-    let program = std::env::current_exe().map_err(|error| system("this program cannot be found", error))?;
+    let program =
+        std::env::current_exe().map_err(|error| system("this program cannot be found", error))?;
     let directory = if args.file.is_some() {
         folder.to_path_buf()
     } else {
-        std::path::absolute(".").map_err(|error| system("the working directory cannot be found", error))?
+        std::path::absolute(".")
+            .map_err(|error| system("the working directory cannot be found", error))?
     };
     let block = AddressBlock::claim(state.root())?;
-    Plan::new(mesh, folder, directory, state.clone(), block, settings, program)
+    Plan::new(
+        mesh,
+        folder,
+        directory,
+        state.clone(),
+        block,
+        settings,
+        program,
+    )
 }
 
 fn write_files(plan: &Plan, state: &StateDir) -> Result<(), UpError> {
     let write = |path: &Path, text: &str| {
-        files::write_atomic(path, text.as_bytes(), 0o600)
-            .map_err(|error| UpError::StateDir { path: path.display().to_string(), why: error.to_string() })
+        files::write_atomic(path, text.as_bytes(), 0o600).map_err(|error| UpError::StateDir {
+            path: path.display().to_string(),
+            why: error.to_string(),
+        })
     };
     for (path, text) in plan.proxy_configs() {
         write(&path, &text)?;
     }
     let templates = Templates::read(&plan.manifests);
-    write(&state.generated_manifests().join("pods.yaml"), &plan.generated_manifests(&templates))
+    write(
+        &state.generated_manifests().join("pods.yaml"),
+        &plan.generated_manifests(&templates),
+    )
 }
 
 /// Everything that is alive.
@@ -199,8 +237,10 @@ impl<'a> Supervisor<'a> {
             self.start(proxy);
         }
         self.until_proxies_are_ready().await?;
-        let (servers, drivers): (Vec<_>, Vec<_>) =
-            plan.applications().into_iter().partition(|spec| spec.env.iter().any(|(key, _)| key == "MESH_APP_ADDR"));
+        let (servers, drivers): (Vec<_>, Vec<_>) = plan
+            .applications()
+            .into_iter()
+            .partition(|spec| spec.env.iter().any(|(key, _)| key == "MESH_APP_ADDR"));
         servers.into_iter().for_each(|spec| self.start(spec));
         self.until_applications_listen(plan).await;
         self.counting = true;
@@ -211,29 +251,58 @@ impl<'a> Supervisor<'a> {
     fn start(&mut self, spec: ChildSpec) {
         let (stop, stopped) = watch::channel(false);
         let (name, role) = (spec.name.clone(), spec.role);
-        let task = keep_running(spec, self.launches.clone(), self.send.clone(), stopped, GRACE);
-        self.children.push(RunningChild { name, role, stop, task: tokio::task::spawn_local(task) });
+        let task = keep_running(
+            spec,
+            self.launches.clone(),
+            self.send.clone(),
+            stopped,
+            GRACE,
+        );
+        self.children.push(RunningChild {
+            name,
+            role,
+            stop,
+            task: tokio::task::spawn_local(task),
+        });
     }
 
     /// Waits for `/ready` of every proxy, which includes its identity and its policy.
     async fn until_proxies_are_ready(&mut self) -> Result<(), UpError> {
         let deadline = Instant::now() + READY_WITHIN;
-        let sockets: Vec<_> = self.running.workloads.iter().filter_map(|w| {
-            w.proxy.as_ref().map(|proxy| (format!("proxy {}/{}", w.namespace, w.name), proxy.socket.clone()))
-        }).collect();
+        let sockets: Vec<_> = self
+            .running
+            .workloads
+            .iter()
+            .filter_map(|w| {
+                w.proxy.as_ref().map(|proxy| {
+                    (
+                        format!("proxy {}/{}", w.namespace, w.name),
+                        proxy.socket.clone(),
+                    )
+                })
+            })
+            .collect();
         for (part, socket) in sockets {
-            let mut why = "it does not answer".to_owned();
             loop {
                 self.take_events();
-                match mesh_api::admin::get(&socket, "/ready").await {
+                let why = match mesh_api::admin::get(&socket, "/ready").await {
                     Ok(_) => break,
-                    Err(error) => why = error.to_string(),
-                }
+                    Err(error) => error.to_string(),
+                };
                 if Instant::now() >= deadline {
-                    let culprit = self.down.iter().next().map(|(name, how)| (name.clone(), how.clone()));
+                    let culprit = self
+                        .down
+                        .iter()
+                        .next()
+                        .map(|(name, how)| (name.clone(), how.clone()));
                     let (part, why) = culprit.unwrap_or((part, why));
                     let log = self.state.log_file(&part).display().to_string();
-                    return Err(UpError::NotReady { part, secs: READY_WITHIN.as_secs(), why, log });
+                    return Err(UpError::NotReady {
+                        part,
+                        secs: READY_WITHIN.as_secs(),
+                        why,
+                        log,
+                    });
                 }
                 tokio::select! {
                     () = tokio::time::sleep(ASK_EVERY) => {}
@@ -252,7 +321,9 @@ impl<'a> Supervisor<'a> {
         for address in plan.application_addresses() {
             while !answers(address).await {
                 self.take_events();
-                if Instant::now() >= deadline || self.down.keys().any(|name| name.starts_with("app ")) {
+                if Instant::now() >= deadline
+                    || self.down.keys().any(|name| name.starts_with("app "))
+                {
                     return;
                 }
                 tokio::time::sleep(ASK_EVERY).await;
@@ -262,7 +333,10 @@ impl<'a> Supervisor<'a> {
 
     fn announce(&mut self, plan: &Plan, took: Duration, folder: &Path) {
         let workloads = &self.running.workloads;
-        let meshed = workloads.iter().filter(|workload| workload.proxy.is_some()).count();
+        let meshed = workloads
+            .iter()
+            .filter(|workload| workload.proxy.is_some())
+            .count();
         self.output.talk(&format!(
             "mesh `{}` is up: {meshed} workloads behind proxies, ready in {:.1} s\n  policies  {} (watched)\n  state     {}",
             plan.mesh.name,
@@ -278,16 +352,31 @@ impl<'a> Supervisor<'a> {
 
     /// Three commands that make sense now; the first explains a call that the file expects to be denied.
     fn next_commands(&self, plan: &Plan) -> [String; 3] {
-        let denied = plan.mesh.expectations.iter().find(|e| e.expect == crate::local_mesh::Expected::Deny);
+        let denied = plan
+            .mesh
+            .expectations
+            .iter()
+            .find(|e| e.expect == Expected::Deny);
         let explain = denied.and_then(|expectation| {
             let caller = plan.mesh.workload(&expectation.from)?;
-            let upstream = caller.upstreams.iter().find(|upstream| upstream.name == expectation.to)?;
+            let upstream = caller
+                .upstreams
+                .iter()
+                .find(|upstream| upstream.name == expectation.to)?;
             Some(format!(
                 "mesh authz explain --from {}/{} --to {}/{}:{} --path /",
-                caller.namespace, caller.service_account, upstream.namespace, upstream.service, upstream.port
+                caller.namespace,
+                caller.service_account,
+                upstream.namespace,
+                upstream.service,
+                upstream.port
             ))
         });
-        [explain.unwrap_or_else(|| "mesh authz lint .".to_owned()), "mesh edges".to_owned(), "mesh check".to_owned()]
+        [
+            explain.unwrap_or_else(|| "mesh authz lint .".to_owned()),
+            "mesh edges".to_owned(),
+            "mesh check".to_owned(),
+        ]
     }
 
     async fn keep_up(&mut self, plan: &Plan, for_: Option<Duration>) -> Result<(), Fault> {
@@ -304,8 +393,8 @@ impl<'a> Supervisor<'a> {
                 }
                 _ = draw.tick() => {
                     if self.output.is_terminal() {
-                        let table = board::render(&board::rows(&self.running).await);
-                        self.output.redraw(&table)?;
+                        let edges = traffic::counted(&self.running).await;
+                        self.output.redraw(&traffic::inbound_table(&edges, &self.running.trust_domain).text())?;
                     }
                 }
                 () = until(end) => break,
@@ -318,24 +407,38 @@ impl<'a> Supervisor<'a> {
 
     /// Prints the last table and holds the expectations against what was seen.
     async fn verdict(&mut self, plan: &Plan, judged: bool) -> Result<(), Fault> {
-        let table = board::render(&board::rows(&self.running).await);
-        self.output.text(table)?;
+        let edges = traffic::counted(&self.running).await;
+        self.output.table(
+            &traffic::inbound_table(&edges, &self.running.trust_domain),
+            Format::Text,
+        )?;
         let mut failed = 0;
         for expectation in &plan.mesh.expectations {
             let protocol = format!("{:?}", expectation.protocol).to_ascii_lowercase();
             let wanted = format!("{:?}", expectation.expect).to_ascii_lowercase();
             let outcome = expectation.outcome.as_deref().unwrap_or("any");
-            let edge = format!("{} -> {} {protocol}: {wanted} ({outcome})", expectation.from, expectation.to);
+            let edge = format!(
+                "{} -> {} {protocol}: {wanted} ({outcome})",
+                expectation.from, expectation.to
+            );
+            let identities = identities(plan, expectation, &edges);
             match self.observed.check(expectation) {
-                Ok(count) => self.output.line(format!("ok    {edge}, {count} times"))?,
+                Ok(count) => self
+                    .output
+                    .line(format!("ok    {edge}, {count} times\n      {identities}"))?,
                 Err(why) => {
                     failed += 1;
-                    self.output.line(format!("FAIL  {edge}: {why}"))?;
+                    self.output
+                        .line(format!("FAIL  {edge}: {why}\n      {identities}"))?;
                 }
             }
         }
         if failed > 0 && judged {
-            return Err(UpError::Unexpected { failed, all: plan.mesh.expectations.len() }.into());
+            return Err(UpError::Unexpected {
+                failed,
+                all: plan.mesh.expectations.len(),
+            }
+            .into());
         }
         self.output.flush()
     }
@@ -350,7 +453,8 @@ impl<'a> Supervisor<'a> {
         match event {
             ChildEvent::Started { name, pid } => {
                 if self.down.remove(&name).is_some() {
-                    self.output.talk(&format!("{name} is back, as process {pid}"));
+                    self.output
+                        .talk(&format!("{name} is back, as process {pid}"));
                 }
                 if name == "ca" {
                     let launches = self.launches.clone();
@@ -358,12 +462,22 @@ impl<'a> Supervisor<'a> {
                 }
                 self.set_pid(&name, pid);
             }
-            ChildEvent::Ended { name, how, well, again } => {
+            ChildEvent::Ended {
+                name,
+                how,
+                well,
+                again,
+            } => {
                 self.set_pid(&name, 0);
                 if !well {
-                    let again = again.map_or(String::new(), |pause| format!("; again in {:.1} s", pause.as_secs_f64()));
+                    let again = again.map_or(String::new(), |pause| {
+                        format!("; again in {:.1} s", pause.as_secs_f64())
+                    });
                     let log = self.state.log_file(&name);
-                    self.output.talk(&format!("{name} ended: {how}{again} (log: {})", log.display()));
+                    self.output.talk(&format!(
+                        "{name} ended: {how}{again} (log: {})",
+                        log.display()
+                    ));
                     self.down.insert(name, how);
                 }
             }
@@ -382,7 +496,11 @@ impl<'a> Supervisor<'a> {
             None if name == "ca" => self.running.ca.pid = pid,
             None => self.running.controller.pid = pid,
             Some((kind, key)) => {
-                let workload = self.running.workloads.iter_mut().find(|w| key == format!("{}/{}", w.namespace, w.name));
+                let workload = self
+                    .running
+                    .workloads
+                    .iter_mut()
+                    .find(|w| key == format!("{}/{}", w.namespace, w.name));
                 match workload {
                     Some(workload) if kind == "app" => workload.app_pid = pid,
                     Some(workload) => {
@@ -401,8 +519,12 @@ impl<'a> Supervisor<'a> {
 
     fn write_running(&self) -> Result<(), UpError> {
         let path = self.state.running_file();
-        let broken = |why: String| UpError::StateDir { path: path.display().to_string(), why };
-        let text = serde_json::to_vec_pretty(&self.running).map_err(|error| broken(error.to_string()))?;
+        let broken = |why: String| UpError::StateDir {
+            path: path.display().to_string(),
+            why,
+        };
+        let text =
+            serde_json::to_vec_pretty(&self.running).map_err(|error| broken(error.to_string()))?;
         files::write_atomic(&path, &text, 0o600).map_err(|error| broken(error.to_string()))
     }
 
@@ -426,14 +548,60 @@ impl<'a> Supervisor<'a> {
             wave.push(child.task);
         }
         join_all(&mut wave).await;
-        let sockets = self.running.workloads.iter().filter_map(|w| w.proxy.as_ref()).map(|proxy| proxy.socket.clone());
-        let control = [self.state.workload_api(), self.state.ca_control(), self.state.controller_socket()];
+        let sockets = self
+            .running
+            .workloads
+            .iter()
+            .filter_map(|w| w.proxy.as_ref())
+            .map(|proxy| proxy.socket.clone());
+        let control = [
+            self.state.workload_api(),
+            self.state.ca_control(),
+            self.state.controller_socket(),
+        ];
         for path in sockets.chain(control).chain([self.state.running_file()]) {
             // Most are gone: each process removes its own.
             let _ = std::fs::remove_file(path);
         }
-        self.output.talk(&format!("mesh `{}` is down", plan.mesh.name));
+        self.output
+            .talk(&format!("mesh `{}` is down", plan.mesh.name));
     }
+}
+
+/// Who the server's proxy saw, and who the client's proxy found there: each from the other's certificate.
+fn identities(plan: &Plan, expectation: &Expectation, edges: &[Edge]) -> String {
+    let Some(caller) = plan.mesh.workload(&expectation.from) else {
+        return String::new();
+    };
+    let Some(upstream) = caller
+        .upstreams
+        .iter()
+        .find(|upstream| upstream.name == expectation.to)
+    else {
+        return String::new();
+    };
+    let service = format!(
+        "{}/{}:{}",
+        upstream.namespace, upstream.service, upstream.port
+    );
+    let account = format!("/ns/{}/sa/{}", caller.namespace, caller.service_account);
+    let from = format!("{}/{}", caller.namespace, caller.name);
+    let is_caller = |peer: &str| {
+        if caller.meshed {
+            peer.ends_with(&account)
+        } else {
+            !peer.starts_with("spiffe://")
+        }
+    };
+    let seen = edges.iter().find(|edge| {
+        edge.direction == Direction::Inbound && edge.target == service && is_caller(&edge.peer)
+    });
+    let found = edges.iter().find(|edge| {
+        edge.direction == Direction::Outbound && edge.target == service && edge.local == from
+    });
+    let seen = seen.map_or("nobody", |edge| edge.peer.as_str());
+    let found = found.map_or("the pod, in plaintext", |edge| edge.peer.as_str());
+    format!("{seen} -> {found}")
 }
 
 async fn join_all(tasks: &mut Vec<JoinHandle<()>>) {

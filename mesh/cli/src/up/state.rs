@@ -21,15 +21,31 @@ impl StateDir {
     /// # Errors
     /// [`UpError::StateDir`] if it cannot be made or written; [`UpError::SocketPath`] if sockets in it would be too long.
     pub(crate) fn create(root: &Path) -> Result<Self, UpError> {
-        let broken = |why: String| UpError::StateDir { path: root.display().to_string(), why };
+        let broken = |why: String| UpError::StateDir {
+            path: root.display().to_string(),
+            why,
+        };
         let root = std::path::absolute(root).map_err(|error| broken(error.to_string()))?;
         let state = Self { root };
-        for folder in ["", "run", "run/proxy", "ca", "controller", "manifests", "config", "audit", "log"] {
-            files::create_dir_private(&state.root.join(folder)).map_err(|error| broken(error.to_string()))?;
+        for folder in [
+            "",
+            "run",
+            "run/proxy",
+            "ca",
+            "controller",
+            "manifests",
+            "config",
+            "audit",
+            "log",
+        ] {
+            files::create_dir_private(&state.root.join(folder))
+                .map_err(|error| broken(error.to_string()))?;
         }
         let longest = state.proxy_socket("namespace-of-some-length", "workload-of-some-length");
         if longest.as_os_str().len() > SOCKET_PATH_MAX {
-            return Err(UpError::SocketPath { path: state.root.display().to_string() });
+            return Err(UpError::SocketPath {
+                path: state.root.display().to_string(),
+            });
         }
         Ok(state)
     }
@@ -66,17 +82,23 @@ impl StateDir {
 
     /// Admin socket of a workload's proxy.
     pub(crate) fn proxy_socket(&self, namespace: &str, name: &str) -> PathBuf {
-        self.root.join("run/proxy").join(format!("{namespace}.{name}.sock"))
+        self.root
+            .join("run/proxy")
+            .join(format!("{namespace}.{name}.sock"))
     }
 
     /// Configuration of a workload's proxy.
     pub(crate) fn proxy_config(&self, namespace: &str, name: &str) -> PathBuf {
-        self.root.join("config").join(format!("{namespace}.{name}.yaml"))
+        self.root
+            .join("config")
+            .join(format!("{namespace}.{name}.yaml"))
     }
 
     /// Audit chain of a workload's proxy.
     pub(crate) fn audit_log(&self, namespace: &str, name: &str) -> PathBuf {
-        self.root.join("audit").join(format!("{namespace}.{name}.jsonl"))
+        self.root
+            .join("audit")
+            .join(format!("{namespace}.{name}.jsonl"))
     }
 
     /// Pods and Services made from the workloads of `mesh.yaml`.
@@ -86,7 +108,9 @@ impl StateDir {
 
     /// What a child wrote on stderr.
     pub(crate) fn log_file(&self, child: &str) -> PathBuf {
-        self.root.join("log").join(format!("{}.log", child.replace('/', ".")))
+        self.root
+            .join("log")
+            .join(format!("{}.log", child.replace('/', ".")))
     }
 }
 

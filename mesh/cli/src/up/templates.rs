@@ -28,12 +28,25 @@ impl Templates {
     fn add(&mut self, text: &str) {
         let documents: Vec<Value> = serde_saphyr::from_multiple(text).unwrap_or_default();
         for document in documents {
-            let name = |field: &str| document.pointer(field).and_then(Value::as_str).map(str::to_owned);
-            let Some(object) = name("/metadata/name") else { continue };
-            let key = (name("/metadata/namespace").unwrap_or_else(|| "default".to_owned()), object);
+            let name = |field: &str| {
+                document
+                    .pointer(field)
+                    .and_then(Value::as_str)
+                    .map(str::to_owned)
+            };
+            let Some(object) = name("/metadata/name") else {
+                continue;
+            };
+            let key = (
+                name("/metadata/namespace").unwrap_or_else(|| "default".to_owned()),
+                object,
+            );
             match document.get("kind").and_then(Value::as_str) {
                 Some("Deployment") => {
-                    if let Some(template) = document.pointer("/spec/template").filter(|t| t.get("metadata").is_some()) {
+                    if let Some(template) = document
+                        .pointer("/spec/template")
+                        .filter(|t| t.get("metadata").is_some())
+                    {
                         self.deployments.insert(key, template.clone());
                     }
                 }
@@ -47,12 +60,14 @@ impl Templates {
 
     /// The pod template of a Deployment.
     pub(crate) fn deployment(&self, namespace: &str, name: &str) -> Option<&Value> {
-        self.deployments.get(&(namespace.to_owned(), name.to_owned()))
+        self.deployments
+            .get(&(namespace.to_owned(), name.to_owned()))
     }
 
     /// Whether the manifests have this Service.
     pub(crate) fn has_service(&self, namespace: &str, name: &str) -> bool {
-        self.services.contains(&(namespace.to_owned(), name.to_owned()))
+        self.services
+            .contains(&(namespace.to_owned(), name.to_owned()))
     }
 }
 
@@ -61,13 +76,17 @@ fn yaml_files(path: &Path) -> Vec<PathBuf> {
         return vec![path.to_path_buf()];
     }
     let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
-    let mut files: Vec<_> = entries.map(|entry| entry.path()).filter(|file| is_yaml(file)).collect();
+    let mut files: Vec<_> = entries
+        .map(|entry| entry.path())
+        .filter(|file| is_yaml(file))
+        .collect();
     files.sort();
     files
 }
 
 fn is_yaml(file: &Path) -> bool {
-    file.extension().is_some_and(|extension| extension == "yaml" || extension == "yml" || extension == "json")
+    file.extension()
+        .is_some_and(|extension| extension == "yaml" || extension == "yml" || extension == "json")
 }
 
 #[cfg(test)]
@@ -77,9 +96,14 @@ mod tests {
     #[test]
     fn templates_and_services_are_found_in_a_file_of_several_documents() {
         let mut found = Templates::default();
-        found.add("kind: Service\nmetadata: {name: a, namespace: n}\n---\nkind: Deployment\nmetadata: {name: b, namespace: n}\nspec: {template: {metadata: {labels: {app: b}}, spec: {}}}\n");
-        assert!(found.has_service("n", "a") && !found.has_service("n", "b"));
-        assert_eq!(found.deployment("n", "b").and_then(|t| t.pointer("/metadata/labels/app")), Some(&Value::from("b")));
+        found.add("kind: Service\nmetadata: {name: a, namespace: shop}\n---\nkind: Deployment\nmetadata: {name: b, namespace: shop}\nspec: {template: {metadata: {labels: {app: b}}, spec: {}}}\n");
+        assert!(found.has_service("shop", "a") && !found.has_service("shop", "b"));
+        assert_eq!(
+            found
+                .deployment("shop", "b")
+                .and_then(|t| t.pointer("/metadata/labels/app")),
+            Some(&Value::from("b"))
+        );
     }
 
     #[test]

@@ -1,3 +1,5 @@
+//! Paths and hosts: the catalogue of attacks on them, and laws that hold for any input.
+
 use super::*;
 use proptest::prelude::*;
 

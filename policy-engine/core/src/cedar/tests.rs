@@ -1,3 +1,5 @@
+//! Generated policies, their validation, and Cedar against a plain oracle.
+
 use super::generate::{policy_ids, refuse_invalid};
 use super::*;
 use crate::compile::generated;

@@ -1,3 +1,5 @@
+//! Snapshots compiled: limits, references that lead nowhere, equal slices shared.
+
 use super::*;
 use crate::fixtures::*;
 use crate::snapshot::{IdentityPattern, Who};

@@ -1,3 +1,5 @@
+//! Explanations: the same decision, with every layer, near miss and place.
+
 use super::*;
 use crate::fixtures::*;
 use crate::snapshot::*;

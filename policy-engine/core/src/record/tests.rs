@@ -1,3 +1,5 @@
+//! Records: their JSON shapes, and what malformed ones become.
+
 use super::*;
 use crate::fixtures::*;
 

@@ -1,3 +1,5 @@
+//! Which route takes a request: Gateway API precedence, case by case.
+
 use super::*;
 use std::collections::BTreeMap;
 

@@ -7,10 +7,12 @@ use super::{Index, IndexConfig};
 use crate::finding::{Code, finding};
 use crate::manifest::identity::Identity;
 use crate::manifest::resource::{
-    AuthenticationKind, AuthenticationRef, AuthorizationPolicy, Key, NetworkEntry, Object, Resources, SaClient,
-    ServerAuthorization,
+    AuthenticationKind, AuthenticationRef, AuthorizationPolicy, Key, NetworkEntry, Object,
+    Resources, SaClient, ServerAuthorization,
 };
-use mesh_policy::snapshot::{Finding, IdentityPattern, IdentitySet, Network, NetworkSet, Source, Who};
+use mesh_policy::snapshot::{
+    Finding, IdentityPattern, IdentitySet, Network, NetworkSet, Source, Who,
+};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// Set of every verified identity, for the authenticated modes.
@@ -39,14 +41,29 @@ pub(crate) struct Authorities {
 }
 
 impl Authorities {
-    pub(crate) fn resolve(resources: &Resources, config: &IndexConfig, findings: &mut Vec<Finding>) -> Self {
+    pub(crate) fn resolve(
+        resources: &Resources,
+        config: &IndexConfig,
+        findings: &mut Vec<Finding>,
+    ) -> Self {
         let mut resolver = Resolver::new(resources, config, findings);
-        let mut out = Self::default();
-        out.policies = resources.authorization_policies.iter().map(|p| resolver.policy(p)).collect();
-        out.server_authorizations = resources.server_authorizations.iter().map(|p| resolver.server_authorization(p)).collect();
-        out.identity_sets = resolver.identity_sets;
-        out.network_sets = resolver.network_sets;
-        out
+        let policies = resources.authorization_policies.iter();
+        let policies = policies.map(|p| resolver.policy(p)).collect();
+        let authorizations = resources.server_authorizations.iter();
+        let server_authorizations = authorizations
+            .map(|p| resolver.server_authorization(p))
+            .collect();
+        let Resolver {
+            identity_sets,
+            network_sets,
+            ..
+        } = resolver;
+        Self {
+            policies,
+            server_authorizations,
+            identity_sets,
+            network_sets,
+        }
     }
 }
 
@@ -62,29 +79,72 @@ struct Resolver<'a> {
 }
 
 impl<'a> Resolver<'a> {
-    fn new(resources: &'a Resources, config: &'a IndexConfig, findings: &'a mut Vec<Finding>) -> Self {
+    fn new(
+        resources: &'a Resources,
+        config: &'a IndexConfig,
+        findings: &'a mut Vec<Finding>,
+    ) -> Self {
         let accounts = resources.service_accounts.iter().map(|a| &a.key).collect();
-        let (mesh_tls, networks) = (validity(&resources.mesh_tls), validity(&resources.network_authentications));
+        let (mesh_tls, networks) = (
+            validity(&resources.mesh_tls),
+            validity(&resources.network_authentications),
+        );
         let (identity_sets, network_sets) = (BTreeMap::new(), BTreeMap::new());
-        let mut out = Self { config, findings, mesh_tls, networks, accounts, identity_sets, network_sets };
+        let mut out = Self {
+            config,
+            findings,
+            mesh_tls,
+            networks,
+            accounts,
+            identity_sets,
+            network_sets,
+        };
         let built_in = |what: &str| Source::BuiltIn(what.to_owned());
         out.identity_sets.insert(
             AUTHENTICATED.to_owned(),
-            IdentitySet { members: vec![IdentityPattern::Any], source: built_in("every verified identity") },
+            IdentitySet {
+                members: vec![IdentityPattern::Any],
+                source: built_in("every verified identity"),
+            },
         );
-        let plain = |blocks: &[ipnet::IpNet]| blocks.iter().map(|c| Network { cidr: c.trunc(), except: Vec::new() }).collect();
-        let (cluster, probe) = (plain(&config.cluster_networks), plain(&config.probe_networks));
-        let sets = [(CLUSTER_NETWORKS, cluster, "cluster networks"), (PROBE_NETWORKS, probe, "probe networks")];
+        let plain = |blocks: &[ipnet::IpNet]| {
+            blocks
+                .iter()
+                .map(|c| Network {
+                    cidr: c.trunc(),
+                    except: Vec::new(),
+                })
+                .collect()
+        };
+        let (cluster, probe) = (
+            plain(&config.cluster_networks),
+            plain(&config.probe_networks),
+        );
+        let sets = [
+            (CLUSTER_NETWORKS, cluster, "cluster networks"),
+            (PROBE_NETWORKS, probe, "probe networks"),
+        ];
         for (id, networks, what) in sets {
-            out.network_sets.insert(id.to_owned(), NetworkSet { networks, source: built_in(what) });
+            out.network_sets.insert(
+                id.to_owned(),
+                NetworkSet {
+                    networks,
+                    source: built_in(what),
+                },
+            );
         }
         for object in resources.mesh_tls.iter().filter(|o| o.invalid.is_none()) {
             let id = set_id("MeshTLSAuthentication", &object.key);
             out.identities(id, &object.spec.members, object);
         }
-        for object in resources.network_authentications.iter().filter(|o| o.invalid.is_none()) {
+        for object in resources
+            .network_authentications
+            .iter()
+            .filter(|o| o.invalid.is_none())
+        {
             let id = set_id("NetworkAuthentication", &object.key);
-            out.network_sets.insert(id, network_set(&object.spec, object.source.clone()));
+            out.network_sets
+                .insert(id, network_set(&object.spec, object.source.clone()));
         }
         out
     }
@@ -92,10 +152,12 @@ impl<'a> Resolver<'a> {
     /// Registers an identity set, with what is doubtful about its members.
     fn identities<T>(&mut self, id: String, members: &[Identity], object: &Object<T>) {
         let domain = &self.config.trust_domain;
-        let mut patterns: Vec<IdentityPattern> = members.iter().map(|m| m.pattern(domain)).collect();
+        let mut patterns: Vec<IdentityPattern> =
+            members.iter().map(|m| m.pattern(domain)).collect();
         for (member, pattern) in members.iter().zip(&patterns) {
             if let IdentityPattern::Nobody(text) = pattern {
-                let message = format!("identity `{text}` matches nobody in trust domain `{domain}`");
+                let message =
+                    format!("identity `{text}` matches nobody in trust domain `{domain}`");
                 Index::note(self.findings, Code::MatchesNobody, object, message);
             }
             if *pattern == IdentityPattern::Any {
@@ -108,20 +170,39 @@ impl<'a> Resolver<'a> {
         }
         patterns.sort_by_key(|p| format!("{p:?}"));
         patterns.dedup();
-        self.identity_sets.insert(id, IdentitySet { members: patterns, source: object.source.clone() });
+        self.identity_sets.insert(
+            id,
+            IdentitySet {
+                members: patterns,
+                source: object.source.clone(),
+            },
+        );
     }
 
     /// Warns of a ServiceAccount that no manifest declares, if manifests declare any.
     fn account<T>(&mut self, key: &Key, object: &Object<T>, source: &Source) {
         if !self.accounts.contains(key) && key.name != "default" {
-            let message = format!("{} refers to ServiceAccount {}/{}, which no manifest declares", object.title(), key.namespace, key.name);
-            self.findings.push(finding(Code::UnknownServiceAccount, message, Some(object.reference()), source.clone()));
+            let message = format!(
+                "{} refers to ServiceAccount {}/{}, which no manifest declares",
+                object.title(),
+                key.namespace,
+                key.name
+            );
+            self.findings.push(finding(
+                Code::UnknownServiceAccount,
+                message,
+                Some(object.reference()),
+                source.clone(),
+            ));
         }
     }
 
     fn policy(&mut self, policy: &Object<AuthorizationPolicy>) -> Option<Authority> {
         // References are looked at even if the policy is invalid: whoever mends it wants to know all.
-        let mut authority = Authority { who: Who::Anyone, networks: None };
+        let mut authority = Authority {
+            who: Who::Anyone,
+            networks: None,
+        };
         let mut whole = policy.invalid.is_none();
         for reference in &policy.spec.authentications {
             match self.reference(policy, reference) {
@@ -135,11 +216,17 @@ impl<'a> Resolver<'a> {
         }
         if policy.spec.authentications.is_empty() {
             let Some(reason) = &policy.spec.open else {
-                let message = format!("{} requires no authentication and does not say why: it grants nothing", policy.title());
+                let message = format!(
+                    "{} requires no authentication and does not say why: it grants nothing",
+                    policy.title()
+                );
                 Index::note(self.findings, Code::NoAuthentication, policy, message);
                 return None;
             };
-            let message = format!("{} admits everyone, unauthenticated: {reason}", policy.title());
+            let message = format!(
+                "{} admits everyone, unauthenticated: {reason}",
+                policy.title()
+            );
             Index::note(self.findings, Code::Unauthenticated, policy, message);
         } else if authority.who == Who::Anyone {
             let message = format!("{} requires a network, but no identity", policy.title());
@@ -148,10 +235,20 @@ impl<'a> Resolver<'a> {
         Some(authority)
     }
 
-    fn reference(&mut self, policy: &Object<AuthorizationPolicy>, reference: &AuthenticationRef) -> Option<Half> {
+    fn reference(
+        &mut self,
+        policy: &Object<AuthorizationPolicy>,
+        reference: &AuthenticationRef,
+    ) -> Option<Half> {
         let (kind, known) = match reference.kind {
-            AuthenticationKind::MeshTls => ("MeshTLSAuthentication", self.mesh_tls.get(&reference.key).copied()),
-            AuthenticationKind::Network => ("NetworkAuthentication", self.networks.get(&reference.key).copied()),
+            AuthenticationKind::MeshTls => (
+                "MeshTLSAuthentication",
+                self.mesh_tls.get(&reference.key).copied(),
+            ),
+            AuthenticationKind::Network => (
+                "NetworkAuthentication",
+                self.networks.get(&reference.key).copied(),
+            ),
             AuthenticationKind::ServiceAccount => {
                 let id = set_id("ServiceAccount", &reference.key);
                 self.account(&reference.key, policy, &reference.source);
@@ -163,7 +260,10 @@ impl<'a> Resolver<'a> {
                 let source = reference.source.clone();
                 // Several policies may name one account: the first place in order stands, so that bytes stay equal.
                 let entry = self.identity_sets.entry(id.clone());
-                let set = entry.or_insert(IdentitySet { members, source: source.clone() });
+                let set = entry.or_insert(IdentitySet {
+                    members,
+                    source: source.clone(),
+                });
                 set.source = set.source.clone().min(source);
                 return Some(Half::Who(id));
             }
@@ -172,13 +272,27 @@ impl<'a> Resolver<'a> {
         let (code, state) = match known {
             Some(true) => {
                 let id = set_id(kind, key);
-                return Some(if kind == "NetworkAuthentication" { Half::Networks(id) } else { Half::Who(id) });
+                return Some(if kind == "NetworkAuthentication" {
+                    Half::Networks(id)
+                } else {
+                    Half::Who(id)
+                });
             }
             Some(false) => (Code::InvalidReferent, "is invalid"),
             None => (Code::Dangling, "does not exist"),
         };
-        let message = format!("{} grants nothing: it requires {kind} {}/{}, which {state}", policy.title(), key.namespace, key.name);
-        self.findings.push(finding(code, message, Some(policy.reference()), reference.source.clone()));
+        let message = format!(
+            "{} grants nothing: it requires {kind} {}/{}, which {state}",
+            policy.title(),
+            key.namespace,
+            key.name
+        );
+        self.findings.push(finding(
+            code,
+            message,
+            Some(policy.reference()),
+            reference.source.clone(),
+        ));
         None
     }
 
@@ -194,7 +308,10 @@ impl<'a> Resolver<'a> {
                 return None;
             }
             SaClient::Identities(members) if members.is_empty() => {
-                let message = format!("{} has an empty `meshTLS`: it grants nothing", policy.title());
+                let message = format!(
+                    "{} has an empty `meshTLS`: it grants nothing",
+                    policy.title()
+                );
                 Index::note(self.findings, Code::NoAuthentication, policy, message);
                 return None;
             }
@@ -213,14 +330,21 @@ impl<'a> Resolver<'a> {
             None => CLUSTER_NETWORKS.to_owned(),
             Some(entries) => {
                 if entries.is_empty() {
-                    let message = format!("{} has an empty list of networks: it grants nothing", policy.title());
+                    let message = format!(
+                        "{} has an empty list of networks: it grants nothing",
+                        policy.title()
+                    );
                     Index::note(self.findings, Code::NoAuthentication, policy, message);
                 }
-                self.network_sets.insert(id.clone(), network_set(entries, policy.source.clone()));
+                self.network_sets
+                    .insert(id.clone(), network_set(entries, policy.source.clone()));
                 id
             }
         };
-        Some(Authority { who, networks: Some(networks) })
+        Some(Authority {
+            who,
+            networks: Some(networks),
+        })
     }
 }
 

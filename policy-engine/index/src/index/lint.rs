@@ -1,6 +1,7 @@
 //! What is wrong or doubtful between objects: references to nothing, objects without effect, routes that undo each other.
 
-use super::snapshot::{canonical_path, claims, in_force, takes};
+use super::routes::{canonical_path, takes};
+use super::snapshot::{claims, in_force};
 use super::{Index, route_key};
 use crate::Mode;
 use crate::finding::{Code, finding};
@@ -10,7 +11,11 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// Adds the findings of the whole.
 pub(crate) fn lint(index: &Index, findings: &mut Vec<Finding>) {
-    let mut lint = Lint { index, findings, servers: HashMap::new() };
+    let mut lint = Lint {
+        index,
+        findings,
+        servers: HashMap::new(),
+    };
     for server in &index.resources.servers {
         lint.servers.entry(&server.key).or_insert(server);
     }
@@ -35,18 +40,30 @@ impl<'a> Lint<'a> {
     }
 
     fn namespaces(&mut self) {
-        let names = ["mesh.internal/default-inbound-policy", "config.linkerd.io/default-inbound-policy"];
+        let names = [
+            "mesh.internal/default-inbound-policy",
+            "config.linkerd.io/default-inbound-policy",
+        ];
         for namespace in &self.index.resources.namespaces {
-            let values: Vec<&String> = names.iter().filter_map(|n| namespace.annotations.get(*n)).collect();
+            let values: Vec<&String> = names
+                .iter()
+                .filter_map(|n| namespace.annotations.get(*n))
+                .collect();
             for value in &values {
                 if let Err(error) = value.parse::<Mode>() {
-                    self.note(Code::BadDefault, namespace, format!("{error}: the default policy of this namespace is `deny`"));
+                    self.note(
+                        Code::BadDefault,
+                        namespace,
+                        format!("{error}: the default policy of this namespace is `deny`"),
+                    );
                 }
             }
             if let [first, second] = values.as_slice()
                 && first != second
             {
-                let message = format!("two annotations set the default policy, `{first}` and `{second}`: it is `deny`");
+                let message = format!(
+                    "two annotations set the default policy, `{first}` and `{second}`: it is `deny`"
+                );
                 self.note(Code::BadDefault, namespace, message);
             }
         }
@@ -58,7 +75,9 @@ impl<'a> Lint<'a> {
         let mut lost: HashMap<&Key, String> = HashMap::new();
         for workload in &index.workloads {
             for (port, claimed) in claims(index, workload) {
-                let Some((winner, others)) = claimed.split_first() else { continue };
+                let Some((winner, others)) = claimed.split_first() else {
+                    continue;
+                };
                 effective.insert(&winner.key);
                 for other in others {
                     lost.entry(&other.key).or_insert_with(|| {
@@ -72,26 +91,51 @@ impl<'a> Lint<'a> {
                 && server.spec.selects.is_some()
                 && server.spec.port.is_some()
             {
-                let message = format!("{} is invalid and denies everything on the ports that it selects: {why}", server.title());
+                let message = format!(
+                    "{} is invalid and denies everything on the ports that it selects: {why}",
+                    server.title()
+                );
                 self.note(Code::ServerDenies, server, message);
             }
             if let Some(why) = lost.get(&server.key) {
-                self.note(Code::ShadowedServer, server, format!("{} is shadowed: {why}", server.title()));
-            } else if !effective.contains(&server.key) && server.spec.selects != Some(crate::manifest::resource::Selects::External) {
-                self.note(Code::IdleServer, server, format!("{} selects no port of any pod", server.title()));
+                self.note(
+                    Code::ShadowedServer,
+                    server,
+                    format!("{} is shadowed: {why}", server.title()),
+                );
+            } else if !effective.contains(&server.key)
+                && server.spec.selects != Some(crate::manifest::resource::Selects::External)
+            {
+                self.note(
+                    Code::IdleServer,
+                    server,
+                    format!("{} selects no port of any pod", server.title()),
+                );
             }
         }
     }
 
     /// An object of nearly that name, for the hint.
     fn near_name(&self, key: &Key, names: impl Iterator<Item = &'a Key>) -> String {
-        let near = names.filter(|k| k.namespace == key.namespace).find(|k| k.name.eq_ignore_ascii_case(&key.name));
+        let near = names
+            .filter(|k| k.namespace == key.namespace)
+            .find(|k| k.name.eq_ignore_ascii_case(&key.name));
         near.map_or(String::new(), |k| format!(" (there is `{}`)", k.name))
     }
 
     fn dangling<T>(&mut self, object: &Object<T>, kind: &str, key: &Key, near: &str) {
-        let message = format!("{} refers to {kind} {}/{}, which does not exist{near}", object.title(), key.namespace, key.name);
-        self.findings.push(finding(Code::Dangling, message, Some(object.reference()), object.source.clone()));
+        let message = format!(
+            "{} refers to {kind} {}/{}, which does not exist{near}",
+            object.title(),
+            key.namespace,
+            key.name
+        );
+        self.findings.push(finding(
+            Code::Dangling,
+            message,
+            Some(object.reference()),
+            object.source.clone(),
+        ));
     }
 
     fn policies(&mut self) {
@@ -109,12 +153,16 @@ impl<'a> Lint<'a> {
                 Some(Target::Route { group, kind, name }) => {
                     let key = Key::new(&policy.key.namespace, name);
                     if !routes.contains(&(*group, *kind, key.clone())) {
-                        let near = self.near_name(&key, index.resources.routes.iter().map(|r| &r.key));
+                        let near =
+                            self.near_name(&key, index.resources.routes.iter().map(|r| &r.key));
                         self.dangling(policy, &format!("{kind}.{group}"), &key, &near);
                     }
                 }
                 Some(Target::Namespace) if !index.servers.contains_key(&policy.key.namespace) => {
-                    let message = format!("{} covers the Servers of its namespace, which has none: it grants nothing", policy.title());
+                    let message = format!(
+                        "{} covers the Servers of its namespace, which has none: it grants nothing",
+                        policy.title()
+                    );
                     self.note(Code::NoServer, policy, message);
                 }
                 _ => {}
@@ -134,9 +182,17 @@ impl<'a> Lint<'a> {
                     }
                 }
                 Some(Target::Servers(selector)) => {
-                    let mut servers = index.resources.servers.iter().filter(|s| s.key.namespace == policy.key.namespace);
+                    let mut servers = index
+                        .resources
+                        .servers
+                        .iter()
+                        .filter(|s| s.key.namespace == policy.key.namespace);
                     if !servers.any(|s| selector.matches(&s.labels)) {
-                        self.note(Code::NoServer, policy, format!("{} selects no Server: it grants nothing", policy.title()));
+                        self.note(
+                            Code::NoServer,
+                            policy,
+                            format!("{} selects no Server: it grants nothing", policy.title()),
+                        );
                     }
                 }
                 _ => {}
@@ -156,8 +212,17 @@ impl<'a> Lint<'a> {
                 };
                 if !takes(server.spec.protocol, route) {
                     let protocol = protocol_name(server.spec.protocol);
-                    let message = format!("{} has no effect on {}, whose protocol is `{protocol}`", route.title(), server.title());
-                    self.findings.push(finding(Code::IdleRoute, message, Some(route.reference()), source.clone()));
+                    let message = format!(
+                        "{} has no effect on {}, whose protocol is `{protocol}`",
+                        route.title(),
+                        server.title()
+                    );
+                    self.findings.push(finding(
+                        Code::IdleRoute,
+                        message,
+                        Some(route.reference()),
+                        source.clone(),
+                    ));
                     continue;
                 }
                 self.dead_paths(route, server.spec.paths, server);
@@ -166,9 +231,17 @@ impl<'a> Lint<'a> {
         let mut attached: Vec<(&Key, &Vec<usize>)> = index.routes.iter().collect();
         attached.sort();
         for (key, numbers) in attached {
-            let Some(server) = self.servers.get(key).copied() else { continue };
-            let routes: Vec<&Object<Route>> = numbers.iter().filter_map(|n| index.resources.routes.get(*n)).collect();
-            let routes: Vec<_> = routes.into_iter().filter(|r| r.invalid.is_none() && takes(server.spec.protocol, r)).collect();
+            let Some(server) = self.servers.get(key).copied() else {
+                continue;
+            };
+            let routes: Vec<&Object<Route>> = numbers
+                .iter()
+                .filter_map(|n| index.resources.routes.get(*n))
+                .collect();
+            let routes: Vec<_> = routes
+                .into_iter()
+                .filter(|r| r.invalid.is_none() && takes(server.spec.protocol, r))
+                .collect();
             // Pairs: bounded, so that a thousand routes on one Server do not cost a million comparisons.
             for winner in routes.iter().take(64) {
                 for loser in routes.iter().take(64) {
@@ -183,7 +256,11 @@ impl<'a> Lint<'a> {
             if let PathMatch::Exact(path) | PathMatch::Prefix(path) = &one.path
                 && canonical_path(path, options).is_none()
             {
-                let message = format!("{} matches `{path}`, a path that every request to {} is refused for", route.title(), server.title());
+                let message = format!(
+                    "{} matches `{path}`, a path that every request to {} is refused for",
+                    route.title(),
+                    server.title()
+                );
                 self.note(Code::DeadPath, route, message);
             }
         }
@@ -191,29 +268,59 @@ impl<'a> Lint<'a> {
 
     /// Ids of policies that grant a route alone.
     fn grants_of(&self, route: &Object<Route>) -> BTreeSet<usize> {
-        let numbers = self.index.policies.by_route.get(&route_key(route)).into_iter().flatten().copied();
-        numbers.filter(|n| self.index.authorities.policies.get(*n).is_some_and(Option::is_some)).collect()
+        let numbers = self
+            .index
+            .policies
+            .by_route
+            .get(&route_key(route))
+            .into_iter()
+            .flatten()
+            .copied();
+        numbers
+            .filter(|n| {
+                self.index
+                    .authorities
+                    .policies
+                    .get(*n)
+                    .is_some_and(Option::is_some)
+            })
+            .collect()
     }
 
     /// Whom each of these policies admits, for comparison.
     fn admits(&self, route: &Object<Route>) -> BTreeSet<String> {
         let policies = self.grants_of(route);
-        let authorities = policies.iter().filter_map(|n| self.index.authorities.policies.get(*n)?.as_ref());
-        authorities.map(|a| format!("{:?} {:?}", a.who, a.networks)).collect()
+        let authorities = policies
+            .iter()
+            .filter_map(|n| self.index.authorities.policies.get(*n)?.as_ref());
+        authorities
+            .map(|a| format!("{:?} {:?}", a.who, a.networks))
+            .collect()
     }
 
     fn shadow(&mut self, winner: &Object<Route>, loser: &Object<Route>, server: &Object<Server>) {
         if winner.key == loser.key && winner.group == loser.group {
             return;
         }
-        let why = winner.spec.rules.iter().flat_map(|r| &r.matches).take(32).find_map(|w| {
-            let mut others = loser.spec.rules.iter().flat_map(|r| &r.matches).take(32);
-            others.find_map(|l| outranks(winner, w, loser, l))
-        });
+        let why = winner
+            .spec
+            .rules
+            .iter()
+            .flat_map(|r| &r.matches)
+            .take(32)
+            .find_map(|w| {
+                let mut others = loser.spec.rules.iter().flat_map(|r| &r.matches).take(32);
+                others.find_map(|l| outranks(winner, w, loser, l))
+            });
         let Some(why) = why else { return };
         let (more, less) = (self.admits(winner), self.admits(loser));
         if !more.is_subset(&less) {
-            let message = format!("on {}, {} takes requests that {} is written for ({why}), and admits others", server.title(), winner.title(), loser.title());
+            let message = format!(
+                "on {}, {} takes requests that {} is written for ({why}), and admits others",
+                server.title(),
+                winner.title(),
+                loser.title()
+            );
             self.note(Code::RouteShadow, winner, message);
         }
     }
@@ -221,23 +328,56 @@ impl<'a> Lint<'a> {
     fn rate_limits(&mut self) {
         let index = self.index;
         for limit in &index.resources.rate_limits {
-            let Some(name) = &limit.spec.server else { continue };
+            let Some(name) = &limit.spec.server else {
+                continue;
+            };
             let key = Key::new(&limit.key.namespace, name);
             let Some(server) = self.servers.get(&key).copied() else {
                 let near = self.near_name(&key, self.servers.keys().copied());
                 self.dangling(limit, "Server", &key, &near);
                 continue;
             };
-            let same: Vec<&Object<RateLimit>> =
-                index.rate_limits.get(&key).into_iter().flatten().filter_map(|n| index.resources.rate_limits.get(*n)).collect();
+            let same: Vec<&Object<RateLimit>> = index
+                .rate_limits
+                .get(&key)
+                .into_iter()
+                .flatten()
+                .filter_map(|n| index.resources.rate_limits.get(*n))
+                .collect();
             let counts = in_force(&same).map(|l| &l.key);
             if counts != Some(&limit.key) {
                 let other = in_force(&same).map(|l| l.title()).unwrap_or_default();
-                self.note(Code::IdleRateLimit, limit, format!("{} has no effect: {other} limits {} already", limit.title(), server.title()));
-            } else if matches!(server.spec.protocol, ServerProtocol::Opaque | ServerProtocol::Tls) {
-                self.note(Code::IdleRateLimit, limit, format!("{} has no effect: {} carries bytes, not requests", limit.title(), server.title()));
-            } else if limit.spec.total.is_none() && limit.spec.identity.is_none() && limit.spec.overrides.is_empty() {
-                self.note(Code::IdleRateLimit, limit, format!("{} sets no limit", limit.title()));
+                self.note(
+                    Code::IdleRateLimit,
+                    limit,
+                    format!(
+                        "{} has no effect: {other} limits {} already",
+                        limit.title(),
+                        server.title()
+                    ),
+                );
+            } else if matches!(
+                server.spec.protocol,
+                ServerProtocol::Opaque | ServerProtocol::Tls
+            ) {
+                self.note(
+                    Code::IdleRateLimit,
+                    limit,
+                    format!(
+                        "{} has no effect: {} carries bytes, not requests",
+                        limit.title(),
+                        server.title()
+                    ),
+                );
+            } else if limit.spec.total.is_none()
+                && limit.spec.identity.is_none()
+                && limit.spec.overrides.is_empty()
+            {
+                self.note(
+                    Code::IdleRateLimit,
+                    limit,
+                    format!("{} sets no limit", limit.title()),
+                );
             }
         }
     }
@@ -246,20 +386,32 @@ impl<'a> Lint<'a> {
         for workload in &self.index.workloads {
             for probe in &workload.pod.probes {
                 let why = match &probe.kind {
-                    _ if workload.probe_port(probe).is_none() => "its port is no port of its container".to_owned(),
-                    ProbeTarget::Http(path) if canonical_path(path, PathOptions::default()).as_ref() != Some(path) => {
+                    _ if workload.probe_port(probe).is_none() => {
+                        "its port is no port of its container".to_owned()
+                    }
+                    ProbeTarget::Http(path)
+                        if canonical_path(path, PathOptions::default()).as_ref() != Some(path) =>
+                    {
                         format!("its path `{path}` is not in canonical form")
                     }
                     _ => continue,
                 };
-                let message = format!("a probe of {}/{} is not let through unauthenticated: {why}", workload.key.namespace, workload.key.name);
+                let message = format!(
+                    "a probe of {}/{} is not let through unauthenticated: {why}",
+                    workload.key.namespace, workload.key.name
+                );
                 let object = mesh_policy::snapshot::ObjectRef {
                     kind: workload.kind.to_owned(),
                     namespace: workload.key.namespace.clone(),
                     name: workload.object_name.clone(),
                     source: workload.info.source.clone(),
                 };
-                self.findings.push(finding(Code::DeadProbe, message, Some(object), probe.source.clone()));
+                self.findings.push(finding(
+                    Code::DeadProbe,
+                    message,
+                    Some(object),
+                    probe.source.clone(),
+                ));
             }
         }
     }
@@ -277,25 +429,40 @@ fn protocol_name(protocol: ServerProtocol) -> &'static str {
 }
 
 /// Why the first match takes requests that the second is the closer description of, in the cases that surprise.
-fn outranks(winner: &Object<Route>, w: &RouteMatch, loser: &Object<Route>, l: &RouteMatch) -> Option<&'static str> {
+fn outranks(
+    winner: &Object<Route>,
+    w: &RouteMatch,
+    loser: &Object<Route>,
+    l: &RouteMatch,
+) -> Option<&'static str> {
     if w.method.is_some() || !w.headers.is_empty() || !w.query.is_empty() {
         return None;
     }
     let hosts_win = more_specific_hosts(&winner.spec.hostnames, &loser.spec.hostnames);
-    let same_hosts = winner.spec.hostnames == loser.spec.hostnames || winner.spec.hostnames.is_empty();
+    let same_hosts =
+        winner.spec.hostnames == loser.spec.hostnames || winner.spec.hostnames.is_empty();
     match (&w.path, &l.path) {
         (PathMatch::Prefix(broad), PathMatch::Exact(narrow) | PathMatch::Prefix(narrow))
             if hosts_win && covers(broad, narrow) =>
         {
             Some("its hostname is the more specific one, and hostnames come before paths")
         }
-        (PathMatch::Prefix(broad), PathMatch::Regex(_)) if (same_hosts || hosts_win) && broad == "/" => {
+        (PathMatch::Prefix(broad), PathMatch::Regex(_))
+            if (same_hosts || hosts_win) && broad == "/" =>
+        {
             Some("a regular expression ranks below every prefix")
         }
-        (PathMatch::Prefix(a), PathMatch::Prefix(b)) | (PathMatch::Exact(a), PathMatch::Exact(b))
-            if a == b && same_hosts && !hosts_win && l.method.is_none() && l.headers.is_empty() && l.query.is_empty() =>
+        (PathMatch::Prefix(a), PathMatch::Prefix(b))
+        | (PathMatch::Exact(a), PathMatch::Exact(b))
+            if a == b
+                && same_hosts
+                && !hosts_win
+                && l.method.is_none()
+                && l.headers.is_empty()
+                && l.query.is_empty() =>
         {
-            let older = (winner.created, &winner.key, winner.group) < (loser.created, &loser.key, loser.group);
+            let older = (winner.created, &winner.key, winner.group)
+                < (loser.created, &loser.key, loser.group);
             older.then_some("both match the same, and it is older or earlier by name")
         }
         _ => None,
@@ -304,9 +471,13 @@ fn outranks(winner: &Object<Route>, w: &RouteMatch, loser: &Object<Route>, l: &R
 
 fn covers(broad: &str, narrow: &str) -> bool {
     let broad = broad.trim_end_matches('/');
-    narrow.strip_prefix(broad).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    narrow
+        .strip_prefix(broad)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 fn more_specific_hosts(a: &[String], b: &[String]) -> bool {
-    !a.is_empty() && (b.is_empty() || (a.iter().all(|h| !h.starts_with('*')) && b.iter().all(|h| h.starts_with('*'))))
+    !a.is_empty()
+        && (b.is_empty()
+            || (a.iter().all(|h| !h.starts_with('*')) && b.iter().all(|h| h.starts_with('*'))))
 }

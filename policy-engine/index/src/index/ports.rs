@@ -20,7 +20,11 @@ impl PortSet {
                 out.ports.extend(first..=last);
                 continue;
             }
-            let named: Vec<u16> = declared.iter().filter(|p| p.name.as_deref() == Some(entry)).map(|p| p.port).collect();
+            let named: Vec<u16> = declared
+                .iter()
+                .filter(|p| p.name.as_deref() == Some(entry))
+                .map(|p| p.port)
+                .collect();
             if named.is_empty() {
                 out.unreadable.push(entry.to_owned());
             }
@@ -31,7 +35,13 @@ impl PortSet {
 }
 
 fn range(entry: &str) -> Option<(u16, u16)> {
-    let port = |text: &str| text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten().filter(|p| *p != 0);
+    let port = |text: &str| {
+        text.bytes()
+            .all(|b| b.is_ascii_digit())
+            .then(|| text.parse().ok())
+            .flatten()
+            .filter(|p| *p != 0)
+    };
     match entry.split_once('-') {
         Some((first, last)) => {
             let (first, last) = (port(first.trim())?, port(last.trim())?);
@@ -47,7 +57,11 @@ mod tests {
 
     #[test]
     fn lists_hold_ports_ranges_and_names() {
-        let declared = [ContainerPort { name: Some("admin".into()), port: 9990, container: 0 }];
+        let declared = [ContainerPort {
+            name: Some("admin".into()),
+            port: 9990,
+            container: 0,
+        }];
         let set = PortSet::parse(" 80, 90-92,admin ,", &declared);
         assert_eq!(set.ports, BTreeSet::from([80, 90, 91, 92, 9990]));
         assert!(set.unreadable.is_empty());
@@ -55,7 +69,9 @@ mod tests {
 
     #[test]
     fn what_is_no_port_is_said() {
-        for text in ["0", "65536", "9-8", "a", "-1", "1-", "80 81", "+80", "1-2-3"] {
+        for text in [
+            "0", "65536", "9-8", "a", "-1", "1-", "80 81", "+80", "1-2-3",
+        ] {
             assert_eq!(PortSet::parse(text, &[]).unreadable, [text], "{text}");
         }
     }

@@ -13,14 +13,22 @@ use std::net::IpAddr;
 pub enum ResolveError {
     /// Neither pod nor Service, or both.
     #[error("the target names {what}")]
-    #[diagnostic(code("MESH-0386"), help("a target names exactly one of `pod` and `service`"))]
+    #[diagnostic(
+        code("MESH-0386"),
+        help("a target names exactly one of `pod` and `service`")
+    )]
     Unclear {
         /// What it names.
         what: &'static str,
     },
     /// No such pod.
     #[error("no pod or workload `{name}` in namespace `{namespace}`")]
-    #[diagnostic(code("MESH-0387"), help("`mesh authz explain` reads the manifests that it is given: is the workload among them?"))]
+    #[diagnostic(
+        code("MESH-0387"),
+        help(
+            "`mesh authz explain` reads the manifests that it is given: is the workload among them?"
+        )
+    )]
     UnknownPod {
         /// Namespace.
         namespace: String,
@@ -29,7 +37,10 @@ pub enum ResolveError {
     },
     /// No such Service, or an invalid one.
     #[error("no valid Service `{name}` in namespace `{namespace}`")]
-    #[diagnostic(code("MESH-0388"), help("is the Service among the manifests, and valid?"))]
+    #[diagnostic(
+        code("MESH-0388"),
+        help("is the Service among the manifests, and valid?")
+    )]
     UnknownService {
         /// Namespace.
         namespace: String,
@@ -38,7 +49,10 @@ pub enum ResolveError {
     },
     /// The Service has no such port.
     #[error("Service `{namespace}/{name}` has no TCP port {port}")]
-    #[diagnostic(code("MESH-0389"), help("name the port of the Service, not its `targetPort`"))]
+    #[diagnostic(
+        code("MESH-0389"),
+        help("name the port of the Service, not its `targetPort`")
+    )]
     UnknownPort {
         /// Namespace.
         namespace: String,
@@ -49,7 +63,10 @@ pub enum ResolveError {
     },
     /// Nothing stands behind the Service.
     #[error("Service `{namespace}/{name}` selects no pod with its target port {port}")]
-    #[diagnostic(code("MESH-0390"), help("compare the selector of the Service with the labels of the pods"))]
+    #[diagnostic(
+        code("MESH-0390"),
+        help("compare the selector of the Service with the labels of the pods")
+    )]
     NoPods {
         /// Namespace.
         namespace: String,
@@ -101,7 +118,10 @@ impl Index {
     /// [`ResolveError`] if it means none.
     pub fn resolve(&self, target: &TargetRecord) -> Result<Vec<(WorkloadKey, u16)>, ResolveError> {
         let found = self.find(target)?;
-        Ok(found.into_iter().filter_map(|(at, port)| Some((self.workloads.get(at)?.key.clone(), port))).collect())
+        Ok(found
+            .into_iter()
+            .filter_map(|(at, port)| Some((self.workloads.get(at)?.key.clone(), port)))
+            .collect())
     }
 
     /// As [`Index::resolve`], by place among the workloads.
@@ -109,52 +129,100 @@ impl Index {
         match (&target.pod, &target.service) {
             (Some(pod), None) => self.find_pod(&target.namespace, pod, target.port),
             (None, Some(service)) => self.find_service(&target.namespace, service, target.port),
-            (None, None) => Err(ResolveError::Unclear { what: "neither pod nor Service" }),
-            (Some(_), Some(_)) => Err(ResolveError::Unclear { what: "both a pod and a Service" }),
+            (None, None) => Err(ResolveError::Unclear {
+                what: "neither pod nor Service",
+            }),
+            (Some(_), Some(_)) => Err(ResolveError::Unclear {
+                what: "both a pod and a Service",
+            }),
         }
     }
 
-    fn find_pod(&self, namespace: &str, name: &str, port: u16) -> Result<Vec<(usize, u16)>, ResolveError> {
-        let key = WorkloadKey { namespace: namespace.to_owned(), name: name.to_owned() };
+    fn find_pod(
+        &self,
+        namespace: &str,
+        name: &str,
+        port: u16,
+    ) -> Result<Vec<(usize, u16)>, ResolveError> {
+        let key = WorkloadKey {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        };
         let owner = crate::manifest::resource::Key::new(namespace, name);
         let named = self.by_key.get(&key).map(std::slice::from_ref);
-        let found = named.or_else(|| self.by_owner.get(&owner).map(Vec::as_slice)).unwrap_or_default();
+        let found = named
+            .or_else(|| self.by_owner.get(&owner).map(Vec::as_slice))
+            .unwrap_or_default();
         if found.is_empty() {
-            return Err(ResolveError::UnknownPod { namespace: key.namespace, name: key.name });
+            return Err(ResolveError::UnknownPod {
+                namespace: key.namespace,
+                name: key.name,
+            });
         }
         Ok(found.iter().map(|at| (*at, port)).collect())
     }
 
-    fn find_service(&self, namespace: &str, name: &str, port: u16) -> Result<Vec<(usize, u16)>, ResolveError> {
+    fn find_service(
+        &self,
+        namespace: &str,
+        name: &str,
+        port: u16,
+    ) -> Result<Vec<(usize, u16)>, ResolveError> {
         let (namespace, name) = (namespace.to_owned(), name.to_owned());
-        let at = self.services.get(&crate::manifest::resource::Key::new(&namespace, &name));
-        let service = at.and_then(|at| self.resources.services.get(*at)).filter(|s| s.invalid.is_none());
+        let at = self
+            .services
+            .get(&crate::manifest::resource::Key::new(&namespace, &name));
+        let service = at
+            .and_then(|at| self.resources.services.get(*at))
+            .filter(|s| s.invalid.is_none());
         let Some(service) = service else {
             return Err(ResolveError::UnknownService { namespace, name });
         };
         let Some(service_port) = service.spec.ports.iter().find(|p| p.port == port) else {
-            return Err(ResolveError::UnknownPort { namespace, name, port });
+            return Err(ResolveError::UnknownPort {
+                namespace,
+                name,
+                port,
+            });
         };
         let found = self.behind(service, service_port);
         if found.is_empty() {
-            return Err(ResolveError::NoPods { namespace, name, port });
+            return Err(ResolveError::NoPods {
+                namespace,
+                name,
+                port,
+            });
         }
         Ok(found)
     }
 
     /// Workloads behind a Service port, ready or not.
     fn behind(&self, service: &Object<Service>, port: &ServicePort) -> Vec<(usize, u16)> {
-        let Some(selector) = &service.spec.selector else { return Vec::new() };
-        let near = self.by_namespace.get(&service.key.namespace).into_iter().flatten();
+        let Some(selector) = &service.spec.selector else {
+            return Vec::new();
+        };
+        let near = self
+            .by_namespace
+            .get(&service.key.namespace)
+            .into_iter()
+            .flatten();
         let near = near.filter_map(|at| Some((*at, self.workloads.get(*at)?)));
-        let selected = near.filter(|(_, w)| selector.iter().all(|(k, v)| w.labels.get(k) == Some(v)));
-        selected.filter_map(|(at, w)| Some((at, target_port(w, &port.target)?))).collect()
+        let selected =
+            near.filter(|(_, w)| selector.iter().all(|(k, v)| w.labels.get(k) == Some(v)));
+        selected
+            .filter_map(|(at, w)| Some((at, target_port(w, &port.target)?)))
+            .collect()
     }
 
     /// Every port of every valid Service with its ready pods, sorted by namespace, name and port.
     pub fn services(&self) -> Vec<ServiceEndpoints> {
         let mut out: Vec<ServiceEndpoints> = Vec::new();
-        for service in self.resources.services.iter().filter(|s| s.invalid.is_none()) {
+        for service in self
+            .resources
+            .services
+            .iter()
+            .filter(|s| s.invalid.is_none())
+        {
             let ports = service.spec.ports.iter();
             out.extend(ports.map(|port| self.endpoints(service, port)));
         }
@@ -166,11 +234,17 @@ impl Index {
         let mut opaque = opaque_by_annotation(service, port) || opaque_by_app_protocol(port);
         let mut endpoints = Vec::new();
         for (at, target) in self.behind(service, port) {
-            let Some(workload) = self.workloads.get(at) else { continue };
+            let Some(workload) = self.workloads.get(at) else {
+                continue;
+            };
             opaque |= self.is_opaque(workload, target);
             let ready = workload.kind == "Pod" && workload.pod.ready && workload.invalid.is_none();
             let info = &workload.info;
-            let id = SpiffeId::for_service_account(&self.config.trust_domain, &info.namespace, &info.service_account);
+            let id = SpiffeId::for_service_account(
+                &self.config.trust_domain,
+                &info.namespace,
+                &info.service_account,
+            );
             if let (true, Some(ip), Ok(identity)) = (ready, info.ips.first(), id) {
                 endpoints.push(ServiceEndpoint {
                     workload: workload.key.clone(),
@@ -196,7 +270,10 @@ impl Index {
     fn is_opaque(&self, workload: &Workload, port: u16) -> bool {
         let claims = snapshot::claims(self, workload);
         match claims.get(&port).and_then(|c| c.first()) {
-            Some(server) => matches!(server.spec.protocol, ServerProtocol::Opaque | ServerProtocol::Tls),
+            Some(server) => matches!(
+                server.spec.protocol,
+                ServerProtocol::Opaque | ServerProtocol::Tls
+            ),
             None => workload.opaque.contains(port),
         }
     }
@@ -211,15 +288,28 @@ fn target_port(workload: &Workload, target: &PortRef) -> Option<u16> {
 }
 
 fn opaque_by_annotation(service: &Object<Service>, port: &ServicePort) -> bool {
-    let names = ["mesh.internal/opaque-ports", "config.linkerd.io/opaque-ports"];
-    names.iter().filter_map(|n| service.annotations.get(*n)).any(|text| {
-        let set = super::ports::PortSet::parse(text, &[]);
-        let named = port.name.as_ref().is_some_and(|name| set.unreadable.contains(name));
-        let target = matches!(port.target, PortRef::Number(target) if set.ports.contains(&target));
-        named || target || set.ports.contains(&port.port)
-    })
+    let names = [
+        "mesh.internal/opaque-ports",
+        "config.linkerd.io/opaque-ports",
+    ];
+    names
+        .iter()
+        .filter_map(|n| service.annotations.get(*n))
+        .any(|text| {
+            let set = super::ports::PortSet::parse(text, &[]);
+            let named = port
+                .name
+                .as_ref()
+                .is_some_and(|name| set.unreadable.contains(name));
+            let target =
+                matches!(port.target, PortRef::Number(target) if set.ports.contains(&target));
+            named || target || set.ports.contains(&port.port)
+        })
 }
 
 fn opaque_by_app_protocol(port: &ServicePort) -> bool {
-    matches!(port.app_protocol.as_deref(), Some("linkerd.io/opaque" | "linkerd.io/tcp" | "https" | "tls" | "tcp"))
+    matches!(
+        port.app_protocol.as_deref(),
+        Some("linkerd.io/opaque" | "linkerd.io/tcp" | "https" | "tls" | "tcp")
+    )
 }

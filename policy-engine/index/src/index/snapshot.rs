@@ -1,16 +1,16 @@
 //! One workload's snapshot: its ports, and on each the Server, routes, grants, probes and limits that count.
 
 use super::authority::{AUTHENTICATED, Authority, CLUSTER_NETWORKS, PROBE_NETWORKS};
+use super::routes::{core_route, shown_kind, takes};
 use super::workloads::Workload;
 use super::{Index, route_key};
 use crate::Mode;
 use crate::finding::Code;
-use crate::manifest::resource::{Key, Object, ProbeTarget, RateLimit, Route, Selects, Server, Target};
+use crate::manifest::resource::{Key, Object, ProbeTarget, RateLimit, Selects, Server, Target};
 use ipnet::IpNet;
-use mesh_policy::canonical;
 use mesh_policy::decide::Generation;
 use mesh_policy::snapshot::{
-    self as core, Effect, Grant, Network, NetworkSet, PathMatch, PathOptions, PortPolicy, ProbeKind, RouteRule, Scope,
+    self as core, Effect, Grant, Network, NetworkSet, PathOptions, PortPolicy, ProbeKind, Scope,
     ServerInfo, ServerProtocol, SnapshotData, Who,
 };
 use mesh_trust::SpiffeId;
@@ -21,16 +21,31 @@ const PROBE_NODE: &str = "probe/node";
 
 /// Builds the snapshot of a workload.
 pub(crate) fn assemble(index: &Index, workload: &Workload, generation: Generation) -> SnapshotData {
-    let mut assembly = Assembly { index, workload, grants: BTreeMap::new(), bearing: HashSet::new() };
-    assembly.bears(workload.kind, &workload.key.namespace, &workload.object_name);
+    let mut assembly = Assembly {
+        index,
+        workload,
+        grants: BTreeMap::new(),
+        bearing: HashSet::new(),
+    };
+    assembly.bears(
+        workload.kind,
+        &workload.key.namespace,
+        &workload.object_name,
+    );
     assembly.bears("Namespace", "", &workload.key.namespace);
     let mut ports: BTreeMap<u16, Draft> = BTreeMap::new();
     for (port, claims) in claims(index, workload) {
         ports.insert(port, assembly.port(port, &claims));
     }
     let single = workload.pod.ports.iter().map(|p| p.port);
-    let single = single.chain(workload.require_identity.single()).chain(workload.opaque.single());
-    let probed = workload.pod.probes.iter().filter_map(|p| workload.probe_port(p));
+    let single = single
+        .chain(workload.require_identity.single())
+        .chain(workload.opaque.single());
+    let probed = workload
+        .pod
+        .probes
+        .iter()
+        .filter_map(|p| workload.probe_port(p));
     for port in single.chain(probed) {
         if let std::collections::btree_map::Entry::Vacant(entry) = ports.entry(port) {
             entry.insert(assembly.default_port(Some(port)));
@@ -41,11 +56,24 @@ pub(crate) fn assemble(index: &Index, workload: &Workload, generation: Generatio
 }
 
 /// Servers by the port they claim, the one that speaks for it first.
-pub(crate) fn claims<'i>(index: &'i Index, workload: &Workload) -> BTreeMap<u16, Vec<&'i Object<Server>>> {
+pub(crate) fn claims<'i>(
+    index: &'i Index,
+    workload: &Workload,
+) -> BTreeMap<u16, Vec<&'i Object<Server>>> {
     let mut out: BTreeMap<u16, Vec<&Object<Server>>> = BTreeMap::new();
-    for at in index.servers.get(&workload.key.namespace).into_iter().flatten() {
-        let Some(server) = index.resources.servers.get(*at) else { continue };
-        let (Some(Selects::Pods(selector)), Some(port)) = (&server.spec.selects, &server.spec.port) else { continue };
+    for at in index
+        .servers
+        .get(&workload.key.namespace)
+        .into_iter()
+        .flatten()
+    {
+        let Some(server) = index.resources.servers.get(*at) else {
+            continue;
+        };
+        let (Some(Selects::Pods(selector)), Some(port)) = (&server.spec.selects, &server.spec.port)
+        else {
+            continue;
+        };
         if selector.matches(&workload.labels) {
             for port in workload.ports_of(port) {
                 out.entry(port).or_default().push(server);
@@ -74,12 +102,14 @@ struct Assembly<'a> {
 
 impl Assembly<'_> {
     fn bears(&mut self, kind: &str, namespace: &str, name: &str) {
-        self.bearing.insert((kind.to_owned(), namespace.to_owned(), name.to_owned()));
+        self.bearing
+            .insert((kind.to_owned(), namespace.to_owned(), name.to_owned()));
     }
 
     fn bears_object<T>(&mut self, object: &Object<T>) {
         let reference = object.reference();
-        self.bearing.insert((reference.kind, reference.namespace, reference.name));
+        self.bearing
+            .insert((reference.kind, reference.namespace, reference.name));
     }
 
     fn default_port(&mut self, port: Option<u16>) -> Draft {
@@ -92,14 +122,25 @@ impl Assembly<'_> {
             Some(port) => workload.opaque.contains(port),
             None => workload.opaque.covers_others(),
         };
-        let mode = if upgraded { workload.mode.requiring_identity() } else { workload.mode };
+        let mode = if upgraded {
+            workload.mode.requiring_identity()
+        } else {
+            workload.mode
+        };
         let server = ServerInfo {
             namespace: workload.key.namespace.clone(),
             name: "default".to_owned(),
             default: true,
             mode: mode.to_string(),
-            protocol: if opaque { ServerProtocol::Opaque } else { ServerProtocol::Unknown },
-            invalid: workload.invalid.as_ref().map(|why| format!("the pod is invalid: {why}")),
+            protocol: if opaque {
+                ServerProtocol::Opaque
+            } else {
+                ServerProtocol::Unknown
+            },
+            invalid: workload
+                .invalid
+                .as_ref()
+                .map(|why| format!("the pod is invalid: {why}")),
             source: workload.mode_source.clone(),
             shadowed: Vec::new(),
         };
@@ -112,13 +153,23 @@ impl Assembly<'_> {
     }
 
     fn port(&mut self, port: u16, claims: &[&Object<Server>]) -> Draft {
-        let Some((server, shadowed)) = claims.split_first() else { return self.default_port(Some(port)) };
+        let Some((server, shadowed)) = claims.split_first() else {
+            return self.default_port(Some(port));
+        };
         for claim in claims {
             self.bears_object(claim);
         }
         let upgraded = self.workload.require_identity.contains(port);
-        let mode = if upgraded { server.spec.access.requiring_identity() } else { server.spec.access };
-        let pod_invalid = self.workload.invalid.as_ref().map(|why| format!("the pod is invalid: {why}"));
+        let mode = if upgraded {
+            server.spec.access.requiring_identity()
+        } else {
+            server.spec.access
+        };
+        let pod_invalid = self
+            .workload
+            .invalid
+            .as_ref()
+            .map(|why| format!("the pod is invalid: {why}"));
         let info = ServerInfo {
             namespace: server.key.namespace.clone(),
             name: server.key.name.clone(),
@@ -133,7 +184,10 @@ impl Assembly<'_> {
         if draft.policy.server.invalid.is_some() {
             return draft;
         }
-        let scope = Scope::Server { namespace: server.key.namespace.clone(), name: server.key.name.clone() };
+        let scope = Scope::Server {
+            namespace: server.key.namespace.clone(),
+            name: server.key.name.clone(),
+        };
         self.mode_grant(&mut draft, mode, scope.clone());
         self.server_grants(&mut draft, server, &scope);
         self.routes(&mut draft, server);
@@ -157,7 +211,11 @@ impl Assembly<'_> {
             id: format!("default/{mode}"),
             effect: Effect::Permit,
             scope,
-            who: if mode.authenticated() { Who::Identities(AUTHENTICATED.to_owned()) } else { Who::Anyone },
+            who: if mode.authenticated() {
+                Who::Identities(AUTHENTICATED.to_owned())
+            } else {
+                Who::Anyone
+            },
             networks: mode.cluster_only().then(|| CLUSTER_NETWORKS.to_owned()),
             audit: mode == Mode::Audit,
             source,
@@ -168,8 +226,13 @@ impl Assembly<'_> {
     fn server_grants(&mut self, draft: &mut Draft, server: &Object<Server>, scope: &Scope) {
         let index = self.index;
         let key = &server.key;
-        let everywhere = Scope::NamespaceServers { namespace: key.namespace.clone() };
-        let targets = [(index.policies.by_server.get(key), scope), (index.policies.by_namespace.get(&key.namespace), &everywhere)];
+        let everywhere = Scope::NamespaceServers {
+            namespace: key.namespace.clone(),
+        };
+        let targets = [
+            (index.policies.by_server.get(key), scope),
+            (index.policies.by_namespace.get(&key.namespace), &everywhere),
+        ];
         for (numbers, scope) in targets {
             for number in numbers.into_iter().flatten() {
                 self.policy_grant(draft, *number, scope.clone());
@@ -179,31 +242,59 @@ impl Assembly<'_> {
             let policy = index.resources.server_authorizations.get(**number);
             policy.is_some_and(|p| matches!(&p.spec.target, Some(Target::Servers(s)) if s.matches(&server.labels)))
         });
-        for number in index.policies.named.get(key).into_iter().flatten().chain(selecting) {
-            let Some(policy) = index.resources.server_authorizations.get(*number) else { continue };
+        for number in index
+            .policies
+            .named
+            .get(key)
+            .into_iter()
+            .flatten()
+            .chain(selecting)
+        {
+            let Some(policy) = index.resources.server_authorizations.get(*number) else {
+                continue;
+            };
             self.bears_object(policy);
-            let authority = index.authorities.server_authorizations.get(*number).and_then(Option::as_ref);
+            let authority = index
+                .authorities
+                .server_authorizations
+                .get(*number)
+                .and_then(Option::as_ref);
             self.policy_object_grant(draft, policy, authority, scope.clone());
         }
     }
 
     fn policy_grant(&mut self, draft: &mut Draft, number: usize, scope: Scope) {
         let index = self.index;
-        let Some(policy) = index.resources.authorization_policies.get(number) else { return };
+        let Some(policy) = index.resources.authorization_policies.get(number) else {
+            return;
+        };
         self.bears_object(policy);
         for reference in &policy.spec.authentications {
             for kind in ["MeshTLSAuthentication", "NetworkAuthentication"] {
                 self.bears(kind, &reference.key.namespace, &reference.key.name);
             }
         }
-        let authority = index.authorities.policies.get(number).and_then(Option::as_ref);
+        let authority = index
+            .authorities
+            .policies
+            .get(number)
+            .and_then(Option::as_ref);
         self.policy_object_grant(draft, policy, authority, scope);
     }
 
-    fn policy_object_grant<T>(&mut self, draft: &mut Draft, policy: &Object<T>, authority: Option<&Authority>, scope: Scope) {
+    fn policy_object_grant<T>(
+        &mut self,
+        draft: &mut Draft,
+        policy: &Object<T>,
+        authority: Option<&Authority>,
+        scope: Scope,
+    ) {
         let Some(authority) = authority else { return };
         let grant = Grant {
-            id: format!("{}/{}/{}/0", policy.kind, policy.key.namespace, policy.key.name),
+            id: format!(
+                "{}/{}/{}/0",
+                policy.kind, policy.key.namespace, policy.key.name
+            ),
             effect: Effect::Permit,
             scope,
             who: authority.who.clone(),
@@ -217,7 +308,9 @@ impl Assembly<'_> {
     fn routes(&mut self, draft: &mut Draft, server: &Object<Server>) {
         let index = self.index;
         for number in index.routes.get(&server.key).into_iter().flatten() {
-            let Some(route) = index.resources.routes.get(*number) else { continue };
+            let Some(route) = index.resources.routes.get(*number) else {
+                continue;
+            };
             self.bears_object(route);
             if !takes(server.spec.protocol, route) {
                 continue;
@@ -228,22 +321,36 @@ impl Assembly<'_> {
                 namespace: route.key.namespace.clone(),
                 name: route.key.name.clone(),
             };
-            for number in index.policies.by_route.get(&route_key(route)).into_iter().flatten() {
+            for number in index
+                .policies
+                .by_route
+                .get(&route_key(route))
+                .into_iter()
+                .flatten()
+            {
                 self.policy_grant(draft, *number, scope.clone());
             }
-            draft.policy.routes.push(core_route(route, kind, server.spec.paths));
+            draft
+                .policy
+                .routes
+                .push(core_route(route, kind, server.spec.paths));
         }
     }
 
     fn limits(&mut self, draft: &mut Draft, server: &Object<Server>) {
         let index = self.index;
         let limits = index.rate_limits.get(&server.key).into_iter().flatten();
-        let limits: Vec<&Object<RateLimit>> = limits.filter_map(|at| index.resources.rate_limits.get(*at)).collect();
+        let limits: Vec<&Object<RateLimit>> = limits
+            .filter_map(|at| index.resources.rate_limits.get(*at))
+            .collect();
         for limit in &limits {
             self.bears_object(limit);
         }
         draft.policy.l7_limits = !limits.is_empty();
-        if !matches!(server.spec.protocol, ServerProtocol::Opaque | ServerProtocol::Tls) {
+        if !matches!(
+            server.spec.protocol,
+            ServerProtocol::Opaque | ServerProtocol::Tls
+        ) {
             draft.policy.rate_limit = in_force(&limits).map(|limit| self.rate_limit(limit));
         }
     }
@@ -251,20 +358,32 @@ impl Assembly<'_> {
     fn rate_limit(&self, limit: &Object<RateLimit>) -> core::RateLimit {
         let domain = &self.index.config.trust_domain;
         let ids = |clients: &[Key]| {
-            clients.iter().filter_map(|c| SpiffeId::for_service_account(domain, &c.namespace, &c.name).ok()).collect()
+            clients
+                .iter()
+                .filter_map(|c| SpiffeId::for_service_account(domain, &c.namespace, &c.name).ok())
+                .collect()
         };
         core::RateLimit {
             namespace: limit.key.namespace.clone(),
             name: limit.key.name.clone(),
             total: limit.spec.total,
             identity: limit.spec.identity,
-            overrides: limit.spec.overrides.iter().map(|(clients, rate)| (ids(clients), *rate)).collect(),
+            overrides: limit
+                .spec
+                .overrides
+                .iter()
+                .map(|(clients, rate)| (ids(clients), *rate))
+                .collect(),
         }
     }
 
     /// Declared probes on a port; ports that nobody names have none.
     fn probes(&self, port: Option<u16>) -> Vec<core::Probe> {
-        let networks = if self.workload.pod.host_ip.is_some() { PROBE_NODE } else { PROBE_NETWORKS };
+        let networks = if self.workload.pod.host_ip.is_some() {
+            PROBE_NODE
+        } else {
+            PROBE_NETWORKS
+        };
         let mut out: Vec<core::Probe> = Vec::new();
         for probe in &self.workload.pod.probes {
             if port.is_none() || self.workload.probe_port(probe) != port {
@@ -276,46 +395,87 @@ impl Assembly<'_> {
                 ProbeTarget::Tcp => ProbeKind::Tcp,
             };
             if !out.iter().any(|p| p.kind == kind) {
-                out.push(core::Probe { kind, networks: networks.to_owned(), source: probe.source.clone() });
+                out.push(core::Probe {
+                    kind,
+                    networks: networks.to_owned(),
+                    source: probe.source.clone(),
+                });
             }
         }
         out.sort_by(|a, b| a.source.cmp(&b.source));
         out
     }
 
-    fn finish(self, generation: Generation, drafts: BTreeMap<u16, Draft>, other: Draft) -> SnapshotData {
+    fn finish(
+        self,
+        generation: Generation,
+        drafts: BTreeMap<u16, Draft>,
+        other: Draft,
+    ) -> SnapshotData {
         let index = self.index;
         let numbers: BTreeMap<GrantKey, u32> = self.grants.keys().cloned().zip(0..).collect();
         let number = |mut draft: Draft| {
-            draft.policy.grants = draft.grants.iter().filter_map(|key| numbers.get(key).copied()).collect();
+            draft.policy.grants = draft
+                .grants
+                .iter()
+                .filter_map(|key| numbers.get(key).copied())
+                .collect();
             draft.policy
         };
-        let ports: BTreeMap<u16, PortPolicy> = drafts.into_iter().map(|(port, draft)| (port, number(draft))).collect();
+        let ports: BTreeMap<u16, PortPolicy> = drafts
+            .into_iter()
+            .map(|(port, draft)| (port, number(draft)))
+            .collect();
         let other_ports = number(other);
         let grants: Vec<Grant> = self.grants.into_values().collect();
         let mut identity_sets = BTreeMap::new();
         let mut network_sets = BTreeMap::new();
         for grant in &grants {
             if let Who::Identities(id) = &grant.who {
-                identity_sets.extend(index.authorities.identity_sets.get(id).map(|set| (id.clone(), set.clone())));
+                identity_sets.extend(
+                    index
+                        .authorities
+                        .identity_sets
+                        .get(id)
+                        .map(|set| (id.clone(), set.clone())),
+                );
             }
             if let Some(id) = &grant.networks {
-                network_sets.extend(index.authorities.network_sets.get(id).map(|set| (id.clone(), set.clone())));
+                network_sets.extend(
+                    index
+                        .authorities
+                        .network_sets
+                        .get(id)
+                        .map(|set| (id.clone(), set.clone())),
+                );
             }
         }
         if ports.values().any(|p| !p.probes.is_empty()) {
             match self.workload.pod.host_ip {
                 Some(ip) => {
-                    let networks = vec![Network { cidr: IpNet::from(ip), except: Vec::new() }];
+                    let networks = vec![Network {
+                        cidr: IpNet::from(ip),
+                        except: Vec::new(),
+                    }];
                     let source = self.workload.info.source.clone();
                     network_sets.insert(PROBE_NODE.to_owned(), NetworkSet { networks, source });
                 }
-                None => network_sets
-                    .extend(index.authorities.network_sets.get(PROBE_NETWORKS).map(|s| (PROBE_NETWORKS.to_owned(), s.clone()))),
+                None => network_sets.extend(
+                    index
+                        .authorities
+                        .network_sets
+                        .get(PROBE_NETWORKS)
+                        .map(|s| (PROBE_NETWORKS.to_owned(), s.clone())),
+                ),
             }
         }
-        let federations = index.resources.federations.iter().filter(|f| f.invalid.is_none() && f.spec.in_wildcards);
-        let mut wildcard_domains: Vec<_> = federations.filter_map(|f| f.spec.domain.clone()).collect();
+        let federations = index
+            .resources
+            .federations
+            .iter()
+            .filter(|f| f.invalid.is_none() && f.spec.in_wildcards);
+        let mut wildcard_domains: Vec<_> =
+            federations.filter_map(|f| f.spec.domain.clone()).collect();
         wildcard_domains.sort();
         wildcard_domains.dedup();
         SnapshotData {
@@ -344,65 +504,46 @@ impl Draft {
             paths,
             l7_limits: false,
         };
-        Self { policy, grants: BTreeSet::new() }
+        Self {
+            policy,
+            grants: BTreeSet::new(),
+        }
     }
-}
-
-/// Whether a Server of this protocol takes this kind of route (settled reading 10).
-pub(crate) fn takes(protocol: ServerProtocol, route: &Object<Route>) -> bool {
-    match protocol {
-        ServerProtocol::Opaque | ServerProtocol::Tls => false,
-        ServerProtocol::Grpc => route.kind == "GRPCRoute",
-        ServerProtocol::Unknown | ServerProtocol::Http1 | ServerProtocol::Http2 => route.kind == "HTTPRoute",
-    }
-}
-
-/// Kind of a route, with its group where both groups have a route of that name: a grant on one is none on the other.
-fn shown_kind(index: &Index, route: &Object<Route>) -> String {
-    if index.twins.contains(&(route.key.clone(), route.kind)) { format!("{}.{}", route.kind, route.group) } else { route.kind.to_owned() }
 }
 
 /// The rate limit that counts: the oldest valid one, else what can be read of the oldest.
 pub(crate) fn in_force<'a>(limits: &[&'a Object<RateLimit>]) -> Option<&'a Object<RateLimit>> {
-    limits.iter().find(|l| l.invalid.is_none()).or(limits.first()).copied()
+    limits
+        .iter()
+        .find(|l| l.invalid.is_none())
+        .or(limits.first())
+        .copied()
 }
 
-fn core_route(route: &Object<Route>, kind: String, options: PathOptions) -> core::Route {
-    let rules = route.spec.rules.iter().map(|rule| {
-        let mut matches = rule.matches.clone();
-        for one in &mut matches {
-            if let PathMatch::Exact(path) | PathMatch::Prefix(path) = &mut one.path
-                && let Some(canonical) = canonical_path(path, options)
-            {
-                *path = canonical;
-            }
-        }
-        RouteRule { matches, filters: rule.filters.clone() }
-    });
-    core::Route {
-        kind,
-        namespace: route.key.namespace.clone(),
-        name: route.key.name.clone(),
-        created: route.created.time(),
-        hostnames: route.spec.hostnames.clone(),
-        rules: rules.collect(),
-        invalid: route.invalid.clone(),
-        source: route.source.clone(),
-    }
-}
-
-/// The form of a path that requests have when they are matched; `None` if no request can have it.
-pub(crate) fn canonical_path(path: &str, options: PathOptions) -> Option<String> {
-    canonical::path(path, "GET", options).ok().map(|p| p.into_path().into_owned())
-}
-
-fn findings(index: &Index, bearing: &HashSet<(String, String, String)>, namespace: &str) -> Vec<core::Finding> {
-    let mut numbers: Vec<usize> = bearing.iter().filter_map(|key| index.findings_of.get(key)).flatten().copied().collect();
+fn findings(
+    index: &Index,
+    bearing: &HashSet<(String, String, String)>,
+    namespace: &str,
+) -> Vec<core::Finding> {
+    let mut numbers: Vec<usize> = bearing
+        .iter()
+        .filter_map(|key| index.findings_of.get(key))
+        .flatten()
+        .copied()
+        .collect();
     numbers.sort_unstable();
-    let mut out: Vec<core::Finding> = numbers.into_iter().filter_map(|n| index.findings.get(n)).cloned().collect();
+    let mut out: Vec<core::Finding> = numbers
+        .into_iter()
+        .filter_map(|n| index.findings.get(n))
+        .cloned()
+        .collect();
     let here = format!("`{namespace}`");
     let closing = index.closing.iter().filter_map(|n| index.findings.get(*n));
-    out.extend(closing.filter(|f| f.code == Code::UnknownDocument.text() || f.message.contains(&here)).cloned());
+    out.extend(
+        closing
+            .filter(|f| f.code == Code::UnknownDocument.text() || f.message.contains(&here))
+            .cloned(),
+    );
     out.sort();
     out.dedup();
     out

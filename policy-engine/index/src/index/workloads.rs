@@ -66,9 +66,13 @@ impl Workload {
     pub(crate) fn ports_of(&self, port: &PortRef) -> BTreeSet<u16> {
         match port {
             PortRef::Number(number) => BTreeSet::from([*number]),
-            PortRef::Name(name) => {
-                self.pod.ports.iter().filter(|p| p.name.as_ref() == Some(name)).map(|p| p.port).collect()
-            }
+            PortRef::Name(name) => self
+                .pod
+                .ports
+                .iter()
+                .filter(|p| p.name.as_ref() == Some(name))
+                .map(|p| p.port)
+                .collect(),
         }
     }
 
@@ -77,8 +81,14 @@ impl Workload {
         match &probe.port {
             PortRef::Number(number) => Some(*number),
             PortRef::Name(name) => {
-                let mut ports = self.pod.ports.iter().filter(|p| p.container == probe.container);
-                ports.find(|p| p.name.as_ref() == Some(name)).map(|p| p.port)
+                let mut ports = self
+                    .pod
+                    .ports
+                    .iter()
+                    .filter(|p| p.container == probe.container);
+                ports
+                    .find(|p| p.name.as_ref() == Some(name))
+                    .map(|p| p.port)
             }
         }
     }
@@ -93,7 +103,12 @@ pub(crate) fn collect(
 ) -> Vec<Workload> {
     let everywhere = resources.closed.iter().find(|c| c.namespace.is_none());
     let everywhere = everywhere.map(|c| (c.why.clone(), c.source.clone()));
-    let mut builder = Builder { namespaces, config, everywhere, findings };
+    let mut builder = Builder {
+        namespaces,
+        config,
+        everywhere,
+        findings,
+    };
     let owners = Owners::of(resources);
     let mut out: BTreeMap<WorkloadKey, Workload> = BTreeMap::new();
     for pod in &resources.pods {
@@ -102,19 +117,32 @@ pub(crate) fn collect(
         // Of two pods of one name both are invalid; either denies everything.
         out.insert(workload.key.clone(), workload);
     }
-    let owned: HashSet<(String, Option<String>)> =
-        out.values().map(|w| (w.key.namespace.clone(), w.info.owner.clone())).collect();
+    let owned: HashSet<(String, Option<String>)> = out
+        .values()
+        .map(|w| (w.key.namespace.clone(), w.info.owner.clone()))
+        .collect();
     let names = template_names(&resources.templates);
     for template in &resources.templates {
         let owner = owners.of_template(template);
         let title = format!("{}/{}", template.kind, template.key.name);
-        if owner != title || owned.contains(&(template.key.namespace.clone(), Some(title.clone()))) {
+        if owner != title || owned.contains(&(template.key.namespace.clone(), Some(title.clone())))
+        {
             continue;
         }
         let spec = &template.spec;
-        let mut workload = builder.workload(template, Some(owner), &spec.labels, &spec.annotations, &spec.pod);
+        let mut workload = builder.workload(
+            template,
+            Some(owner),
+            &spec.labels,
+            &spec.annotations,
+            &spec.pod,
+        );
         if out.contains_key(&workload.key) || names.get(&template.key).is_some_and(|n| *n > 1) {
-            workload.key.name = format!("{}.{}", template.kind.to_ascii_lowercase(), template.key.name);
+            workload.key.name = format!(
+                "{}.{}",
+                template.kind.to_ascii_lowercase(),
+                template.key.name
+            );
             workload.info.name.clone_from(&workload.key.name);
         }
         out.insert(workload.key.clone(), workload);
@@ -126,18 +154,31 @@ pub(crate) fn collect(
 fn template_names(templates: &[Object<Template>]) -> HashMap<Key, usize> {
     let mut kinds: HashMap<Key, BTreeSet<&str>> = HashMap::new();
     for template in templates {
-        kinds.entry(template.key.clone()).or_default().insert(template.kind);
+        kinds
+            .entry(template.key.clone())
+            .or_default()
+            .insert(template.kind);
     }
-    kinds.into_iter().map(|(key, kinds)| (key, kinds.len())).collect()
+    kinds
+        .into_iter()
+        .map(|(key, kinds)| (key, kinds.len()))
+        .collect()
 }
 
 /// Workloads by namespace and bare name of their owner.
 pub(crate) fn by_owner(workloads: &[Workload]) -> HashMap<Key, Vec<usize>> {
     let mut out: HashMap<Key, Vec<usize>> = HashMap::new();
     for (number, workload) in workloads.iter().enumerate() {
-        let name = workload.info.owner.as_deref().and_then(|o| o.split_once('/')).map(|(_, name)| name);
+        let name = workload
+            .info
+            .owner
+            .as_deref()
+            .and_then(|o| o.split_once('/'))
+            .map(|(_, name)| name);
         if let Some(name) = name {
-            out.entry(Key::new(&workload.key.namespace, name)).or_default().push(number);
+            out.entry(Key::new(&workload.key.namespace, name))
+                .or_default()
+                .push(number);
         }
     }
     out
@@ -147,7 +188,9 @@ pub(crate) fn by_owner(workloads: &[Workload]) -> HashMap<Key, Vec<usize>> {
 pub(crate) fn by_namespace(workloads: &[Workload]) -> HashMap<String, Vec<usize>> {
     let mut out: HashMap<String, Vec<usize>> = HashMap::new();
     for (number, workload) in workloads.iter().enumerate() {
-        out.entry(workload.key.namespace.clone()).or_default().push(number);
+        out.entry(workload.key.namespace.clone())
+            .or_default()
+            .push(number);
     }
     out
 }
@@ -162,7 +205,11 @@ impl Owners {
         let mut templates = HashMap::new();
         for template in &resources.templates {
             if let Some(owner) = template.owners.first() {
-                let key = (template.key.namespace.clone(), template.kind.to_owned(), template.key.name.clone());
+                let key = (
+                    template.key.namespace.clone(),
+                    template.kind.to_owned(),
+                    template.key.name.clone(),
+                );
                 templates.insert(key, owner.clone());
             }
         }
@@ -177,7 +224,9 @@ impl Owners {
         }
         let hash = pod.labels.get("pod-template-hash");
         if kind == "ReplicaSet"
-            && let Some(deployment) = hash.and_then(|h| name.strip_suffix(h.as_str())).and_then(|n| n.strip_suffix('-'))
+            && let Some(deployment) = hash
+                .and_then(|h| name.strip_suffix(h.as_str()))
+                .and_then(|n| n.strip_suffix('-'))
         {
             return Some(format!("Deployment/{deployment}"));
         }
@@ -185,7 +234,11 @@ impl Owners {
     }
 
     fn of_template(&self, template: &Object<Template>) -> String {
-        let key = (template.key.namespace.clone(), template.kind.to_owned(), template.key.name.clone());
+        let key = (
+            template.key.namespace.clone(),
+            template.kind.to_owned(),
+            template.key.name.clone(),
+        );
         let own = (template.kind.to_owned(), template.key.name.clone());
         let (kind, name) = self.templates.get(&key).unwrap_or(&own);
         format!("{kind}/{name}")
@@ -209,11 +262,18 @@ impl Builder<'_> {
         annotations: &BTreeMap<String, String>,
         pod: &Pod,
     ) -> Workload {
-        let key = WorkloadKey { namespace: object.key.namespace.clone(), name: object.key.name.clone() };
+        let key = WorkloadKey {
+            namespace: object.key.namespace.clone(),
+            name: object.key.name.clone(),
+        };
         let (mode, mode_source) = self.mode(object, annotations);
         let require_identity = self.require_identity(object, annotations, pod);
         let opaque = self.opaque(object, annotations, pod);
-        let service_account = if pod.service_account.is_empty() { "default" } else { &pod.service_account };
+        let service_account = if pod.service_account.is_empty() {
+            "default"
+        } else {
+            &pod.service_account
+        };
         let info = WorkloadInfo {
             namespace: key.namespace.clone(),
             name: key.name.clone(),
@@ -239,26 +299,49 @@ impl Builder<'_> {
     }
 
     /// Annotation of the workload, else of its namespace, by either of two names.
-    fn annotation<'a>(&'a self, namespace: &str, own: &'a BTreeMap<String, String>, names: &[&str]) -> Vec<(String, bool)> {
+    fn annotation<'a>(
+        &'a self,
+        namespace: &str,
+        own: &'a BTreeMap<String, String>,
+        names: &[&str],
+    ) -> Vec<(String, bool)> {
         let of = |annotations: &BTreeMap<String, String>, own| -> Vec<(String, bool)> {
-            names.iter().filter_map(|n| annotations.get(*n)).map(|v| (v.clone(), own)).collect()
+            names
+                .iter()
+                .filter_map(|n| annotations.get(*n))
+                .map(|v| (v.clone(), own))
+                .collect()
         };
         let from_pod = of(own, true);
         if !from_pod.is_empty() {
             return from_pod;
         }
-        self.namespaces.get(namespace).map(|n| of(&n.annotations, false)).unwrap_or_default()
+        self.namespaces
+            .get(namespace)
+            .map(|n| of(&n.annotations, false))
+            .unwrap_or_default()
     }
 
     /// The default policy: closed namespace, else pod, else namespace, else cluster. What is invalid or contradicts
     /// itself is `deny`.
-    fn mode<T>(&mut self, object: &Object<T>, annotations: &BTreeMap<String, String>) -> (Mode, Source) {
+    fn mode<T>(
+        &mut self,
+        object: &Object<T>,
+        annotations: &BTreeMap<String, String>,
+    ) -> (Mode, Source) {
         let namespace = &object.key.namespace;
         let defaults = self.namespaces.get(namespace);
-        if let Some((_, source)) = self.everywhere.as_ref().or(defaults.and_then(|d| d.closed.as_ref())) {
+        if let Some((_, source)) = self
+            .everywhere
+            .as_ref()
+            .or(defaults.and_then(|d| d.closed.as_ref()))
+        {
             return (Mode::Deny, source.clone());
         }
-        let names = ["mesh.internal/default-inbound-policy", "config.linkerd.io/default-inbound-policy"];
+        let names = [
+            "mesh.internal/default-inbound-policy",
+            "config.linkerd.io/default-inbound-policy",
+        ];
         let values = self.annotation(namespace, annotations, &names);
         let Some((first, own)) = values.first() else {
             let setting = format!("--default-policy {}", self.config.default_policy);
@@ -273,7 +356,9 @@ impl Builder<'_> {
             (Ok(mode), None) => return (mode, source),
             (Err(error), _) => format!("{error}: the default policy is `deny`"),
             (Ok(_), Some((other, _))) => {
-                format!("two annotations set the default policy, `{first}` and `{other}`: it is `deny`")
+                format!(
+                    "two annotations set the default policy, `{first}` and `{other}`: it is `deny`"
+                )
             }
         };
         // What a Namespace says is reported there, once.
@@ -283,8 +368,16 @@ impl Builder<'_> {
         (Mode::Deny, source)
     }
 
-    fn require_identity<T>(&mut self, object: &Object<T>, annotations: &BTreeMap<String, String>, pod: &Pod) -> Listed {
-        let names = ["mesh.internal/require-identity-inbound-ports", "config.linkerd.io/proxy-require-identity-inbound-ports"];
+    fn require_identity<T>(
+        &mut self,
+        object: &Object<T>,
+        annotations: &BTreeMap<String, String>,
+        pod: &Pod,
+    ) -> Listed {
+        let names = [
+            "mesh.internal/require-identity-inbound-ports",
+            "config.linkerd.io/proxy-require-identity-inbound-ports",
+        ];
         let mut listed = Listed::default();
         for (text, _) in self.annotation(&object.key.namespace, annotations, &names) {
             let set = PortSet::parse(&text, &pod.ports);
@@ -292,21 +385,34 @@ impl Builder<'_> {
             if !set.unreadable.is_empty() {
                 listed.every = true;
                 let entries = set.unreadable.join("`, `");
-                let message = format!("`{entries}` in the list of ports that require an identity is no port of this pod: every port requires one");
+                let message = format!(
+                    "`{entries}` in the list of ports that require an identity is no port of this pod: every port requires one"
+                );
                 Index::note(self.findings, Code::BadPortList, object, message);
             }
         }
         listed
     }
 
-    fn opaque<T>(&mut self, object: &Object<T>, annotations: &BTreeMap<String, String>, pod: &Pod) -> Listed {
-        let names = ["mesh.internal/opaque-ports", "config.linkerd.io/opaque-ports"];
+    fn opaque<T>(
+        &mut self,
+        object: &Object<T>,
+        annotations: &BTreeMap<String, String>,
+        pod: &Pod,
+    ) -> Listed {
+        let names = [
+            "mesh.internal/opaque-ports",
+            "config.linkerd.io/opaque-ports",
+        ];
         let mut listed = Listed::default();
         for (text, own) in self.annotation(&object.key.namespace, annotations, &names) {
             let set = PortSet::parse(&text, &pod.ports);
             listed.ports.extend(set.ports);
             if !set.unreadable.is_empty() && own {
-                let message = format!("`{}` in the list of opaque ports is no port of this pod and is left out", set.unreadable.join("`, `"));
+                let message = format!(
+                    "`{}` in the list of opaque ports is no port of this pod and is left out",
+                    set.unreadable.join("`, `")
+                );
                 Index::note(self.findings, Code::BadPortList, object, message);
             }
         }

@@ -2,7 +2,9 @@
 
 use super::identity::is_port_name;
 use super::read::{Fields, Reading};
-use super::resource::{ContainerPort, Pod, PortRef, Probe, ProbeTarget, Service, ServicePort, Template};
+use super::resource::{
+    ContainerPort, Pod, PortRef, Probe, ProbeTarget, Service, ServicePort, Template,
+};
 use super::tree::{Node, Place};
 use crate::finding::Code;
 use mesh_policy::request::canonical_ip;
@@ -38,7 +40,11 @@ fn read_ip(reading: &mut Reading, node: &Node, path: &str) -> Option<IpAddr> {
     match text.parse() {
         Ok(ip) => Some(canonical_ip(ip)),
         Err(_) => {
-            reading.problem(node.at, Code::BadValue, format!("`{path}: {text}` is not an address"));
+            reading.problem(
+                node.at,
+                Code::BadValue,
+                format!("`{path}: {text}` is not an address"),
+            );
             None
         }
     }
@@ -61,9 +67,16 @@ fn read_status(reading: &mut Reading, status: &mut Fields<'_>, pod: &mut Pod) {
     if let Some(node) = status.optional(reading, "podIP") {
         pod.ips.extend(read_ip(reading, node, "status.podIP"));
     }
-    for (index, item) in status.optional_list(reading, "podIPs").unwrap_or_default().iter().enumerate() {
+    for (index, item) in status
+        .optional_list(reading, "podIPs")
+        .unwrap_or_default()
+        .iter()
+        .enumerate()
+    {
         let path = format!("status.podIPs[{index}]");
-        let node = reading.fields(item, &path).and_then(|mut f| f.optional(reading, "ip"));
+        let node = reading
+            .fields(item, &path)
+            .and_then(|mut f| f.optional(reading, "ip"));
         let ip = node.and_then(|n| read_ip(reading, n, &format!("{path}.ip")));
         pod.ips.extend(ip.filter(|ip| !pod.ips.contains(ip)));
     }
@@ -74,8 +87,13 @@ fn read_status(reading: &mut Reading, status: &mut Fields<'_>, pod: &mut Pod) {
     if matches!(phase, Some("Succeeded" | "Failed")) {
         pod.ready = false;
     }
-    for item in status.optional_list(reading, "conditions").unwrap_or_default() {
-        let Some(mut fields) = reading.fields(item, "status.conditions") else { continue };
+    for item in status
+        .optional_list(reading, "conditions")
+        .unwrap_or_default()
+    {
+        let Some(mut fields) = reading.fields(item, "status.conditions") else {
+            continue;
+        };
         let kind = fields.optional_text(reading, "type");
         let value = fields.optional_text(reading, "status");
         if kind == Some("Ready") && value != Some("True") {
@@ -86,10 +104,15 @@ fn read_status(reading: &mut Reading, status: &mut Fields<'_>, pod: &mut Pod) {
 
 fn read_pod_spec(reading: &mut Reading, node: &Node, path: &str, locate: Locate<'_>) -> Pod {
     let mut pod = Pod::default();
-    let Some(mut fields) = reading.fields(node, path) else { return pod };
+    let Some(mut fields) = reading.fields(node, path) else {
+        return pod;
+    };
     let account = fields.optional_text(reading, "serviceAccountName");
     let account = account.or_else(|| fields.optional_text(reading, "serviceAccount"));
-    pod.service_account = account.filter(|a| !a.is_empty()).unwrap_or("default").to_owned();
+    pod.service_account = account
+        .filter(|a| !a.is_empty())
+        .unwrap_or("default")
+        .to_owned();
     let mut number = 0;
     for key in ["containers", "initContainers"] {
         for item in fields.optional_list(reading, key).unwrap_or_default() {
@@ -103,27 +126,55 @@ fn read_pod_spec(reading: &mut Reading, node: &Node, path: &str, locate: Locate<
     pod
 }
 
-fn read_container(reading: &mut Reading, fields: &mut Fields<'_>, container: usize, pod: &mut Pod, locate: Locate<'_>) {
+fn read_container(
+    reading: &mut Reading,
+    fields: &mut Fields<'_>,
+    container: usize,
+    pod: &mut Pod,
+    locate: Locate<'_>,
+) {
     let path = fields.path("ports");
-    for (index, item) in fields.optional_list(reading, "ports").unwrap_or_default().iter().enumerate() {
+    for (index, item) in fields
+        .optional_list(reading, "ports")
+        .unwrap_or_default()
+        .iter()
+        .enumerate()
+    {
         let path = format!("{path}[{index}]");
-        let Some(mut port) = reading.fields(item, &path) else { continue };
-        let number = port.required(reading, "containerPort").and_then(|n| reading.port(n, &format!("{path}.containerPort")));
+        let Some(mut port) = reading.fields(item, &path) else {
+            continue;
+        };
+        let number = port
+            .required(reading, "containerPort")
+            .and_then(|n| reading.port(n, &format!("{path}.containerPort")));
         let name = port.optional_text(reading, "name").map(str::to_owned);
         let protocol = port.choice(reading, "protocol", &["TCP", "UDP", "SCTP"]);
         if let Some(number) = number
             && protocol.is_none_or(|p| p == "TCP")
         {
-            pod.ports.push(ContainerPort { name, port: number, container });
+            pod.ports.push(ContainerPort {
+                name,
+                port: number,
+                container,
+            });
         }
     }
     for key in ["livenessProbe", "readinessProbe", "startupProbe"] {
         let path = fields.path(key);
-        let Some(node) = fields.optional(reading, key) else { continue };
-        let Some(mut probe) = reading.fields(node, &path) else { continue };
+        let Some(node) = fields.optional(reading, key) else {
+            continue;
+        };
+        let Some(mut probe) = reading.fields(node, &path) else {
+            continue;
+        };
         if let Some((kind, port)) = read_probe(reading, &mut probe) {
             let source = locate(node.at, node.end_line);
-            pod.probes.push(Probe { kind, port, container, source });
+            pod.probes.push(Probe {
+                kind,
+                port,
+                container,
+                source,
+            });
         }
     }
 }
@@ -131,20 +182,28 @@ fn read_container(reading: &mut Reading, fields: &mut Fields<'_>, container: usi
 fn read_probe(reading: &mut Reading, probe: &mut Fields<'_>) -> Option<(ProbeTarget, PortRef)> {
     if let Some(mut get) = probe.optional_fields(reading, "httpGet") {
         let port_path = get.path("port");
-        let port = get.required(reading, "port").and_then(|n| read_port_ref(reading, n, &port_path));
+        let port = get
+            .required(reading, "port")
+            .and_then(|n| read_port_ref(reading, n, &port_path));
         let path = get.optional_text(reading, "path").unwrap_or("/");
         // An HTTPS probe ends in the application's own TLS: no proxy sees its path.
         if get.optional_text(reading, "scheme") == Some("HTTPS") {
             return None;
         }
         let path = path.split(['?', '#']).next().unwrap_or_default();
-        let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
+        let path = if path.starts_with('/') {
+            path.to_owned()
+        } else {
+            format!("/{path}")
+        };
         return Some((ProbeTarget::Http(path), port?));
     }
     for (key, kind) in [("tcpSocket", ProbeTarget::Tcp), ("grpc", ProbeTarget::Grpc)] {
         if let Some(mut target) = probe.optional_fields(reading, key) {
             let path = target.path("port");
-            let port = target.required(reading, "port").and_then(|n| read_port_ref(reading, n, &path));
+            let port = target
+                .required(reading, "port")
+                .and_then(|n| read_port_ref(reading, n, &path));
             return Some((kind, port?));
         }
     }
@@ -152,15 +211,26 @@ fn read_probe(reading: &mut Reading, probe: &mut Fields<'_>) -> Option<(ProbeTar
 }
 
 /// Reads the pod template of a Deployment, StatefulSet, DaemonSet, ReplicaSet, Job or CronJob.
-pub(crate) fn read_template(reading: &mut Reading, root: &mut Fields<'_>, kind: &str, locate: Locate<'_>) -> Template {
-    let empty = Template { labels: Default::default(), annotations: Default::default(), pod: Pod::default() };
+pub(crate) fn read_template(
+    reading: &mut Reading,
+    root: &mut Fields<'_>,
+    kind: &str,
+    locate: Locate<'_>,
+) -> Template {
+    let empty = Template {
+        labels: Default::default(),
+        annotations: Default::default(),
+        pod: Pod::default(),
+    };
     let mut spec = root.required_fields(reading, "spec");
     if kind == "CronJob" {
         spec = spec.and_then(|mut s| s.required_fields(reading, "jobTemplate"));
         spec = spec.and_then(|mut s| s.required_fields(reading, "spec"));
     }
     let Some(mut spec) = spec else { return empty };
-    let Some(mut template) = spec.required_fields(reading, "template") else { return empty };
+    let Some(mut template) = spec.required_fields(reading, "template") else {
+        return empty;
+    };
     let mut labels = None;
     let mut annotations = None;
     if let Some(mut metadata) = template.optional_fields(reading, "metadata") {
@@ -172,7 +242,11 @@ pub(crate) fn read_template(reading: &mut Reading, root: &mut Fields<'_>, kind: 
         Some(node) => read_pod_spec(reading, node, &path, locate),
         None => Pod::default(),
     };
-    Template { labels: labels.unwrap_or_default(), annotations: annotations.unwrap_or_default(), pod }
+    Template {
+        labels: labels.unwrap_or_default(),
+        annotations: annotations.unwrap_or_default(),
+        pod,
+    }
 }
 
 /// A mapping of strings, `labels` and the like.
@@ -182,26 +256,41 @@ pub(crate) fn read_strings(
     key: &'static str,
 ) -> Option<std::collections::BTreeMap<String, String>> {
     let path = fields.path(key);
-    fields.lenient(reading, key).and_then(|node| reading.text_map(node, &path))
+    fields
+        .lenient(reading, key)
+        .and_then(|node| reading.text_map(node, &path))
 }
 
 /// Reads a Service's `spec`.
 pub(crate) fn read_service(reading: &mut Reading, root: &mut Fields<'_>) -> Service {
     let mut service = Service::default();
-    let Some(mut spec) = root.required_fields(reading, "spec") else { return service };
+    let Some(mut spec) = root.required_fields(reading, "spec") else {
+        return service;
+    };
     service.selector = read_strings(reading, &mut spec, "selector").filter(|s| !s.is_empty());
     if spec.optional_text(reading, "type") == Some("ExternalName") {
         service.selector = None;
     }
-    for (index, item) in spec.optional_list(reading, "ports").unwrap_or_default().iter().enumerate() {
+    for (index, item) in spec
+        .optional_list(reading, "ports")
+        .unwrap_or_default()
+        .iter()
+        .enumerate()
+    {
         let path = format!("spec.ports[{index}]");
-        let Some(mut fields) = reading.fields(item, &path) else { continue };
-        let port = fields.required(reading, "port").and_then(|n| reading.port(n, &format!("{path}.port")));
+        let Some(mut fields) = reading.fields(item, &path) else {
+            continue;
+        };
+        let port = fields
+            .required(reading, "port")
+            .and_then(|n| reading.port(n, &format!("{path}.port")));
         let protocol = fields.choice(reading, "protocol", &["TCP", "UDP", "SCTP"]);
         let target = fields.optional(reading, "targetPort");
         let named = target.map(|n| read_port_ref(reading, n, &format!("{path}.targetPort")));
         let name = fields.optional_text(reading, "name").map(str::to_owned);
-        let app_protocol = fields.optional_text(reading, "appProtocol").map(str::to_owned);
+        let app_protocol = fields
+            .optional_text(reading, "appProtocol")
+            .map(str::to_owned);
         let Some(port) = port else { continue };
         let target = match named {
             Some(Some(target)) => target,
@@ -209,7 +298,12 @@ pub(crate) fn read_service(reading: &mut Reading, root: &mut Fields<'_>) -> Serv
             None => PortRef::Number(port),
         };
         if protocol.is_none_or(|p| p == "TCP") {
-            service.ports.push(ServicePort { name, port, target, app_protocol });
+            service.ports.push(ServicePort {
+                name,
+                port,
+                target,
+                app_protocol,
+            });
         }
     }
     service

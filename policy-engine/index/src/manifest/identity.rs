@@ -29,7 +29,10 @@ impl Identity {
         if text == "*" {
             return Ok(Self::Any);
         }
-        if text.get(..9).is_some_and(|scheme| scheme.eq_ignore_ascii_case("spiffe://")) {
+        if text
+            .get(..9)
+            .is_some_and(|scheme| scheme.eq_ignore_ascii_case("spiffe://"))
+        {
             return Self::parse_spiffe(text);
         }
         let labels = text.strip_prefix("*.").unwrap_or(text);
@@ -49,7 +52,11 @@ impl Identity {
         };
         let id = SpiffeId::parse_config(id).map_err(|e| e.to_string())?;
         if whole {
-            return if id.path().is_empty() { Err("a trust domain alone is no workload's identity".into()) } else { Ok(Self::Exact(id)) };
+            return if id.path().is_empty() {
+                Err("a trust domain alone is no workload's identity".into())
+            } else {
+                Ok(Self::Exact(id))
+            };
         }
         match id.path().strip_prefix("/ns/") {
             Some(namespace) if !namespace.is_empty() && !namespace.contains('/') => {
@@ -61,7 +68,9 @@ impl Identity {
 
     /// What it means in `domain`.
     pub(crate) fn pattern(&self, domain: &TrustDomain) -> IdentityPattern {
-        let account = |namespace: &str, name: &str| match SpiffeId::for_service_account(domain, namespace, name) {
+        let account = |namespace: &str, name: &str| match SpiffeId::for_service_account(
+            domain, namespace, name,
+        ) {
             Ok(id) => IdentityPattern::Exact(id),
             Err(_) => IdentityPattern::Nobody(format!("{name}.{namespace}")),
         };
@@ -72,9 +81,10 @@ impl Identity {
         match self {
             Self::Any => IdentityPattern::Any,
             Self::Exact(id) => IdentityPattern::Exact(id.clone()),
-            Self::ForeignNamespace(trust_domain, namespace) => {
-                IdentityPattern::Namespace { trust_domain: trust_domain.clone(), namespace: namespace.clone() }
-            }
+            Self::ForeignNamespace(trust_domain, namespace) => IdentityPattern::Namespace {
+                trust_domain: trust_domain.clone(),
+                namespace: namespace.clone(),
+            },
             Self::ServiceAccount { namespace, name } => account(namespace, name),
             Self::Namespace(namespace) => all(namespace),
             Self::Dns(text) => match of_our_domain(text, domain) {
@@ -102,7 +112,9 @@ pub(crate) fn is_label(text: &str) -> bool {
     text.len() <= 63
         && edge(text.chars().next())
         && edge(text.chars().last())
-        && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+        && text
+            .chars()
+            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
 }
 
 /// A DNS name (RFC 1123), as most objects are named: labels with dots, at most 253.
@@ -112,7 +124,10 @@ pub(crate) fn is_subdomain(text: &str) -> bool {
 
 /// A port name (RFC 6335): at most 15 of lower-case letters, digits and single inner hyphens, with a letter.
 pub(crate) fn is_port_name(text: &str) -> bool {
-    text.len() <= 15 && is_label(text) && !text.contains("--") && text.bytes().any(|b| b.is_ascii_lowercase())
+    text.len() <= 15
+        && is_label(text)
+        && !text.contains("--")
+        && text.bytes().any(|b| b.is_ascii_lowercase())
 }
 
 #[cfg(test)]
@@ -126,16 +141,53 @@ mod tests {
     #[test]
     fn identity_texts_follow_the_grammar_of_the_admission_webhook() {
         for text in [
-            "*", "*.x", "*.shop.serviceaccount.identity.linkerd.cluster.local", "a.b.c",
-            "spiffe://cluster.local/ns/shop/sa/cart", "SPIFFE://Cluster.Local/ns/shop/sa/cart", "spiffe://td/ns/shop/*",
+            "*",
+            "*.x",
+            "*.shop.serviceaccount.identity.linkerd.cluster.local",
+            "a.b.c",
+            "spiffe://cluster.local/ns/shop/sa/cart",
+            "SPIFFE://Cluster.Local/ns/shop/sa/cart",
+            "spiffe://td/ns/shop/*",
         ] {
-            assert!(Identity::parse(text).is_ok(), "{text}: {:?}", Identity::parse(text));
+            assert!(
+                Identity::parse(text).is_ok(),
+                "{text}: {:?}",
+                Identity::parse(text)
+            );
         }
         for text in [
-            "", "x.*", "*x", "**", "*.*", "*.", "a..b", "a.", ".a", "A.b", "a_b", "-a.b", "spiffe://", "spiffe://td", "spiffe:///x",
-            "spiffe://td/", "spiffe://td/a/", "spiffe://td//a", "spiffe://td/./a", "spiffe://td/../a", "spiffe://t!d/a",
-            "spiffe://td/*", "spiffe://td/ns/*", "spiffe://td/ns/a/sa/*", "spiffe://td/ns/a/*/b", "spiffe://*/ns/a/sa/b",
-            "https://td/a", "spiffe://td/a b", "spiffe://td:8/a", "spiffe://td/a?x", "spiffe://td/a%20", "é.b",
+            "",
+            "x.*",
+            "*x",
+            "**",
+            "*.*",
+            "*.",
+            "a..b",
+            "a.",
+            ".a",
+            "A.b",
+            "a_b",
+            "-a.b",
+            "spiffe://",
+            "spiffe://td",
+            "spiffe:///x",
+            "spiffe://td/",
+            "spiffe://td/a/",
+            "spiffe://td//a",
+            "spiffe://td/./a",
+            "spiffe://td/../a",
+            "spiffe://t!d/a",
+            "spiffe://td/*",
+            "spiffe://td/ns/*",
+            "spiffe://td/ns/a/sa/*",
+            "spiffe://td/ns/a/*/b",
+            "spiffe://*/ns/a/sa/b",
+            "https://td/a",
+            "spiffe://td/a b",
+            "spiffe://td:8/a",
+            "spiffe://td/a?x",
+            "spiffe://td/a%20",
+            "é.b",
         ] {
             assert!(Identity::parse(text).is_err(), "`{text}` is refused");
         }
@@ -143,26 +195,51 @@ mod tests {
 
     #[test]
     fn dns_forms_of_any_control_plane_namespace_mean_our_service_accounts() {
-        let exact = |path: &str| IdentityPattern::Exact(SpiffeId::parse(&format!("spiffe://cluster.local{path}")).unwrap());
+        let exact = |path: &str| {
+            IdentityPattern::Exact(
+                SpiffeId::parse(&format!("spiffe://cluster.local{path}")).unwrap(),
+            )
+        };
         let meaning = |text: &str| Identity::parse(text).unwrap().pattern(&domain());
-        assert_eq!(meaning("cart.shop.serviceaccount.identity.linkerd.cluster.local"), exact("/ns/shop/sa/cart"));
-        assert_eq!(meaning("cart.shop.serviceaccount.identity.mesh-system.cluster.local"), exact("/ns/shop/sa/cart"));
-        assert_eq!(meaning("a.b.shop.serviceaccount.identity.linkerd.cluster.local"), exact("/ns/shop/sa/a.b"));
+        assert_eq!(
+            meaning("cart.shop.serviceaccount.identity.linkerd.cluster.local"),
+            exact("/ns/shop/sa/cart")
+        );
+        assert_eq!(
+            meaning("cart.shop.serviceaccount.identity.mesh-system.cluster.local"),
+            exact("/ns/shop/sa/cart")
+        );
+        assert_eq!(
+            meaning("a.b.shop.serviceaccount.identity.linkerd.cluster.local"),
+            exact("/ns/shop/sa/a.b")
+        );
         assert_eq!(
             meaning("*.shop.serviceaccount.identity.linkerd.cluster.local"),
-            IdentityPattern::Namespace { trust_domain: domain(), namespace: "shop".into() }
+            IdentityPattern::Namespace {
+                trust_domain: domain(),
+                namespace: "shop".into()
+            }
         );
     }
 
     #[test]
     fn other_suffixes_match_nobody() {
         for text in [
-            "cart.shop.serviceaccount.identity.linkerd.other.example", "*.cluster.local", "*.serviceaccount.identity.linkerd.cluster.local",
-            "*.identity.linkerd.cluster.local", "shop.serviceaccount.identity.linkerd.cluster.local", "cart", "*.x",
-            "cart.shop.serviceaccount.identity.cluster.local", "*.a.shop.serviceaccount.identity.linkerd.evil.cluster.local",
+            "cart.shop.serviceaccount.identity.linkerd.other.example",
+            "*.cluster.local",
+            "*.serviceaccount.identity.linkerd.cluster.local",
+            "*.identity.linkerd.cluster.local",
+            "shop.serviceaccount.identity.linkerd.cluster.local",
+            "cart",
+            "*.x",
+            "cart.shop.serviceaccount.identity.cluster.local",
+            "*.a.shop.serviceaccount.identity.linkerd.evil.cluster.local",
         ] {
             let pattern = Identity::parse(text).unwrap().pattern(&domain());
-            assert!(matches!(pattern, IdentityPattern::Nobody(_)), "{text}: {pattern:?}");
+            assert!(
+                matches!(pattern, IdentityPattern::Nobody(_)),
+                "{text}: {pattern:?}"
+            );
         }
     }
 
@@ -171,7 +248,16 @@ mod tests {
         for name in ["http", "a1", "my-port", "1a"] {
             assert!(is_port_name(name), "{name}");
         }
-        for name in ["", "8080", "a--b", "-a", "a-", "Http", "a_b", "sixteen-letters-"] {
+        for name in [
+            "",
+            "8080",
+            "a--b",
+            "-a",
+            "a-",
+            "Http",
+            "a_b",
+            "sixteen-letters-",
+        ] {
             assert!(!is_port_name(name), "{name}");
         }
     }

@@ -41,32 +41,63 @@ fn read_block(reading: &mut Reading, node: &Node, path: &str) -> Option<IpNet> {
         Ok(block) => {
             let written = text.parse::<IpNet>().ok();
             if written.is_some_and(|w| w != w.trunc()) {
-                reading.doubt(node.at, Code::MaskedCidr, format!("`{path}: {text}` has host bits and is read as `{block}`"));
+                reading.doubt(
+                    node.at,
+                    Code::MaskedCidr,
+                    format!("`{path}: {text}` has host bits and is read as `{block}`"),
+                );
             }
             Some(block)
         }
         Err(why) => {
-            reading.problem(node.at, Code::BadValue, format!("`{path}: {text}` is not a network: {why}"));
+            reading.problem(
+                node.at,
+                Code::BadValue,
+                format!("`{path}: {text}` is not a network: {why}"),
+            );
             None
         }
     }
 }
 
 /// Reads a list of `{cidr, except}`.
-pub(crate) fn read_networks(reading: &mut Reading, items: &[Node], path: &str) -> Vec<NetworkEntry> {
+pub(crate) fn read_networks(
+    reading: &mut Reading,
+    items: &[Node],
+    path: &str,
+) -> Vec<NetworkEntry> {
     let mut out = Vec::new();
     for (index, item) in items.iter().enumerate() {
         let path = format!("{path}[{index}]");
-        let Some(mut fields) = reading.fields(item, &path) else { continue };
-        let cidr = fields.required(reading, "cidr").and_then(|n| read_block(reading, n, &format!("{path}.cidr")));
+        let Some(mut fields) = reading.fields(item, &path) else {
+            continue;
+        };
+        let cidr = fields
+            .required(reading, "cidr")
+            .and_then(|n| read_block(reading, n, &format!("{path}.cidr")));
         let mut except = Vec::new();
-        for (number, node) in fields.optional_list(reading, "except").unwrap_or_default().iter().enumerate() {
+        for (number, node) in fields
+            .optional_list(reading, "except")
+            .unwrap_or_default()
+            .iter()
+            .enumerate()
+        {
             let path = format!("{path}.except[{number}]");
-            let (Some(block), Some(cidr)) = (read_block(reading, node, &path), cidr) else { continue };
+            let (Some(block), Some(cidr)) = (read_block(reading, node, &path), cidr) else {
+                continue;
+            };
             if block.contains(&cidr) {
-                reading.problem(node.at, Code::BadValue, format!("`{path}: {block}` covers all of `{cidr}`"));
+                reading.problem(
+                    node.at,
+                    Code::BadValue,
+                    format!("`{path}: {block}` covers all of `{cidr}`"),
+                );
             } else if !cidr.contains(&block) {
-                reading.problem(node.at, Code::BadValue, format!("`{path}: {block}` is not inside `{cidr}`"));
+                reading.problem(
+                    node.at,
+                    Code::BadValue,
+                    format!("`{path}: {block}` is not inside `{cidr}`"),
+                );
             } else {
                 except.push(block);
             }
@@ -93,13 +124,29 @@ mod tests {
             ("::/0", "::/0"),
             ("fd00::1/8", "fd00::/8"),
         ] {
-            assert_eq!(parse_block(text).map(|b| b.to_string()).as_deref(), Ok(want), "{text}");
+            assert_eq!(
+                parse_block(text).map(|b| b.to_string()).as_deref(),
+                Ok(want),
+                "{text}"
+            );
         }
     }
 
     #[test]
     fn other_texts_are_no_blocks() {
-        for text in ["", "10", "10.0.0.0/33", "10.0.0.0/-1", "10.0.0.0/", "10.0.0/8", "010.0.0.1", "::/129", "a/8", "10.0.0.1 ", "localhost"] {
+        for text in [
+            "",
+            "10",
+            "10.0.0.0/33",
+            "10.0.0.0/-1",
+            "10.0.0.0/",
+            "10.0.0/8",
+            "010.0.0.1",
+            "::/129",
+            "a/8",
+            "10.0.0.1 ",
+            "localhost",
+        ] {
             assert!(parse_block(text).is_err(), "{text}");
         }
     }

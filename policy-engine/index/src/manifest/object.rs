@@ -1,87 +1,22 @@
 //! Documents to objects: which kind, which version, what is wrong, who is who twice.
 
+use super::Loaded;
 use super::checked_only::{check_egress_network, check_external_workload, check_service_profile};
-use super::core_kinds::{read_pod, read_service, read_strings, read_template};
-use super::identity::{is_label, is_subdomain};
+use super::core_kinds::{read_pod, read_service, read_template};
+use super::kinds::{GATEWAY_OTHERS, KINDS, Kind, Row};
+use super::limit_kinds::{read_federation, read_rate_limit};
+use super::meta::{Meta, read_meta};
 use super::policy_kinds::{
-    GATEWAY_GROUP, POLICY_GROUP, Version, read_authorization_policy, read_federation, read_mesh_tls,
-    read_network_authentication, read_rate_limit, read_server, read_server_authorization,
+    GATEWAY_GROUP, POLICY_GROUP, Version, read_authorization_policy, read_mesh_tls,
+    read_network_authentication,
 };
 use super::read::{Fields, Problem, Reading};
-use super::resource::{Closed, Created, Key, Object, Resources};
+use super::resource::{Closed, Object, Resources};
 use super::route::{RouteKind, read_route};
+use super::server_kinds::{read_server, read_server_authorization};
 use super::tree::{self, Defect, Document, Node, Place, Value};
-use super::Loaded;
 use crate::finding::{Code, finding};
 use mesh_policy::snapshot::{Finding, ObjectRef, Source};
-use std::collections::BTreeMap;
-
-/// The kinds that are read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    Namespace,
-    ServiceAccount,
-    Pod,
-    Template,
-    Service,
-    Server,
-    ServerAuthorization,
-    AuthorizationPolicy,
-    MeshTls,
-    NetworkAuthentication,
-    RateLimit,
-    EgressNetwork,
-    HttpRoute,
-    GrpcRoute,
-    ServiceProfile,
-    ExternalWorkload,
-    Federation,
-}
-
-/// One row for each group, kind and the versions that are read.
-struct Row(&'static str, &'static str, Kind, &'static [(&'static str, Version)]);
-
-const V1: &[(&str, Version)] = &[("v1", Version::V1)];
-const ALPHA: &[(&str, Version)] = &[("v1alpha1", Version::V1Alpha1)];
-const SERVER_VERSIONS: &[(&str, Version)] = &[
-    ("v1alpha1", Version::V1Alpha1),
-    ("v1beta1", Version::V1Beta1),
-    ("v1beta2", Version::V1Beta2),
-    ("v1beta3", Version::V1Beta3),
-];
-const ALPHA_BETA: &[(&str, Version)] = &[("v1alpha1", Version::V1Alpha1), ("v1beta1", Version::V1Beta1)];
-const GATEWAY_VERSIONS: &[(&str, Version)] = &[("v1beta1", Version::V1Beta1), ("v1", Version::V1)];
-
-const KINDS: &[Row] = &[
-    Row("", "Namespace", Kind::Namespace, V1),
-    Row("", "ServiceAccount", Kind::ServiceAccount, V1),
-    Row("", "Pod", Kind::Pod, V1),
-    Row("", "Service", Kind::Service, V1),
-    Row("apps", "Deployment", Kind::Template, V1),
-    Row("apps", "StatefulSet", Kind::Template, V1),
-    Row("apps", "DaemonSet", Kind::Template, V1),
-    Row("apps", "ReplicaSet", Kind::Template, V1),
-    Row("batch", "Job", Kind::Template, V1),
-    Row("batch", "CronJob", Kind::Template, V1),
-    Row(POLICY_GROUP, "Server", Kind::Server, SERVER_VERSIONS),
-    Row(POLICY_GROUP, "ServerAuthorization", Kind::ServerAuthorization, ALPHA_BETA),
-    Row(POLICY_GROUP, "AuthorizationPolicy", Kind::AuthorizationPolicy, ALPHA),
-    Row(POLICY_GROUP, "MeshTLSAuthentication", Kind::MeshTls, ALPHA),
-    Row(POLICY_GROUP, "NetworkAuthentication", Kind::NetworkAuthentication, ALPHA),
-    Row(POLICY_GROUP, "HTTPLocalRateLimitPolicy", Kind::RateLimit, ALPHA),
-    Row(POLICY_GROUP, "EgressNetwork", Kind::EgressNetwork, ALPHA),
-    Row(POLICY_GROUP, "HTTPRoute", Kind::HttpRoute, SERVER_VERSIONS),
-    Row(GATEWAY_GROUP, "HTTPRoute", Kind::HttpRoute, GATEWAY_VERSIONS),
-    Row(GATEWAY_GROUP, "GRPCRoute", Kind::GrpcRoute, V1),
-    Row("linkerd.io", "ServiceProfile", Kind::ServiceProfile, &[("v1alpha2", Version::V1Alpha1)]),
-    Row("workload.linkerd.io", "ExternalWorkload", Kind::ExternalWorkload, ALPHA_BETA),
-    Row("mesh.internal", "Federation", Kind::Federation, ALPHA),
-];
-
-/// Gateway API kinds that are not ours to read.
-const GATEWAY_OTHERS: [&str; 9] = [
-    "Gateway", "GatewayClass", "ReferenceGrant", "TLSRoute", "TCPRoute", "UDPRoute", "BackendTLSPolicy", "XListenerSet", "ListenerSet",
-];
 
 /// What one object is read from.
 struct Input<'a> {
@@ -92,17 +27,6 @@ struct Input<'a> {
     /// `apiVersion` and `kind` that the list around it gives.
     api: Option<&'a str>,
     kind: Option<&'a str>,
-}
-
-/// Name, labels and the like.
-struct Meta {
-    key: Key,
-    /// The namespace is certain: given and readable, or not given in a document that was read to its end.
-    placed: bool,
-    labels: BTreeMap<String, String>,
-    annotations: BTreeMap<String, String>,
-    created: Created,
-    owners: Vec<(String, String)>,
 }
 
 /// Collects what files hold.
@@ -136,10 +60,15 @@ impl Loader {
         settle(&mut resources.routes, findings);
         settle(&mut resources.rate_limits, findings);
         settle(&mut resources.federations, findings);
-        resources.closed.sort_by(|a, b| (&a.namespace, &a.source).cmp(&(&b.namespace, &b.source)));
+        resources
+            .closed
+            .sort_by(|a, b| (&a.namespace, &a.source).cmp(&(&b.namespace, &b.source)));
         findings.sort();
         findings.dedup();
-        Loaded { resources: self.resources, findings: self.findings }
+        Loaded {
+            resources: self.resources,
+            findings: self.findings,
+        }
     }
 
     fn document(&mut self, file: &str, document: &Document) {
@@ -210,40 +139,86 @@ impl Loader {
     /// A document whose kind cannot be told. It may have been a Server.
     fn without_kind(&mut self, input: &Input<'_>, api: Option<&str>) {
         self.defects(input, None);
-        let maybe_server = !input.complete || !input.defects.is_empty() || api.is_some_and(|a| a.starts_with(POLICY_GROUP));
+        let maybe_server = !input.complete
+            || !input.defects.is_empty()
+            || api.is_some_and(|a| a.starts_with(POLICY_GROUP));
         if input.complete && input.defects.is_empty() {
-            self.note(input.file, input.root.at, Code::NotAnObject, "`kind` is missing, or is not a string", None);
+            self.note(
+                input.file,
+                input.root.at,
+                Code::NotAnObject,
+                "`kind` is missing, or is not a string",
+                None,
+            );
         }
         if maybe_server {
-            let namespace = input.root.get("metadata").and_then(|m| m.get("namespace")).and_then(Node::as_text);
-            self.close(input, namespace, "a document cannot be read well enough to tell its kind");
+            let namespace = input
+                .root
+                .get("metadata")
+                .and_then(|m| m.get("namespace"))
+                .and_then(Node::as_text);
+            self.close(
+                input,
+                namespace,
+                "a document cannot be read well enough to tell its kind",
+            );
         }
     }
 
     fn close(&mut self, input: &Input<'_>, namespace: Option<&str>, why: &str) {
         let source = source(input.file, input.root.at, input.root.end_line);
         let message = match namespace {
-            Some(namespace) => format!("{why}; the default policy of namespace `{namespace}` is `deny` until it is mended"),
+            Some(namespace) => format!(
+                "{why}; the default policy of namespace `{namespace}` is `deny` until it is mended"
+            ),
             None => format!("{why}; every namespace's default policy is `deny` until it is mended"),
         };
-        let code = if namespace.is_some() { Code::NamespaceClosed } else { Code::UnknownDocument };
-        self.findings.push(finding(code, message, None, source.clone()));
+        let code = if namespace.is_some() {
+            Code::NamespaceClosed
+        } else {
+            Code::UnknownDocument
+        };
+        self.findings
+            .push(finding(code, message, None, source.clone()));
         let namespace = namespace.map(str::to_owned);
-        self.resources.closed.push(Closed { namespace, why: why.to_owned(), source });
+        self.resources.closed.push(Closed {
+            namespace,
+            why: why.to_owned(),
+            source,
+        });
     }
 
     fn defects(&mut self, input: &Input<'_>, object: Option<&ObjectRef>) {
         for defect in &input.defects {
-            self.note(input.file, defect.at, defect.code, defect.message.clone(), object.cloned());
+            self.note(
+                input.file,
+                defect.at,
+                defect.code,
+                defect.message.clone(),
+                object.cloned(),
+            );
         }
     }
 
-    fn note(&mut self, file: &str, at: Place, code: Code, message: impl Into<String>, object: Option<ObjectRef>) {
-        self.findings.push(finding(code, message, object, source(file, at, at.line)));
+    fn note(
+        &mut self,
+        file: &str,
+        at: Place,
+        code: Code,
+        message: impl Into<String>,
+        object: Option<ObjectRef>,
+    ) {
+        self.findings
+            .push(finding(code, message, object, source(file, at, at.line)));
     }
 
     fn problem(&mut self, file: &str, problem: Problem, object: &ObjectRef) {
-        let mut made = finding(problem.code, problem.message, Some(object.clone()), source(file, problem.at, problem.at.line));
+        let mut made = finding(
+            problem.code,
+            problem.message,
+            Some(object.clone()),
+            source(file, problem.at, problem.at.line),
+        );
         made.hint = problem.hint.or(made.hint);
         self.findings.push(made);
     }
@@ -256,55 +231,105 @@ impl Loader {
             None => (Some(""), a),
         };
         let (group, version_name) = api.map_or((None, ""), split);
-        let row = KINDS.iter().find(|r| r.1 == kind_name && group.is_none_or(|g| g == r.0));
+        let row = KINDS
+            .iter()
+            .find(|r| r.1 == kind_name && group.is_none_or(|g| g == r.0));
         let Some(Row(row_group, row_kind, kind, versions)) = row else {
             self.unknown_kind(input, group.unwrap_or(""), kind_name);
             return;
         };
         let known = versions.iter().find(|(name, _)| *name == version_name);
-        let strict = !matches!(kind, Kind::Namespace | Kind::ServiceAccount | Kind::Pod | Kind::Template | Kind::Service);
+        let strict = !matches!(
+            kind,
+            Kind::Namespace | Kind::ServiceAccount | Kind::Pod | Kind::Template | Kind::Service
+        );
         let mut reading = Reading::new(strict);
         if known.is_none() {
             let read: Vec<&str> = versions.iter().map(|(name, _)| *name).collect();
             let message = match api {
-                Some(api) => format!("`{api}` is no version of {row_kind} that is read ({})", read.join(", ")),
+                Some(api) => format!(
+                    "`{api}` is no version of {row_kind} that is read ({})",
+                    read.join(", ")
+                ),
                 None => format!("`apiVersion` is missing for kind {row_kind}"),
             };
             let place = input.root.get("apiVersion").map_or(input.root.at, |n| n.at);
             reading.problem(place, Code::UnknownVersion, message);
         }
         let version = known.or(versions.last()).map_or(Version::V1, |(_, v)| *v);
-        let Some(mut root) = reading.fields(input.root, "") else { return };
+        let Some(mut root) = reading.fields(input.root, "") else {
+            return;
+        };
         root.ignore(&["apiVersion", "kind", "status"]);
         let cluster_wide = matches!(kind, Kind::Namespace | Kind::Federation);
         let meta = read_meta(&mut reading, &mut root, cluster_wide, input.complete);
-        let context = Context { input, kind: *kind, group: row_group, name: row_kind, version, namespaced: !cluster_wide };
+        let context = Context {
+            input,
+            kind: *kind,
+            group: row_group,
+            name: row_kind,
+            version,
+            namespaced: !cluster_wide,
+        };
         self.typed(&context, reading, root, meta);
     }
 
     fn unknown_kind(&mut self, input: &Input<'_>, group: &str, kind: &str) {
         let ours = group.ends_with("linkerd.io") || group == "mesh.internal";
-        let silent = matches!((group, kind), ("mesh.internal", "LocalMesh") | ("multicluster.linkerd.io", _));
+        let silent = matches!(
+            (group, kind),
+            ("mesh.internal", "LocalMesh") | ("multicluster.linkerd.io", _)
+        );
         let gateway = group == GATEWAY_GROUP && !GATEWAY_OTHERS.contains(&kind);
-        let alike = KINDS.iter().any(|r| r.1 == kind && (r.0 == POLICY_GROUP || r.0 == "mesh.internal"));
+        let alike = KINDS
+            .iter()
+            .any(|r| r.1 == kind && (r.0 == POLICY_GROUP || r.0 == "mesh.internal"));
         if silent {
         } else if ours || gateway {
             let message = format!("kind `{kind}` of `{group}` is not read");
-            self.note(input.file, input.root.at, Code::UnknownVersion, message, None);
+            self.note(
+                input.file,
+                input.root.at,
+                Code::UnknownVersion,
+                message,
+                None,
+            );
             if kind.eq_ignore_ascii_case("Server") {
-                let namespace = input.root.get("metadata").and_then(|m| m.get("namespace")).and_then(Node::as_text);
-                self.close(input, Some(namespace.unwrap_or("default")), "a document looks like a Server, but its kind is not");
+                let namespace = input
+                    .root
+                    .get("metadata")
+                    .and_then(|m| m.get("namespace"))
+                    .and_then(Node::as_text);
+                self.close(
+                    input,
+                    Some(namespace.unwrap_or("default")),
+                    "a document looks like a Server, but its kind is not",
+                );
             }
         } else if alike {
-            let message = format!("`{kind}` of group `{group}` is ignored; the kind of this mesh is in another group");
-            self.note(input.file, input.root.at, Code::LooksLikePolicy, message, None);
+            let message = format!(
+                "`{kind}` of group `{group}` is ignored; the kind of this mesh is in another group"
+            );
+            self.note(
+                input.file,
+                input.root.at,
+                Code::LooksLikePolicy,
+                message,
+                None,
+            );
         }
         if !input.defects.is_empty() && (ours || gateway || alike) || !input.complete {
             self.defects(input, None);
         }
     }
 
-    fn typed(&mut self, context: &Context<'_>, mut reading: Reading, mut root: Fields<'_>, meta: Meta) {
+    fn typed(
+        &mut self,
+        context: &Context<'_>,
+        mut reading: Reading,
+        mut root: Fields<'_>,
+        meta: Meta,
+    ) {
         let r = &mut reading;
         let own = meta.key.namespace.clone();
         let file = context.input.file;
@@ -315,7 +340,11 @@ impl Loader {
                 let object = self.object_of(context, reading, root, meta, ());
                 if object.key.name == "<unnamed>" {
                     // Its annotations might have closed any namespace.
-                    self.close(context.input, None, "the name of a Namespace cannot be read");
+                    self.close(
+                        context.input,
+                        None,
+                        "the name of a Namespace cannot be read",
+                    );
                 }
                 self.resources.namespaces.push(object);
             }
@@ -343,10 +372,18 @@ impl Loader {
                 let placed = meta.placed;
                 let object = self.object_of(context, reading, root, meta, spec);
                 if !placed {
-                    self.close(context.input, None, "the namespace of a Server cannot be read");
+                    self.close(
+                        context.input,
+                        None,
+                        "the namespace of a Server cannot be read",
+                    );
                 } else if object.spec.selects.is_none() || object.spec.port.is_none() {
                     let namespace = object.key.namespace.clone();
-                    self.close(context.input, Some(&namespace), &format!("selector or port of {} cannot be read", object.title()));
+                    self.close(
+                        context.input,
+                        Some(&namespace),
+                        &format!("selector or port of {} cannot be read", object.title()),
+                    );
                 }
                 self.resources.servers.push(object);
             }
@@ -356,7 +393,8 @@ impl Loader {
                 self.resources.server_authorizations.push(object);
             }
             Kind::AuthorizationPolicy => {
-                let spec = read_authorization_policy(r, &mut root, &own, &meta.annotations, &locate);
+                let spec =
+                    read_authorization_policy(r, &mut root, &own, &meta.annotations, &locate);
                 let object = self.object_of(context, reading, root, meta, spec);
                 self.resources.authorization_policies.push(object);
             }
@@ -377,7 +415,11 @@ impl Loader {
             }
             Kind::HttpRoute | Kind::GrpcRoute => {
                 let grpc = context.kind == Kind::GrpcRoute;
-                let kind = RouteKind { grpc, group: context.group, version: context.version };
+                let kind = RouteKind {
+                    grpc,
+                    group: context.group,
+                    version: context.version,
+                };
                 let spec = read_route(r, &mut root, &own, kind, &locate);
                 let object = self.object_of(context, reading, root, meta, spec);
                 self.resources.routes.push(object);
@@ -403,7 +445,14 @@ impl Loader {
     }
 
     /// Closes the reading of an object: unknown fields, findings, validity.
-    fn object_of<T>(&mut self, context: &Context<'_>, mut reading: Reading, root: Fields<'_>, meta: Meta, spec: T) -> Object<T> {
+    fn object_of<T>(
+        &mut self,
+        context: &Context<'_>,
+        mut reading: Reading,
+        root: Fields<'_>,
+        meta: Meta,
+        spec: T,
+    ) -> Object<T> {
         root.finish(&mut reading);
         let input = context.input;
         let mut object = Object {
@@ -421,7 +470,8 @@ impl Loader {
         };
         let first = reading.problems.first().map(|p| p.message.clone());
         let first = first.or_else(|| input.defects.first().map(|d| d.message.clone()));
-        let spoiled = (reading.spoiled || !input.complete).then(|| "part of the document cannot be read".to_owned());
+        let spoiled = (reading.spoiled || !input.complete)
+            .then(|| "part of the document cannot be read".to_owned());
         object.invalid = first.or(spoiled);
         let reference = object.reference();
         self.defects(input, Some(&reference));
@@ -442,86 +492,43 @@ struct Context<'a> {
     namespaced: bool,
 }
 
-fn read_meta(reading: &mut Reading, root: &mut Fields<'_>, cluster_wide: bool, complete: bool) -> Meta {
-    let unnamed = Key::new(if cluster_wide { "" } else { "default" }, "<unnamed>");
-    let mut meta = Meta {
-        key: unnamed,
-        placed: complete || cluster_wide,
-        labels: BTreeMap::new(),
-        annotations: BTreeMap::new(),
-        created: Created::Unknown,
-        owners: Vec::new(),
-    };
-    // Metadata holds much that is none of ours; it is never strict.
-    let strict = std::mem::replace(&mut reading.strict, false);
-    if let Some(mut fields) = root.required_fields(reading, "metadata") {
-        read_meta_fields(reading, &mut fields, cluster_wide, &mut meta);
-    } else {
-        meta.placed = cluster_wide || !root.stands("metadata") && complete;
-    }
-    reading.strict = strict;
-    meta
-}
-
-fn read_meta_fields(reading: &mut Reading, fields: &mut Fields<'_>, cluster_wide: bool, meta: &mut Meta) {
-    if let Some(node) = fields.required(reading, "name")
-        && let Some(name) = reading.text(node, "metadata.name")
-    {
-        if is_subdomain(name) {
-            meta.key.name = name.to_owned();
-        } else {
-            reading.problem(node.at, Code::BadValue, format!("`metadata.name: {name}` is not the name of an object: lower-case letters, digits, `-` and `.`"));
-        }
-    }
-    if !cluster_wide && fields.stands("namespace") {
-        let node = fields.optional(reading, "namespace");
-        let name = node.and_then(|n| reading.text(n, "metadata.namespace").map(|text| (n.at, text)));
-        meta.placed = name.is_some_and(|(_, name)| is_label(name));
-        match name {
-            Some((_, name)) if is_label(name) => meta.key.namespace = name.to_owned(),
-            Some((at, name)) => reading.problem(at, Code::BadValue, format!("`metadata.namespace: {name}` is not the name of a namespace")),
-            None if node.is_none() && !reading.spoiled => meta.placed = true,
-            None => {}
-        }
-    }
-    meta.labels = read_strings(reading, fields, "labels").unwrap_or_default();
-    meta.annotations = read_strings(reading, fields, "annotations").unwrap_or_default();
-    if let Some(node) = fields.optional(reading, "creationTimestamp") {
-        meta.created = match reading.text(node, "metadata.creationTimestamp").map(str::parse) {
-            Some(Ok(time)) => Created::At(time),
-            Some(Err(_)) => {
-                reading.problem(node.at, Code::BadValue, "`metadata.creationTimestamp` is not an RFC 3339 time");
-                Created::Unreadable
-            }
-            None => Created::Unreadable,
-        };
-    }
-    for item in fields.optional_list(reading, "ownerReferences").unwrap_or_default() {
-        let Some(mut owner) = reading.fields(item, "metadata.ownerReferences") else { continue };
-        let kind = owner.optional_text(reading, "kind");
-        let name = owner.optional_text(reading, "name");
-        if let (Some(kind), Some(name)) = (kind, name) {
-            meta.owners.push((kind.to_owned(), name.to_owned()));
-        }
-    }
-}
-
 fn source(file: &str, at: Place, end_line: u32) -> Source {
-    Source::File { file: file.to_owned(), line: at.line, column: at.column, end_line: end_line.max(at.line) }
+    Source::File {
+        file: file.to_owned(),
+        line: at.line,
+        column: at.column,
+        end_line: end_line.max(at.line),
+    }
 }
 
 /// Sorts objects, and makes all of those that share group, kind and key invalid.
 fn settle<T>(objects: &mut [Object<T>], findings: &mut Vec<Finding>) {
-    objects.sort_by(|a, b| (&a.key, a.kind, a.group, &a.source).cmp(&(&b.key, b.kind, b.group, &b.source)));
-    for same in objects.chunk_by_mut(|a, b| (&a.key, a.kind, a.group) == (&b.key, b.kind, b.group)) {
+    objects.sort_by(|a, b| {
+        (&a.key, a.kind, a.group, &a.source).cmp(&(&b.key, b.kind, b.group, &b.source))
+    });
+    for same in objects.chunk_by_mut(|a, b| (&a.key, a.kind, a.group) == (&b.key, b.kind, b.group))
+    {
         if same.len() < 2 || same.first().is_some_and(|o| o.key.name == "<unnamed>") {
             continue;
         }
         let places: Vec<String> = same.iter().map(|o| o.source.to_string()).collect();
         for object in same.iter_mut() {
-            let others: Vec<&str> = places.iter().filter(|p| **p != object.source.to_string()).map(String::as_str).collect();
-            let message = format!("{} stands more than once: also at {}", object.title(), others.join(", "));
-            findings.push(finding(Code::DuplicateObject, message.clone(), Some(object.reference()), object.source.clone()));
+            let others: Vec<&str> = places
+                .iter()
+                .filter(|p| **p != object.source.to_string())
+                .map(String::as_str)
+                .collect();
+            let message = format!(
+                "{} stands more than once: also at {}",
+                object.title(),
+                others.join(", ")
+            );
+            findings.push(finding(
+                Code::DuplicateObject,
+                message.clone(),
+                Some(object.reference()),
+                object.source.clone(),
+            ));
             object.invalid.get_or_insert(message);
         }
     }

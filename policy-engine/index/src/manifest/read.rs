@@ -31,19 +31,43 @@ pub(crate) struct Reading {
 
 impl Reading {
     pub(crate) fn new(strict: bool) -> Self {
-        Self { strict, ..Self::default() }
+        Self {
+            strict,
+            ..Self::default()
+        }
     }
 
     pub(crate) fn problem(&mut self, at: Place, code: Code, message: impl Into<String>) {
-        self.problems.push(Problem { at, code, message: message.into(), hint: None });
+        self.problems.push(Problem {
+            at,
+            code,
+            message: message.into(),
+            hint: None,
+        });
     }
 
-    pub(crate) fn problem_with_hint(&mut self, at: Place, code: Code, message: impl Into<String>, hint: String) {
-        self.problems.push(Problem { at, code, message: message.into(), hint: Some(hint) });
+    pub(crate) fn problem_with_hint(
+        &mut self,
+        at: Place,
+        code: Code,
+        message: impl Into<String>,
+        hint: String,
+    ) {
+        self.problems.push(Problem {
+            at,
+            code,
+            message: message.into(),
+            hint: Some(hint),
+        });
     }
 
     pub(crate) fn doubt(&mut self, at: Place, code: Code, message: impl Into<String>) {
-        self.doubts.push(Problem { at, code, message: message.into(), hint: None });
+        self.doubts.push(Problem {
+            at,
+            code,
+            message: message.into(),
+            hint: None,
+        });
     }
 
     /// Notes that `path` should have been `what`.
@@ -58,7 +82,12 @@ impl Reading {
 
     pub(crate) fn fields<'n>(&mut self, node: &'n Node, path: &str) -> Option<Fields<'n>> {
         match &node.value {
-            Value::Map(entries) => Some(Fields { entries, at: node.at, path: path.to_owned(), known: Vec::new() }),
+            Value::Map(entries) => Some(Fields {
+                entries,
+                at: node.at,
+                path: path.to_owned(),
+                known: Vec::new(),
+            }),
             _ => {
                 self.expected(node, path, "a mapping");
                 None
@@ -82,11 +111,20 @@ impl Reading {
         None
     }
 
-    pub(crate) fn integer(&mut self, node: &Node, path: &str, range: std::ops::RangeInclusive<i64>) -> Option<i64> {
+    pub(crate) fn integer(
+        &mut self,
+        node: &Node,
+        path: &str,
+        range: std::ops::RangeInclusive<i64>,
+    ) -> Option<i64> {
         match node.value {
             Value::Int(value) if range.contains(&value) => Some(value),
             Value::Int(value) => {
-                let message = format!("`{path}` must be from {} to {}, not {value}", range.start(), range.end());
+                let message = format!(
+                    "`{path}` must be from {} to {}, not {value}",
+                    range.start(),
+                    range.end()
+                );
                 self.problem(node.at, Code::BadValue, message);
                 None
             }
@@ -98,13 +136,17 @@ impl Reading {
     }
 
     pub(crate) fn port(&mut self, node: &Node, path: &str) -> Option<u16> {
-        self.integer(node, path, 1..=65_535).and_then(|n| u16::try_from(n).ok())
+        self.integer(node, path, 1..=65_535)
+            .and_then(|n| u16::try_from(n).ok())
     }
 
     pub(crate) fn list<'n>(&mut self, node: &'n Node, path: &str) -> Option<&'n [Node]> {
         match &node.value {
             Value::List(items) if self.strict && items.len() > LIST_MAX => {
-                let message = format!("`{path}` has {} entries; the limit is {LIST_MAX}", items.len());
+                let message = format!(
+                    "`{path}` has {} entries; the limit is {LIST_MAX}",
+                    items.len()
+                );
                 self.problem(node.at, Code::Limit, message);
                 None
             }
@@ -145,18 +187,30 @@ pub(crate) struct Fields<'n> {
 impl<'n> Fields<'n> {
     /// Where a field stands, for messages: `spec.client.networks`.
     pub(crate) fn path(&self, key: &str) -> String {
-        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+        if self.path.is_empty() {
+            key.to_owned()
+        } else {
+            format!("{}.{key}", self.path)
+        }
     }
 
     /// The field, if it stands. Null is absent in core kinds and a problem in strict ones, for it may be a list whose
     /// entries were commented out.
-    pub(crate) fn optional(&mut self, reading: &mut Reading, key: &'static str) -> Option<&'n Node> {
+    pub(crate) fn optional(
+        &mut self,
+        reading: &mut Reading,
+        key: &'static str,
+    ) -> Option<&'n Node> {
         self.known.push(key);
         let node = &self.entries.iter().find(|e| e.key == key)?.value;
         match node.value {
             Value::Null if reading.strict => {
                 let path = self.path(key);
-                reading.problem(node.at, Code::WrongType, format!("`{path}` is empty; remove the field or give it a value"));
+                reading.problem(
+                    node.at,
+                    Code::WrongType,
+                    format!("`{path}` is empty; remove the field or give it a value"),
+                );
                 None
             }
             Value::Null => None,
@@ -176,14 +230,21 @@ impl<'n> Fields<'n> {
         node
     }
 
-    pub(crate) fn required(&mut self, reading: &mut Reading, key: &'static str) -> Option<&'n Node> {
+    pub(crate) fn required(
+        &mut self,
+        reading: &mut Reading,
+        key: &'static str,
+    ) -> Option<&'n Node> {
         let stands = self.entries.iter().any(|e| e.key == key);
         if !stands {
             let path = self.path(key);
             reading.problem(self.at, Code::Missing, format!("`{path}` is missing"));
         }
         self.optional(reading, key).or_else(|| {
-            let null = self.entries.iter().any(|e| e.key == key && e.value.value == Value::Null);
+            let null = self
+                .entries
+                .iter()
+                .any(|e| e.key == key && e.value.value == Value::Null);
             if null && !reading.strict {
                 let path = self.path(key);
                 reading.problem(self.at, Code::Missing, format!("`{path}` is missing"));
@@ -202,45 +263,83 @@ impl<'n> Fields<'n> {
         self.known.extend_from_slice(keys);
     }
 
-    pub(crate) fn optional_text(&mut self, reading: &mut Reading, key: &'static str) -> Option<&'n str> {
+    pub(crate) fn optional_text(
+        &mut self,
+        reading: &mut Reading,
+        key: &'static str,
+    ) -> Option<&'n str> {
         let path = self.path(key);
-        self.optional(reading, key).and_then(|node| reading.text(node, &path))
+        self.optional(reading, key)
+            .and_then(|node| reading.text(node, &path))
     }
 
-    pub(crate) fn required_text(&mut self, reading: &mut Reading, key: &'static str) -> Option<&'n str> {
+    pub(crate) fn required_text(
+        &mut self,
+        reading: &mut Reading,
+        key: &'static str,
+    ) -> Option<&'n str> {
         let path = self.path(key);
-        self.required(reading, key).and_then(|node| reading.text(node, &path))
+        self.required(reading, key)
+            .and_then(|node| reading.text(node, &path))
     }
 
-    pub(crate) fn optional_list(&mut self, reading: &mut Reading, key: &'static str) -> Option<&'n [Node]> {
+    pub(crate) fn optional_list(
+        &mut self,
+        reading: &mut Reading,
+        key: &'static str,
+    ) -> Option<&'n [Node]> {
         let path = self.path(key);
-        self.optional(reading, key).and_then(|node| reading.list(node, &path))
+        self.optional(reading, key)
+            .and_then(|node| reading.list(node, &path))
     }
 
-    pub(crate) fn required_list(&mut self, reading: &mut Reading, key: &'static str) -> Option<&'n [Node]> {
+    pub(crate) fn required_list(
+        &mut self,
+        reading: &mut Reading,
+        key: &'static str,
+    ) -> Option<&'n [Node]> {
         let path = self.path(key);
-        self.required(reading, key).and_then(|node| reading.list(node, &path))
+        self.required(reading, key)
+            .and_then(|node| reading.list(node, &path))
     }
 
-    pub(crate) fn optional_fields(&mut self, reading: &mut Reading, key: &'static str) -> Option<Fields<'n>> {
+    pub(crate) fn optional_fields(
+        &mut self,
+        reading: &mut Reading,
+        key: &'static str,
+    ) -> Option<Fields<'n>> {
         let path = self.path(key);
-        self.optional(reading, key).and_then(|node| reading.fields(node, &path))
+        self.optional(reading, key)
+            .and_then(|node| reading.fields(node, &path))
     }
 
-    pub(crate) fn required_fields(&mut self, reading: &mut Reading, key: &'static str) -> Option<Fields<'n>> {
+    pub(crate) fn required_fields(
+        &mut self,
+        reading: &mut Reading,
+        key: &'static str,
+    ) -> Option<Fields<'n>> {
         let path = self.path(key);
-        self.required(reading, key).and_then(|node| reading.fields(node, &path))
+        self.required(reading, key)
+            .and_then(|node| reading.fields(node, &path))
     }
 
     /// A field that one of `values` must fill.
-    pub(crate) fn choice(&mut self, reading: &mut Reading, key: &'static str, values: &[&'static str]) -> Option<&'n str> {
+    pub(crate) fn choice(
+        &mut self,
+        reading: &mut Reading,
+        key: &'static str,
+        values: &[&'static str],
+    ) -> Option<&'n str> {
         let path = self.path(key);
         let node = self.optional(reading, key)?;
         let text = reading.text(node, &path)?;
         if values.contains(&text) {
             return Some(text);
         }
-        let message = format!("`{path}` must be one of {}, not `{text}`", values.join(", "));
+        let message = format!(
+            "`{path}` must be one of {}, not `{text}`",
+            values.join(", ")
+        );
         reading.problem(node.at, Code::BadValue, message);
         None
     }

@@ -6,7 +6,9 @@
 use super::identity::Identity;
 use crate::Mode;
 use ipnet::IpNet;
-use mesh_policy::snapshot::{Filter, Network, ObjectRef, PathOptions, RouteMatch, ServerProtocol, Source};
+use mesh_policy::snapshot::{
+    Filter, Network, ObjectRef, PathOptions, RouteMatch, ServerProtocol, Source,
+};
 use mesh_trust::{Timestamp, TrustDomain};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -48,7 +50,10 @@ pub(crate) struct Key {
 
 impl Key {
     pub(crate) fn new(namespace: &str, name: &str) -> Self {
-        Self { namespace: namespace.to_owned(), name: name.to_owned() }
+        Self {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        }
     }
 }
 
@@ -92,7 +97,11 @@ impl<T> Object<T> {
     pub(crate) fn reference(&self) -> ObjectRef {
         ObjectRef {
             kind: self.kind.to_owned(),
-            namespace: if self.namespaced { self.key.namespace.clone() } else { String::new() },
+            namespace: if self.namespaced {
+                self.key.namespace.clone()
+            } else {
+                String::new()
+            },
             name: self.key.name.clone(),
             source: self.source.clone(),
         }
@@ -242,7 +251,11 @@ pub(crate) enum Target {
     Server(String),
     Servers(Selector),
     Namespace,
-    Route { group: &'static str, kind: &'static str, name: String },
+    Route {
+        group: &'static str,
+        kind: &'static str,
+        name: String,
+    },
 }
 
 /// A ServerAuthorization.
@@ -303,7 +316,10 @@ pub(crate) struct NetworkEntry {
 
 impl NetworkEntry {
     pub(crate) fn to_network(&self) -> Network {
-        Network { cidr: self.cidr, except: self.except.clone() }
+        Network {
+            cidr: self.cidr,
+            except: self.except.clone(),
+        }
     }
 }
 

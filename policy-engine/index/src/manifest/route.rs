@@ -8,11 +8,12 @@ use super::identity::is_subdomain;
 use super::policy_kinds::{GATEWAY_GROUP, POLICY_GROUP, Version, since};
 use super::read::{Fields, Reading};
 use super::resource::{Route, Rule};
-use super::tree::{Node, Value};
+use super::route_filter::read_filter;
+use super::tree::Node;
 use crate::finding::Code;
 use crate::limits::MATCH_VALUE_BYTES_MAX;
 use mesh_policy::route::{RegexRefusal, check_regex};
-use mesh_policy::snapshot::{Filter, PathMatch, RouteMatch, TextMatch, ValueMatch};
+use mesh_policy::snapshot::{PathMatch, RouteMatch, TextMatch, ValueMatch};
 
 /// Which route kind is read, of which group and version.
 #[derive(Clone, Copy)]
@@ -30,18 +31,40 @@ pub(crate) fn read_route(
     kind: RouteKind,
     locate: Locate<'_>,
 ) -> Route {
-    let mut out = Route { servers: Vec::new(), hostnames: Vec::new(), rules: Vec::new() };
-    let Some(mut spec) = root.required_fields(reading, "spec") else { return out };
-    for (index, item) in spec.optional_list(reading, "parentRefs").unwrap_or_default().iter().enumerate() {
+    let mut out = Route {
+        servers: Vec::new(),
+        hostnames: Vec::new(),
+        rules: Vec::new(),
+    };
+    let Some(mut spec) = root.required_fields(reading, "spec") else {
+        return out;
+    };
+    for (index, item) in spec
+        .optional_list(reading, "parentRefs")
+        .unwrap_or_default()
+        .iter()
+        .enumerate()
+    {
         let path = format!("spec.parentRefs[{index}]");
-        let Some(mut fields) = reading.fields(item, &path) else { continue };
+        let Some(mut fields) = reading.fields(item, &path) else {
+            continue;
+        };
         if let Some(name) = read_parent(reading, &mut fields, &path, own, kind) {
             out.servers.push((name, locate(item.at, item.end_line)));
         }
         fields.finish(reading);
     }
-    for (index, item) in spec.optional_list(reading, "hostnames").unwrap_or_default().iter().enumerate() {
-        out.hostnames.extend(read_hostname(reading, item, &format!("spec.hostnames[{index}]")));
+    for (index, item) in spec
+        .optional_list(reading, "hostnames")
+        .unwrap_or_default()
+        .iter()
+        .enumerate()
+    {
+        out.hostnames.extend(read_hostname(
+            reading,
+            item,
+            &format!("spec.hostnames[{index}]"),
+        ));
     }
     if kind.group == GATEWAY_GROUP {
         spec.ignore(&["useDefaultGateways"]);
@@ -49,18 +72,31 @@ pub(crate) fn read_route(
     if spec.stands("rules") {
         let rules = spec.optional_list(reading, "rules");
         for (index, item) in rules.unwrap_or_default().iter().enumerate() {
-            out.rules.extend(read_rule(reading, item, &format!("spec.rules[{index}]"), kind));
+            out.rules.extend(read_rule(
+                reading,
+                item,
+                &format!("spec.rules[{index}]"),
+                kind,
+            ));
         }
     } else {
         spec.ignore(&["rules"]);
-        out.rules.push(Rule { matches: vec![every_path()], filters: Vec::new() });
+        out.rules.push(Rule {
+            matches: vec![every_path()],
+            filters: Vec::new(),
+        });
     }
     spec.finish(reading);
     out
 }
 
 fn every_path() -> RouteMatch {
-    RouteMatch { path: PathMatch::Prefix("/".into()), method: None, headers: Vec::new(), query: Vec::new() }
+    RouteMatch {
+        path: PathMatch::Prefix("/".into()),
+        method: None,
+        headers: Vec::new(),
+        query: Vec::new(),
+    }
 }
 
 /// The Server that a parent reference names, if it names one.
@@ -75,18 +111,23 @@ fn read_parent(
     let parent = fields.optional_text(reading, "kind").unwrap_or("Gateway");
     let name = fields.required_text(reading, "name");
     let namespace = fields.optional_text(reading, "namespace");
-    let port = fields.optional(reading, "port").map(|n| (n, reading.port(n, &format!("{path}.port"))));
+    let port = fields
+        .optional(reading, "port")
+        .map(|n| (n, reading.port(n, &format!("{path}.port"))));
     let section = fields.optional(reading, "sectionName");
     match (group, parent) {
         (POLICY_GROUP, "Server") => {
             for (what, node) in [("port", port.map(|(n, _)| n)), ("sectionName", section)] {
                 if let Some(node) = node {
-                    let message = format!("`{path}.{what}` may not stand in a reference to a Server");
+                    let message =
+                        format!("`{path}.{what}` may not stand in a reference to a Server");
                     reading.problem(node.at, Code::Conflict, message);
                 }
             }
             if namespace.is_some_and(|n| n != own) {
-                let message = format!("`{path}` refers to a Server of another namespace; a route attaches in its own only");
+                let message = format!(
+                    "`{path}` refers to a Server of another namespace; a route attaches in its own only"
+                );
                 reading.doubt(fields.at, Code::IdleRoute, message);
                 return None;
             }
@@ -94,17 +135,31 @@ fn read_parent(
         }
         (POLICY_GROUP, "EgressNetwork") => {
             if port.is_none() {
-                reading.problem(fields.at, Code::Missing, format!("`{path}.port` is missing: an EgressNetwork parent needs one"));
+                reading.problem(
+                    fields.at,
+                    Code::Missing,
+                    format!("`{path}.port` is missing: an EgressNetwork parent needs one"),
+                );
             }
-            reading.doubt(fields.at, Code::NotEnforced, "routes on an EgressNetwork are checked, but not applied");
+            reading.doubt(
+                fields.at,
+                Code::NotEnforced,
+                "routes on an EgressNetwork are checked, but not applied",
+            );
             None
         }
         ("" | "core", "Service") => {
-            reading.doubt(fields.at, Code::NotEnforced, "routes on a Service are checked, but not applied");
+            reading.doubt(
+                fields.at,
+                Code::NotEnforced,
+                "routes on a Service are checked, but not applied",
+            );
             None
         }
         (other, "Server") => {
-            let message = format!("`{path}` refers to a Server of group `{other}`; Servers are of `{POLICY_GROUP}`");
+            let message = format!(
+                "`{path}` refers to a Server of group `{other}`; Servers are of `{POLICY_GROUP}`"
+            );
             reading.doubt(fields.at, Code::IdleRoute, message);
             None
         }
@@ -112,21 +167,26 @@ fn read_parent(
     }
 }
 
-fn read_hostname(reading: &mut Reading, node: &Node, path: &str) -> Option<String> {
+pub(crate) fn read_hostname(reading: &mut Reading, node: &Node, path: &str) -> Option<String> {
     let text = reading.text(node, path)?;
     let name = text.strip_prefix("*.").unwrap_or(text);
     let address = name.parse::<std::net::IpAddr>().is_ok();
     if is_subdomain(name) && text.len() <= 253 && !address {
         return Some(text.to_owned());
     }
-    let message = format!("`{path}: {text}` is not a hostname: lower-case DNS name, `*.` in front or not, no address, no port");
+    let message = format!(
+        "`{path}: {text}` is not a hostname: lower-case DNS name, `*.` in front or not, no address, no port"
+    );
     reading.problem(node.at, Code::BadValue, message);
     None
 }
 
 fn read_rule(reading: &mut Reading, node: &Node, path: &str, kind: RouteKind) -> Option<Rule> {
     let mut fields = reading.fields(node, path)?;
-    let mut rule = Rule { matches: Vec::new(), filters: Vec::new() };
+    let mut rule = Rule {
+        matches: Vec::new(),
+        filters: Vec::new(),
+    };
     if kind.group == GATEWAY_GROUP {
         fields.optional_text(reading, "name");
         fields.ignore(&["sessionPersistence"]);
@@ -135,21 +195,42 @@ fn read_rule(reading: &mut Reading, node: &Node, path: &str, kind: RouteKind) ->
     let items = fields.optional_list(reading, "matches");
     for (index, item) in items.unwrap_or_default().iter().enumerate() {
         let path = format!("{path}.matches[{index}]");
-        let read = if kind.grpc { read_grpc_match } else { read_http_match };
+        let read = if kind.grpc {
+            read_grpc_match
+        } else {
+            read_http_match
+        };
         rule.matches.extend(read(reading, item, &path));
     }
     if !listed || items.is_some_and(<[Node]>::is_empty) {
         rule.matches.push(every_path());
     }
-    for (index, item) in fields.optional_list(reading, "filters").unwrap_or_default().iter().enumerate() {
-        rule.filters.extend(read_filter(reading, item, &format!("{path}.filters[{index}]"), kind));
+    for (index, item) in fields
+        .optional_list(reading, "filters")
+        .unwrap_or_default()
+        .iter()
+        .enumerate()
+    {
+        rule.filters.extend(read_filter(
+            reading,
+            item,
+            &format!("{path}.filters[{index}]"),
+            kind,
+        ));
     }
     fields.optional_list(reading, "backendRefs");
     if !kind.grpc
         && let Some(node) = fields.optional(reading, "timeouts")
     {
         if kind.group == POLICY_GROUP {
-            since(reading, node, &format!("{path}.timeouts"), kind.version, Version::V1Beta3, "v1beta3");
+            since(
+                reading,
+                node,
+                &format!("{path}.timeouts"),
+                kind.version,
+                Version::V1Beta3,
+                "v1beta3",
+            );
         }
         read_timeouts(reading, node, &format!("{path}.timeouts"));
     }
@@ -161,14 +242,22 @@ fn read_rule(reading: &mut Reading, node: &Node, path: &str, kind: RouteKind) ->
 }
 
 fn read_timeouts(reading: &mut Reading, node: &Node, path: &str) {
-    let Some(mut fields) = reading.fields(node, path) else { return };
+    let Some(mut fields) = reading.fields(node, path) else {
+        return;
+    };
     for key in ["request", "backendRequest"] {
         let path = fields.path(key);
-        let Some(node) = fields.optional(reading, key) else { continue };
+        let Some(node) = fields.optional(reading, key) else {
+            continue;
+        };
         if let Some(text) = reading.text(node, &path)
             && !is_duration(text)
         {
-            reading.problem(node.at, Code::BadValue, format!("`{path}: {text}` is not a duration such as `10s` or `500ms`"));
+            reading.problem(
+                node.at,
+                Code::BadValue,
+                format!("`{path}: {text}` is not a duration such as `10s` or `500ms`"),
+            );
         }
     }
     fields.finish(reading);
@@ -180,10 +269,17 @@ fn is_duration(text: &str) -> bool {
     let mut groups = 0;
     while !rest.is_empty() {
         let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
-        let Some(unit) = rest.get(digits..) else { return false };
-        let length = ["ms", "h", "m", "s"].iter().find(|u| unit.starts_with(**u)).map(|u| u.len());
+        let Some(unit) = rest.get(digits..) else {
+            return false;
+        };
+        let length = ["ms", "h", "m", "s"]
+            .iter()
+            .find(|u| unit.starts_with(**u))
+            .map(|u| u.len());
         match length {
-            Some(length) if (1..=5).contains(&digits) => rest = unit.get(length..).unwrap_or_default(),
+            Some(length) if (1..=5).contains(&digits) => {
+                rest = unit.get(length..).unwrap_or_default()
+            }
             _ => return false,
         }
         groups += 1;
@@ -191,7 +287,9 @@ fn is_duration(text: &str) -> bool {
     (1..=4).contains(&groups)
 }
 
-const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
+const METHODS: [&str; 9] = [
+    "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH",
+];
 
 /// `None` if no path can be told: the match is unreadable then.
 fn read_http_match(reading: &mut Reading, node: &Node, path: &str) -> Option<RouteMatch> {
@@ -201,7 +299,9 @@ fn read_http_match(reading: &mut Reading, node: &Node, path: &str) -> Option<Rou
     let path_stands = fields.stands("path");
     let path_node = fields.optional(reading, "path");
     let read_path = path_node.and_then(|n| read_path_match(reading, n, &format!("{path}.path")));
-    let method = fields.choice(reading, "method", &METHODS).map(str::to_owned);
+    let method = fields
+        .choice(reading, "method", &METHODS)
+        .map(str::to_owned);
     let headers = read_values(reading, &mut fields, "headers", true);
     let query = read_values(reading, &mut fields, "queryParams", false);
     fields.finish(reading);
@@ -212,20 +312,30 @@ fn read_http_match(reading: &mut Reading, node: &Node, path: &str) -> Option<Rou
         None if !path_stands && whole => PathMatch::Prefix("/".into()),
         None => return None,
     };
-    Some(RouteMatch { path, method, headers, query })
+    Some(RouteMatch {
+        path,
+        method,
+        headers,
+        query,
+    })
 }
 
 fn read_path_match(reading: &mut Reading, node: &Node, path: &str) -> Option<PathMatch> {
     let mut fields = reading.fields(node, path)?;
     let typed = fields.stands("type");
-    let kind = fields.choice(reading, "type", &["Exact", "PathPrefix", "RegularExpression"]);
+    let kind = fields.choice(
+        reading,
+        "type",
+        &["Exact", "PathPrefix", "RegularExpression"],
+    );
     let valued = fields.stands("value");
     let value = fields.optional_text(reading, "value");
     fields.finish(reading);
     let kind = if typed { kind? } else { "PathPrefix" };
     let value = if valued { value? } else { "/" };
     if kind == "RegularExpression" {
-        return regex_is_usable(reading, node, path, value).then(|| PathMatch::Regex(value.to_owned()));
+        return regex_is_usable(reading, node, path, value)
+            .then(|| PathMatch::Regex(value.to_owned()));
     }
     if !value.starts_with('/') {
         let message = format!("`{path}.value: {value}` must start with `/`");
@@ -233,10 +343,20 @@ fn read_path_match(reading: &mut Reading, node: &Node, path: &str) -> Option<Pat
         return None;
     }
     if value.len() > MATCH_VALUE_BYTES_MAX || value.contains(['?', '#']) {
-        reading.problem(node.at, Code::BadValue, format!("`{path}.value` must be a path without query, at most {MATCH_VALUE_BYTES_MAX} bytes"));
+        reading.problem(
+            node.at,
+            Code::BadValue,
+            format!(
+                "`{path}.value` must be a path without query, at most {MATCH_VALUE_BYTES_MAX} bytes"
+            ),
+        );
         return None;
     }
-    Some(if kind == "Exact" { PathMatch::Exact(value.to_owned()) } else { PathMatch::Prefix(value.to_owned()) })
+    Some(if kind == "Exact" {
+        PathMatch::Exact(value.to_owned())
+    } else {
+        PathMatch::Prefix(value.to_owned())
+    })
 }
 
 /// Whether the data path will compile a regular expression.
@@ -244,37 +364,72 @@ fn regex_is_usable(reading: &mut Reading, node: &Node, path: &str, text: &str) -
     match check_regex(text) {
         Ok(()) => true,
         Err(refusal) => {
-            let code = if matches!(refusal, RegexRefusal::TooLong { .. }) { Code::Limit } else { Code::BadValue };
+            let code = if matches!(refusal, RegexRefusal::TooLong { .. }) {
+                Code::Limit
+            } else {
+                Code::BadValue
+            };
             reading.problem(node.at, code, format!("`{path}`: {refusal}"));
             false
         }
     }
 }
 
-fn read_values(reading: &mut Reading, fields: &mut Fields<'_>, key: &'static str, header: bool) -> Vec<ValueMatch> {
+fn read_values(
+    reading: &mut Reading,
+    fields: &mut Fields<'_>,
+    key: &'static str,
+    header: bool,
+) -> Vec<ValueMatch> {
     let path = fields.path(key);
     let mut out: Vec<ValueMatch> = Vec::new();
-    for (index, item) in fields.optional_list(reading, key).unwrap_or_default().iter().enumerate() {
+    for (index, item) in fields
+        .optional_list(reading, key)
+        .unwrap_or_default()
+        .iter()
+        .enumerate()
+    {
         let path = format!("{path}[{index}]");
-        let Some(mut fields) = reading.fields(item, &path) else { continue };
+        let Some(mut fields) = reading.fields(item, &path) else {
+            continue;
+        };
         let typed = fields.stands("type");
         let kind = fields.choice(reading, "type", &["Exact", "RegularExpression"]);
         let name = fields.required_text(reading, "name");
         let value = fields.required_text(reading, "value");
         fields.finish(reading);
-        let (Some(name), Some(value)) = (name, value) else { continue };
-        let Some(kind) = (if typed { kind } else { Some("Exact") }) else { continue };
+        let (Some(name), Some(value)) = (name, value) else {
+            continue;
+        };
+        let Some(kind) = (if typed { kind } else { Some("Exact") }) else {
+            continue;
+        };
         if header && !is_token(name) {
-            reading.problem(item.at, Code::BadValue, format!("`{path}.name: {name}` is not the name of a header"));
+            reading.problem(
+                item.at,
+                Code::BadValue,
+                format!("`{path}.name: {name}` is not the name of a header"),
+            );
             continue;
         }
-        let name = if header { name.to_ascii_lowercase() } else { name.to_owned() };
+        let name = if header {
+            name.to_ascii_lowercase()
+        } else {
+            name.to_owned()
+        };
         if out.iter().any(|v| v.name == name) {
-            reading.problem(item.at, Code::Conflict, format!("`{path}.name: {name}` stands twice"));
+            reading.problem(
+                item.at,
+                Code::Conflict,
+                format!("`{path}.name: {name}` stands twice"),
+            );
             continue;
         }
         if value.len() > MATCH_VALUE_BYTES_MAX {
-            let message = format!("`{path}.value` has {} bytes; the limit is {MATCH_VALUE_BYTES_MAX}", value.len());
+            let message = format!(
+                "`{path}.value` has {} bytes; the limit is {MATCH_VALUE_BYTES_MAX}",
+                value.len()
+            );
             reading.problem(item.at, Code::Limit, message);
             continue;
         }
@@ -290,7 +445,7 @@ fn read_values(reading: &mut Reading, fields: &mut Fields<'_>, key: &'static str
     out
 }
 
-fn is_token(text: &str) -> bool {
+pub(crate) fn is_token(text: &str) -> bool {
     let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
     !text.is_empty() && text.len() <= 256 && text.bytes().all(token)
 }
@@ -311,7 +466,12 @@ fn read_grpc_match(reading: &mut Reading, node: &Node, path: &str) -> Option<Rou
         None if !method_stands && whole => PathMatch::Prefix("/".into()),
         None => return None,
     };
-    Some(RouteMatch { path, method: None, headers, query: Vec::new() })
+    Some(RouteMatch {
+        path,
+        method: None,
+        headers,
+        query: Vec::new(),
+    })
 }
 
 /// Service and method as the path that gRPC gives them: `/<service>/<method>`.
@@ -332,126 +492,33 @@ fn read_grpc_method(reading: &mut Reading, node: &Node, path: &str) -> Option<Pa
         return None;
     }
     if (if typed { kind? } else { "Exact" }) == "RegularExpression" {
-        let usable = [service, method].into_iter().flatten().all(|text| regex_is_usable(reading, node, path, text));
+        let usable = [service, method]
+            .into_iter()
+            .flatten()
+            .all(|text| regex_is_usable(reading, node, path, text));
         let part = |text: Option<&str>| text.map_or("[^/]+".to_owned(), |t| format!("(?:{t})"));
         let whole = format!("/{}/{}", part(service), part(method));
-        return (usable && regex_is_usable(reading, node, path, &whole)).then_some(PathMatch::Regex(whole));
+        return (usable && regex_is_usable(reading, node, path, &whole))
+            .then_some(PathMatch::Regex(whole));
     }
-    let name = |text: &str| text.split('.').all(|p| !p.is_empty() && p.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_'));
+    let name = |text: &str| {
+        text.split('.')
+            .all(|p| !p.is_empty() && p.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_'))
+    };
     if service.is_some_and(|s| !name(s)) || method.is_some_and(|m| m.contains('.') || !name(m)) {
-        reading.problem(node.at, Code::BadValue, format!("`{path}` is not the name of a gRPC service and method"));
+        reading.problem(
+            node.at,
+            Code::BadValue,
+            format!("`{path}` is not the name of a gRPC service and method"),
+        );
         return None;
     }
     Some(match (service, method) {
         (Some(service), Some(method)) => PathMatch::Exact(format!("/{service}/{method}")),
         (Some(service), None) => PathMatch::Prefix(format!("/{service}")),
-        (None, method) => PathMatch::Regex(format!("/[^/]+/{}", regex::escape(method.unwrap_or_default()))),
+        (None, method) => PathMatch::Regex(format!(
+            "/[^/]+/{}",
+            regex::escape(method.unwrap_or_default())
+        )),
     })
 }
-
-fn read_filter(reading: &mut Reading, node: &Node, path: &str, kind: RouteKind) -> Option<Filter> {
-    let mut fields = reading.fields(node, path)?;
-    let name = fields.required_text(reading, "type")?;
-    let out = match name {
-        "RequestHeaderModifier" => {
-            let modifier = fields.required_fields(reading, "requestHeaderModifier");
-            modifier.and_then(|m| read_header_modifier(reading, m))
-        }
-        "RequestRedirect" if !kind.grpc => {
-            let redirect = fields.required_fields(reading, "requestRedirect");
-            redirect.and_then(|r| read_redirect(reading, r))
-        }
-        "ResponseHeaderModifier" => {
-            if let Some(modifier) = fields.required_fields(reading, "responseHeaderModifier") {
-                read_header_modifier(reading, modifier);
-            }
-            reading.doubt(node.at, Code::NotEnforced, "ResponseHeaderModifier has no effect on inbound requests");
-            None
-        }
-        _ => {
-            fields.ignore(&["requestMirror", "urlRewrite", "extensionRef", "cors", "externalAuth", "requestRedirect"]);
-            let message = format!("`{path}.type: {name}` is not supported on inbound requests");
-            reading.problem(node.at, Code::BadValue, message);
-            None
-        }
-    };
-    fields.finish(reading);
-    out
-}
-
-fn read_header_modifier(reading: &mut Reading, mut fields: Fields<'_>) -> Option<Filter> {
-    let pairs = |fields: &mut Fields<'_>, reading: &mut Reading, key: &'static str| {
-        let path = fields.path(key);
-        let mut out = Vec::new();
-        for (index, item) in fields.optional_list(reading, key).unwrap_or_default().iter().enumerate() {
-            let Some(mut header) = reading.fields(item, &format!("{path}[{index}]")) else { continue };
-            let name = header.required_text(reading, "name");
-            let value = header.required_text(reading, "value");
-            header.finish(reading);
-            if let (Some(name), Some(value)) = (name, value) {
-                check_header(reading, item, name, value);
-                out.push((name.to_ascii_lowercase(), value.to_owned()));
-            }
-        }
-        out
-    };
-    let set = pairs(&mut fields, reading, "set");
-    let add = pairs(&mut fields, reading, "add");
-    let mut remove = Vec::new();
-    for item in fields.optional_list(reading, "remove").unwrap_or_default() {
-        if let Some(name) = reading.text(item, "remove") {
-            check_header(reading, item, name, "");
-            remove.push(name.to_ascii_lowercase());
-        }
-    }
-    fields.finish(reading);
-    Some(Filter::RequestHeaderModifier { set, add, remove })
-}
-
-/// A filter may not forge what the proxy says about the client, nor break the head of a request apart.
-fn check_header(reading: &mut Reading, node: &Node, name: &str, value: &str) {
-    let lower = name.to_ascii_lowercase();
-    let reserved = ["mesh-", "mesh_", "l5d-", "l5d_"].iter().any(|p| lower.starts_with(p)) || lower == "x-forwarded-client-cert";
-    if !is_token(name) || value.bytes().any(|b| (b < b' ' && b != b'\t') || b == 0x7F) {
-        reading.problem(node.at, Code::BadValue, format!("`{name}` and its value are no header"));
-    } else if reserved || matches!(lower.as_str(), "host" | "content-length" | "transfer-encoding" | "connection") {
-        reading.problem(node.at, Code::BadValue, format!("a filter may not change the header `{lower}`"));
-    }
-}
-
-fn read_redirect(reading: &mut Reading, mut fields: Fields<'_>) -> Option<Filter> {
-    let scheme = fields.choice(reading, "scheme", &["http", "https"]).map(str::to_owned);
-    let host_path = fields.path("hostname");
-    let hostname = fields.optional(reading, "hostname").and_then(|n| {
-        let name = read_hostname(reading, n, &host_path)?;
-        if name.starts_with('*') {
-            reading.problem(n.at, Code::BadValue, format!("`{host_path}` must be one name"));
-        }
-        Some(name)
-    });
-    let port_path = fields.path("port");
-    let port = fields.optional(reading, "port").and_then(|n| reading.port(n, &port_path));
-    let mut path = None;
-    if let Some(mut modifier) = fields.optional_fields(reading, "path") {
-        let at = modifier.at;
-        if modifier.required_text(reading, "type") == Some("ReplaceFullPath") {
-            path = modifier.required_text(reading, "replaceFullPath").map(str::to_owned);
-        } else {
-            modifier.ignore(&["replacePrefixMatch"]);
-            reading.problem(at, Code::BadValue, "only `ReplaceFullPath` is supported in a redirect");
-        }
-        modifier.finish(reading);
-    }
-    let status_node = fields.optional(reading, "statusCode");
-    let status = match status_node.map(|n| (n, &n.value)) {
-        None => 302,
-        Some((_, Value::Int(code @ (301 | 302 | 303 | 307 | 308)))) => u16::try_from(*code).unwrap_or(302),
-        Some((node, _)) => {
-            reading.problem(node.at, Code::BadValue, "`statusCode` must be 301, 302, 303, 307 or 308");
-            302
-        }
-    };
-    fields.finish(reading);
-    Some(Filter::RequestRedirect { scheme, hostname, port, path, status })
-}
-

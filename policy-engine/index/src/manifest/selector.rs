@@ -14,9 +14,16 @@ pub(crate) fn read_selector(reading: &mut Reading, node: &Node, path: &str) -> O
     if let Some(labels) = labels.and_then(|n| reading.text_map(n, &format!("{path}.matchLabels"))) {
         selector.labels = labels;
     }
-    for (index, item) in fields.optional_list(reading, "matchExpressions").unwrap_or_default().iter().enumerate() {
+    for (index, item) in fields
+        .optional_list(reading, "matchExpressions")
+        .unwrap_or_default()
+        .iter()
+        .enumerate()
+    {
         let path = format!("{path}.matchExpressions[{index}]");
-        selector.expressions.extend(read_expression(reading, item, &path));
+        selector
+            .expressions
+            .extend(read_expression(reading, item, &path));
     }
     fields.finish(reading);
     let whole = reading.problems.len() == before.0 && !reading.spoiled;
@@ -28,9 +35,17 @@ fn read_expression(reading: &mut Reading, node: &Node, path: &str) -> Option<Exp
     let mut fields = reading.fields(node, path)?;
     let key = fields.required_text(reading, "key").map(str::to_owned);
     if !fields.stands("operator") {
-        reading.problem(node.at, Code::Missing, format!("`{path}.operator` is missing"));
+        reading.problem(
+            node.at,
+            Code::Missing,
+            format!("`{path}.operator` is missing"),
+        );
     }
-    let operator = match fields.choice(reading, "operator", &["In", "NotIn", "Exists", "DoesNotExist"]) {
+    let operator = match fields.choice(
+        reading,
+        "operator",
+        &["In", "NotIn", "Exists", "DoesNotExist"],
+    ) {
         Some("In") => Some(Operator::In),
         Some("NotIn") => Some(Operator::NotIn),
         Some("Exists") => Some(Operator::Exists),
@@ -38,8 +53,17 @@ fn read_expression(reading: &mut Reading, node: &Node, path: &str) -> Option<Exp
         _ => None,
     };
     let mut values = Vec::new();
-    for (index, value) in fields.optional_list(reading, "values").unwrap_or_default().iter().enumerate() {
-        values.extend(reading.text(value, &format!("{path}.values[{index}]")).map(str::to_owned));
+    for (index, value) in fields
+        .optional_list(reading, "values")
+        .unwrap_or_default()
+        .iter()
+        .enumerate()
+    {
+        values.extend(
+            reading
+                .text(value, &format!("{path}.values[{index}]"))
+                .map(str::to_owned),
+        );
     }
     let wants_values = matches!(operator, Some(Operator::In | Operator::NotIn));
     if operator.is_some() && wants_values == values.is_empty() {
@@ -51,7 +75,11 @@ fn read_expression(reading: &mut Reading, node: &Node, path: &str) -> Option<Exp
         reading.problem(node.at, Code::Conflict, message);
     }
     fields.finish(reading);
-    Some(Expression { key: key?, operator: operator?, values })
+    Some(Expression {
+        key: key?,
+        operator: operator?,
+        values,
+    })
 }
 
 #[cfg(test)]
@@ -60,7 +88,10 @@ mod tests {
     use std::collections::BTreeMap;
 
     fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-        pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+        pairs
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect()
     }
 
     #[test]
@@ -83,8 +114,16 @@ mod tests {
             (Operator::DoesNotExist, &[], false, true),
         ] {
             let selector = on(operator, values);
-            assert_eq!(selector.matches(&front), with, "{operator:?} {values:?} with the label");
-            assert_eq!(selector.matches(&none), without, "{operator:?} {values:?} without the label");
+            assert_eq!(
+                selector.matches(&front),
+                with,
+                "{operator:?} {values:?} with the label"
+            );
+            assert_eq!(
+                selector.matches(&none),
+                without,
+                "{operator:?} {values:?} without the label"
+            );
         }
     }
 

@@ -5,10 +5,13 @@
 //! [`Document::root`] holds what stood before. What only spoils a value (a duplicate key, a tag) leaves [`Value::Bad`] in
 //! its place. Either way there is a [`Defect`], and no object with a defect is valid.
 
+mod text;
+
 use crate::finding::Code;
-use crate::limits::{ALIAS_WEIGHT_MAX, DEPTH_MAX, DOCUMENT_BYTES_MAX, FILE_BYTES_MAX, NODES_MAX};
+use crate::limits::{ALIAS_WEIGHT_MAX, DEPTH_MAX, DOCUMENT_BYTES_MAX, NODES_MAX};
 use saphyr_parser::{Event, Parser, ScalarStyle, Span};
 use std::collections::HashMap;
+use text::{as_json, checked_text, chunks, defect};
 
 /// A position in a file; both from 1, columns in characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -56,7 +59,11 @@ impl PartialEq for Node {
 
 impl Node {
     fn bad(at: Place) -> Self {
-        Self { value: Value::Bad, at, end_line: at.line }
+        Self {
+            value: Value::Bad,
+            at,
+            end_line: at.line,
+        }
     }
 
     /// What YAML calls it, for messages.
@@ -93,7 +100,10 @@ impl Node {
         1 + match &self.value {
             Value::Text(text) => text.len() / 32,
             Value::List(items) => items.iter().map(Self::weight).sum(),
-            Value::Map(entries) => entries.iter().map(|e| e.key.len() / 32 + e.value.weight()).sum(),
+            Value::Map(entries) => entries
+                .iter()
+                .map(|e| e.key.len() / 32 + e.value.weight())
+                .sum(),
             _ => 0,
         }
     }
@@ -130,7 +140,11 @@ pub(crate) fn read(bytes: &[u8]) -> Vec<Document> {
         Ok(text) => text,
         Err(defect) => {
             let root = Node::bad(defect.at);
-            return vec![Document { root, defects: vec![defect], complete: false }];
+            return vec![Document {
+                root,
+                defects: vec![defect],
+                complete: false,
+            }];
         }
     };
     if let Some(json) = as_json(text) {
@@ -143,75 +157,18 @@ pub(crate) fn read(bytes: &[u8]) -> Vec<Document> {
     documents
 }
 
-fn defect(line: u32, column: u32, code: Code, message: impl Into<String>) -> Defect {
-    Defect { at: Place { line, column }, code, message: message.into() }
-}
-
-/// The text without its byte order mark, if it is UTF-8 without control characters. The scanner takes NUL for the end.
-fn checked_text(bytes: &[u8]) -> Result<&str, Defect> {
-    if bytes.len() > FILE_BYTES_MAX {
-        return Err(defect(1, 1, Code::Limit, format!("the file has {} bytes; the limit is {FILE_BYTES_MAX}", bytes.len())));
-    }
-    let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
-    let place = |offset: usize| {
-        let before = bytes.get(..offset).unwrap_or(bytes);
-        let line = before.iter().filter(|b| **b == b'\n').count() + 1;
-        let start = before.iter().rposition(|b| *b == b'\n').map_or(0, |n| n + 1);
-        let column = String::from_utf8_lossy(before.get(start..).unwrap_or_default()).chars().count() + 1;
-        (narrow(line), narrow(column))
-    };
-    let text = std::str::from_utf8(bytes).map_err(|e| {
-        let (line, column) = place(e.valid_up_to());
-        defect(line, column, Code::Syntax, "the text is not UTF-8")
-    })?;
-    let control = |c: char| (c.is_control() && !matches!(c, '\t' | '\n' | '\r' | '\u{85}')) || c == '\u{FEFF}';
-    match text.char_indices().find(|(_, c)| control(*c)) {
-        Some((offset, c)) => {
-            let (line, column) = place(offset);
-            Err(defect(line, column, Code::Syntax, format!("control character U+{:04X} in the text", u32::from(c))))
-        }
-        None => Ok(text),
-    }
-}
-
-/// JSON as YAML: valid JSON may indent with tabs, which YAML refuses; one space each keeps the columns.
-fn as_json(text: &str) -> Option<String> {
-    if !text.trim_start().starts_with(['{', '[']) {
-        return None;
-    }
-    serde_json::from_str::<serde::de::IgnoredAny>(text).ok()?;
-    Some(text.replace('\t', " "))
-}
-
-/// Documents by their `---` lines, each with the number of lines before it. The rest of a `---` line belongs to its document.
-fn chunks(text: &str) -> Vec<(u32, &str)> {
-    let mut out = Vec::new();
-    let (mut start, mut start_line) = (0, 0);
-    let mut offset = 0;
-    for (number, line) in text.split_inclusive('\n').enumerate() {
-        let marker = line.strip_prefix("---").is_some_and(|rest| rest.is_empty() || rest.starts_with(char::is_whitespace));
-        if marker && offset > start {
-            out.push((start_line, text.get(start..offset).unwrap_or_default()));
-            (start, start_line) = (offset, narrow(number));
-        }
-        offset += line.len();
-    }
-    out.push((start_line, text.get(start..).unwrap_or_default()));
-    let has_content = |chunk: &str| {
-        chunk.lines().any(|l| {
-            let l = l.strip_prefix("---").unwrap_or(l).trim();
-            !l.is_empty() && !l.starts_with('#') && !l.starts_with('%')
-        })
-    };
-    out.retain(|(_, chunk)| has_content(chunk));
-    out
-}
-
 fn read_chunk(text: &str, lines_before: u32) -> Vec<Document> {
     if text.len() > DOCUMENT_BYTES_MAX {
-        let message = format!("the document has {} bytes; the limit is {DOCUMENT_BYTES_MAX}", text.len());
+        let message = format!(
+            "the document has {} bytes; the limit is {DOCUMENT_BYTES_MAX}",
+            text.len()
+        );
         let defect = defect(lines_before + 1, 1, Code::Limit, message);
-        return vec![Document { root: Node::bad(defect.at), defects: vec![defect], complete: false }];
+        return vec![Document {
+            root: Node::bad(defect.at),
+            defects: vec![defect],
+            complete: false,
+        }];
     }
     let mut documents = Vec::new();
     let mut builder = Builder::new(lines_before);
@@ -220,14 +177,22 @@ fn read_chunk(text: &str, lines_before: u32) -> Vec<Document> {
             Ok((event, span)) => builder.on_event(event, span),
             Err(error) => {
                 let at = builder.place(error.marker().line(), error.marker().col());
-                Err(Defect { at, code: Code::Syntax, message: error.info().to_owned() })
+                Err(Defect {
+                    at,
+                    code: Code::Syntax,
+                    message: error.info().to_owned(),
+                })
             }
         };
         match step {
             Ok(Some(root)) => {
                 let defects = std::mem::take(&mut builder.defects);
                 if root.value != Value::Null || !defects.is_empty() {
-                    documents.push(Document { root, defects, complete: true });
+                    documents.push(Document {
+                        root,
+                        defects,
+                        complete: true,
+                    });
                 }
                 builder = Builder::new(lines_before);
             }
@@ -265,17 +230,32 @@ struct Builder {
 impl Builder {
     fn new(lines_before: u32) -> Self {
         let (stack, anchors, defects) = (Vec::new(), HashMap::new(), Vec::new());
-        Self { lines_before, stack, anchors, defects, nodes: 0, alias_weight: 0, root: None, end_line: lines_before + 1 }
+        Self {
+            lines_before,
+            stack,
+            anchors,
+            defects,
+            nodes: 0,
+            alias_weight: 0,
+            root: None,
+            end_line: lines_before + 1,
+        }
     }
 
     fn place(&self, line: usize, column: usize) -> Place {
-        Place { line: narrow(line.max(1)).saturating_add(self.lines_before), column: narrow(column + 1) }
+        Place {
+            line: narrow(line.max(1)).saturating_add(self.lines_before),
+            column: narrow(column + 1),
+        }
     }
 
     /// The finished document, if this event ended it.
     fn on_event(&mut self, event: Event<'_>, span: Span) -> Result<Option<Node>, Defect> {
         let at = self.place(span.start.line(), span.start.col());
-        if !matches!(event, Event::SequenceEnd | Event::MappingEnd | Event::DocumentEnd | Event::StreamEnd) {
+        if !matches!(
+            event,
+            Event::SequenceEnd | Event::MappingEnd | Event::DocumentEnd | Event::StreamEnd
+        ) {
             self.end_line = self.place(span.end.line(), 0).line.max(at.line);
         }
         match event {
@@ -283,8 +263,12 @@ impl Builder {
                 let node = self.scalar(&text, style, tag.is_some(), at);
                 self.deliver(node, anchor)?;
             }
-            Event::SequenceStart(anchor, tag) => self.open(Value::List(Vec::new()), anchor, tag.is_some(), at)?,
-            Event::MappingStart(anchor, tag) => self.open(Value::Map(Vec::new()), anchor, tag.is_some(), at)?,
+            Event::SequenceStart(anchor, tag) => {
+                self.open(Value::List(Vec::new()), anchor, tag.is_some(), at)?
+            }
+            Event::MappingStart(anchor, tag) => {
+                self.open(Value::Map(Vec::new()), anchor, tag.is_some(), at)?
+            }
             Event::SequenceEnd | Event::MappingEnd => {
                 if let Some(mut open) = self.stack.pop() {
                     open.node.end_line = self.end_line;
@@ -301,51 +285,98 @@ impl Builder {
     fn count(&mut self, weight: usize, at: Place) -> Result<(), Defect> {
         self.nodes += weight;
         if self.nodes > NODES_MAX {
-            return Err(Defect { at, code: Code::Limit, message: format!("more than {NODES_MAX} values in one document") });
+            return Err(Defect {
+                at,
+                code: Code::Limit,
+                message: format!("more than {NODES_MAX} values in one document"),
+            });
         }
         Ok(())
     }
 
     fn open(&mut self, value: Value, anchor: usize, tagged: bool, at: Place) -> Result<(), Defect> {
         if self.stack.len() >= DEPTH_MAX {
-            return Err(Defect { at, code: Code::Limit, message: format!("nested deeper than {DEPTH_MAX} levels") });
+            return Err(Defect {
+                at,
+                code: Code::Limit,
+                message: format!("nested deeper than {DEPTH_MAX} levels"),
+            });
         }
         if tagged {
-            self.defects.push(Defect { at, code: Code::Refused, message: "tags are not supported".into() });
+            self.defects.push(Defect {
+                at,
+                code: Code::Refused,
+                message: "tags are not supported".into(),
+            });
         }
-        self.stack.push(Open { node: Node { value, at, end_line: at.line }, anchor, key: None, keys: HashMap::new() });
+        self.stack.push(Open {
+            node: Node {
+                value,
+                at,
+                end_line: at.line,
+            },
+            anchor,
+            key: None,
+            keys: HashMap::new(),
+        });
         Ok(())
     }
 
     fn scalar(&mut self, text: &str, style: ScalarStyle, tagged: bool, at: Place) -> Node {
-        let key_position =
-            self.stack.last().is_some_and(|open| matches!(open.node.value, Value::Map(_)) && open.key.is_none());
+        let key_position = self
+            .stack
+            .last()
+            .is_some_and(|open| matches!(open.node.value, Value::Map(_)) && open.key.is_none());
         let value = if tagged {
-            self.defects.push(Defect { at, code: Code::Refused, message: "tags are not supported".into() });
+            self.defects.push(Defect {
+                at,
+                code: Code::Refused,
+                message: "tags are not supported".into(),
+            });
             Value::Bad
         } else if key_position || style != ScalarStyle::Plain {
             Value::Text(text.to_owned())
         } else {
             plain(text).unwrap_or_else(|| {
-                self.defects.push(Defect { at, code: Code::Refused, message: format!("`{text}` is not a usable number") });
+                self.defects.push(Defect {
+                    at,
+                    code: Code::Refused,
+                    message: format!("`{text}` is not a usable number"),
+                });
                 Value::Bad
             })
         };
-        Node { value, at, end_line: self.end_line }
+        Node {
+            value,
+            at,
+            end_line: self.end_line,
+        }
     }
 
     fn alias(&mut self, anchor: usize, at: Place) -> Result<(), Defect> {
         let Some(node) = self.anchors.get(&anchor).cloned() else {
-            return Err(Defect { at, code: Code::Refused, message: "the alias refers to a value that contains it".into() });
+            return Err(Defect {
+                at,
+                code: Code::Refused,
+                message: "the alias refers to a value that contains it".into(),
+            });
         };
         let weight = node.weight();
         self.alias_weight += weight;
         if self.alias_weight > ALIAS_WEIGHT_MAX {
             let message = format!("aliases expand to more than {ALIAS_WEIGHT_MAX} values");
-            return Err(Defect { at, code: Code::Limit, message });
+            return Err(Defect {
+                at,
+                code: Code::Limit,
+                message,
+            });
         }
         if self.stack.len() + node.depth() > DEPTH_MAX {
-            return Err(Defect { at, code: Code::Limit, message: format!("aliases nest deeper than {DEPTH_MAX} levels") });
+            return Err(Defect {
+                at,
+                code: Code::Limit,
+                message: format!("aliases nest deeper than {DEPTH_MAX} levels"),
+            });
         }
         self.count(weight, at)?;
         self.deliver(node, 0)
@@ -367,14 +398,23 @@ impl Builder {
             (Value::Map(entries), Some((key, at))) => {
                 if let Some(first) = open.keys.get(&key).copied() {
                     let before = entries.get(first).map_or(at, |e| e.at);
-                    let message = format!("key `{key}` stands twice, first on line {}", before.line);
-                    self.defects.push(Defect { at, code: Code::DuplicateKey, message });
+                    let message =
+                        format!("key `{key}` stands twice, first on line {}", before.line);
+                    self.defects.push(Defect {
+                        at,
+                        code: Code::DuplicateKey,
+                        message,
+                    });
                     if let Some(entry) = entries.get_mut(first) {
                         entry.value = Node::bad(entry.value.at);
                     }
                 } else {
                     open.keys.insert(key.clone(), entries.len());
-                    entries.push(Entry { key, at, value: node });
+                    entries.push(Entry {
+                        key,
+                        at,
+                        value: node,
+                    });
                 }
             }
             (Value::Map(_), None) => {
@@ -385,7 +425,11 @@ impl Builder {
                     _ => Some("a key must be a string"),
                 };
                 if let Some(message) = refused {
-                    self.defects.push(Defect { at: node.at, code: Code::Refused, message: message.into() });
+                    self.defects.push(Defect {
+                        at: node.at,
+                        code: Code::Refused,
+                        message: message.into(),
+                    });
                 }
                 let key = match node.value {
                     Value::Text(key) => key,
@@ -410,7 +454,11 @@ impl Builder {
                     if let Some((key, at)) = open.key.take()
                         && !open.keys.contains_key(&key)
                     {
-                        entries.push(Entry { key, at, value: value.unwrap_or_else(|| Node::bad(at)) });
+                        entries.push(Entry {
+                            key,
+                            at,
+                            value: value.unwrap_or_else(|| Node::bad(at)),
+                        });
                     }
                 }
                 _ => {}
@@ -419,7 +467,11 @@ impl Builder {
         }
         let root = inner.unwrap_or_else(|| Node::bad(fatal.at));
         self.defects.push(fatal);
-        Document { root, defects: self.defects, complete: false }
+        Document {
+            root,
+            defects: self.defects,
+            complete: false,
+        }
     }
 }
 
@@ -431,7 +483,10 @@ fn plain(text: &str) -> Option<Value> {
         "false" | "False" | "FALSE" => Value::Bool(false),
         _ => {
             let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
-            if matches!(unsigned, ".inf" | ".Inf" | ".INF" | ".nan" | ".NaN" | ".NAN") {
+            if matches!(
+                unsigned,
+                ".inf" | ".Inf" | ".INF" | ".nan" | ".NaN" | ".NAN"
+            ) {
                 return None;
             }
             let digits = !unsigned.is_empty() && unsigned.bytes().all(|b| b.is_ascii_digit());
@@ -439,12 +494,21 @@ fn plain(text: &str) -> Option<Value> {
                 return text.parse().ok().map(Value::Int);
             }
             if let Some(hex) = text.strip_prefix("0x") {
-                return i64::from_str_radix(hex, 16).map(Value::Int).or(Ok::<_, ()>(Value::Text(text.to_owned()))).ok();
+                return i64::from_str_radix(hex, 16)
+                    .map(Value::Int)
+                    .or(Ok::<_, ()>(Value::Text(text.to_owned())))
+                    .ok();
             }
             let floatish = unsigned.starts_with(|c: char| c.is_ascii_digit() || c == '.')
-                && unsigned.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'e' | b'E' | b'+' | b'-'))
+                && unsigned
+                    .bytes()
+                    .all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'e' | b'E' | b'+' | b'-'))
                 && unsigned.bytes().any(|b| matches!(b, b'.' | b'e' | b'E'));
-            if floatish && text.parse::<f64>().is_ok() { Value::Float } else { Value::Text(text.to_owned()) }
+            if floatish && text.parse::<f64>().is_ok() {
+                Value::Float
+            } else {
+                Value::Text(text.to_owned())
+            }
         }
     })
 }

@@ -10,23 +10,54 @@ use proptest::prelude::*;
 fn documents() -> Vec<String> {
     let network = "apiVersion: policy.linkerd.io/v1alpha1\nkind: NetworkAuthentication\nmetadata: {name: near, namespace: shop}\nspec: {networks: [{cidr: 10.0.0.0/8, except: [10.9.0.0/16]}]}\n";
     let authorization = "apiVersion: policy.linkerd.io/v1beta1\nkind: ServerAuthorization\nmetadata: {name: s, namespace: shop}\nspec: {server: {selector: {matchLabels: {a: b}}}, client: {meshTLS: {serviceAccounts: [{name: web}]}, networks: [{cidr: 10.0.0.0/8}]}}\n";
-    let admin = SERVER.replace("name: cart,", "name: admin, labels: {a: b},").replace("port: http", "port: admin");
-    let named = MESHED.replace("meshed", "named").replace("'*'", "'spiffe://cluster.local/ns/shop/sa/web'");
-    let open = policy("open", "HTTPRoute b", &[]).replace("namespace: shop}", "namespace: shop, annotations: {mesh.internal/allow-unauthenticated: meant}}");
+    let admin = SERVER
+        .replace("name: cart,", "name: admin, labels: {a: b},")
+        .replace("port: http", "port: admin");
+    let named = MESHED
+        .replace("meshed", "named")
+        .replace("'*'", "'spiffe://cluster.local/ns/shop/sa/web'");
+    let open = policy("open", "HTTPRoute b", &[]).replace(
+        "namespace: shop}",
+        "namespace: shop, annotations: {mesh.internal/allow-unauthenticated: meant}}",
+    );
     let mut out: Vec<String> = SHOP.split("---\n").map(str::to_owned).collect();
-    out.extend([SERVER.to_owned(), admin, MESHED.to_owned(), named, network.to_owned(), authorization.to_owned()]);
+    out.extend([
+        SERVER.to_owned(),
+        admin,
+        MESHED.to_owned(),
+        named,
+        network.to_owned(),
+        authorization.to_owned(),
+    ]);
     out.extend([route("a", "{value: /a}"), route("b", "{value: /b}"), open]);
-    out.push(policy("both", "Server cart", &["MeshTLSAuthentication named", "NetworkAuthentication near"]));
-    out.push(policy("route", "HTTPRoute a", &["MeshTLSAuthentication meshed"]));
-    out.push(policy("all", "Namespace shop", &["ServiceAccount web", "NetworkAuthentication near"]));
+    out.push(policy(
+        "both",
+        "Server cart",
+        &["MeshTLSAuthentication named", "NetworkAuthentication near"],
+    ));
+    out.push(policy(
+        "route",
+        "HTTPRoute a",
+        &["MeshTLSAuthentication meshed"],
+    ));
+    out.push(policy(
+        "all",
+        "Namespace shop",
+        &["ServiceAccount web", "NetworkAuthentication near"],
+    ));
     out
 }
 
 /// Kinds whose loss may not open anything.
 fn is_grant(document: &str) -> bool {
-    ["AuthorizationPolicy", "ServerAuthorization", "MeshTLSAuthentication", "NetworkAuthentication"]
-        .iter()
-        .any(|kind| document.contains(&format!("kind: {kind}\n")))
+    [
+        "AuthorizationPolicy",
+        "ServerAuthorization",
+        "MeshTLSAuthentication",
+        "NetworkAuthentication",
+    ]
+    .iter()
+    .any(|kind| document.contains(&format!("kind: {kind}\n")))
 }
 
 fn index(documents: &[String], files: usize) -> Index {
@@ -34,7 +65,10 @@ fn index(documents: &[String], files: usize) -> Index {
     for (number, document) in documents.iter().enumerate() {
         parts[number % files].push(document.trim_start_matches("\n---").to_owned());
     }
-    let files = parts.iter().enumerate().map(|(number, docs)| (format!("{number}.yaml"), docs.join("\n---\n").into_bytes()));
+    let files = parts
+        .iter()
+        .enumerate()
+        .map(|(number, docs)| (format!("{number}.yaml"), docs.join("\n---\n").into_bytes()));
     Index::build(&load(files), &config())
 }
 
@@ -63,7 +97,10 @@ fn questions() -> Vec<Ask> {
 
 fn allowed(index: &Index) -> Vec<bool> {
     let mut replay = Replay::new(index);
-    questions().iter().map(|ask| replay.decide(&ask.0).verdict == Verdict::Allow).collect()
+    questions()
+        .iter()
+        .map(|ask| replay.decide(&ask.0).verdict == Verdict::Allow)
+        .collect()
 }
 
 /// Ways to spoil a document, from a typing error to its loss.
@@ -90,7 +127,9 @@ fn spoil(document: &str, how: usize, at: usize) -> Option<String> {
         8 => replaced(old.replace("kind: ", "kind: X")),
         9 => replaced(old.replace('}', ", novelty: 1}")),
         10 => replaced(old.replace("shop", "shpo")),
-        _ => document.replace("v1alpha1", "v1omega1").replace("v1beta1", "v1omega1"),
+        _ => document
+            .replace("v1alpha1", "v1omega1")
+            .replace("v1beta1", "v1omega1"),
     })
 }
 
@@ -135,12 +174,22 @@ proptest! {
 fn a_snapshot_survives_its_journey_as_json_and_has_the_same_bytes_each_time() {
     let index = index(&documents(), 1);
     for (key, _) in index.workloads() {
-        let data = index.snapshot(key, mesh_policy::decide::Generation(3)).unwrap();
+        let data = index
+            .snapshot(key, mesh_policy::decide::Generation(3))
+            .unwrap();
         let text = serde_json::to_string(&data).unwrap();
-        assert_eq!(serde_json::from_str::<mesh_policy::snapshot::SnapshotData>(&text).unwrap(), data);
+        assert_eq!(
+            serde_json::from_str::<mesh_policy::snapshot::SnapshotData>(&text).unwrap(),
+            data
+        );
         let mut reversed = documents();
         reversed.reverse();
-        let other = self::index(&reversed, 1).snapshot(key, mesh_policy::decide::Generation(3)).unwrap();
-        assert_eq!(data.grants.iter().map(|g| &g.id).collect::<Vec<_>>(), other.grants.iter().map(|g| &g.id).collect::<Vec<_>>());
+        let other = self::index(&reversed, 1)
+            .snapshot(key, mesh_policy::decide::Generation(3))
+            .unwrap();
+        assert_eq!(
+            data.grants.iter().map(|g| &g.id).collect::<Vec<_>>(),
+            other.grants.iter().map(|g| &g.id).collect::<Vec<_>>()
+        );
     }
 }

@@ -61,7 +61,11 @@ pub(crate) fn config() -> IndexConfig {
 
 /// An AuthorizationPolicy on a target (`Server cart`), requiring `refs` (`MeshTLSAuthentication meshed`).
 pub(crate) fn policy(name: &str, target: &str, refs: &[&str]) -> String {
-    let split = |text: &str| text.split_once(' ').map(|(k, n)| (k.to_owned(), n.to_owned())).unwrap();
+    let split = |text: &str| {
+        text.split_once(' ')
+            .map(|(k, n)| (k.to_owned(), n.to_owned()))
+            .unwrap()
+    };
     let group = |kind: &str| match kind {
         "ServiceAccount" | "Namespace" => "",
         "GRPCRoute" => "gateway.networking.k8s.io",
@@ -97,11 +101,19 @@ impl World {
 
     pub(crate) fn with(config: &IndexConfig, parts: &[&str]) -> Self {
         let loaded = load([("all.yaml".to_owned(), join(parts).into_bytes())]);
-        Self { index: Index::build(&loaded, config) }
+        Self {
+            index: Index::build(&loaded, config),
+        }
     }
 
     pub(crate) fn default_policy(mode: Mode, parts: &[&str]) -> Self {
-        Self::with(&IndexConfig { default_policy: mode, ..config() }, parts)
+        Self::with(
+            &IndexConfig {
+                default_policy: mode,
+                ..config()
+            },
+            parts,
+        )
     }
 
     pub(crate) fn decide(&self, ask: &Ask) -> DecisionRecord {
@@ -113,7 +125,11 @@ impl World {
         let record = self.decide(ask);
         match record.verdict {
             Verdict::Allow => {
-                assert_eq!(record.phase, Phase::Permit, "an allow is decided by permits");
+                assert_eq!(
+                    record.phase,
+                    Phase::Permit,
+                    "an allow is decided by permits"
+                );
                 "allow".to_owned()
             }
             Verdict::Deny => {
@@ -129,17 +145,28 @@ impl World {
     }
 
     pub(crate) fn snapshot(&self, namespace: &str, name: &str) -> SnapshotData {
-        let key = WorkloadKey { namespace: namespace.into(), name: name.into() };
+        let key = WorkloadKey {
+            namespace: namespace.into(),
+            name: name.into(),
+        };
         self.index.snapshot(&key, Generation(1)).unwrap()
     }
 
     pub(crate) fn findings(&self, code: &str) -> Vec<&Finding> {
-        self.index.findings().iter().filter(|f| f.code == code).collect()
+        self.index
+            .findings()
+            .iter()
+            .filter(|f| f.code == code)
+            .collect()
     }
 
     /// Codes of severity error.
     pub(crate) fn errors(&self) -> Vec<&str> {
-        let errors = self.index.findings().iter().filter(|f| f.severity == mesh_policy::snapshot::Severity::Error);
+        let errors = self
+            .index
+            .findings()
+            .iter()
+            .filter(|f| f.severity == mesh_policy::snapshot::Severity::Error);
         errors.map(|f| f.code.as_str()).collect()
     }
 }
@@ -151,8 +178,17 @@ pub(crate) struct Ask(pub(crate) RequestRecord);
 impl Ask {
     fn from(spiffe_id: Option<String>) -> Self {
         Self(RequestRecord {
-            client: ClientRecord { spiffe_id, ip: Some("10.1.2.3".into()), tls: None },
-            server: TargetRecord { namespace: "shop".into(), pod: Some("cart".into()), service: None, port: 8080 },
+            client: ClientRecord {
+                spiffe_id,
+                ip: Some("10.1.2.3".into()),
+                tls: None,
+            },
+            server: TargetRecord {
+                namespace: "shop".into(),
+                pod: Some("cart".into()),
+                service: None,
+                port: 8080,
+            },
             protocol: Protocol::Http,
             method: Some("GET".into()),
             path: Some("/".into()),
@@ -164,7 +200,9 @@ impl Ask {
     /// A client with the identity of a service account of ours, `shop/web`.
     pub(crate) fn meshed(account: &str) -> Self {
         let (namespace, name) = account.split_once('/').unwrap();
-        Self::from(Some(format!("spiffe://cluster.local/ns/{namespace}/sa/{name}")))
+        Self::from(Some(format!(
+            "spiffe://cluster.local/ns/{namespace}/sa/{name}"
+        )))
     }
 
     pub(crate) fn identity(id: &str) -> Self {
@@ -219,7 +257,10 @@ impl Ask {
     }
 
     pub(crate) fn header(mut self, name: &str, values: &[&str]) -> Self {
-        self.0.headers.insert(name.to_owned(), values.iter().map(|v| (*v).to_owned()).collect());
+        self.0.headers.insert(
+            name.to_owned(),
+            values.iter().map(|v| (*v).to_owned()).collect(),
+        );
         self
     }
 

@@ -1,6 +1,9 @@
 //! The YAML form of the configuration, and how it becomes a [`ProxyConfig`].
 
-use super::{Audit, IdentitySource, InboundPort, Limits, Outbound, PolicySource, ProxyConfig, ServiceName, Target};
+use super::{
+    Audit, IdentitySource, InboundPort, Limits, Outbound, PolicySource, ProxyConfig, ServiceName,
+    Target,
+};
 use crate::error::ProxyError;
 use crate::limits;
 use mesh_api::discovery::Endpoint;
@@ -162,9 +165,15 @@ fn default_allow_sample() -> f64 {
 /// # Errors
 /// [`ProxyError`] with file, line and what to do.
 pub fn load(platform: &dyn Platform, path: &Path) -> Result<ProxyConfig, ProxyError> {
-    let unreadable = |why: String| ProxyError::ConfigUnreadable { path: path.to_owned(), why };
-    let bytes = platform.read_file(path).map_err(|error| unreadable(error.to_string()))?;
-    let text = String::from_utf8(bytes).map_err(|_| unreadable("the file is not UTF-8 text".to_owned()))?;
+    let unreadable = |why: String| ProxyError::ConfigUnreadable {
+        path: path.to_owned(),
+        why,
+    };
+    let bytes = platform
+        .read_file(path)
+        .map_err(|error| unreadable(error.to_string()))?;
+    let text = String::from_utf8(bytes)
+        .map_err(|_| unreadable("the file is not UTF-8 text".to_owned()))?;
     parse(&text, &path.display().to_string())
 }
 
@@ -174,8 +183,14 @@ pub fn load(platform: &dyn Platform, path: &Path) -> Result<ProxyConfig, ProxyEr
 /// [`ProxyError`] with line and what to do.
 pub fn parse(text: &str, name: &str) -> Result<ProxyConfig, ProxyError> {
     let file: ProxyConfigFile = serde_saphyr::from_str(text).map_err(|error| {
-        let place = error.location().map_or_else(|| name.to_owned(), |at| format!("{name}:{}:{}", at.line(), at.column()));
-        ProxyError::ConfigSyntax { place, why: first_line(&error.without_snippet().to_string()) }
+        let place = error.location().map_or_else(
+            || name.to_owned(),
+            |at| format!("{name}:{}:{}", at.line(), at.column()),
+        );
+        ProxyError::ConfigSyntax {
+            place,
+            why: first_line(&error.without_snippet().to_string()),
+        }
     })?;
     Checker { name }.config(file)
 }
@@ -202,7 +217,12 @@ impl Checker<'_> {
 
     fn config(&self, file: ProxyConfigFile) -> Result<ProxyConfig, ProxyError> {
         let trust_domain = TrustDomain::parse(&file.trust_domain).map_err(|error| {
-            self.fault("trustDomain", &file.trust_domain, error, "lower-case letters, digits, dots, dashes and underscores")
+            self.fault(
+                "trustDomain",
+                &file.trust_domain,
+                error,
+                "lower-case letters, digits, dots, dashes and underscores",
+            )
         })?;
         let ports = file.inbound.ports.iter().enumerate();
         let outbound = file.outbound.into_iter().enumerate();
@@ -213,8 +233,12 @@ impl Checker<'_> {
             identity: self.identity(file.identity)?,
             policy: self.policy(file.policy)?,
             mesh: self.address("inbound.mesh", &file.inbound.mesh)?,
-            ports: ports.map(|(i, port)| self.port(i, port)).collect::<Result<_, _>>()?,
-            outbound: outbound.map(|(i, entry)| self.outbound(i, entry)).collect::<Result<_, _>>()?,
+            ports: ports
+                .map(|(i, port)| self.port(i, port))
+                .collect::<Result<_, _>>()?,
+            outbound: outbound
+                .map(|(i, entry)| self.outbound(i, entry))
+                .collect::<Result<_, _>>()?,
             admin: self.address("admin.listen", &file.admin.listen)?,
             admin_socket: file.admin.socket,
             audit: file.audit.map(|audit| self.audit(audit)).transpose()?,
@@ -229,24 +253,49 @@ impl Checker<'_> {
     fn name_part(&self, key: &str, value: String) -> Result<String, ProxyError> {
         let fits = !value.is_empty()
             && value.len() <= 253
-            && value.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.'));
+            && value
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.'));
         if fits {
             return Ok(value);
         }
-        Err(self.fault(key, &value, "not a Kubernetes name", "lower-case letters, digits, dashes and dots, at most 253"))
+        Err(self.fault(
+            key,
+            &value,
+            "not a Kubernetes name",
+            "lower-case letters, digits, dashes and dots, at most 253",
+        ))
     }
 
     fn address(&self, key: &str, value: &str) -> Result<SocketAddr, ProxyError> {
-        SocketAddr::from_str(value)
-            .map_err(|_| self.fault(key, value, "not an address with a port", "write it like `127.0.0.1:8080` or `[::1]:8080`"))
+        SocketAddr::from_str(value).map_err(|_| {
+            self.fault(
+                key,
+                value,
+                "not an address with a port",
+                "write it like `127.0.0.1:8080` or `[::1]:8080`",
+            )
+        })
     }
 
     fn spiffe_id(&self, key: &str, value: &str) -> Result<SpiffeId, ProxyError> {
-        SpiffeId::parse_config(value)
-            .map_err(|error| self.fault(key, value, error, "write it like `spiffe://cluster.local/ns/shop/sa/cart`"))
+        SpiffeId::parse_config(value).map_err(|error| {
+            self.fault(
+                key,
+                value,
+                error,
+                "write it like `spiffe://cluster.local/ns/shop/sa/cart`",
+            )
+        })
     }
 
-    fn within<T: PartialOrd + Display + Copy>(&self, key: &str, value: T, min: T, max: T) -> Result<T, ProxyError> {
+    fn within<T: PartialOrd + Display + Copy>(
+        &self,
+        key: &str,
+        value: T,
+        min: T,
+        max: T,
+    ) -> Result<T, ProxyError> {
         if value >= min && value <= max {
             return Ok(value);
         }
@@ -255,16 +304,32 @@ impl Checker<'_> {
 
     fn identity(&self, file: IdentityFile) -> Result<IdentitySource, ProxyError> {
         match (file.workload_api, file.files) {
-            (Some(socket), None) if socket.starts_with("unix:/") => Ok(IdentitySource::WorkloadApi(socket)),
-            (Some(socket), None) => {
-                Err(self.fault("identity.workloadApi", socket, "not a Unix socket", "write it like `unix:///run/mesh/workload-api.sock`"))
+            (Some(socket), None) if socket.starts_with("unix:/") => {
+                Ok(IdentitySource::WorkloadApi(socket))
             }
-            (None, Some(files)) => {
-                Ok(IdentitySource::Files { chain: files.chain, key: files.key, bundle: files.bundle })
-            }
+            (Some(socket), None) => Err(self.fault(
+                "identity.workloadApi",
+                socket,
+                "not a Unix socket",
+                "write it like `unix:///run/mesh/workload-api.sock`",
+            )),
+            (None, Some(files)) => Ok(IdentitySource::Files {
+                chain: files.chain,
+                key: files.key,
+                bundle: files.bundle,
+            }),
             (workload_api, _) => {
-                let found = if workload_api.is_some() { "both" } else { "empty" };
-                Err(self.fault("identity", found, "one source is needed", "give either `workloadApi` or `files`"))
+                let found = if workload_api.is_some() {
+                    "both"
+                } else {
+                    "empty"
+                };
+                Err(self.fault(
+                    "identity",
+                    found,
+                    "one source is needed",
+                    "give either `workloadApi` or `files`",
+                ))
             }
         }
     }
@@ -280,11 +345,23 @@ impl Checker<'_> {
                 let default_policy = mesh_policy_index::Mode::from_str(&mode).map_err(|error| {
                     self.fault("policy.defaultPolicy", &mode, error, "one of all-authenticated, all-unauthenticated, cluster-authenticated, cluster-unauthenticated, deny, audit")
                 })?;
-                Ok(PolicySource::Manifests { folder, default_policy })
+                Ok(PolicySource::Manifests {
+                    folder,
+                    default_policy,
+                })
             }
             (controller, _) => {
-                let found = if controller.is_some() { "both" } else { "empty" };
-                Err(self.fault("policy", found, "one source is needed", "give either `controller` or `manifests`"))
+                let found = if controller.is_some() {
+                    "both"
+                } else {
+                    "empty"
+                };
+                Err(self.fault(
+                    "policy",
+                    found,
+                    "one source is needed",
+                    "give either `controller` or `manifests`",
+                ))
             }
         }
     }
@@ -306,7 +383,12 @@ impl Checker<'_> {
                 Target::Service(self.service(&key("service"), &service)?)
             }
             (Some(_), None) => {
-                return Err(self.fault(&key("protocol"), "opaque", "discovery says whether a service is opaque", "leave `protocol` out"));
+                return Err(self.fault(
+                    &key("protocol"),
+                    "opaque",
+                    "discovery says whether a service is opaque",
+                    "leave `protocol` out",
+                ));
             }
             (None, Some(endpoints)) => Target::Endpoints {
                 endpoints: endpoints
@@ -318,7 +400,12 @@ impl Checker<'_> {
             },
             (service, _) => {
                 let found = if service.is_some() { "both" } else { "empty" };
-                return Err(self.fault(&key("service"), found, "one target is needed", "give either `service` or `endpoints`"));
+                return Err(self.fault(
+                    &key("service"),
+                    found,
+                    "one target is needed",
+                    "give either `service` or `endpoints`",
+                ));
             }
         };
         Ok(Outbound { listen, target })
@@ -328,11 +415,22 @@ impl Checker<'_> {
         let parts = text.split_once('/').and_then(|(namespace, rest)| {
             let (name, port) = rest.rsplit_once(':')?;
             let port = port.parse::<u16>().ok().filter(|port| *port > 0)?;
-            (!namespace.is_empty() && !name.is_empty()).then(|| (namespace.to_owned(), name.to_owned(), port))
+            (!namespace.is_empty() && !name.is_empty())
+                .then(|| (namespace.to_owned(), name.to_owned(), port))
         });
-        let (namespace, name, port) =
-            parts.ok_or_else(|| self.fault(key, text, "not a service port", "write it like `shop/cart:80`"))?;
-        Ok(ServiceName { namespace, name, port })
+        let (namespace, name, port) = parts.ok_or_else(|| {
+            self.fault(
+                key,
+                text,
+                "not a service port",
+                "write it like `shop/cart:80`",
+            )
+        })?;
+        Ok(ServiceName {
+            namespace,
+            name,
+            port,
+        })
     }
 
     fn endpoint(&self, key: &str, file: &EndpointFile) -> Result<Endpoint, ProxyError> {
@@ -345,18 +443,27 @@ impl Checker<'_> {
     }
 
     fn audit(&self, file: AuditFile) -> Result<Audit, ProxyError> {
-        Ok(Audit { file: file.file, allow_sample: self.within("audit.allowSample", file.allow_sample, 0.0, 1.0)? })
+        Ok(Audit {
+            file: file.file,
+            allow_sample: self.within("audit.allowSample", file.allow_sample, 0.0, 1.0)?,
+        })
     }
 
     fn limits(&self, file: &LimitsFile) -> Result<Limits, ProxyError> {
         let secs = |key: &str, value: Option<u64>, default: u64| {
-            self.within(key, value.unwrap_or(default), 1, 600).map(Duration::from_secs)
+            self.within(key, value.unwrap_or(default), 1, 600)
+                .map(Duration::from_secs)
         };
         Ok(Limits {
-            handshake: secs("limits.handshakeSecs", file.handshake_secs, limits::HANDSHAKE_SECS)?,
+            handshake: secs(
+                "limits.handshakeSecs",
+                file.handshake_secs,
+                limits::HANDSHAKE_SECS,
+            )?,
             handshakes_at_once: self.within(
                 "limits.handshakesAtOnce",
-                file.handshakes_at_once.unwrap_or(limits::HANDSHAKES_AT_ONCE),
+                file.handshakes_at_once
+                    .unwrap_or(limits::HANDSHAKES_AT_ONCE),
                 1,
                 100_000,
             )?,
@@ -368,7 +475,12 @@ impl Checker<'_> {
                 1,
                 60_000,
             )?),
-            connections: self.within("limits.connections", file.connections.unwrap_or(limits::CONNECTIONS), 1, 1_000_000)?,
+            connections: self.within(
+                "limits.connections",
+                file.connections.unwrap_or(limits::CONNECTIONS),
+                1,
+                1_000_000,
+            )?,
         })
     }
 
@@ -376,7 +488,12 @@ impl Checker<'_> {
         let mut seen = std::collections::BTreeSet::new();
         for port in &config.ports {
             if !seen.insert(port.port) {
-                return Err(self.fault("inbound.ports", port.port, "the port is listed twice", "list each port of the workload once"));
+                return Err(self.fault(
+                    "inbound.ports",
+                    port.port,
+                    "the port is listed twice",
+                    "list each port of the workload once",
+                ));
             }
         }
         Ok(())

@@ -49,14 +49,21 @@ pub(super) async fn follow(shared: &Shared, address: SocketAddr, identity: &Spif
 }
 
 /// One stream, until it ends; says why.
-async fn stream(shared: &Shared, address: SocketAddr, identity: &SpiffeId, pause: &mut Duration) -> String {
+async fn stream(
+    shared: &Shared,
+    address: SocketAddr,
+    identity: &SpiffeId,
+    pause: &mut Duration,
+) -> String {
     let channel = match connect(shared, address, identity).await {
         Ok(channel) => channel,
         Err(why) => return why,
     };
     let mut client = PolicyClient::new(channel).max_decoding_message_size(POLICY_BYTES_MAX);
-    let request =
-        WatchWorkloadRequest { namespace: shared.config.namespace.clone(), workload: shared.config.workload.clone() };
+    let request = WatchWorkloadRequest {
+        namespace: shared.config.namespace.clone(),
+        workload: shared.config.workload.clone(),
+    };
     let mut updates = match client.watch_workload(request).await {
         Ok(response) => response.into_inner(),
         Err(status) => return status.to_string(),
@@ -67,7 +74,11 @@ async fn stream(shared: &Shared, address: SocketAddr, identity: &SpiffeId, pause
                 *pause = CONTROL_RETRY_MIN;
                 shared.control_connected.store(true, Ordering::Relaxed);
                 if let Err(why) = take(shared, &update) {
-                    tracing::error!(generation = update.generation, why, "a policy that cannot be used; the last one stays in force");
+                    tracing::error!(
+                        generation = update.generation,
+                        why,
+                        "a policy that cannot be used; the last one stays in force"
+                    );
                     shared.telemetry.count("mesh_policy_refused_total");
                 }
             }
@@ -78,14 +89,20 @@ async fn stream(shared: &Shared, address: SocketAddr, identity: &SpiffeId, pause
 }
 
 fn take(shared: &Shared, update: &WorkloadUpdate) -> Result<(), String> {
-    let policy = serde_json::from_slice(&update.snapshot_json).map_err(|error| format!("policy: {error}"))?;
-    let discovery = serde_json::from_slice(&update.discovery_json).map_err(|error| format!("discovery: {error}"))?;
+    let policy = serde_json::from_slice(&update.snapshot_json)
+        .map_err(|error| format!("policy: {error}"))?;
+    let discovery = serde_json::from_slice(&update.discovery_json)
+        .map_err(|error| format!("discovery: {error}"))?;
     install(shared, policy)?;
     shared.install_discovery(discovery);
     Ok(())
 }
 
-async fn connect(shared: &Shared, address: SocketAddr, expected: &SpiffeId) -> Result<Channel, String> {
+async fn connect(
+    shared: &Shared,
+    address: SocketAddr,
+    expected: &SpiffeId,
+) -> Result<Channel, String> {
     let identity = shared.identity.load_full().ok_or("no SVID yet")?;
     let config = identity.client_for(expected, b"h2")?;
     let connector = tower::service_fn(move |_| {
@@ -93,9 +110,14 @@ async fn connect(shared: &Shared, address: SocketAddr, expected: &SpiffeId) -> R
         async move {
             let stream = TcpStream::connect(address).await?;
             stream.set_nodelay(true)?;
-            let stream = TlsConnector::from(config).connect(server_name(), stream).await.map_err(|error| {
-                refusal_in_io(&error).map(ToString::to_string).map_or(error, io::Error::other)
-            })?;
+            let stream = TlsConnector::from(config)
+                .connect(server_name(), stream)
+                .await
+                .map_err(|error| {
+                    refusal_in_io(&error)
+                        .map(ToString::to_string)
+                        .map_or(error, io::Error::other)
+                })?;
             Ok::<_, io::Error>(TokioIo::new(stream))
         }
     });

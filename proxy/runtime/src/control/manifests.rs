@@ -17,8 +17,16 @@ type Files = Vec<(String, Vec<u8>)>;
 ///
 /// # Errors
 /// [`ProxyError::Manifests`] if the folder cannot be read or does not know this workload.
-pub(super) fn read_once(shared: &Shared, folder: &Path, default_policy: Mode) -> Result<(), ProxyError> {
-    let fault = |why: String| ProxyError::Manifests { workload: shared.config.workload_name(), manifests: folder.to_owned(), why };
+pub(super) fn read_once(
+    shared: &Shared,
+    folder: &Path,
+    default_policy: Mode,
+) -> Result<(), ProxyError> {
+    let fault = |why: String| ProxyError::Manifests {
+        workload: shared.config.workload_name(),
+        manifests: folder.to_owned(),
+        why,
+    };
     let files = read_all(shared, folder).map_err(|error| fault(error.to_string()))?;
     apply(shared, files, default_policy, Generation(1)).map_err(fault)?;
     shared.control_connected.store(true, Ordering::Relaxed);
@@ -31,28 +39,55 @@ pub(super) async fn follow(shared: &Shared, folder: &Path, default_policy: Mode)
     loop {
         match read_all(shared, folder) {
             Ok(files) if seen.as_ref() != Some(&files) => {
-                let generation = shared.policy.load().as_ref().map_or(1, |policy| policy.generation().0 + 1);
-                if let Err(why) = apply(shared, files.clone(), default_policy, Generation(generation)) {
-                    tracing::error!(why, "the manifests give no policy; the last one stays in force");
+                let generation = shared
+                    .policy
+                    .load()
+                    .as_ref()
+                    .map_or(1, |policy| policy.generation().0 + 1);
+                if let Err(why) = apply(
+                    shared,
+                    files.clone(),
+                    default_policy,
+                    Generation(generation),
+                ) {
+                    tracing::error!(
+                        why,
+                        "the manifests give no policy; the last one stays in force"
+                    );
                 }
                 seen = Some(files);
             }
             Ok(_) => {}
-            Err(error) => tracing::warn!(%error, folder = %folder.display(), "the manifests cannot be read"),
+            Err(error) => {
+                tracing::warn!(%error, folder = %folder.display(), "the manifests cannot be read")
+            }
         }
         tokio::time::sleep(FILES_POLL).await;
     }
 }
 
-fn apply(shared: &Shared, files: Files, default_policy: Mode, generation: Generation) -> Result<(), String> {
+fn apply(
+    shared: &Shared,
+    files: Files,
+    default_policy: Mode,
+    generation: Generation,
+) -> Result<(), String> {
     let loaded = manifest::load(files);
-    let config = IndexConfig { default_policy, ..IndexConfig::new(shared.config.trust_domain.clone()) };
+    let config = IndexConfig {
+        default_policy,
+        ..IndexConfig::new(shared.config.trust_domain.clone())
+    };
     let index = Index::build(&loaded, &config);
     for finding in index.findings() {
         tracing::warn!(code = finding.code, at = %finding.source, "{}", finding.message);
     }
-    let key = WorkloadKey { namespace: shared.config.namespace.clone(), name: shared.config.workload.clone() };
-    let mut data = index.snapshot(&key, generation).ok_or("no such workload in the manifests")?;
+    let key = WorkloadKey {
+        namespace: shared.config.namespace.clone(),
+        name: shared.config.workload.clone(),
+    };
+    let mut data = index
+        .snapshot(&key, generation)
+        .ok_or("no such workload in the manifests")?;
     if let Some(current) = shared.policy.load().as_ref() {
         // The same policy from other bytes is the same generation.
         data.generation = current.generation();
@@ -84,7 +119,12 @@ fn read_all(shared: &Shared, folder: &Path) -> io::Result<Files> {
 }
 
 fn is_manifest(path: &PathBuf) -> bool {
-    let hidden = path.file_name().and_then(|name| name.to_str()).is_none_or(|name| name.starts_with('.'));
-    let known = path.extension().is_some_and(|ending| ["yaml", "yml", "json"].iter().any(|known| ending == *known));
+    let hidden = path
+        .file_name()
+        .and_then(|name| name.to_str())
+        .is_none_or(|name| name.starts_with('.'));
+    let known = path
+        .extension()
+        .is_some_and(|ending| ["yaml", "yml", "json"].iter().any(|known| ending == *known));
     known && !hidden
 }

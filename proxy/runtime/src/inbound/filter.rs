@@ -8,11 +8,21 @@ use mesh_policy::snapshot::Filter;
 use mesh_proxy_core::http_hygiene::headers::is_reserved;
 
 /// Changes the request, or answers in place of the application.
-pub(crate) fn apply(filters: &[Filter], parts: &mut Parts, authority: Option<&Authority>) -> Option<Answer> {
+pub(crate) fn apply(
+    filters: &[Filter],
+    parts: &mut Parts,
+    authority: Option<&Authority>,
+) -> Option<Answer> {
     for filter in filters {
         match filter {
             Filter::RequestHeaderModifier { set, add, remove } => modify(parts, set, add, remove),
-            Filter::RequestRedirect { scheme, hostname, port, path, status } => {
+            Filter::RequestRedirect {
+                scheme,
+                hostname,
+                port,
+                path,
+                status,
+            } => {
                 let to = Redirect {
                     scheme: scheme.as_deref(),
                     hostname: hostname.as_deref(),
@@ -26,10 +36,17 @@ pub(crate) fn apply(filters: &[Filter], parts: &mut Parts, authority: Option<&Au
     None
 }
 
-fn modify(parts: &mut Parts, set: &[(String, String)], add: &[(String, String)], remove: &[String]) {
+fn modify(
+    parts: &mut Parts,
+    set: &[(String, String)],
+    add: &[(String, String)],
+    remove: &[String],
+) {
     // Manifests are checked before they get here; names that only proxies may send stay out in any case.
     let field = |(name, value): &(String, String)| {
-        let name = HeaderName::from_bytes(name.as_bytes()).ok().filter(|name| !is_reserved(name.as_str().as_bytes()))?;
+        let name = HeaderName::from_bytes(name.as_bytes())
+            .ok()
+            .filter(|name| !is_reserved(name.as_str().as_bytes()))?;
         Some((name, HeaderValue::from_str(value).ok()?))
     };
     for name in remove {
@@ -53,13 +70,25 @@ struct Redirect<'a> {
 impl Redirect<'_> {
     fn location(&self, parts: &Parts, authority: Option<&Authority>) -> String {
         let scheme = self.scheme.unwrap_or("http");
-        let hostname = self.hostname.or(authority.map(Authority::host)).unwrap_or("localhost");
+        let hostname = self
+            .hostname
+            .or(authority.map(Authority::host))
+            .unwrap_or("localhost");
         // The request's own port stays only if neither scheme nor host change.
-        let own_port = authority.and_then(Authority::port_u16).filter(|_| self.scheme.is_none() && self.hostname.is_none());
-        let port = self.port.or(own_port).filter(|port| !matches!((scheme, port), ("http", 80) | ("https", 443)));
+        let own_port = authority
+            .and_then(Authority::port_u16)
+            .filter(|_| self.scheme.is_none() && self.hostname.is_none());
+        let port = self
+            .port
+            .or(own_port)
+            .filter(|port| !matches!((scheme, port), ("http", 80) | ("https", 443)));
         let port = port.map(|port| format!(":{port}")).unwrap_or_default();
         let path = self.path.unwrap_or(parts.uri.path());
-        let query = parts.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+        let query = parts
+            .uri
+            .query()
+            .map(|query| format!("?{query}"))
+            .unwrap_or_default();
         format!("{scheme}://{hostname}{port}{path}{query}")
     }
 }
@@ -69,7 +98,12 @@ mod tests {
     use super::*;
 
     fn request(uri: &str) -> Parts {
-        http::Request::builder().uri(uri).body(()).expect("a request").into_parts().0
+        http::Request::builder()
+            .uri(uri)
+            .body(())
+            .expect("a request")
+            .into_parts()
+            .0
     }
 
     #[test]
@@ -79,18 +113,35 @@ mod tests {
             (None, None, None, None, "http://cart:8080/x?q=1"),
             (Some("https"), None, None, None, "https://cart/x?q=1"),
             (Some("https"), None, Some(443), None, "https://cart/x?q=1"),
-            (None, Some("shop.example"), None, Some("/y"), "http://shop.example/y?q=1"),
+            (
+                None,
+                Some("shop.example"),
+                None,
+                Some("/y"),
+                "http://shop.example/y?q=1",
+            ),
             (None, None, Some(81), None, "http://cart:81/x?q=1"),
         ] {
-            let redirect = Redirect { scheme, hostname, port, path };
-            assert_eq!(redirect.location(&request("/x?q=1"), Some(&authority)), want);
+            let redirect = Redirect {
+                scheme,
+                hostname,
+                port,
+                path,
+            };
+            assert_eq!(
+                redirect.location(&request("/x?q=1"), Some(&authority)),
+                want
+            );
         }
     }
 
     #[test]
     fn no_filter_sets_a_name_that_only_proxies_may_send() {
         let mut parts = request("/");
-        let set = [("L5D-Client-Id".to_owned(), "root".to_owned()), ("x-team".to_owned(), "shop".to_owned())];
+        let set = [
+            ("L5D-Client-Id".to_owned(), "root".to_owned()),
+            ("x-team".to_owned(), "shop".to_owned()),
+        ];
         modify(&mut parts, &set, &[], &[]);
         assert_eq!(parts.headers.len(), 1, "{:?}", parts.headers);
     }

@@ -11,14 +11,15 @@ use http::request::Parts;
 use http::{Request, StatusCode, Version, response};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
+use mesh_policy::Snapshot;
 use mesh_policy::decide::{Generation, Permit, Phase, Verdict};
 use mesh_policy::record::{DecisionRecord, RecordClient, RecordRequest, RecordServer};
-use mesh_policy::Snapshot;
-use mesh_proxy_core::metrics::Failure;
 use mesh_proxy_core::http_hygiene::upgrade::{is_done, restore};
 use mesh_proxy_core::http_hygiene::{
-    Admitted, Entry, OrigVersion, Refusal, RequestLimits, RequestRefusal, Upgrade, admit, is_grpc, sanitize_response, set_path, to_app,
+    Admitted, Entry, OrigVersion, Refusal, RequestLimits, RequestRefusal, Upgrade, admit, is_grpc,
+    sanitize_response, set_path, to_app,
 };
+use mesh_proxy_core::metrics::Failure;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -32,19 +33,30 @@ pub(crate) struct Arrival {
 
 impl Arrival {
     pub(crate) fn new(core: Rc<Core>, port: Rc<Port>, peer: Rc<Peer>, entry: Entry) -> Rc<Self> {
-        Rc::new(Self { core, port, peer, entry })
+        Rc::new(Self {
+            core,
+            port,
+            peer,
+            entry,
+        })
     }
 }
 
 /// Answers one request.
 pub(crate) async fn answer(at: Rc<Arrival>, mut request: Request<Incoming>) -> Answer {
     let grpc = request.version() == Version::HTTP_2 && is_grpc(request.headers());
-    let measure = at.core.meter.inbound(&at.peer, if grpc { Ask::Grpc } else { Ask::Http });
+    let measure = at
+        .core
+        .meter
+        .inbound(&at.peer, if grpc { Ask::Grpc } else { Ask::Http });
     let Some(policy) = at.core.shared.policy.load_full() else {
         measure.no_policy();
         return Trouble::NoPolicy.answer(grpc);
     };
-    let upgrading = request.headers().contains_key(http::header::UPGRADE).then(|| hyper::upgrade::on(&mut request));
+    let upgrading = request
+        .headers()
+        .contains_key(http::header::UPGRADE)
+        .then(|| hyper::upgrade::on(&mut request));
     let (mut parts, body) = request.into_parts();
     let raw = (parts.method.clone(), parts.uri.clone(), parts.version);
     let admitted = match admit(&mut parts, at.entry, &RequestLimits::default()) {
@@ -69,28 +81,50 @@ pub(crate) async fn answer(at: Rc<Arrival>, mut request: Request<Incoming>) -> A
         return answer;
     }
     let kill = Kill::default();
-    let registration = at.core.live.enter(at.peer.clone(), Alive::Http(head), kill.clone());
-    let passage = Passage { at: &at, admitted: &admitted, kill, registration, measure };
+    let registration = at
+        .core
+        .live
+        .enter(at.peer.clone(), Alive::Http(head), kill.clone());
+    let passage = Passage {
+        at: &at,
+        admitted: &admitted,
+        kill,
+        registration,
+        measure,
+    };
     passage.forward(permit, parts, body, upgrading).await
 }
 
 impl Arrival {
     /// Decides, spends the tokens of a limit, records and counts.
-    fn decide(&self, policy: &Arc<Snapshot>, head: &JudgedHead, measure: &Measure) -> Result<Permit, Refusal> {
+    fn decide(
+        &self,
+        policy: &Arc<Snapshot>,
+        head: &JudgedHead,
+        measure: &Measure,
+    ) -> Result<Permit, Refusal> {
         let call = head.call();
         let mut decision = self.peer.decide(policy, &call);
         // Authorize before rate-limiting: a forbidden peer must not spend the tokens of an allowed one.
         if decision.verdict == Verdict::Allow
             && let Some(limit) = &policy.port(self.port.port).rate_limit
-            && !self.core.shared.within_limit(self.port.port, limit, self.peer.client.id.as_ref(), self.core.now_us())
+            && !self.core.shared.within_limit(
+                self.port.port,
+                limit,
+                self.peer.client.id.as_ref(),
+                self.core.now_us(),
+            )
         {
             decision = decision.rate_limited();
         }
         record(&self.core, &self.peer, &decision, &call);
-        decision.permit().map_err(|denial| {
-            measure.denied(&denial);
-            Refusal::for_decision(denial.phase, denial.status)
-        }).inspect(|permit| measure.allowed(Some(permit)))
+        decision
+            .permit()
+            .map_err(|denial| {
+                measure.denied(&denial);
+                Refusal::for_decision(denial.phase, denial.status)
+            })
+            .inspect(|permit| measure.allowed(Some(permit)))
     }
 
     /// Refuses a request that could be read in two ways: recorded like a decision, in phase `request`.
@@ -116,7 +150,12 @@ impl Arrival {
                 default: server.default,
             },
             route: None,
-            request: Some(RecordRequest { method: method.to_string(), path: None, raw_path: uri.to_string(), host: None }),
+            request: Some(RecordRequest {
+                method: method.to_string(),
+                path: None,
+                raw_path: uri.to_string(),
+                host: None,
+            }),
             verdict: Verdict::Deny,
             status: Some(400),
             grpc_status: grpc.then_some(3),
@@ -128,7 +167,11 @@ impl Arrival {
         });
         measure.refused(refusal.as_str(), grpc);
         let answer = refused(&Refusal::from(refusal), grpc);
-        if refusal.closes() && version < Version::HTTP_2 { closing(answer) } else { answer }
+        if refusal.closes() && version < Version::HTTP_2 {
+            closing(answer)
+        } else {
+            answer
+        }
     }
 }
 
@@ -143,9 +186,20 @@ struct Passage<'a> {
 
 impl Passage<'_> {
     /// Forwards, for the permit that it takes, exactly what was judged.
-    async fn forward(self, permit: Permit, mut parts: Parts, body: Incoming, upgrading: Option<OnUpgrade>) -> Answer {
-        let judged = permit.canonical_path.as_deref().map_or(Ok(()), |path| set_path(&mut parts, path));
-        if let Err(refusal) = judged.and_then(|()| to_app(&mut parts, self.admitted, self.at.peer.client.id.as_ref())) {
+    async fn forward(
+        self,
+        permit: Permit,
+        mut parts: Parts,
+        body: Incoming,
+        upgrading: Option<OnUpgrade>,
+    ) -> Answer {
+        let judged = permit
+            .canonical_path
+            .as_deref()
+            .map_or(Ok(()), |path| set_path(&mut parts, path));
+        if let Err(refusal) =
+            judged.and_then(|()| to_app(&mut parts, self.admitted, self.at.peer.client.id.as_ref()))
+        {
             self.measure.failed(Failure::Reset);
             return refused(&Refusal::from(refusal), self.admitted.grpc);
         }
@@ -160,8 +214,14 @@ impl Passage<'_> {
         let request = Request::from_parts(parts, Body::request(body, self.kill.clone()));
         let sent = async {
             match self.admitted.version {
-                OrigVersion::Http2 => app.send_http2(request).await.map(|response| (response, None)),
-                _ => app.send_http1(request).await.map(|(response, lease)| (response, Some(lease))),
+                OrigVersion::Http2 => app
+                    .send_http2(request)
+                    .await
+                    .map(|response| (response, None)),
+                _ => app
+                    .send_http1(request)
+                    .await
+                    .map(|(response, lease)| (response, Some(lease))),
             }
         };
         let result = tokio::select! {
@@ -176,20 +236,35 @@ impl Passage<'_> {
             }
             Ok(_) => {
                 let why = "it switched protocols unasked".to_owned();
-                let trouble = Trouble::AppBroke { port: self.at.port.port, why };
+                let trouble = Trouble::AppBroke {
+                    port: self.at.port.port,
+                    why,
+                };
                 self.trouble(&trouble)
             }
             Err(trouble) => self.trouble(&trouble),
         }
     }
 
-    fn respond(self, mut parts: response::Parts, body: Incoming, lease: Option<crate::app::Lease>) -> Answer {
+    fn respond(
+        self,
+        mut parts: response::Parts,
+        body: Incoming,
+        lease: Option<crate::app::Lease>,
+    ) -> Answer {
         sanitize_response(&mut parts);
         parts.extensions.clear();
         self.measure.answered_with(parts.status);
-        let held =
-            Held { registration: Some(self.registration), lease, measure: Some(self.measure), flight: None };
-        http::Response::from_parts(parts, Body::response(body, self.kill, self.admitted.grpc, held))
+        let held = Held {
+            registration: Some(self.registration),
+            lease,
+            measure: Some(self.measure),
+            flight: None,
+        };
+        http::Response::from_parts(
+            parts,
+            Body::response(body, self.kill, self.admitted.grpc, held),
+        )
     }
 
     /// One request that becomes a byte stream, if the application agrees.
@@ -213,22 +288,34 @@ impl Passage<'_> {
         sanitize_response(&mut parts);
         parts.extensions.clear();
         self.measure.answered_with(parts.status);
-        tunnel::carry(upgrading, switched, self.kill, self.registration, self.at.core.shared.mark_busy());
+        tunnel::carry(
+            upgrading,
+            switched,
+            self.kill,
+            self.registration,
+            self.at.core.shared.mark_busy(),
+        );
         http::Response::from_parts(parts, Body::Empty)
     }
 
     fn ended(self, end: End) -> Answer {
         match end {
-            End::Revoked | End::PeerExpired => {
-                refused(&Refusal::for_decision(Phase::Permit, Some(403)), self.admitted.grpc)
-            }
+            End::Revoked | End::PeerExpired => refused(
+                &Refusal::for_decision(Phase::Permit, Some(403)),
+                self.admitted.grpc,
+            ),
             End::Connection => refused(&Refusal::UNAVAILABLE, self.admitted.grpc),
         }
     }
 
     fn trouble(self, trouble: &Trouble) -> Answer {
         tracing::warn!(%trouble, "a request failed");
-        self.measure.failed(if matches!(trouble, Trouble::AppNotAnswering { .. }) { Failure::Connect } else { Failure::Reset });
+        self.measure
+            .failed(if matches!(trouble, Trouble::AppNotAnswering { .. }) {
+                Failure::Connect
+            } else {
+                Failure::Reset
+            });
         trouble.answer(self.admitted.grpc)
     }
 }

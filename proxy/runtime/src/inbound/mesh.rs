@@ -1,10 +1,10 @@
 //! Connections from other proxies: handshake, header, then a byte stream or requests.
 
-use super::{http, tcp};
+use super::{http, record_refused, tcp};
 use crate::core::{Core, Port};
+use crate::limits::MESH_STREAMS_MAX;
 use crate::live::{Alive, Kill, Peer};
 use crate::serve::{Speaks, serve};
-use crate::limits::MESH_STREAMS_MAX;
 use mesh_policy::request::{Client, canonical_ip};
 use mesh_proxy_core::http_hygiene::Entry;
 use mesh_proxy_core::mesh_header::{self, Header, Kind};
@@ -22,42 +22,69 @@ use tokio_rustls::server::TlsStream;
 /// Handles one connection from accept to end.
 pub(crate) async fn take(core: Rc<Core>, stream: TcpStream, from: SocketAddr) {
     let accepted = Instant::now();
-    let mut stream = match handshake(&core, stream, accepted + core.shared.config.limits.handshake).await {
+    let mut stream = match handshake(
+        &core,
+        stream,
+        accepted + core.shared.config.limits.handshake,
+    )
+    .await
+    {
         Ok(stream) => stream,
         Err(refused) => {
             core.meter.handshake_failed(refused.kind);
             tracing::info!(%from, why = refused.why, "refused a mesh connection");
-            return;
+            return record_refused(&core, from, core.shared.config.mesh.port());
         }
     };
     let Ok((client, chain)) = client_of(&stream, from) else {
         core.meter.handshake_failed("no-peer");
-        return;
+        return record_refused(&core, from, core.shared.config.mesh.port());
     };
-    let header = match timeout_at(accepted + core.shared.config.limits.detect, read_header(&mut stream)).await {
+    let header = match timeout_at(
+        accepted + core.shared.config.limits.detect,
+        read_header(&mut stream),
+    )
+    .await
+    {
         Ok(Ok(header)) => header,
         Ok(Err(error)) => return tracing::info!(%from, %error, "a mesh connection began wrongly"),
         Err(_) => return tracing::info!(%from, "a mesh connection said nothing in time"),
     };
     let Some(port) = core.port(header.port) else {
         core.meter.handshake_failed("unknown-port");
+        record_refused(&core, from, header.port);
         return tracing::info!(%from, port = header.port, "refused a mesh connection to a port that is not configured");
     };
     let peer = Peer::new(client, chain, header.port);
     carry(core, port, peer, header, stream).await;
 }
 
-async fn carry(core: Rc<Core>, port: Rc<Port>, peer: Rc<Peer>, header: Header, stream: TlsStream<TcpStream>) {
+async fn carry(
+    core: Rc<Core>,
+    port: Rc<Port>,
+    peer: Rc<Peer>,
+    header: Header,
+    stream: TlsStream<TcpStream>,
+) {
     let speaks = match header.kind {
         Kind::Tcp => return tcp::take(&core, &port, &peer, stream, tcp::First::Data).await,
-        Kind::Http => Speaks::Http2 { streams_max: MESH_STREAMS_MAX },
-        Kind::Http1 => Speaks::Http1 { quiet: core.shared.config.limits.header },
+        Kind::Http => Speaks::Http2 {
+            streams_max: MESH_STREAMS_MAX,
+        },
+        Kind::Http1 => Speaks::Http1 {
+            quiet: core.shared.config.limits.header,
+        },
     };
     let kill = Kill::default();
-    let _entry = core.live.enter(peer.clone(), Alive::Connection, kill.clone());
+    let _entry = core
+        .live
+        .enter(peer.clone(), Alive::Connection, kill.clone());
     let shared = core.shared.clone();
     let arrival = http::Arrival::new(core, port, peer, Entry::Mesh);
-    serve(stream, speaks, &shared, &kill, move |request| http::answer(arrival.clone(), request)).await;
+    serve(stream, speaks, &shared, &kill, move |request| {
+        http::answer(arrival.clone(), request)
+    })
+    .await;
 }
 
 /// Why a handshake came to nothing: a word for the metric, and a sentence for the log.
@@ -66,28 +93,56 @@ struct Refused {
     why: String,
 }
 
-async fn handshake(core: &Core, stream: TcpStream, deadline: Instant) -> Result<TlsStream<TcpStream>, Refused> {
+async fn handshake(
+    core: &Core,
+    stream: TcpStream,
+    deadline: Instant,
+) -> Result<TlsStream<TcpStream>, Refused> {
     let identity = core.shared.identity.load_full();
     let identity = identity.filter(|identity| !identity.expired(core.shared.platform.wall_clock()));
-    let identity = identity
-        .ok_or_else(|| Refused { kind: "no-identity", why: "this proxy has no valid identity".to_owned() })?;
-    let late = |_| Refused { kind: "timeout", why: "the handshake took too long".to_owned() };
+    let identity = identity.ok_or_else(|| Refused {
+        kind: "no-identity",
+        why: "this proxy has no valid identity".to_owned(),
+    })?;
+    let late = |_| Refused {
+        kind: "timeout",
+        why: "the handshake took too long".to_owned(),
+    };
     // A closed semaphore cannot be: nobody closes it. If it were, handshakes would not be bounded, which is safe.
-    let turn = timeout_at(deadline, core.handshakes.acquire()).await.map_err(late)?;
-    let accepted = timeout_at(deadline, TlsAcceptor::from(identity.server.clone()).accept(stream)).await.map_err(late)?;
+    let turn = timeout_at(deadline, core.handshakes.acquire())
+        .await
+        .map_err(late)?;
+    let accepted = timeout_at(
+        deadline,
+        TlsAcceptor::from(identity.server.clone()).accept(stream),
+    )
+    .await
+    .map_err(late)?;
     drop(turn);
     let stream = accepted.map_err(|error| match refusal_in_io(&error) {
-        Some(refusal) => Refused { kind: "peer", why: refusal.to_string() },
-        None => Refused { kind: "tls", why: error.to_string() },
+        Some(refusal) => Refused {
+            kind: "peer",
+            why: refusal.to_string(),
+        },
+        None => Refused {
+            kind: "tls",
+            why: error.to_string(),
+        },
     })?;
     // rustls lets a client pass that offers no protocol at all.
     if stream.get_ref().1.alpn_protocol() != Some(mesh_header::ALPN) {
-        return Err(Refused { kind: "protocol", why: "the client did not ask for the mesh protocol".to_owned() });
+        return Err(Refused {
+            kind: "protocol",
+            why: "the client did not ask for the mesh protocol".to_owned(),
+        });
     }
     Ok(stream)
 }
 
-fn client_of(stream: &TlsStream<TcpStream>, from: SocketAddr) -> Result<(Client, Vec<CertificateDer<'static>>), tls::TlsError> {
+fn client_of(
+    stream: &TlsStream<TcpStream>,
+    from: SocketAddr,
+) -> Result<(Client, Vec<CertificateDer<'static>>), tls::TlsError> {
     let connection = stream.get_ref().1;
     let peer = tls::verified_peer(connection)?;
     let client = Client {
@@ -98,7 +153,13 @@ fn client_of(stream: &TlsStream<TcpStream>, from: SocketAddr) -> Result<(Client,
         expires: Some(peer.not_after()),
     };
     let chain = connection.peer_certificates().unwrap_or_default();
-    Ok((client, chain.iter().map(|certificate| certificate.clone().into_owned()).collect()))
+    Ok((
+        client,
+        chain
+            .iter()
+            .map(|certificate| certificate.clone().into_owned())
+            .collect(),
+    ))
 }
 
 async fn read_header(stream: &mut TlsStream<TcpStream>) -> io::Result<Header> {

@@ -19,21 +19,41 @@ use tokio::time::Instant;
 /// Handles one connection from accept to end.
 pub(crate) async fn take(core: Rc<Core>, port: Rc<Port>, mut stream: TcpStream, from: SocketAddr) {
     let accepted = Instant::now();
-    let client = Client { id: None, ip: canonical_ip(from.ip()), tls: false, serial: None, expires: None };
+    let client = Client {
+        id: None,
+        ip: canonical_ip(from.ip()),
+        tls: false,
+        serial: None,
+        expires: None,
+    };
     let peer = Peer::new(client, Vec::new(), port.port);
     if is_opaque(&core, port.port) {
         return tcp::take(&core, &port, &peer, stream, tcp::First::Data).await;
     }
-    let detected = match detect(&mut stream, DetectPolicy::default(), accepted + core.shared.config.limits.detect).await {
+    let detected = match detect(
+        &mut stream,
+        DetectPolicy::default(),
+        accepted + core.shared.config.limits.detect,
+    )
+    .await
+    {
         Ok(detected) => detected,
-        Err(error) => return tracing::debug!(%from, %error, "a connection broke before it said anything"),
+        Err(error) => {
+            return tracing::debug!(%from, %error, "a connection broke before it said anything");
+        }
     };
     // What policy says is asked from here on, not before: it may have changed while the client was silent (threat PD19).
     let stream = Prefixed::new(detected.prefix, stream);
     let speaks = match detected.speaks {
-        Detection::Http1 => Speaks::Http1 { quiet: core.shared.config.limits.header },
-        Detection::Http2 => Speaks::Http2 { streams_max: H2_STREAMS_MAX },
-        Detection::Opaque(OpaqueReason::Empty) => return tcp::take(&core, &port, &peer, stream, tcp::First::End).await,
+        Detection::Http1 => Speaks::Http1 {
+            quiet: core.shared.config.limits.header,
+        },
+        Detection::Http2 => Speaks::Http2 {
+            streams_max: H2_STREAMS_MAX,
+        },
+        Detection::Opaque(OpaqueReason::Empty) => {
+            return tcp::take(&core, &port, &peer, stream, tcp::First::End).await;
+        }
         Detection::Opaque(_) | Detection::Tls { .. } | Detection::NeedMore => {
             return tcp::take(&core, &port, &peer, stream, tcp::First::Data).await;
         }
@@ -43,14 +63,21 @@ pub(crate) async fn take(core: Rc<Core>, port: Rc<Port>, mut stream: TcpStream, 
         }
     };
     let kill = Kill::default();
-    let _entry = core.live.enter(peer.clone(), Alive::Connection, kill.clone());
+    let _entry = core
+        .live
+        .enter(peer.clone(), Alive::Connection, kill.clone());
     let shared = core.shared.clone();
     let arrival = http::Arrival::new(core, port, peer, Entry::Plain);
-    serve(stream, speaks, &shared, &kill, move |request| http::answer(arrival.clone(), request)).await;
+    serve(stream, speaks, &shared, &kill, move |request| {
+        http::answer(arrival.clone(), request)
+    })
+    .await;
 }
 
 fn is_opaque(core: &Core, port: u16) -> bool {
     let policy = core.shared.policy.load();
-    let protocol = policy.as_ref().map(|policy| policy.port(port).server.protocol);
+    let protocol = policy
+        .as_ref()
+        .map(|policy| policy.port(port).server.protocol);
     matches!(protocol, Some(ServerProtocol::Opaque | ServerProtocol::Tls))
 }

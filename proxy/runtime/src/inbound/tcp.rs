@@ -21,14 +21,22 @@ pub(crate) enum First {
 }
 
 /// Decides, and only then connects to the application.
-pub(crate) async fn take<T>(core: &Rc<Core>, port: &Port, peer: &Rc<Peer>, mut stream: T, first: First)
-where
+pub(crate) async fn take<T>(
+    core: &Rc<Core>,
+    port: &Port,
+    peer: &Rc<Peer>,
+    mut stream: T,
+    first: First,
+) where
     T: AsyncRead + AsyncWrite + Unpin,
 {
     let mut measure = core.meter.inbound(peer, Ask::Tcp);
     let Some(policy) = core.shared.policy.load_full() else {
         measure.no_policy();
-        return tracing::info!(port = port.port, "closed a connection: there is no policy yet");
+        return tracing::info!(
+            port = port.port,
+            "closed a connection: there is no policy yet"
+        );
     };
     let decision = peer.decide(&policy, &Call::Tcp);
     if decision.verdict == Verdict::Deny && first == First::End {

@@ -18,23 +18,35 @@ use hyper_util::rt::TokioIo;
 use mesh_proxy_core::balance::Outcome;
 use mesh_proxy_core::http_hygiene::upgrade::{is_done, restore};
 use mesh_proxy_core::http_hygiene::{
-    Admitted, Entry, Refusal, RequestLimits, RequestRefusal, Upgrade, admit, is_grpc, sanitize_response, to_app, to_mesh,
+    Admitted, Entry, Refusal, RequestLimits, RequestRefusal, Upgrade, admit, is_grpc,
+    sanitize_response, to_app, to_mesh,
 };
 use mesh_proxy_core::mesh_header::Kind;
 use mesh_proxy_core::metrics::Failure;
 use std::rc::Rc;
 
 /// Answers one request.
-pub(crate) async fn answer(core: Rc<Core>, listener: Rc<Listener>, mut request: Request<Incoming>) -> Answer {
+pub(crate) async fn answer(
+    core: Rc<Core>,
+    listener: Rc<Listener>,
+    mut request: Request<Incoming>,
+) -> Answer {
     let version = request.version();
     let grpc = version == Version::HTTP_2 && is_grpc(request.headers());
-    let upgrading = request.headers().contains_key(http::header::UPGRADE).then(|| hyper::upgrade::on(&mut request));
+    let upgrading = request
+        .headers()
+        .contains_key(http::header::UPGRADE)
+        .then(|| hyper::upgrade::on(&mut request));
     let (mut parts, body) = request.into_parts();
     let admitted = match admit(&mut parts, Entry::Plain, &RequestLimits::default()) {
         Ok(admitted) => admitted,
         Err(refusal) => return malformed(refusal, version, grpc),
     };
-    let call = Outgoing { core: &core, listener: &listener, admitted: &admitted };
+    let call = Outgoing {
+        core: &core,
+        listener: &listener,
+        admitted: &admitted,
+    };
     let answer = match (admitted.upgrade, upgrading) {
         (Some(upgrade), Some(upgrading)) => call.tunnel(parts, upgrade, upgrading).await,
         _ => match to_mesh(&mut parts, &admitted) {
@@ -50,7 +62,11 @@ pub(crate) async fn answer(core: Rc<Core>, listener: Rc<Listener>, mut request: 
 
 fn malformed(refusal: RequestRefusal, version: Version, grpc: bool) -> Answer {
     let answer = refused(&Refusal::from(refusal), grpc);
-    if refusal.closes() && version < Version::HTTP_2 { closing(answer) } else { answer }
+    if refusal.closes() && version < Version::HTTP_2 {
+        closing(answer)
+    } else {
+        answer
+    }
 }
 
 struct Outgoing<'a> {
@@ -65,7 +81,9 @@ impl Outgoing<'_> {
         let mut request = Request::from_parts(parts, Body::request(body, kill.clone()));
         let mut last = None;
         for _ in 0..ENDPOINT_ATTEMPTS {
-            let Some(chosen) = self.listener.choose(self.core).await else { break };
+            let Some(chosen) = self.listener.choose(self.core).await else {
+                break;
+            };
             let measure = self.measure(Some(&chosen));
             let (mut sender, flight) = match chosen.remote.http2(self.core).await {
                 Ok(place) => place,
@@ -81,7 +99,11 @@ impl Outgoing<'_> {
                 Ok(response) => {
                     self.listener.ended(self.core, &chosen, Outcome::Answered);
                     let (parts, body) = response.into_parts();
-                    let held = Held { measure: Some(measure), flight: Some(flight), ..Held::default() };
+                    let held = Held {
+                        measure: Some(measure),
+                        flight: Some(flight),
+                        ..Held::default()
+                    };
                     return Ok(self.respond(parts, body, kill, held));
                 }
                 Err(mut error) => {
@@ -99,7 +121,13 @@ impl Outgoing<'_> {
         Err(self.unreachable(last))
     }
 
-    fn respond(&self, mut parts: response::Parts, body: Incoming, kill: Kill, held: Held) -> Answer {
+    fn respond(
+        &self,
+        mut parts: response::Parts,
+        body: Incoming,
+        kill: Kill,
+        held: Held,
+    ) -> Answer {
         sanitize_response(&mut parts);
         parts.extensions.clear();
         parts.version = Version::HTTP_11; // the server side of this connection speaks its own
@@ -110,12 +138,19 @@ impl Outgoing<'_> {
     }
 
     /// An upgrade: an HTTP/1.1 connection of its own through the mesh.
-    async fn tunnel(&self, mut parts: Parts, upgrade: Upgrade, upgrading: OnUpgrade) -> Result<Answer, Trouble> {
+    async fn tunnel(
+        &self,
+        mut parts: Parts,
+        upgrade: Upgrade,
+        upgrading: OnUpgrade,
+    ) -> Result<Answer, Trouble> {
         if let Err(refusal) = to_app(&mut parts, self.admitted, None) {
             return Ok(malformed(refusal, Version::HTTP_11, false));
         }
         restore(&mut parts, upgrade);
-        let Some(chosen) = self.listener.choose(self.core).await else { return Err(self.unreachable(None)) };
+        let Some(chosen) = self.listener.choose(self.core).await else {
+            return Err(self.unreachable(None));
+        };
         let measure = self.measure(Some(&chosen));
         let stream = match chosen.remote.stream(self.core, Kind::Http1).await {
             Ok((stream, _)) => stream,
@@ -126,40 +161,74 @@ impl Outgoing<'_> {
             }
         };
         self.listener.ended(self.core, &chosen, Outcome::Cancelled);
-        let client = http1::Builder::new().max_headers(HEADERS_MAX).max_buf_size(HEAD_BYTES_MAX).handshake(TokioIo::new(stream));
+        let client = http1::Builder::new()
+            .max_headers(HEADERS_MAX)
+            .max_buf_size(HEAD_BYTES_MAX)
+            .handshake(TokioIo::new(stream));
         let (mut sender, connection) = client.await.map_err(|error| self.broke(&error))?;
         tokio::task::spawn_local(async move {
             if let Err(error) = connection.with_upgrades().await {
-                tracing::debug!(error = root_cause(&error), "an upgraded mesh connection ended");
+                tracing::debug!(
+                    error = root_cause(&error),
+                    "an upgraded mesh connection ended"
+                );
             }
         });
-        let mut response = sender.send_request(Request::from_parts(parts, Body::Empty)).await.map_err(|error| self.broke(&error))?;
+        let mut response = sender
+            .send_request(Request::from_parts(parts, Body::Empty))
+            .await
+            .map_err(|error| self.broke(&error))?;
         let switched = hyper::upgrade::on(&mut response);
         let (mut parts, body) = response.into_parts();
         if !is_done(&parts, upgrade) {
-            let held = Held { measure: Some(measure), ..Held::default() };
+            let held = Held {
+                measure: Some(measure),
+                ..Held::default()
+            };
             return Ok(self.respond(parts, body, Kill::default(), held));
         }
         sanitize_response(&mut parts);
         parts.extensions.clear();
         measure.answered_with(parts.status);
-        tunnel::carry(upgrading, switched, Kill::default(), (), self.core.shared.mark_busy());
+        tunnel::carry(
+            upgrading,
+            switched,
+            Kill::default(),
+            (),
+            self.core.shared.mark_busy(),
+        );
         Ok(Response::from_parts(parts, Body::Empty))
     }
 
     fn measure(&self, chosen: Option<&Chosen>) -> Measure {
-        let ask = if self.admitted.grpc { Ask::Grpc } else { Ask::Http };
-        self.core.meter.outbound(&self.listener.name, chosen.map(|chosen| chosen.remote.edge()), ask)
+        let ask = if self.admitted.grpc {
+            Ask::Grpc
+        } else {
+            Ask::Http
+        };
+        self.core.meter.outbound(
+            &self.listener.name,
+            chosen.map(|chosen| chosen.remote.edge()),
+            ask,
+        )
     }
 
     fn unreachable(&self, last: Option<super::pool::DialError>) -> Trouble {
         let service = self.listener.name.clone();
         match last {
             Some(error) if error.no_identity => Trouble::NoIdentity { why: error.why },
-            Some(error) => Trouble::Unreachable { service, why: error.why, late: error.late },
+            Some(error) => Trouble::Unreachable {
+                service,
+                why: error.why,
+                late: error.late,
+            },
             None if self.listener.has_endpoints() => {
                 let why = "its endpoints failed moments ago".to_owned();
-                Trouble::Unreachable { service, why, late: false }
+                Trouble::Unreachable {
+                    service,
+                    why,
+                    late: false,
+                }
             }
             None => {
                 self.measure(None).failed(Failure::NoEndpoint);
@@ -169,6 +238,9 @@ impl Outgoing<'_> {
     }
 
     fn broke(&self, error: &hyper::Error) -> Trouble {
-        Trouble::PeerBroke { service: self.listener.name.clone(), why: root_cause(error) }
+        Trouble::PeerBroke {
+            service: self.listener.name.clone(),
+            why: root_cause(error),
+        }
     }
 }

@@ -73,7 +73,12 @@ impl Eq for Remote {}
 
 impl Remote {
     pub(crate) fn new(endpoint: Endpoint) -> Rc<Self> {
-        Rc::new(Self { endpoint, connections: RefCell::default(), dialing: tokio::sync::Mutex::default(), edges: Edges::default() })
+        Rc::new(Self {
+            endpoint,
+            connections: RefCell::default(),
+            dialing: tokio::sync::Mutex::default(),
+            edges: Edges::default(),
+        })
     }
 
     /// Who must answer, and where that is counted.
@@ -85,8 +90,16 @@ impl Remote {
     ///
     /// # Errors
     /// [`DialError`] if no connection stands and none can be made.
-    pub(crate) async fn http2(&self, core: &Core) -> Result<(http2::SendRequest<Body>, Flight), DialError> {
-        let version = core.shared.identity.load().as_ref().map_or(0, |identity| identity.version);
+    pub(crate) async fn http2(
+        &self,
+        core: &Core,
+    ) -> Result<(http2::SendRequest<Body>, Flight), DialError> {
+        let version = core
+            .shared
+            .identity
+            .load()
+            .as_ref()
+            .map_or(0, |identity| identity.version);
         let now = core.shared.platform.wall_clock();
         if let Some(place) = self.place(version, now) {
             return Ok(place);
@@ -98,78 +111,126 @@ impl Remote {
         let (stream, version) = self.stream(core, Kind::Http).await?;
         let expires = verified_peer(stream.get_ref().1).map_or(now, |peer| peer.not_after());
         let handshake = serve::h2_client().handshake(TokioIo::new(stream)).await;
-        let (sender, connection) = handshake.map_err(|error| DialError::failed(root_cause(&error)))?;
+        let (sender, connection) =
+            handshake.map_err(|error| DialError::failed(root_cause(&error)))?;
         tokio::task::spawn_local(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(error = root_cause(&error), "a mesh connection ended");
             }
         });
         let streams = Rc::new(Cell::new(1));
-        self.connections.borrow_mut().push(Connection { sender: sender.clone(), version, expires, streams: streams.clone() });
+        self.connections.borrow_mut().push(Connection {
+            sender: sender.clone(),
+            version,
+            expires,
+            streams: streams.clone(),
+        });
         Ok((sender, Flight(streams)))
     }
 
     fn place(&self, version: u64, now: Timestamp) -> Option<(http2::SendRequest<Body>, Flight)> {
         let mut connections = self.connections.borrow_mut();
         connections.retain(|connection| {
-            connection.version >= version && connection.expires >= now && !connection.sender.is_closed()
+            connection.version >= version
+                && connection.expires >= now
+                && !connection.sender.is_closed()
         });
-        let connection = connections.iter().find(|connection| connection.streams.get() < STREAMS_BUSY)?;
+        let connection = connections
+            .iter()
+            .find(|connection| connection.streams.get() < STREAMS_BUSY)?;
         connection.streams.set(connection.streams.get() + 1);
-        Some((connection.sender.clone(), Flight(connection.streams.clone())))
+        Some((
+            connection.sender.clone(),
+            Flight(connection.streams.clone()),
+        ))
     }
 
     /// Forgets connections that were just found unusable.
     pub(crate) fn forget_closed(&self) {
-        self.connections.borrow_mut().retain(|connection| !connection.sender.is_closed());
+        self.connections
+            .borrow_mut()
+            .retain(|connection| !connection.sender.is_closed());
     }
 
     /// A connection of its own, its header sent; with the version of the identity it was made under.
     ///
     /// # Errors
     /// [`DialError`] with the cause.
-    pub(crate) async fn stream(&self, core: &Core, kind: Kind) -> Result<(TlsStream<TcpStream>, u64), DialError> {
+    pub(crate) async fn stream(
+        &self,
+        core: &Core,
+        kind: Kind,
+    ) -> Result<(TlsStream<TcpStream>, u64), DialError> {
         let limit = core.shared.config.limits.connect;
         match timeout(limit, self.dial(core, kind)).await {
             Ok(result) => result,
             Err(_) => Err(DialError {
                 late: true,
                 no_identity: false,
-                why: format!("`{}` did not answer within {} ms", self.endpoint.proxy, limit.as_millis()),
+                why: format!(
+                    "`{}` did not answer within {} ms",
+                    self.endpoint.proxy,
+                    limit.as_millis()
+                ),
             }),
         }
     }
 
-    async fn dial(&self, core: &Core, kind: Kind) -> Result<(TlsStream<TcpStream>, u64), DialError> {
+    async fn dial(
+        &self,
+        core: &Core,
+        kind: Kind,
+    ) -> Result<(TlsStream<TcpStream>, u64), DialError> {
         let at = |why: String| DialError::failed(format!("`{}`: {why}", self.endpoint.proxy));
         let identity = core.shared.identity.load_full();
         let identity = identity
             .filter(|identity| !identity.expired(core.shared.platform.wall_clock()))
-            .ok_or_else(|| DialError { no_identity: true, ..DialError::failed("no SVID, or it has expired".to_owned()) })?;
+            .ok_or_else(|| DialError {
+                no_identity: true,
+                ..DialError::failed("no SVID, or it has expired".to_owned())
+            })?;
         let config = identity.client(&self.endpoint.identity).map_err(&at)?;
-        let stream = TcpStream::connect(self.endpoint.proxy).await.map_err(|error| at(error.to_string()))?;
+        let stream = TcpStream::connect(self.endpoint.proxy)
+            .await
+            .map_err(|error| at(error.to_string()))?;
         crate::io::tune(&stream);
         let mut stream = TlsConnector::from(config)
             .connect(server_name(), stream)
             .await
-            .map_err(|error| at(refusal_in_io(&error).map_or_else(|| error.to_string(), ToString::to_string)))?;
+            .map_err(|error| {
+                at(refusal_in_io(&error).map_or_else(|| error.to_string(), ToString::to_string))
+            })?;
         if stream.get_ref().1.alpn_protocol() != Some(mesh_header::ALPN) {
             return Err(at("it does not speak the mesh protocol".to_owned()));
         }
-        let header = mesh_header::encode(&Header { kind, port: self.endpoint.port });
-        stream.write_all(&header).await.map_err(|error| at(error.to_string()))?;
+        let header = mesh_header::encode(&Header {
+            kind,
+            port: self.endpoint.port,
+        });
+        stream
+            .write_all(&header)
+            .await
+            .map_err(|error| at(error.to_string()))?;
         Ok((stream, identity.version))
     }
 }
 
 impl DialError {
     fn failed(why: String) -> Self {
-        Self { late: false, no_identity: false, why }
+        Self {
+            late: false,
+            no_identity: false,
+            why,
+        }
     }
 
     /// As a metric counts it.
     pub(crate) fn failure(&self) -> Failure {
-        if self.late { Failure::Timeout } else { Failure::Connect }
+        if self.late {
+            Failure::Timeout
+        } else {
+            Failure::Connect
+        }
     }
 }
 
@@ -181,7 +242,10 @@ impl Pool {
     /// Remembers a remote that is in use.
     pub(crate) fn note(&self, remote: &Rc<Remote>) {
         let mut remotes = self.0.borrow_mut();
-        if !remotes.iter().any(|known| known.as_ptr() == Rc::as_ptr(remote)) {
+        if !remotes
+            .iter()
+            .any(|known| known.as_ptr() == Rc::as_ptr(remote))
+        {
             remotes.push(Rc::downgrade(remote));
         }
     }
@@ -189,13 +253,22 @@ impl Pool {
     /// Lets go of connections made under an older identity: they end with their last request.
     pub(crate) fn retire_before(&self, version: u64) {
         for remote in self.0.borrow().iter().filter_map(Weak::upgrade) {
-            remote.connections.borrow_mut().retain(|connection| connection.version >= version);
+            remote
+                .connections
+                .borrow_mut()
+                .retain(|connection| connection.version >= version);
         }
     }
 
     /// Drops what has ended.
     pub(crate) fn sweep(&self) {
-        self.0.borrow_mut().retain(|remote| remote.strong_count() > 0);
-        self.0.borrow().iter().filter_map(Weak::upgrade).for_each(|remote| remote.forget_closed());
+        self.0
+            .borrow_mut()
+            .retain(|remote| remote.strong_count() > 0);
+        self.0
+            .borrow()
+            .iter()
+            .filter_map(Weak::upgrade)
+            .for_each(|remote| remote.forget_closed());
     }
 }

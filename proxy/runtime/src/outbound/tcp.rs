@@ -11,16 +11,28 @@ use mesh_proxy_core::mesh_header::Kind;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 /// Carries the stream to an endpoint; if none can be reached it is closed, which is all that TCP can say.
-pub(crate) async fn take<T: AsyncRead + AsyncWrite + Unpin>(core: &Core, listener: &Listener, mut stream: T) {
+pub(crate) async fn take<T: AsyncRead + AsyncWrite + Unpin>(
+    core: &Core,
+    listener: &Listener,
+    mut stream: T,
+) {
     for _ in 0..ENDPOINT_ATTEMPTS {
-        let Some(chosen) = listener.choose(core).await else { break };
-        let mut measure = core.meter.outbound(&listener.name, Some(chosen.remote.edge()), Ask::Tcp);
+        let Some(chosen) = listener.choose(core).await else {
+            break;
+        };
+        let mut measure = core
+            .meter
+            .outbound(&listener.name, Some(chosen.remote.edge()), Ask::Tcp);
         let mut remote = match chosen.remote.stream(core, Kind::Tcp).await {
             Ok((remote, _)) => remote,
             Err(error) => {
                 measure.failed(error.failure());
                 listener.not_connected(core, &chosen);
-                tracing::warn!(service = listener.name, why = error.why, "an endpoint cannot be used");
+                tracing::warn!(
+                    service = listener.name,
+                    why = error.why,
+                    "an endpoint cannot be used"
+                );
                 continue;
             }
         };
@@ -34,5 +46,8 @@ pub(crate) async fn take<T: AsyncRead + AsyncWrite + Unpin>(core: &Core, listene
         }
         return;
     }
-    tracing::warn!(service = listener.name, "closed a connection: no endpoint can be reached");
+    tracing::warn!(
+        service = listener.name,
+        "closed a connection: no endpoint can be reached"
+    );
 }

@@ -8,24 +8,45 @@ async fn an_allowed_identity_reaches_the_application_and_is_named_to_it() {
     let _app = mirror(world.cart_app()).await;
     let answer = get(world.web_to_cart(), "/items?page=2").await;
     assert_eq!(status(&answer), "200", "{answer}");
-    assert!(answer.contains("GET /items?page=2 HTTP/1.1\r\n"), "{answer}");
-    assert!(answer.to_lowercase().contains(&format!("mesh-client-id: {WEB}\r\n")), "{answer}");
+    assert!(
+        answer.contains("GET /items?page=2 HTTP/1.1\r\n"),
+        "{answer}"
+    );
+    assert!(
+        answer
+            .to_lowercase()
+            .contains(&format!("mesh-client-id: {WEB}\r\n")),
+        "{answer}"
+    );
     let records = world.cart_records();
     assert_eq!(records.len(), 1, "{records:?}");
     assert_eq!(records[0]["verdict"], "allow");
-    assert_eq!(records[0]["reasons"][0], "AuthorizationPolicy/shop/callers/0");
+    assert_eq!(
+        records[0]["reasons"][0],
+        "AuthorizationPolicy/shop/callers/0"
+    );
     assert_eq!(records[0]["client"]["spiffe_id"], WEB);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_identity_without_a_grant_gets_403_and_the_application_nothing() {
-    let mut world = World::running(&cart_policy("HTTP/1", &["spiffe://cluster.local/ns/shop/sa/other"]));
+    let mut world = World::running(&cart_policy(
+        "HTTP/1",
+        &["spiffe://cluster.local/ns/shop/sa/other"],
+    ));
     // Nobody listens for the application: if a byte were sent there, the answer would be 502.
     let answer = get(world.web_to_cart(), "/items").await;
     assert_eq!(status(&answer), "403", "{answer}");
-    assert!(!answer.contains("callers"), "the client learns no reason: {answer}");
+    assert!(
+        !answer.contains("callers"),
+        "the client learns no reason: {answer}"
+    );
     let records = world.cart_records();
-    assert_eq!((&records[0]["verdict"], &records[0]["phase"]), (&"deny".into(), &"permit".into()), "{records:?}");
+    assert_eq!(
+        (&records[0]["verdict"], &records[0]["phase"]),
+        (&"deny".into(), &"permit".into()),
+        "{records:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -48,10 +69,23 @@ async fn headers_that_only_proxies_set_never_come_from_a_client() {
     let answer = raw(world.web_to_cart(), request.as_bytes()).await;
     let (response_head, received) = answer.split_once("\r\n\r\n").expect("a response");
     let received = received.to_lowercase();
-    assert!(!received.contains("admin") && !received.contains("x-forwarded-client-cert"), "{received}");
-    assert!(!received.contains("mesh-orig-version") && received.contains("x-kept: yes"), "{received}");
-    assert_eq!(received.matches("client-id").count(), 2, "one of ours, one in Linkerd's name: {received}");
-    assert!(!response_head.contains("liar"), "the application's word on identities is not passed on: {response_head}");
+    assert!(
+        !received.contains("admin") && !received.contains("x-forwarded-client-cert"),
+        "{received}"
+    );
+    assert!(
+        !received.contains("mesh-orig-version") && received.contains("x-kept: yes"),
+        "{received}"
+    );
+    assert_eq!(
+        received.matches("client-id").count(),
+        2,
+        "one of ours, one in Linkerd's name: {received}"
+    );
+    assert!(
+        !response_head.contains("liar"),
+        "the application's word on identities is not passed on: {response_head}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -73,7 +107,10 @@ async fn what_is_judged_is_what_the_application_receives() {
     ] {
         let answer = get(world.web_to_cart(), sent).await;
         match want {
-            Ok(path) => assert!(answer.contains(&format!("GET {path} HTTP/1.1\r\n")), "{sent}: {answer}"),
+            Ok(path) => assert!(
+                answer.contains(&format!("GET {path} HTTP/1.1\r\n")),
+                "{sent}: {answer}"
+            ),
             Err(code) => assert_eq!(status(&answer), code, "{sent}: {answer}"),
         }
     }
@@ -84,18 +121,39 @@ async fn requests_that_can_be_read_in_two_ways_are_refused() {
     let world = World::running(&cart_policy("HTTP/1", &[WEB]));
     let _app = mirror(world.cart_app()).await;
     for (name, request) in [
-        ("two hosts", "GET / HTTP/1.1\r\nHost: cart\r\nHost: other\r\n\r\n"),
-        ("host and target", "GET http://evil/admin HTTP/1.1\r\nHost: cart\r\n\r\n"),
-        ("two lengths", "POST / HTTP/1.1\r\nHost: cart\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab"),
-        ("not chunked last", "POST / HTTP/1.1\r\nHost: cart\r\nTransfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n"),
-        ("length with sign", "POST / HTTP/1.1\r\nHost: cart\r\nContent-Length: +5\r\n\r\nhello"),
-        ("CONNECT", "CONNECT cart:80 HTTP/1.1\r\nHost: cart:80\r\n\r\n"),
+        (
+            "two hosts",
+            "GET / HTTP/1.1\r\nHost: cart\r\nHost: other\r\n\r\n",
+        ),
+        (
+            "host and target",
+            "GET http://evil/admin HTTP/1.1\r\nHost: cart\r\n\r\n",
+        ),
+        (
+            "two lengths",
+            "POST / HTTP/1.1\r\nHost: cart\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
+        ),
+        (
+            "not chunked last",
+            "POST / HTTP/1.1\r\nHost: cart\r\nTransfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n",
+        ),
+        (
+            "length with sign",
+            "POST / HTTP/1.1\r\nHost: cart\r\nContent-Length: +5\r\n\r\nhello",
+        ),
+        (
+            "CONNECT",
+            "CONNECT cart:80 HTTP/1.1\r\nHost: cart:80\r\n\r\n",
+        ),
         ("no host", "GET / HTTP/1.1\r\n\r\n"),
     ] {
         for to in [world.web_to_cart(), world.cart_plain()] {
             let request = request.replace("\r\nHost", "\r\nConnection: close\r\nHost");
             let answer = raw(to, request.as_bytes()).await;
-            assert!(matches!(status(&answer), "400" | "405" | "none"), "{name} to {to}: {answer}");
+            assert!(
+                matches!(status(&answer), "400" | "405" | "none"),
+                "{name} to {to}: {answer}"
+            );
         }
     }
 }

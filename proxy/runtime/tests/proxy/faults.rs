@@ -10,9 +10,16 @@ async fn a_dead_application_is_502_and_says_so() {
     let world = World::running(&cart_policy("HTTP/1", &[WEB]));
     let answer = get(world.web_to_cart(), "/").await;
     assert_eq!(status(&answer), "502", "{answer}");
-    assert!(answer.contains("MESH-0470") && answer.contains("not answering"), "{answer}");
+    assert!(
+        answer.contains("MESH-0470") && answer.contains("not answering"),
+        "{answer}"
+    );
     let _app = mirror(world.cart_app()).await;
-    assert_eq!(status(&get(world.web_to_cart(), "/").await), "200", "it is found as soon as it is back");
+    assert_eq!(
+        status(&get(world.web_to_cart(), "/").await),
+        "200",
+        "it is found as soon as it is back"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -38,19 +45,27 @@ async fn a_server_proxy_that_is_gone_is_503_and_names_the_service() {
     assert!(answer.contains("MESH-0473"), "{answer}");
     world.start_cart();
     let _app = mirror(world.cart_app()).await;
-    eventually("the service is found again", || async { status(&get(world.web_to_cart(), "/").await) == "200" }).await;
+    eventually("the service is found again", || async {
+        status(&get(world.web_to_cart(), "/").await) == "200"
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stopping_proxy_finishes_what_it_serves() {
     let mut world = World::running(&cart_policy("HTTP/1", &[WEB]));
-    let listener = TcpListener::bind(world.cart_app()).await.expect("an address");
+    let listener = TcpListener::bind(world.cart_app())
+        .await
+        .expect("an address");
     tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.expect("a connection");
         let mut head = Vec::new();
         stream.read_buf(&mut head).await.expect("readable");
         tokio::time::sleep(Duration::from_millis(500)).await;
-        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nslow").await.expect("room");
+        stream
+            .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nslow")
+            .await
+            .expect("room");
         tokio::time::sleep(Duration::from_secs(1)).await;
     });
     let to = world.web_to_cart();
@@ -63,7 +78,11 @@ async fn a_stopping_proxy_finishes_what_it_serves() {
     })
     .await
     .expect("a stopped world");
-    assert!(start.elapsed() < Duration::from_secs(4), "the drain took {:?}", start.elapsed());
+    assert!(
+        start.elapsed() < Duration::from_secs(4),
+        "the drain took {:?}",
+        start.elapsed()
+    );
     let answer = slow.await.expect("an answer");
     assert!(answer.ends_with("slow"), "{answer}");
     assert!(TcpStream::connect(to).await.is_err(), "it still accepts");
@@ -77,17 +96,32 @@ async fn the_admin_socket_tells_the_same_as_the_traffic() {
     get(world.cart_plain(), "/").await;
     let ask = |path: &'static str| {
         let socket = world.cart_socket();
-        async move { mesh_api::admin::get(&socket, path).await.expect("an answer") }
+        async move {
+            mesh_api::admin::get(&socket, path)
+                .await
+                .expect("an answer")
+        }
     };
-    let edges: mesh_api::admin::EdgeStats = serde_json::from_slice(&ask("/edges").await).expect("edges");
+    let edges: mesh_api::admin::EdgeStats =
+        serde_json::from_slice(&ask("/edges").await).expect("edges");
     let allowed: u64 = edges.edges.iter().map(|edge| edge.allowed).sum();
-    let denied: u64 = edges.edges.iter().flat_map(|edge| &edge.denied).map(|denied| denied.count).sum();
+    let denied: u64 = edges
+        .edges
+        .iter()
+        .flat_map(|edge| &edge.denied)
+        .map(|denied| denied.count)
+        .sum();
     assert_eq!((allowed, denied), (1, 1), "{edges:?}");
-    let status: mesh_api::admin::ProxyStatus = serde_json::from_slice(&ask("/status").await).expect("a status");
+    let status: mesh_api::admin::ProxyStatus =
+        serde_json::from_slice(&ask("/status").await).expect("a status");
     assert!(status.ready && status.snapshot.is_some(), "{status:?}");
-    let identity: mesh_api::admin::IdentityStatus = serde_json::from_slice(&ask("/identity").await).expect("an identity");
+    let identity: mesh_api::admin::IdentityStatus =
+        serde_json::from_slice(&ask("/identity").await).expect("an identity");
     assert_eq!(identity.spiffe_id.as_str(), CART);
     assert!(!identity.chain_pem.contains("PRIVATE"), "never the key");
     let metrics = String::from_utf8(ask("/metrics").await).expect("text");
-    assert!(metrics.contains("inbound_http_authz_deny_total{"), "{metrics}");
+    assert!(
+        metrics.contains("inbound_http_authz_deny_total{"),
+        "{metrics}"
+    );
 }

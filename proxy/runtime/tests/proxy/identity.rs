@@ -13,25 +13,52 @@ use tokio_rustls::TlsConnector;
 
 /// Connects like a proxy with this SVID and asks for port 8080; what comes back.
 async fn dial(world: &World, svid: &SvidPem, header: &[u8]) -> Result<Vec<u8>, String> {
-    let chain: Vec<_> = CertificateDer::pem_slice_iter(svid.chain.as_bytes()).map(|c| c.expect("PEM")).collect();
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(svid.chain.as_bytes())
+        .map(|c| c.expect("PEM"))
+        .collect();
     let svid_parsed = Svid::parse(chain).map_err(|error| error.to_string())?;
     let key = PrivateKeyDer::from_pem_slice(svid.key.as_bytes()).expect("PEM");
     let identity = TlsIdentity::new(svid_parsed, key).expect("an identity");
     let domain = TrustDomain::parse("cluster.local").expect("a trust domain");
     let mut bundles = TrustBundles::default();
-    bundles.insert(TrustBundle::from_pem(domain, world.authority.root_pem.as_bytes()).expect("a bundle"));
+    bundles.insert(
+        TrustBundle::from_pem(domain, world.authority.root_pem.as_bytes()).expect("a bundle"),
+    );
     let expected = ExpectedPeer::OneOf(Arc::from([SpiffeId::parse(CART).expect("an id")]));
-    let config = client_config(&identity, Arc::new(bundles), expected, &[b"mesh.internal/1"]).expect("a configuration");
+    let config = client_config(
+        &identity,
+        Arc::new(bundles),
+        expected,
+        &[b"mesh.internal/1"],
+    )
+    .expect("a configuration");
     exchange(TlsConnector::from(config), world, header).await
 }
 
-async fn exchange(connector: TlsConnector, world: &World, header: &[u8]) -> Result<Vec<u8>, String> {
-    let stream = TcpStream::connect(world.cart_mesh()).await.expect("a connection");
-    let mut stream = connector.connect(server_name(), stream).await.map_err(|error| error.to_string())?;
-    stream.write_all(header).await.map_err(|error| error.to_string())?;
-    stream.write_all(b"hello").await.map_err(|error| error.to_string())?;
+async fn exchange(
+    connector: TlsConnector,
+    world: &World,
+    header: &[u8],
+) -> Result<Vec<u8>, String> {
+    let stream = TcpStream::connect(world.cart_mesh())
+        .await
+        .expect("a connection");
+    let mut stream = connector
+        .connect(server_name(), stream)
+        .await
+        .map_err(|error| error.to_string())?;
+    stream
+        .write_all(header)
+        .await
+        .map_err(|error| error.to_string())?;
+    stream
+        .write_all(b"hello")
+        .await
+        .map_err(|error| error.to_string())?;
     let mut answer = vec![0; 64];
-    let read = tokio::time::timeout(Duration::from_secs(5), stream.read(&mut answer)).await.expect("an answer or an end");
+    let read = tokio::time::timeout(Duration::from_secs(5), stream.read(&mut answer))
+        .await
+        .expect("an answer or an end");
     let length = read.map_err(|error| error.to_string())?;
     answer.truncate(length);
     Ok(answer)
@@ -45,12 +72,24 @@ async fn only_a_trusted_svid_gets_through_the_handshake() {
     world.start_cart();
     let _app = echo(world.cart_app()).await;
     let good = world.authority.svid(WEB);
-    assert_eq!(dial(&world, &good, TCP_8080).await, Ok(b"hello".to_vec()), "the check of the check");
+    assert_eq!(
+        dial(&world, &good, TCP_8080).await,
+        Ok(b"hello".to_vec()),
+        "the check of the check"
+    );
     let stranger = Authority::new().svid(WEB);
-    let foreign = world.authority.svid("spiffe://other.example/ns/shop/sa/web");
-    for (name, svid) in [("another root", stranger), ("another trust domain", foreign)] {
+    let foreign = world
+        .authority
+        .svid("spiffe://other.example/ns/shop/sa/web");
+    for (name, svid) in [
+        ("another root", stranger),
+        ("another trust domain", foreign),
+    ] {
         let answer = dial(&world, &svid, TCP_8080).await;
-        assert!(answer.as_ref().map_or(true, Vec::is_empty), "{name}: {answer:?}");
+        assert!(
+            answer.as_ref().map_or(true, Vec::is_empty),
+            "{name}: {answer:?}"
+        );
     }
 }
 
@@ -62,7 +101,10 @@ async fn no_certificate_and_old_tls_are_refused() {
     let mut roots = rustls::RootCertStore::empty();
     let root = CertificateDer::from_pem_slice(world.authority.root_pem.as_bytes()).expect("PEM");
     roots.add(root).expect("a root");
-    for (name, version) in [("TLS 1.3 without certificate", &rustls::version::TLS13), ("TLS 1.2", &rustls::version::TLS12)] {
+    for (name, version) in [
+        ("TLS 1.3 without certificate", &rustls::version::TLS13),
+        ("TLS 1.2", &rustls::version::TLS12),
+    ] {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let config = rustls::ClientConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(&[version])
@@ -71,7 +113,10 @@ async fn no_certificate_and_old_tls_are_refused() {
             .with_custom_certificate_verifier(Arc::new(AnyServer(provider)))
             .with_no_client_auth();
         let answer = exchange(TlsConnector::from(Arc::new(config)), &world, TCP_8080).await;
-        assert!(answer.as_ref().map_or(true, Vec::is_empty), "{name}: {answer:?}");
+        assert!(
+            answer.as_ref().map_or(true, Vec::is_empty),
+            "{name}: {answer:?}"
+        );
     }
 }
 
@@ -81,9 +126,16 @@ async fn a_wrong_header_or_port_ends_the_connection() {
     world.start_cart();
     let _app = echo(world.cart_app()).await;
     let svid = world.authority.svid(WEB);
-    for header in [&b"GET / HTTP/1.1\r\n"[..], b"MESH\x02\x0c\x01\x00\x1f\x90\x00\x00", b"MESH\x01\x0c\x01\x00\x00\x16\x00\x00"] {
+    for header in [
+        &b"GET / HTTP/1.1\r\n"[..],
+        b"MESH\x02\x0c\x01\x00\x1f\x90\x00\x00",
+        b"MESH\x01\x0c\x01\x00\x00\x16\x00\x00",
+    ] {
         let answer = dial(&world, &svid, header).await;
-        assert!(answer.as_ref().map_or(true, Vec::is_empty), "{header:?}: {answer:?}");
+        assert!(
+            answer.as_ref().map_or(true, Vec::is_empty),
+            "{header:?}: {answer:?}"
+        );
     }
 }
 
@@ -91,11 +143,18 @@ async fn a_wrong_header_or_port_ends_the_connection() {
 async fn a_server_with_the_svid_of_another_service_is_refused() {
     let mut world = World::new(&cart_policy("HTTP/1", &[WEB]));
     let _app = mirror(world.cart_app()).await;
-    world.start_cart_as(&world.authority.svid("spiffe://cluster.local/ns/shop/sa/impostor"));
+    world.start_cart_as(
+        &world
+            .authority
+            .svid("spiffe://cluster.local/ns/shop/sa/impostor"),
+    );
     world.start_web();
     let answer = get(world.web_to_cart(), "/").await;
     assert_eq!(status(&answer), "503", "{answer}");
-    assert!(answer.contains("impostor") && answer.contains("MESH-0473"), "says who answered: {answer}");
+    assert!(
+        answer.contains("impostor") && answer.contains("MESH-0473"),
+        "says who answered: {answer}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -114,14 +173,21 @@ async fn a_new_svid_is_used_for_new_connections_and_nobody_notices() {
 async fn a_connection_ends_with_the_certificate_of_its_client() {
     let mut world = World::new(&cart_policy("opaque", &[WEB]));
     world.start_cart();
-    world.write_svid("web", &world.authority.svid_for(WEB, Duration::from_secs(4)));
+    world.write_svid(
+        "web",
+        &world.authority.svid_for(WEB, Duration::from_secs(4)),
+    );
     world.start_web_expecting(CART, "opaque");
     let _app = echo(world.cart_app()).await;
-    let mut stream = TcpStream::connect(world.web_to_cart()).await.expect("a connection");
+    let mut stream = TcpStream::connect(world.web_to_cart())
+        .await
+        .expect("a connection");
     stream.write_all(b"x").await.expect("room");
     let mut byte = [0; 1];
     stream.read_exact(&mut byte).await.expect("the echo");
-    let ended = tokio::time::timeout(Duration::from_secs(7), stream.read(&mut byte)).await.expect("an end");
+    let ended = tokio::time::timeout(Duration::from_secs(7), stream.read(&mut byte))
+        .await
+        .expect("an end");
     assert!(matches!(ended, Ok(0) | Err(_)), "{ended:?}");
 }
 

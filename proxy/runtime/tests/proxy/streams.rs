@@ -15,7 +15,9 @@ type Parts = BoxBody<Bytes, Infallible>;
 
 /// A gRPC-like application: `/say.Say/Once` echoes the body with trailers; `/say.Say/Stream` sends a message each 20 ms.
 pub(super) async fn say(at: SocketAddr) {
-    let listener = TcpListener::bind(at).await.expect("the application's address");
+    let listener = TcpListener::bind(at)
+        .await
+        .expect("the application's address");
     tokio::spawn(async move {
         loop {
             let (stream, _) = listener.accept().await.expect("a connection");
@@ -35,35 +37,58 @@ async fn answer(request: Request<Incoming>) -> Result<Response<Parts>, Infallibl
     let body: Parts = if path == "/say.Say/Stream" {
         let (send, receive) = mpsc::channel(1);
         tokio::spawn(async move {
-            while send.send(Ok(Frame::data(Bytes::from_static(b"tick")))).await.is_ok() {
+            while send
+                .send(Ok(Frame::data(Bytes::from_static(b"tick"))))
+                .await
+                .is_ok()
+            {
                 tokio::time::sleep(std::time::Duration::from_millis(20)).await;
             }
         });
-        BodyExt::boxed(StreamBody::new(tokio_stream::wrappers::ReceiverStream::new(receive)))
+        BodyExt::boxed(StreamBody::new(
+            tokio_stream::wrappers::ReceiverStream::new(receive),
+        ))
     } else {
         let whole = request.into_body().collect().await.expect("the body");
         if let Some(sent) = whole.trailers() {
-            trailers.insert("x-request-trailer", sent.get("x-late").cloned().unwrap_or(HeaderValue::from_static("none")));
+            trailers.insert(
+                "x-request-trailer",
+                sent.get("x-late")
+                    .cloned()
+                    .unwrap_or(HeaderValue::from_static("none")),
+            );
         }
         let bytes = whole.to_bytes();
-        Full::new(bytes).with_trailers(async move { Some(Ok(trailers)) }).boxed()
+        Full::new(bytes)
+            .with_trailers(async move { Some(Ok(trailers)) })
+            .boxed()
     };
     let mut response = Response::new(body);
-    response.headers_mut().insert("content-type", HeaderValue::from_static("application/grpc"));
-    response.headers_mut().insert("x-seen", seen.unwrap_or(HeaderValue::from_static("nobody")));
-    response.headers_mut().insert("x-te", te.unwrap_or(HeaderValue::from_static("none")));
+    response
+        .headers_mut()
+        .insert("content-type", HeaderValue::from_static("application/grpc"));
+    response
+        .headers_mut()
+        .insert("x-seen", seen.unwrap_or(HeaderValue::from_static("nobody")));
+    response
+        .headers_mut()
+        .insert("x-te", te.unwrap_or(HeaderValue::from_static("none")));
     Ok(response)
 }
 
 pub(super) async fn call(to: SocketAddr, path: &str) -> Response<Incoming> {
     let stream = TcpStream::connect(to).await.expect("a connection");
     let (mut sender, connection) =
-        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.expect("HTTP/2");
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+            .await
+            .expect("HTTP/2");
     tokio::spawn(connection);
     let mut trailers = HeaderMap::new();
     trailers.insert("x-late", HeaderValue::from_static("yes"));
     trailers.insert("l5d-client-id", HeaderValue::from_static("admin"));
-    let body: Parts = Full::new(Bytes::from_static(b"\0\0\0\0\x05hello")).with_trailers(async move { Some(Ok(trailers)) }).boxed();
+    let body: Parts = Full::new(Bytes::from_static(b"\0\0\0\0\x05hello"))
+        .with_trailers(async move { Some(Ok(trailers)) })
+        .boxed();
     let request = Request::post(format!("http://cart{path}"))
         .header("content-type", "application/grpc")
         .header("te", "trailers")
@@ -81,7 +106,10 @@ async fn a_grpc_call_goes_through_with_trailers_both_ways() {
     assert_eq!(response.headers()["x-te"], "trailers");
     let whole = response.into_body().collect().await.expect("the body");
     let trailers = whole.trailers().cloned().expect("trailers");
-    assert_eq!((&trailers["grpc-status"], &trailers["x-request-trailer"]), (&"0".parse().unwrap(), &"yes".parse().unwrap()));
+    assert_eq!(
+        (&trailers["grpc-status"], &trailers["x-request-trailer"]),
+        (&"0".parse().unwrap(), &"yes".parse().unwrap())
+    );
     assert_eq!(whole.to_bytes(), Bytes::from_static(b"\0\0\0\0\x05hello"));
 }
 
@@ -89,19 +117,40 @@ async fn a_grpc_call_goes_through_with_trailers_both_ways() {
 async fn a_denied_grpc_call_is_told_in_trailers_only_form() {
     let mut world = World::running(&cart_policy("gRPC", &[]));
     let response = call(world.web_to_cart(), "/say.Say/Once").await;
-    assert_eq!((response.status().as_u16(), &response.headers()["grpc-status"]), (200, &"7".parse().unwrap()));
+    assert_eq!(
+        (
+            response.status().as_u16(),
+            &response.headers()["grpc-status"]
+        ),
+        (200, &"7".parse().unwrap())
+    );
     drop(response);
     let records = world.cart_records();
-    assert_eq!((records[0]["status"].as_u64(), records[0]["grpc_status"].as_u64()), (Some(403), Some(7)), "{records:?}");
+    assert_eq!(
+        (
+            records[0]["status"].as_u64(),
+            records[0]["grpc_status"].as_u64()
+        ),
+        (Some(403), Some(7)),
+        "{records:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_grpc_stream_ends_with_status_7_within_a_second_of_a_new_policy() {
     let mut world = World::running(&cart_policy("gRPC", &[WEB]));
     say(world.cart_app()).await;
-    let mut body = call(world.web_to_cart(), "/say.Say/Stream").await.into_body();
+    let mut body = call(world.web_to_cart(), "/say.Say/Stream")
+        .await
+        .into_body();
     for _ in 0..5 {
-        assert!(body.frame().await.expect("a frame").expect("data").is_data());
+        assert!(
+            body.frame()
+                .await
+                .expect("a frame")
+                .expect("data")
+                .is_data()
+        );
     }
     world.write_policy(&cart_policy("gRPC", &[]));
     let ended = tokio::time::timeout(std::time::Duration::from_secs(3), async {
@@ -112,12 +161,25 @@ async fn a_grpc_stream_ends_with_status_7_within_a_second_of_a_new_policy() {
             }
         }
     });
-    let last = ended.await.expect("an end within a second of the new policy");
-    let trailers = last.expect("trailers").expect("no error").into_trailers().expect("trailers");
+    let last = ended
+        .await
+        .expect("an end within a second of the new policy");
+    let trailers = last
+        .expect("trailers")
+        .expect("no error")
+        .into_trailers()
+        .expect("trailers");
     assert_eq!(trailers["grpc-status"], "7");
     drop(body);
     let records = world.cart_records();
-    let verdicts: Vec<_> = records.iter().map(|record| record["verdict"].as_str().unwrap_or_default()).collect();
-    assert_eq!(verdicts, ["allow", "deny"], "the end is recorded like a decision: {records:?}");
+    let verdicts: Vec<_> = records
+        .iter()
+        .map(|record| record["verdict"].as_str().unwrap_or_default())
+        .collect();
+    assert_eq!(
+        verdicts,
+        ["allow", "deny"],
+        "the end is recorded like a decision: {records:?}"
+    );
     assert!(records[0]["generation"].as_u64() < records[1]["generation"].as_u64());
 }

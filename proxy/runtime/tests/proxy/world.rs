@@ -3,7 +3,10 @@
 use mesh_platform::System;
 use mesh_proxy::{Running, config::file};
 use mesh_trust::Timestamp;
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType, SerialNumber};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
+    SerialNumber,
+};
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -33,11 +36,16 @@ impl Authority {
     pub fn new() -> Self {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, "test root");
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "test root");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let root_pem = params.self_signed(&key).expect("a root").pem();
-        Self { issuer: Issuer::new(params, key), root_pem }
+        Self {
+            issuer: Issuer::new(params, key),
+            root_pem,
+        }
     }
 
     pub fn svid(&self, id: &str) -> SvidPem {
@@ -50,11 +58,15 @@ impl Authority {
         params.distinguished_name = rcgen::DistinguishedName::new();
         params.subject_alt_names = vec![SanType::URI(id.try_into().expect("a URI"))];
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages =
-            vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth, rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+        params.extended_key_usages = vec![
+            rcgen::ExtendedKeyUsagePurpose::ServerAuth,
+            rcgen::ExtendedKeyUsagePurpose::ClientAuth,
+        ];
         params.is_ca = IsCa::ExplicitNoCa;
         params.serial_number = Some(SerialNumber::from(rand_bytes().to_vec()));
-        let now = std::time::SystemTime::UNIX_EPOCH.elapsed().expect("a clock after 1970");
+        let now = std::time::SystemTime::UNIX_EPOCH
+            .elapsed()
+            .expect("a clock after 1970");
         let at = |offset: i64| {
             let secs = now.as_secs() as i64 + offset;
             rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(secs as u64)
@@ -62,7 +74,10 @@ impl Authority {
         params.not_before = at(-60);
         params.not_after = at(lifetime.as_secs() as i64);
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
-        SvidPem { chain: certificate.pem(), key: key.serialize_pem() }
+        SvidPem {
+            chain: certificate.pem(),
+            key: key.serialize_pem(),
+        }
     }
 }
 
@@ -140,7 +155,12 @@ impl World {
         fs::write(folder.path().join("manifests/pods.yaml"), PODS).expect("a file");
         let process = (std::process::id() % 100) as u8;
         let block = [100 + process, NEXT.fetch_add(1, Ordering::Relaxed)];
-        let world = Self { folder, authority: Authority::new(), block, proxies: Vec::new() };
+        let world = Self {
+            folder,
+            authority: Authority::new(),
+            block,
+            proxies: Vec::new(),
+        };
         world.write_policy(policy);
         world
     }
@@ -164,7 +184,10 @@ impl World {
     }
 
     pub fn address(&self, host: u8, port: u16) -> SocketAddr {
-        SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, self.block[0], self.block[1], host)), port)
+        SocketAddr::new(
+            IpAddr::V4(Ipv4Addr::new(127, self.block[0], self.block[1], host)),
+            port,
+        )
     }
 
     /// Where the application of `cart` listens.
@@ -206,7 +229,9 @@ impl World {
     pub fn start_cart_as(&mut self, svid: &SvidPem) {
         self.write_svid("cart", svid);
         let (mesh, plain, app) = (self.cart_mesh(), self.cart_plain(), self.cart_app());
-        let inbound = format!("inbound:\n  mesh: {mesh}\n  ports: [{{ listen: \"{plain}\", port: 8080, app: \"{app}\" }}]\n");
+        let inbound = format!(
+            "inbound:\n  mesh: {mesh}\n  ports: [{{ listen: \"{plain}\", port: 8080, app: \"{app}\" }}]\n"
+        );
         self.start("cart", &inbound, self.address(1, 15020));
     }
 
@@ -220,7 +245,11 @@ impl World {
     }
 
     pub fn start_web_expecting(&mut self, identity: &str, protocol: &str) {
-        let (mesh, listen, remote) = (self.address(11, 15008), self.web_to_cart(), self.cart_mesh());
+        let (mesh, listen, remote) = (
+            self.address(11, 15008),
+            self.web_to_cart(),
+            self.cart_mesh(),
+        );
         let parts = format!(
             "inbound:\n  mesh: {mesh}\noutbound:\n- listen: {listen}\n  protocol: {protocol}\n  endpoints: [{{ proxy: \"{remote}\", port: 8080, identity: \"{identity}\" }}]\n"
         );
@@ -243,7 +272,8 @@ limits: {{ detectSecs: 2 }}
             manifests = manifests.display()
         );
         let config = file::parse(&text, "test.yaml").expect("a valid configuration");
-        self.proxies.push(mesh_proxy::start(config, System::new()).expect("a proxy"));
+        self.proxies
+            .push(mesh_proxy::start(config, System::new()).expect("a proxy"));
         wait_ready(admin);
     }
 
@@ -257,8 +287,13 @@ limits: {{ detectSecs: 2 }}
     pub fn cart_records(&mut self) -> Vec<serde_json::Value> {
         self.stop();
         let log = fs::read_to_string(self.path("cart/cart.jsonl")).expect("the log");
-        let lines = log.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).expect("a line of JSON"));
-        lines.filter(|line| line["kind"] == "decision").map(|line| line["record"].clone()).collect()
+        let lines = log
+            .lines()
+            .map(|line| serde_json::from_str::<serde_json::Value>(line).expect("a line of JSON"));
+        lines
+            .filter(|line| line["kind"] == "decision")
+            .map(|line| line["record"].clone())
+            .collect()
     }
 }
 
@@ -266,9 +301,13 @@ fn wait_ready(admin: SocketAddr) {
     use std::io::{Read, Write};
     for _ in 0..200 {
         if let Ok(mut stream) = std::net::TcpStream::connect(admin) {
-            let asked = stream.write_all(b"GET /ready HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+            let asked =
+                stream.write_all(b"GET /ready HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
             let mut answer = String::new();
-            if asked.is_ok() && stream.read_to_string(&mut answer).is_ok() && answer.starts_with("HTTP/1.1 200") {
+            if asked.is_ok()
+                && stream.read_to_string(&mut answer).is_ok()
+                && answer.starts_with("HTTP/1.1 200")
+            {
                 return;
             }
         }
@@ -279,7 +318,9 @@ fn wait_ready(admin: SocketAddr) {
 
 /// An HTTP/1.1 application that answers each request with the head that it received, byte for byte.
 pub async fn mirror(at: SocketAddr) -> tokio::task::JoinHandle<()> {
-    let listener = TcpListener::bind(at).await.expect("the application's address");
+    let listener = TcpListener::bind(at)
+        .await
+        .expect("the application's address");
     tokio::spawn(async move {
         loop {
             let (stream, _) = listener.accept().await.expect("a connection");
@@ -293,8 +334,13 @@ async fn mirror_connection(mut stream: TcpStream) {
     loop {
         while let Some(end) = received.windows(4).position(|w| w == b"\r\n\r\n") {
             let head: Vec<u8> = received.drain(..end + 4).collect();
-            let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nl5d-client-id: liar\r\n\r\n", head.len());
-            if stream.write_all(answer.as_bytes()).await.is_err() || stream.write_all(&head).await.is_err() {
+            let answer = format!(
+                "HTTP/1.1 200 OK\r\ncontent-length: {}\r\nl5d-client-id: liar\r\n\r\n",
+                head.len()
+            );
+            if stream.write_all(answer.as_bytes()).await.is_err()
+                || stream.write_all(&head).await.is_err()
+            {
                 return;
             }
         }
@@ -306,7 +352,9 @@ async fn mirror_connection(mut stream: TcpStream) {
 
 /// An application that echoes bytes until the client has finished, then finishes.
 pub async fn echo(at: SocketAddr) -> tokio::task::JoinHandle<()> {
-    let listener = TcpListener::bind(at).await.expect("the application's address");
+    let listener = TcpListener::bind(at)
+        .await
+        .expect("the application's address");
     tokio::spawn(async move {
         loop {
             let (mut stream, _) = listener.accept().await.expect("a connection");
@@ -331,7 +379,11 @@ pub async fn raw(to: SocketAddr, request: &[u8]) -> String {
 
 /// `GET path` as a plain HTTP/1.1 client; the whole response.
 pub async fn get(to: SocketAddr, path: &str) -> String {
-    raw(to, format!("GET {path} HTTP/1.1\r\nHost: cart\r\nConnection: close\r\n\r\n").as_bytes()).await
+    raw(
+        to,
+        format!("GET {path} HTTP/1.1\r\nHost: cart\r\nConnection: close\r\n\r\n").as_bytes(),
+    )
+    .await
 }
 
 /// The status line's number.

@@ -1,0 +1,47 @@
+//! How fast a month of traffic replays; run with `--ignored --nocapture`.
+
+use crate::world::{Ask, MESHED, SERVER, SHOP, World, policy, route};
+use mesh_policy_index::replay::Replay;
+
+#[test]
+#[ignore = "prints a rate, asserts nothing"]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a measurement needs the real clock"
+)]
+fn replayed_records_per_second() {
+    let grants: Vec<String> = (0..100)
+        .map(|n| {
+            policy(
+                &format!("p{n}"),
+                "Server cart",
+                &["MeshTLSAuthentication meshed"],
+            )
+        })
+        .collect();
+    let world = World::of(&[
+        SHOP,
+        SERVER,
+        MESHED,
+        &route("a", "{value: /a}"),
+        &route("b", "{value: /b}"),
+        &grants.concat(),
+    ]);
+    let mut replay = Replay::new(&world.index);
+    let asks: Vec<Ask> = (0..200)
+        .map(|n| {
+            Ask::meshed(&format!("shop/c{n}")).path(if n % 2 == 0 { "/a/x" } else { "/b/y?z" })
+        })
+        .collect();
+    let start = std::time::Instant::now();
+    let mut allowed = 0usize;
+    for _ in 0..500 {
+        for ask in &asks {
+            allowed += usize::from(!replay.decide(&ask.0).reasons.is_empty());
+        }
+    }
+    println!(
+        "{allowed} allowed, {:.0} records/s",
+        100_000.0 / start.elapsed().as_secs_f64()
+    );
+}
