@@ -89,6 +89,7 @@ impl Desk {
     }
 
     /// The issuer in force.
+    #[cfg(test)]
     pub(crate) fn issuer(&self) -> &Authority {
         &self.issuer.authority
     }

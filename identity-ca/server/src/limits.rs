@@ -3,53 +3,53 @@
 use std::time::Duration;
 
 /// Issuances that one identity may ask for at once. A service account of ten replicas starts without waiting.
-pub const ISSUANCE_BURST: u32 = 10;
+pub(crate) const ISSUANCE_BURST: u32 = 10;
 
 /// Time in which an identity earns one more issuance. A process that crashes and starts again every second still gets one.
-pub const ISSUANCE_REFILL: Duration = Duration::from_secs(1);
+pub(crate) const ISSUANCE_REFILL: Duration = Duration::from_secs(1);
 
 /// Identities whose issuance rate is remembered; beyond, full buckets are forgotten first. About 200 bytes each.
-pub const RATE_IDENTITIES_MAX: usize = 10_000;
+pub(crate) const RATE_IDENTITIES_MAX: usize = 10_000;
 
 /// Requests that wait for the log's disk. One batch takes one flush; at 1 ms a flush this is far below a second.
-pub const ISSUANCE_QUEUE_MAX: usize = 1_024;
+pub(crate) const ISSUANCE_QUEUE_MAX: usize = 1_024;
 
 /// Issuances that share one flush of the log.
-pub const ISSUANCE_BATCH_MAX: usize = 64;
+pub(crate) const ISSUANCE_BATCH_MAX: usize = 64;
 
 /// Streams of one process. A client library holds one or two; each costs a task and about 4 KiB.
-pub const STREAMS_PER_PROCESS_MAX: usize = 16;
+pub(crate) const STREAMS_PER_PROCESS_MAX: usize = 16;
 
 /// Connections of one process.
-pub const CONNECTIONS_PER_PROCESS_MAX: usize = 32;
+pub(crate) const CONNECTIONS_PER_PROCESS_MAX: usize = 32;
 
 /// Connections in all; beyond, new ones are closed at once.
-pub const CONNECTIONS_MAX: usize = 4_096;
+pub(crate) const CONNECTIONS_MAX: usize = 4_096;
 
 /// Bytes of a Workload API request. They are empty today.
-pub const WORKLOAD_REQUEST_BYTES_MAX: usize = 16 * 1024;
+pub(crate) const WORKLOAD_REQUEST_BYTES_MAX: usize = 16 * 1024;
 
 /// Bytes of a launch record: a path and a few names.
-pub const LAUNCH_REQUEST_BYTES_MAX: usize = 64 * 1024;
+pub(crate) const LAUNCH_REQUEST_BYTES_MAX: usize = 64 * 1024;
 
 /// Bytes of the header list of a request.
-pub const HEADER_LIST_BYTES_MAX: u32 = 16 * 1024;
+pub(crate) const HEADER_LIST_BYTES_MAX: u32 = 16 * 1024;
 
 /// Launch records alive at one time. Each holds a file descriptor.
-pub const LAUNCH_RECORDS_MAX: usize = 512;
+pub(crate) const LAUNCH_RECORDS_MAX: usize = 512;
 
 /// Generations between a process and the one whose launch record it may inherit.
-pub const ANCESTORS_MAX: usize = 16;
+pub(crate) const ANCESTORS_MAX: usize = 16;
 
 /// How long an unknown process may wait for its launch record: it can be faster than the one who started it.
-pub const ATTESTATION_WAIT: Duration = Duration::from_secs(2);
+pub(crate) const ATTESTATION_WAIT: Duration = Duration::from_secs(2);
 
 /// Identities of one process.
-pub const IDENTITIES_PER_PROCESS_MAX: usize = 16;
+pub(crate) const IDENTITIES_PER_PROCESS_MAX: usize = 16;
 
 /// Longest sleep before the wall clock is looked at again, so that a suspended machine or a clock set ahead does not
 /// delay a renewal.
-pub const CLOCK_CHECK: Duration = Duration::from_secs(30);
+pub(crate) const CLOCK_CHECK: Duration = Duration::from_secs(30);
 
 /// Bytes of a key or certificate file.
-pub const KEY_FILE_BYTES_MAX: u64 = 64 * 1024;
+pub(crate) const KEY_FILE_BYTES_MAX: u64 = 64 * 1024;

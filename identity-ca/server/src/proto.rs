@@ -1,6 +1,5 @@
 //! The SPIFFE Workload API, compiled from `proto/workload.proto`.
 #![expect(
-    missing_docs,
     unreachable_pub,
     clippy::allow_attributes,
     clippy::allow_attributes_without_reason,

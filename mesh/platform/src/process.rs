@@ -163,12 +163,12 @@ impl PidFd {
             doing: "watch a process",
             source,
         };
+        // A descriptor of its own: epoll takes each only once, and several may wait for one process.
+        let own = self.fd.try_clone().map_err(failed)?;
         #[expect(
             deprecated,
             reason = "its replacement is unsafe; a descriptor that is ours alone cannot change under it"
         )]
-        // A descriptor of its own: epoll takes each only once, and several may wait for one process.
-        let own = self.fd.try_clone().map_err(failed)?;
         let watched = AsyncFd::with_interest(own, Interest::READABLE).map_err(failed)?;
         watched.readable().await.map(drop).map_err(failed)
     }

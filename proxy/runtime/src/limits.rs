@@ -32,6 +32,8 @@ pub const MESH_STREAMS_MAX: u32 = 256;
 pub const H2_STREAM_WINDOW: u32 = 1024 * 1024;
 /// Receive window of one HTTP/2 connection: bounds what its slow readers can hold.
 pub const H2_CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+/// Largest HTTP/2 frame between proxies: bulk data spends less on heads, and other streams wait at most this long.
+pub const H2_FRAME_BYTES: u32 = 64 * 1024;
 /// Bytes queued for sending on one HTTP/2 stream.
 pub const H2_SEND_BUFFER: usize = 256 * 1024;
 /// Streams that a peer may reset before we accepted them (rapid reset, CVE-2023-44487).
@@ -50,12 +52,10 @@ pub const APP_IDLE: Duration = Duration::from_secs(4);
 pub const COPY_BYTES_MIN: usize = 4 * 1024;
 /// See [`COPY_BYTES_MIN`].
 pub const COPY_BYTES_MAX: usize = 128 * 1024;
+/// Buffer of a TLS connection that receives much at once; rustls alone would read 4 KiB for each system call.
+pub const READ_AHEAD_BYTES: usize = 64 * 1024;
 /// Endpoints tried for one request before it fails.
 pub const ENDPOINT_ATTEMPTS: usize = 3;
-/// Decision records in flight to the writer. At about 1 KiB each this bounds the queue near 4 MiB.
-pub const RECORDS_QUEUED: usize = 4_096;
-/// Longest time a written record waits for the disk.
-pub const RECORDS_SYNC_EVERY: Duration = Duration::from_millis(500);
 /// How often live connections are compared with the clock: bounds use of an expired SVID.
 pub const EXPIRY_CHECK_EVERY: Duration = Duration::from_millis(500);
 /// First and longest pause between attempts to reach the controller.
@@ -64,8 +64,6 @@ pub const CONTROL_RETRY_MIN: Duration = Duration::from_millis(100);
 pub const CONTROL_RETRY_MAX: Duration = Duration::from_secs(5);
 /// Largest policy message. 10,000 grants are near 6 MiB of JSON.
 pub const POLICY_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Bytes of a tunnelled upgrade (WebSocket) in flight per direction.
-pub const TUNNEL_BYTES: usize = 16 * 1024;
 /// Time between looks at static manifests and identity files.
 pub const FILES_POLL: Duration = Duration::from_millis(500);
 

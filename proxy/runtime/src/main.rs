@@ -2,6 +2,7 @@
 
 use clap::Parser;
 use mesh_platform::System;
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
@@ -27,6 +28,7 @@ fn main() -> miette::Result<ExitCode> {
     tracing_subscriber::fmt()
         .with_env_filter(arguments.log)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .init();
     let platform = System::new();
     let config = match mesh_proxy::config::file::load(&*platform, &arguments.config) {

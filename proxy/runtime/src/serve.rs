@@ -85,6 +85,7 @@ pub(crate) async fn serve<T, S, F>(
                 .max_local_error_reset_streams(limits::H2_LOCAL_RESETS_MAX)
                 .initial_stream_window_size(limits::H2_STREAM_WINDOW)
                 .initial_connection_window_size(limits::H2_CONNECTION_WINDOW)
+                .max_frame_size(limits::H2_FRAME_BYTES)
                 .max_send_buf_size(limits::H2_SEND_BUFFER)
                 .keep_alive_interval(limits::H2_PING_EVERY)
                 .keep_alive_timeout(limits::H2_PING_TIMEOUT)
@@ -106,6 +107,7 @@ pub(crate) fn h2_client() -> hyper::client::conn::http2::Builder<OnThisCore> {
         .max_header_list_size(limits::H2_HEADER_LIST_BYTES_MAX)
         .initial_stream_window_size(limits::H2_STREAM_WINDOW)
         .initial_connection_window_size(limits::H2_CONNECTION_WINDOW)
+        .max_frame_size(limits::H2_FRAME_BYTES)
         .max_send_buf_size(limits::H2_SEND_BUFFER)
         .keep_alive_interval(limits::H2_PING_EVERY)
         .keep_alive_timeout(limits::H2_PING_TIMEOUT);

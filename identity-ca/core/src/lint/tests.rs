@@ -142,7 +142,6 @@ fn insert(tbs: &mut Vec<u8>, mark: &[u8], octets: &[u8]) {
     tbs[2..4].copy_from_slice(&length);
 }
 
-#[expect(clippy::type_complexity, reason = "a table")]
 fn table() -> Vec<(&'static str, Kind, Bend, Patch)> {
     use Kind::{Issuer, Leaf, Root};
     vec![

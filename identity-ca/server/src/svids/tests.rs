@@ -78,7 +78,7 @@ fn ready(slot: &Slot) -> Option<Arc<Material>> {
 }
 
 async fn first(slots: &mut watch::Receiver<Slot>) -> Arc<Material> {
-    ready(&*slots.wait_for(|slot| ready(slot).is_some()).await.unwrap()).unwrap()
+    ready(&slots.wait_for(|slot| ready(slot).is_some()).await.unwrap()).unwrap()
 }
 
 #[tokio::test(start_paused = true)]

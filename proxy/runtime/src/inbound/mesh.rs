@@ -2,6 +2,7 @@
 
 use super::{http, record_refused, tcp};
 use crate::core::{Core, Port};
+use crate::io::ReadAhead;
 use crate::limits::MESH_STREAMS_MAX;
 use crate::live::{Alive, Kill, Peer};
 use crate::serve::{Speaks, serve};
@@ -64,7 +65,7 @@ async fn carry(
     port: Rc<Port>,
     peer: Rc<Peer>,
     header: Header,
-    stream: TlsStream<TcpStream>,
+    stream: TlsStream<ReadAhead<TcpStream>>,
 ) {
     let speaks = match header.kind {
         Kind::Tcp => return tcp::take(&core, &port, &peer, stream, tcp::First::Data).await,
@@ -97,7 +98,7 @@ async fn handshake(
     core: &Core,
     stream: TcpStream,
     deadline: Instant,
-) -> Result<TlsStream<TcpStream>, Refused> {
+) -> Result<TlsStream<ReadAhead<TcpStream>>, Refused> {
     let identity = core.shared.identity.load_full();
     let identity = identity.filter(|identity| !identity.expired(core.shared.platform.wall_clock()));
     let identity = identity.ok_or_else(|| Refused {
@@ -114,7 +115,7 @@ async fn handshake(
         .map_err(late)?;
     let accepted = timeout_at(
         deadline,
-        TlsAcceptor::from(identity.server.clone()).accept(stream),
+        TlsAcceptor::from(identity.server.clone()).accept(ReadAhead::new(stream)),
     )
     .await
     .map_err(late)?;
@@ -140,7 +141,7 @@ async fn handshake(
 }
 
 fn client_of(
-    stream: &TlsStream<TcpStream>,
+    stream: &TlsStream<ReadAhead<TcpStream>>,
     from: SocketAddr,
 ) -> Result<(Client, Vec<CertificateDer<'static>>), tls::TlsError> {
     let connection = stream.get_ref().1;
@@ -162,7 +163,7 @@ fn client_of(
     ))
 }
 
-async fn read_header(stream: &mut TlsStream<TcpStream>) -> io::Result<Header> {
+async fn read_header(stream: &mut TlsStream<ReadAhead<TcpStream>>) -> io::Result<Header> {
     let mut bytes = [0; mesh_header::LEN];
     stream.read_exact(&mut bytes).await?;
     mesh_header::decode(&bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))

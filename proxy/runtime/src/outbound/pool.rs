@@ -6,6 +6,7 @@
 use crate::app::root_cause;
 use crate::body::Body;
 use crate::core::Core;
+use crate::io::ReadAhead;
 use crate::limits::MESH_STREAMS_MAX;
 use crate::serve;
 use crate::telemetry::Edges;
@@ -160,7 +161,7 @@ impl Remote {
         &self,
         core: &Core,
         kind: Kind,
-    ) -> Result<(TlsStream<TcpStream>, u64), DialError> {
+    ) -> Result<(TlsStream<ReadAhead<TcpStream>>, u64), DialError> {
         let limit = core.shared.config.limits.connect;
         match timeout(limit, self.dial(core, kind)).await {
             Ok(result) => result,
@@ -180,7 +181,7 @@ impl Remote {
         &self,
         core: &Core,
         kind: Kind,
-    ) -> Result<(TlsStream<TcpStream>, u64), DialError> {
+    ) -> Result<(TlsStream<ReadAhead<TcpStream>>, u64), DialError> {
         let at = |why: String| DialError::failed(format!("`{}`: {why}", self.endpoint.proxy));
         let identity = core.shared.identity.load_full();
         let identity = identity
@@ -195,7 +196,7 @@ impl Remote {
             .map_err(|error| at(error.to_string()))?;
         crate::io::tune(&stream);
         let mut stream = TlsConnector::from(config)
-            .connect(server_name(), stream)
+            .connect(server_name(), ReadAhead::new(stream))
             .await
             .map_err(|error| {
                 at(refusal_in_io(&error).map_or_else(|| error.to_string(), ToString::to_string))
