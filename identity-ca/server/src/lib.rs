@@ -11,9 +11,10 @@
 //! - `issuing`: the one place where certificates are signed
 //! - `registry`: attestation
 //! - `svids`, `rate`: SVIDs in force, and how often one may ask
-//! - `workload_api`, `launch`, `listen`: its sockets
+//! - `workload_api`, `launch`, `listen`, `authority`: its sockets
 //! - `limits`: every limit, with its reason
 
+mod authority;
 pub mod error;
 mod issuing;
 mod launch;

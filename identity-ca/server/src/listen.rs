@@ -1,5 +1,6 @@
 //! Unix sockets whose connections know the process at the other end, bounded in number.
 
+use crate::authority::Rewriter;
 use crate::limits::{CONNECTIONS_MAX, CONNECTIONS_PER_PROCESS_MAX, HEADER_LIST_BYTES_MAX};
 use mesh_platform::process::{PeerProcess, peer_of};
 use std::collections::HashMap;
@@ -11,6 +12,9 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{UnixListener, UnixStream};
 use tonic::transport::server::Connected;
+
+/// Bytes asked of a socket at once: a request of this API with room to spare.
+const READ_BYTES: usize = 4_096;
 
 /// The process at the other end of a connection, as the kernel names it.
 #[derive(Clone, Debug)]
@@ -60,6 +64,7 @@ impl Drop for Counted {
 #[derive(Debug)]
 pub(crate) struct Connection {
     stream: UnixStream,
+    incoming: Rewriter,
     peer: Peer,
     _counted: Counted,
 }
@@ -78,7 +83,20 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_read(cx, buf)
+        let this = self.get_mut();
+        while this.incoming.is_empty() {
+            let mut bytes = [0; READ_BYTES];
+            let mut read = ReadBuf::new(&mut bytes);
+            std::task::ready!(Pin::new(&mut this.stream).poll_read(cx, &mut read))?;
+            if read.filled().is_empty() {
+                this.incoming.finish();
+                break;
+            }
+            this.incoming.push(read.filled());
+        }
+        let count = this.incoming.take(buf.initialize_unfilled());
+        buf.advance(count);
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -157,6 +175,7 @@ fn connection(
     };
     Some(Connection {
         stream,
+        incoming: Rewriter::default(),
         peer: Peer(Arc::new(peer)),
         _counted: counted,
     })

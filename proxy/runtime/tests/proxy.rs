@@ -1,7 +1,7 @@
 //! Real pairs of proxies on loopback: application → client's proxy → mutual TLS → server's proxy → application.
 
 mod proxy {
-    pub mod world;
+    pub(crate) mod world;
 
     mod authorization;
     mod bytes;

@@ -17,6 +17,7 @@ use mesh_api::admin::{Direction, Edge};
 use mesh_platform::lock::LockFile;
 use mesh_platform::{Platform, PlatformError, System, files, process, signals};
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -481,13 +482,23 @@ impl<'a> Supervisor<'a> {
                     self.down.insert(name, how);
                 }
             }
-            ChildEvent::Line { line, .. } => {
-                if let Ok(observation) = serde_json::from_str::<Observation>(&line) {
-                    if self.counting {
-                        self.observed.add(&observation);
-                    }
-                }
-            }
+            ChildEvent::Line { name, line } => match serde_json::from_str::<Observation>(&line) {
+                Ok(observation) if self.counting => self.observed.add(&observation),
+                Ok(_) => {}
+                Err(_) => self.keep_line(&name, &line),
+            },
+        }
+    }
+
+    /// Puts what an application says on stdout beside what it says on stderr.
+    fn keep_line(&mut self, name: &str, line: &str) {
+        let log = self.state.log_file(name);
+        let written = std::fs::File::options()
+            .append(true)
+            .open(&log)
+            .and_then(|mut file| writeln!(file, "{line}"));
+        if let Err(error) = written {
+            self.output.talk(format!("{}: {error}", log.display()));
         }
     }
 

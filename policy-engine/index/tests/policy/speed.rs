@@ -15,7 +15,7 @@ fn replayed_records_per_second() {
             policy(
                 &format!("p{n}"),
                 "Server cart",
-                &["MeshTLSAuthentication meshed"],
+                &[&format!("ServiceAccount c{n}")],
             )
         })
         .collect();

@@ -2,38 +2,37 @@
 
 use mesh_platform::System;
 use mesh_proxy::{Running, config::file};
-use mesh_trust::Timestamp;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
     SerialNumber,
 };
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-pub const WEB: &str = "spiffe://cluster.local/ns/shop/sa/web";
-pub const CART: &str = "spiffe://cluster.local/ns/shop/sa/cart";
+pub(crate) const WEB: &str = "spiffe://cluster.local/ns/shop/sa/web";
+pub(crate) const CART: &str = "spiffe://cluster.local/ns/shop/sa/cart";
 
 /// A root and what it signs.
-pub struct Authority {
+pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
-    pub root_pem: String,
+    pub(crate) root_pem: String,
 }
 
 /// An SVID in PEM.
 #[derive(Clone)]
-pub struct SvidPem {
-    pub chain: String,
-    pub key: String,
+pub(crate) struct SvidPem {
+    pub(crate) chain: String,
+    pub(crate) key: String,
 }
 
 impl Authority {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::default();
         params
@@ -48,11 +47,11 @@ impl Authority {
         }
     }
 
-    pub fn svid(&self, id: &str) -> SvidPem {
+    pub(crate) fn svid(&self, id: &str) -> SvidPem {
         self.svid_for(id, Duration::from_secs(3600))
     }
 
-    pub fn svid_for(&self, id: &str, lifetime: Duration) -> SvidPem {
+    pub(crate) fn svid_for(&self, id: &str, lifetime: Duration) -> SvidPem {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::default();
         params.distinguished_name = rcgen::DistinguishedName::new();
@@ -91,15 +90,15 @@ fn rand_bytes() -> [u8; 16] {
 /// Addresses of one test: 127.A.B.x, so that tests run beside each other.
 static NEXT: AtomicU8 = AtomicU8::new(1);
 
-pub struct World {
-    pub folder: TempDir,
-    pub authority: Authority,
+pub(crate) struct World {
+    pub(crate) folder: TempDir,
+    pub(crate) authority: Authority,
     block: [u8; 2],
     proxies: Vec<Running>,
 }
 
 /// Policy of `cart`: a Server for port 8080, and who may use it.
-pub fn cart_policy(protocol: &str, allowed: &[&str]) -> String {
+pub(crate) fn cart_policy(protocol: &str, allowed: &[&str]) -> String {
     let mut text = format!(
         "apiVersion: policy.linkerd.io/v1beta3
 kind: Server
@@ -149,7 +148,7 @@ spec:
 ";
 
 impl World {
-    pub fn new(policy: &str) -> Self {
+    pub(crate) fn new(policy: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         fs::create_dir(folder.path().join("manifests")).expect("a folder");
         fs::write(folder.path().join("manifests/pods.yaml"), PODS).expect("a file");
@@ -166,24 +165,24 @@ impl World {
     }
 
     /// A world where both proxies run, with SVIDs of their own.
-    pub fn running(policy: &str) -> Self {
+    pub(crate) fn running(policy: &str) -> Self {
         let mut world = Self::new(policy);
         world.start_cart();
         world.start_web();
         world
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    pub fn write_policy(&self, policy: &str) {
+    pub(crate) fn write_policy(&self, policy: &str) {
         let path = self.path("manifests/policy.yaml");
         fs::write(path.with_extension("new"), policy).expect("a file");
         fs::rename(path.with_extension("new"), path).expect("a rename");
     }
 
-    pub fn address(&self, host: u8, port: u16) -> SocketAddr {
+    pub(crate) fn address(&self, host: u8, port: u16) -> SocketAddr {
         SocketAddr::new(
             IpAddr::V4(Ipv4Addr::new(127, self.block[0], self.block[1], host)),
             port,
@@ -191,30 +190,30 @@ impl World {
     }
 
     /// Where the application of `cart` listens.
-    pub fn cart_app(&self) -> SocketAddr {
+    pub(crate) fn cart_app(&self) -> SocketAddr {
         self.address(2, 8080)
     }
 
     /// Where proxies reach `cart`.
-    pub fn cart_mesh(&self) -> SocketAddr {
+    pub(crate) fn cart_mesh(&self) -> SocketAddr {
         self.address(1, 15008)
     }
 
     /// Where clients without a proxy reach `cart`.
-    pub fn cart_plain(&self) -> SocketAddr {
+    pub(crate) fn cart_plain(&self) -> SocketAddr {
         self.address(1, 8080)
     }
 
     /// Where the application of `web` reaches `cart`.
-    pub fn web_to_cart(&self) -> SocketAddr {
+    pub(crate) fn web_to_cart(&self) -> SocketAddr {
         self.address(20, 80)
     }
 
-    pub fn cart_socket(&self) -> PathBuf {
+    pub(crate) fn cart_socket(&self) -> PathBuf {
         self.path("cart/admin.sock")
     }
 
-    pub fn write_svid(&self, name: &str, svid: &SvidPem) {
+    pub(crate) fn write_svid(&self, name: &str, svid: &SvidPem) {
         let folder = self.path(name);
         fs::create_dir_all(&folder).expect("a folder");
         fs::write(folder.join("bundle.pem"), &self.authority.root_pem).expect("a file");
@@ -222,11 +221,11 @@ impl World {
         fs::write(folder.join("key.pem"), &svid.key).expect("a file");
     }
 
-    pub fn start_cart(&mut self) {
+    pub(crate) fn start_cart(&mut self) {
         self.start_cart_as(&self.authority.svid(CART));
     }
 
-    pub fn start_cart_as(&mut self, svid: &SvidPem) {
+    pub(crate) fn start_cart_as(&mut self, svid: &SvidPem) {
         self.write_svid("cart", svid);
         let (mesh, plain, app) = (self.cart_mesh(), self.cart_plain(), self.cart_app());
         let inbound = format!(
@@ -235,16 +234,16 @@ impl World {
         self.start("cart", &inbound, self.address(1, 15020));
     }
 
-    pub fn start_web(&mut self) {
+    pub(crate) fn start_web(&mut self) {
         self.start_web_as(&self.authority.svid(WEB));
     }
 
-    pub fn start_web_as(&mut self, svid: &SvidPem) {
+    pub(crate) fn start_web_as(&mut self, svid: &SvidPem) {
         self.write_svid("web", svid);
         self.start_web_expecting(CART, "detect");
     }
 
-    pub fn start_web_expecting(&mut self, identity: &str, protocol: &str) {
+    pub(crate) fn start_web_expecting(&mut self, identity: &str, protocol: &str) {
         let (mesh, listen, remote) = (
             self.address(11, 15008),
             self.web_to_cart(),
@@ -278,13 +277,13 @@ limits: {{ detectSecs: 2 }}
     }
 
     /// Ends all proxies; their logs are whole then.
-    pub fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         // Clients first, so that no server has to wait for them.
         self.proxies.drain(..).rev().for_each(Running::stop);
     }
 
     /// The decisions in the log of `cart`, after its end.
-    pub fn cart_records(&mut self) -> Vec<serde_json::Value> {
+    pub(crate) fn cart_records(&mut self) -> Vec<serde_json::Value> {
         self.stop();
         let log = fs::read_to_string(self.path("cart/cart.jsonl")).expect("the log");
         let lines = log
@@ -317,7 +316,7 @@ fn wait_ready(admin: SocketAddr) {
 }
 
 /// An HTTP/1.1 application that answers each request with the head that it received, byte for byte.
-pub async fn mirror(at: SocketAddr) -> tokio::task::JoinHandle<()> {
+pub(crate) async fn mirror(at: SocketAddr) -> tokio::task::JoinHandle<()> {
     let listener = TcpListener::bind(at)
         .await
         .expect("the application's address");
@@ -351,7 +350,7 @@ async fn mirror_connection(mut stream: TcpStream) {
 }
 
 /// An application that echoes bytes until the client has finished, then finishes.
-pub async fn echo(at: SocketAddr) -> tokio::task::JoinHandle<()> {
+pub(crate) async fn echo(at: SocketAddr) -> tokio::task::JoinHandle<()> {
     let listener = TcpListener::bind(at)
         .await
         .expect("the application's address");
@@ -368,7 +367,7 @@ pub async fn echo(at: SocketAddr) -> tokio::task::JoinHandle<()> {
 }
 
 /// Sends raw bytes and reads until the other side ends. `Connection: close` is the caller's.
-pub async fn raw(to: SocketAddr, request: &[u8]) -> String {
+pub(crate) async fn raw(to: SocketAddr, request: &[u8]) -> String {
     let mut stream = TcpStream::connect(to).await.expect("a connection");
     stream.write_all(request).await.expect("room");
     let mut answer = Vec::new();
@@ -378,7 +377,7 @@ pub async fn raw(to: SocketAddr, request: &[u8]) -> String {
 }
 
 /// `GET path` as a plain HTTP/1.1 client; the whole response.
-pub async fn get(to: SocketAddr, path: &str) -> String {
+pub(crate) async fn get(to: SocketAddr, path: &str) -> String {
     raw(
         to,
         format!("GET {path} HTTP/1.1\r\nHost: cart\r\nConnection: close\r\n\r\n").as_bytes(),
@@ -387,12 +386,12 @@ pub async fn get(to: SocketAddr, path: &str) -> String {
 }
 
 /// The status line's number.
-pub fn status(response: &str) -> &str {
+pub(crate) fn status(response: &str) -> &str {
     response.split(' ').nth(1).unwrap_or("none")
 }
 
 /// Waits until `holds`, for at most five seconds.
-pub async fn eventually<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
+pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
     for _ in 0..250 {
         if holds().await {
             return;
@@ -402,14 +401,6 @@ pub async fn eventually<F: Future<Output = bool>>(what: &str, mut holds: impl Fn
     panic!("never came true: {what}");
 }
 
-pub fn read(path: &Path) -> String {
-    fs::read_to_string(path).expect("a file")
-}
-
-pub fn micros_since(start: std::time::Instant) -> u128 {
+pub(crate) fn micros_since(start: std::time::Instant) -> u128 {
     start.elapsed().as_micros()
-}
-
-pub fn parse_time(text: &str) -> Timestamp {
-    text.parse().expect("a time")
 }
