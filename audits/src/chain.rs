@@ -286,11 +286,14 @@ impl<'de> Deserialize<'de> for Hash {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
         let mut hash = [0; 32];
-        match HEXLOWER.decode_mut(text.as_bytes(), &mut hash) {
-            Ok(32) if text.len() == 64 => Ok(Self(hash)),
-            _ => Err(serde::de::Error::custom(
+        // Length first: the decoder panics if the digits do not fit its output exactly.
+        let fits = HEXLOWER.decode_len(text.len()) == Ok(hash.len());
+        if fits && HEXLOWER.decode_mut(text.as_bytes(), &mut hash).is_ok() {
+            Ok(Self(hash))
+        } else {
+            Err(serde::de::Error::custom(
                 "a hash has 64 digits of lower-case hex",
-            )),
+            ))
         }
     }
 }

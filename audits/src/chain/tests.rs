@@ -174,3 +174,20 @@ proptest! {
         let _ = ChainState::resume(&bytes, whole);
     }
 }
+
+#[test]
+fn a_hash_of_another_length_is_refused() {
+    for text in [
+        "",
+        "00",
+        &"0".repeat(62),
+        &"0".repeat(63),
+        &"0".repeat(66),
+        &"0".repeat(1_000),
+        &"g".repeat(64),
+    ] {
+        let json = serde_json::to_string(text).unwrap();
+        assert!(serde_json::from_str::<Hash>(&json).is_err(), "{text}");
+    }
+    assert!(serde_json::from_str::<Hash>(&format!("\"{}\"", "0f".repeat(32))).is_ok());
+}

@@ -42,14 +42,6 @@ impl Fault {
         Self { exit, ..self }
     }
 
-    /// A failure that another part has put into words already.
-    pub(crate) fn coded(exit: Exit, error: CodedError) -> Self {
-        Self {
-            exit,
-            error: Box::new(error),
-        }
-    }
-
     /// What went wrong, in one sentence.
     pub(crate) fn message(&self) -> &str {
         &self.error.message

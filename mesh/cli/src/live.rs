@@ -1,9 +1,10 @@
 //! A running mesh: where its state is, who runs, and what its sockets answer.
 
+use crate::exit::Exit;
 use crate::fault::Fault;
 use crate::up::state::{Running, RunningProxy, RunningWorkload};
 use clap::Args;
-use mesh_api::admin;
+use mesh_api::admin::{self, AdminError};
 use mesh_api::discovery::Discovery;
 use mesh_platform::{files, process};
 use mesh_policy::Snapshot;
@@ -200,7 +201,7 @@ impl Live {
 /// The policy that a proxy enforces now, compiled by the same code.
 ///
 /// # Errors
-/// [`admin::AdminError`], [`LiveError::Malformed`], or why it does not compile.
+/// [`AdminError`], [`LiveError::Malformed`], or why it does not compile.
 pub(crate) async fn snapshot(proxy: &RunningProxy) -> Result<Snapshot, Fault> {
     let data: SnapshotData = answer(&proxy.socket, "/snapshot").await?;
     Ok(Snapshot::compile(data)?)
@@ -209,9 +210,14 @@ pub(crate) async fn snapshot(proxy: &RunningProxy) -> Result<Snapshot, Fault> {
 /// Asks an admin socket.
 ///
 /// # Errors
-/// [`admin::AdminError`], [`LiveError::Malformed`].
+/// [`AdminError`] (exit code 4 if it did not answer in time), [`LiveError::Malformed`].
 pub(crate) async fn answer<T: DeserializeOwned>(socket: &Path, path: &str) -> Result<T, Fault> {
-    let body = admin::get(socket, path).await?;
+    let body = admin::get(socket, path)
+        .await
+        .map_err(|error| match error {
+            AdminError::Timeout { .. } => Fault::ending(Exit::Timeout, &error),
+            error => error.into(),
+        })?;
     serde_json::from_slice(&body).map_err(|error| {
         LiveError::Malformed {
             from: format!("{}{path}", socket.display()),

@@ -230,6 +230,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[expect(clippy::disallowed_methods, reason = "a test writes its own files")]
     fn hidden_and_other_files_are_not_read() {
         let folder = tempfile::tempdir().expect("a folder");
         for name in ["b.yaml", "a.yml", "c.json", "README.md", ".hidden.yaml"] {

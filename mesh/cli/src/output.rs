@@ -270,11 +270,6 @@ impl Table {
             .push(cells.into_iter().map(|cell| printable(&cell)).collect());
     }
 
-    /// Whether nothing is in it.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.rows.is_empty()
-    }
-
     /// The table for people, at most 100 columns wide.
     pub(crate) fn text(&self) -> String {
         self.render(TEXT_COLUMNS_MAX)

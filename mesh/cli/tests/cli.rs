@@ -1,4 +1,6 @@
 //! The command as people and programs use it: exit codes, places in messages, order of answers.
+#![cfg(test)]
+#![expect(clippy::disallowed_methods, reason = "tests write files themselves")]
 
 use std::io::Write;
 use std::path::{Path, PathBuf};

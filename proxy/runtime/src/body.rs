@@ -147,7 +147,6 @@ fn ended_trailers(end: End) -> HeaderMap {
     let (status, message) = match end {
         End::Revoked => ("7", "no longer allowed by policy"),
         End::PeerExpired => ("14", "the certificate of the client is no longer valid"),
-        End::Connection => ("14", "the connection is ending"),
     };
     let mut trailers = HeaderMap::with_capacity(2);
     trailers.insert("grpc-status", HeaderValue::from_static(status));

@@ -110,11 +110,7 @@ fn open(
     });
     let mut accepting = Vec::new();
     let mesh = TcpListener::from_std(sockets.mesh)?;
-    accepting.push(spawn_local(accept(
-        core.clone(),
-        mesh,
-        |core, stream, from| inbound::mesh::take(core, stream, from),
-    )));
+    accepting.push(spawn_local(accept(core.clone(), mesh, inbound::mesh::take)));
     for (config, listener) in sockets.ports {
         let listener = TcpListener::from_std(listener)?;
         let port = core.port(config.port);

@@ -25,8 +25,6 @@ pub(crate) enum End {
     Revoked,
     /// The peer's certificate ran out, or its trust anchor is gone.
     PeerExpired,
-    /// Its connection is ending.
-    Connection,
 }
 
 /// Who waits for a [`Kill`]: each has its own place for a waker.

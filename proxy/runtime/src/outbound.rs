@@ -100,33 +100,38 @@ impl Listener {
 
     /// Chooses an endpoint; waits a moment if all are left out after failures. `None`: there is none.
     pub(crate) async fn choose(&self, core: &Core) -> Option<Chosen> {
-        for waited in [false, true] {
-            self.refresh(core);
-            let now = core.now_us();
-            let mut known = self.known.borrow_mut();
-            match known.balancer.pick(core.random.next(), now) {
-                Pick::Endpoint(id) => {
-                    let remote = known.balancer.get(id)?.clone();
-                    known.balancer.on_start(id);
-                    core.pool.note(&remote);
-                    return Some(Chosen {
-                        id,
-                        remote,
-                        started_us: now,
-                    });
-                }
-                Pick::Empty => return None,
-                Pick::AllEjected { retry_at_us } if !waited => {
-                    drop(known);
-                    tokio::time::sleep(Duration::from_micros(
-                        retry_at_us.saturating_sub(now).min(EJECT_MAX_US),
-                    ))
-                    .await;
-                }
-                Pick::AllEjected { .. } => return None,
+        match self.pick(core) {
+            Ok(chosen) => chosen,
+            Err(wait) => {
+                tokio::time::sleep(wait).await;
+                self.pick(core).ok().flatten()
             }
         }
-        None
+    }
+
+    /// One choice; an error says how long all endpoints are still left out.
+    fn pick(&self, core: &Core) -> Result<Option<Chosen>, Duration> {
+        self.refresh(core);
+        let now = core.now_us();
+        let mut known = self.known.borrow_mut();
+        let id = match known.balancer.pick(core.random.next(), now) {
+            Pick::Endpoint(id) => id,
+            Pick::Empty => return Ok(None),
+            Pick::AllEjected { retry_at_us } => {
+                let wait = retry_at_us.saturating_sub(now).min(EJECT_MAX_US);
+                return Err(Duration::from_micros(wait));
+            }
+        };
+        let Some(remote) = known.balancer.get(id).cloned() else {
+            return Ok(None);
+        };
+        known.balancer.on_start(id);
+        core.pool.note(&remote);
+        Ok(Some(Chosen {
+            id,
+            remote,
+            started_us: now,
+        }))
     }
 
     /// Whether discovery knows any endpoint, reachable or not.

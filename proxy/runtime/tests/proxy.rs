@@ -1,4 +1,9 @@
 //! Real pairs of proxies on loopback: application → client's proxy → mutual TLS → server's proxy → application.
+#![cfg(test)]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "tests write files and read clocks themselves"
+)]
 
 mod proxy {
     pub(crate) mod world;

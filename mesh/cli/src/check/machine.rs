@@ -271,6 +271,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[expect(clippy::disallowed_methods, reason = "a test writes its own files")]
     fn a_key_that_others_can_read_is_a_failure() {
         let folder = tempfile::tempdir().expect("a folder");
         let key = folder.path().join("root.key");

@@ -29,7 +29,7 @@ pub(crate) const UPSTREAMS_MAX: usize = 240;
 #[derive(Debug)]
 pub(crate) struct AddressBlock {
     second: u8,
-    _claim: Option<TcpListener>,
+    _claim: TcpListener,
 }
 
 impl AddressBlock {
@@ -54,22 +54,13 @@ impl AddressBlock {
                 Ok(claim) => {
                     return Ok(Self {
                         second,
-                        _claim: Some(claim),
+                        _claim: claim,
                     });
                 }
                 Err(error) => last_error = error.to_string(),
             }
         }
         Err(UpError::NoAddresses { why: last_error })
-    }
-
-    /// A block that nobody holds, for plans in tests.
-    #[cfg(test)]
-    pub(crate) fn unclaimed(second: u8) -> Self {
-        Self {
-            second,
-            _claim: None,
-        }
     }
 
     /// Where the controller listens.

@@ -74,11 +74,6 @@ impl Observed {
         seen.verdict = observation.verdict();
     }
 
-    /// All outcomes, by (from, to, protocol).
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&Edge, &BTreeMap<String, Seen>)> {
-        self.outcomes.iter()
-    }
-
     /// Whether `expectation` held: it was tried, and every attempt ended as expected.
     ///
     /// # Errors

@@ -338,7 +338,7 @@ impl<'a> Supervisor<'a> {
             .iter()
             .filter(|workload| workload.proxy.is_some())
             .count();
-        self.output.talk(&format!(
+        self.output.talk(format!(
             "mesh `{}` is up: {meshed} workloads behind proxies, ready in {:.1} s\n  policies  {} (watched)\n  state     {}",
             plan.mesh.name,
             took.as_secs_f64(),
@@ -347,7 +347,7 @@ impl<'a> Supervisor<'a> {
         ));
         self.output.talk("next:");
         for command in self.next_commands(plan) {
-            self.output.talk(&format!("  {command}"));
+            self.output.talk(format!("  {command}"));
         }
     }
 
@@ -455,7 +455,7 @@ impl<'a> Supervisor<'a> {
             ChildEvent::Started { name, pid } => {
                 if self.down.remove(&name).is_some() {
                     self.output
-                        .talk(&format!("{name} is back, as process {pid}"));
+                        .talk(format!("{name} is back, as process {pid}"));
                 }
                 if name == "ca" {
                     let launches = self.launches.clone();
@@ -475,7 +475,7 @@ impl<'a> Supervisor<'a> {
                         format!("; again in {:.1} s", pause.as_secs_f64())
                     });
                     let log = self.state.log_file(&name);
-                    self.output.talk(&format!(
+                    self.output.talk(format!(
                         "{name} ended: {how}{again} (log: {})",
                         log.display()
                     ));
@@ -524,7 +524,7 @@ impl<'a> Supervisor<'a> {
             }
         }
         if let Err(error) = self.write_running() {
-            self.output.talk(&error.to_string());
+            self.output.talk(error);
         }
     }
 
@@ -575,7 +575,7 @@ impl<'a> Supervisor<'a> {
             let _ = std::fs::remove_file(path);
         }
         self.output
-            .talk(&format!("mesh `{}` is down", plan.mesh.name));
+            .talk(format!("mesh `{}` is down", plan.mesh.name));
     }
 }
 

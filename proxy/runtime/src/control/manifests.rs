@@ -7,7 +7,7 @@ use crate::state::Shared;
 use mesh_policy::decide::Generation;
 use mesh_policy_index::{Index, IndexConfig, Mode, WorkloadKey, manifest};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::Ordering;
 
 /// Names and contents of all manifests, sorted by name.
@@ -118,7 +118,7 @@ fn read_all(shared: &Shared, folder: &Path) -> io::Result<Files> {
     Ok(files)
 }
 
-fn is_manifest(path: &PathBuf) -> bool {
+fn is_manifest(path: &Path) -> bool {
     let hidden = path
         .file_name()
         .and_then(|name| name.to_str())

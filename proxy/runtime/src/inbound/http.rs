@@ -299,13 +299,12 @@ impl Passage<'_> {
     }
 
     fn ended(self, end: End) -> Answer {
-        match end {
-            End::Revoked | End::PeerExpired => refused(
-                &Refusal::for_decision(Phase::Permit, Some(403)),
-                self.admitted.grpc,
-            ),
-            End::Connection => refused(&Refusal::UNAVAILABLE, self.admitted.grpc),
-        }
+        let refusal = match end {
+            End::Revoked => Refusal::for_decision(Phase::Permit, Some(403)),
+            // Who has a new certificate may come again at once.
+            End::PeerExpired => Refusal::UNAVAILABLE,
+        };
+        refused(&refusal, self.admitted.grpc)
     }
 
     fn trouble(self, trouble: &Trouble) -> Answer {
