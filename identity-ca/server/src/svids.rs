@@ -54,7 +54,7 @@ pub(crate) enum Slot {
     Pending,
     /// In force.
     Ready(Arc<Material>),
-    /// There is none: the first could not be issued, or the last one ended.
+    /// There is none: the first could not be issued, or the last one ended and could not be renewed.
     Unavailable(IssuanceError),
 }
 
@@ -135,17 +135,12 @@ impl Keeper {
                 return;
             }
         };
+        let mut failure = None;
         loop {
             tokio::time::sleep(self.until(renewal.wake_at())).await;
             renewal = renewal.step(Event::Tick, self.now(), self.dice());
-            if let Renewal::Expired { .. } = renewal {
-                self.slot.send_if_modified(|slot| {
-                    let was_ready = matches!(slot, Slot::Ready(_));
-                    if was_ready {
-                        *slot = Slot::Unavailable(IssuanceError::Stopped);
-                    }
-                    was_ready
-                });
+            if let (Renewal::Expired { .. }, Some(why)) = (&renewal, failure.take()) {
+                self.slot.send_replace(Slot::Unavailable(why));
             }
             if !renewal.is_due(self.now()) {
                 continue;
@@ -157,6 +152,7 @@ impl Keeper {
                 Ok(fresh) => fresh,
                 Err(error) => {
                     tracing::warn!(identity = %self.owner.identity, pid = self.owner.pid, %error, "an SVID could not be renewed");
+                    failure = Some(error);
                     renewal.step(Event::Failed, self.now(), self.dice())
                 }
             };
