@@ -121,7 +121,7 @@ pub(crate) enum UpError {
     #[diagnostic(transparent)]
     LocalMesh(#[from] crate::local_mesh::LocalMeshError),
     /// A part of the mesh did not become ready.
-    #[error("{part} did not become ready within {secs} s: {why}")]
+    #[error("{part} did not become ready in {secs} s: {why}")]
     #[diagnostic(code("MESH-0656"), help("its log says more: `{log}`"))]
     NotReady {
         /// Which part.

@@ -29,6 +29,9 @@ use tokio::time::Instant;
 /// How long the parts of the mesh may take until they are ready, and applications until they listen.
 const READY_WITHIN: Duration = Duration::from_secs(20);
 
+/// A part that ended so often while the mesh comes up will not become ready by being started again.
+const DEATHS_BEFORE_READY_MAX: u32 = 3;
+
 /// How long a child may take to end by itself.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -60,7 +63,7 @@ pub(crate) fn run(args: &UpArgs, output: &mut Output) -> Result<(), Fault> {
 async fn up(args: &UpArgs, output: &mut Output) -> Result<(), Fault> {
     let state = StateDir::create(&args.state)?;
     let _lock = lock(&state)?;
-    let (mesh, folder) = read_mesh(args, &state)?;
+    let (mesh, folder) = read_mesh(args, &state).map_err(|error| Fault::usage(&error))?;
     let plan = plan(args, mesh, &folder, &state)?;
     write_files(&plan, &state)?;
 
@@ -198,6 +201,8 @@ struct Supervisor<'a> {
     observed: Observed,
     /// Last word of each child that is down.
     down: BTreeMap<String, String>,
+    /// How often each part of the mesh ended by itself.
+    deaths: BTreeMap<String, u32>,
     /// Whether attempts count: not before everything listens.
     counting: bool,
 }
@@ -225,6 +230,7 @@ impl<'a> Supervisor<'a> {
             children: Vec::new(),
             observed: Observed::default(),
             down: BTreeMap::new(),
+            deaths: BTreeMap::new(),
             counting: false,
         };
         supervisor.write_running()?;
@@ -269,7 +275,8 @@ impl<'a> Supervisor<'a> {
 
     /// Waits for `/ready` of every proxy, which includes its identity and its policy.
     async fn until_proxies_are_ready(&mut self) -> Result<(), UpError> {
-        let deadline = Instant::now() + READY_WITHIN;
+        let begun = Instant::now();
+        let deadline = begun + READY_WITHIN;
         let sockets: Vec<_> = self
             .running
             .workloads
@@ -290,19 +297,23 @@ impl<'a> Supervisor<'a> {
                     Ok(_) => break,
                     Err(error) => error.to_string(),
                 };
-                if Instant::now() >= deadline {
+                let given_up = self
+                    .deaths
+                    .values()
+                    .any(|deaths| *deaths >= DEATHS_BEFORE_READY_MAX);
+                if given_up || Instant::now() >= deadline {
                     let culprit = self
                         .down
                         .iter()
                         .next()
                         .map(|(name, how)| (name.clone(), how.clone()));
                     let (part, why) = culprit.unwrap_or((part, why));
-                    let log = self.state.log_file(&part).display().to_string();
+                    let log = self.state.log_file(&part);
                     return Err(UpError::NotReady {
                         part,
-                        secs: READY_WITHIN.as_secs(),
-                        why,
-                        log,
+                        secs: begun.elapsed().as_secs(),
+                        why: last_error(&log).unwrap_or(why),
+                        log: log.display().to_string(),
                     });
                 }
                 tokio::select! {
@@ -479,6 +490,9 @@ impl<'a> Supervisor<'a> {
                         "{name} ended: {how}{again} (log: {})",
                         log.display()
                     ));
+                    if !name.starts_with("app ") {
+                        *self.deaths.entry(name.clone()).or_default() += 1;
+                    }
                     self.down.insert(name, how);
                 }
             }
@@ -620,6 +634,16 @@ async fn join_all(tasks: &mut Vec<JoinHandle<()>>) {
         // A task that panicked has dropped its child, which kills it.
         let _ = task.await;
     }
+}
+
+/// The last coded error in a log, as a part says it before it ends.
+fn last_error(log: &Path) -> Option<String> {
+    let text = files::read_to_string(log).ok()?;
+    let line = text
+        .lines()
+        .rev()
+        .find(|line| line.starts_with("error MESH-"))?;
+    line.strip_prefix("error ").map(str::to_owned)
 }
 
 async fn answers(address: SocketAddr) -> bool {
