@@ -240,6 +240,7 @@ pub(crate) fn deny_all(
         grants: Vec::new(),
         identity_sets: BTreeMap::new(),
         network_sets: BTreeMap::new(),
+        cedar_policies: Vec::new(),
         findings: vec![Finding {
             code: "MESH-0712".to_owned(),
             severity: Severity::Error,

@@ -212,6 +212,7 @@ impl Snapshot {
             grants: Vec::new(),
             identity_sets: BTreeMap::new(),
             network_sets: BTreeMap::new(),
+            cedar_policies: Vec::new(),
             findings: Vec::new(),
         })
     }

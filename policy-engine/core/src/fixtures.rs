@@ -134,6 +134,7 @@ pub(crate) fn grant(id: &str, scope: Scope, who: Who) -> Grant {
         who,
         networks: None,
         audit: false,
+        term: Term::default(),
         source: at(40),
     }
 }
@@ -162,6 +163,7 @@ impl World {
             grants: Vec::new(),
             identity_sets: BTreeMap::new(),
             network_sets: BTreeMap::new(),
+            cedar_policies: Vec::new(),
             findings: Vec::new(),
         })
     }

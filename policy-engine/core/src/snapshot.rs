@@ -34,6 +34,9 @@ pub struct SnapshotData {
     pub identity_sets: BTreeMap<String, IdentitySet>,
     /// Network sets that some grant or probe refers to, by their id.
     pub network_sets: BTreeMap<String, NetworkSet>,
+    /// Policies that were written in Cedar and bear on this workload: those of its namespace, and cluster-wide ones.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cedar_policies: Vec<CedarText>,
     /// What is wrong with objects that bear on this workload: dead policies for explain.
     pub findings: Vec<Finding>,
 }
@@ -140,6 +143,53 @@ pub struct Grant {
     pub networks: Option<String>,
     /// Allowed, and recorded as an audit allow.
     pub audit: bool,
+    /// How long it counts, and whether its use is always recorded.
+    #[serde(default, skip_serializing_if = "Term::is_standing")]
+    pub term: Term,
+    /// Where it is declared.
+    pub source: Source,
+}
+
+/// How long a grant counts, and why it is watched.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Term {
+    /// It counts before this instant and not from it on (whole milliseconds, as Cedar's `datetime`); `None`: always.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<Timestamp>,
+    /// Why this grant is broken glass: each of its uses is recorded, never sampled. `None`: an ordinary grant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub break_glass: Option<String>,
+}
+
+impl Term {
+    /// Whether it is that of an ordinary grant: no end, no watch.
+    pub fn is_standing(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// One policy that was written in Cedar (`CedarPolicy`, `ClusterCedarPolicy`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CedarText {
+    /// `<kind>/<namespace>/<name>/<id>`: stable over generations; no two are equal.
+    pub id: String,
+    /// Permit or forbid; the text must agree.
+    pub effect: Effect,
+    /// Cedar text of this one static policy, as its author wrote it. Its boundary is added when it is compiled.
+    pub text: String,
+    /// The namespace whose Servers alone it may speak about; `None`: all.
+    pub confined_to: Option<String>,
+    /// Why it cannot be evaluated, if so: a permit then grants nothing, a forbid closes all that it might cover.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub invalid: Option<String>,
+    /// Allowed, and recorded as an audit allow (`@audit("true")`).
+    #[serde(default)]
+    pub audit: bool,
+    /// How long it counts, and whether its use is always recorded.
+    #[serde(default, skip_serializing_if = "Term::is_standing")]
+    pub term: Term,
     /// Where it is declared.
     pub source: Source,
 }

@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use mesh_policy::decide::Generation;
 use mesh_policy::snapshot::{
     self as core, Effect, Grant, Network, NetworkSet, PathOptions, PortPolicy, ProbeKind, Scope,
-    ServerInfo, ServerProtocol, SnapshotData, Who,
+    ServerInfo, ServerProtocol, SnapshotData, Term, Who,
 };
 use mesh_trust::SpiffeId;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -218,6 +218,7 @@ impl Assembly<'_> {
             },
             networks: mode.cluster_only().then(|| CLUSTER_NETWORKS.to_owned()),
             audit: mode == Mode::Audit,
+            term: Term::default(),
             source,
         };
         self.grant(draft, grant);
@@ -300,6 +301,7 @@ impl Assembly<'_> {
             who: authority.who.clone(),
             networks: authority.networks.clone(),
             audit: false,
+            term: Term::default(),
             source: policy.source.clone(),
         };
         self.grant(draft, grant);
@@ -488,6 +490,7 @@ impl Assembly<'_> {
             grants,
             identity_sets,
             network_sets,
+            cedar_policies: Vec::new(),
             findings: findings(index, &self.bearing, &self.workload.key.namespace),
         }
     }
