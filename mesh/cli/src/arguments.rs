@@ -54,6 +54,12 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// Reads a time, RFC 3339.
+pub(crate) fn time(text: &str) -> Result<mesh_trust::Timestamp, String> {
+    text.parse()
+        .map_err(|_| format!("`{text}` is no time: write `2026-01-31T12:00:00Z`"))
+}
+
 /// Reads `name=value` (or `name: value`, as it stands in a request).
 pub(crate) fn header(text: &str) -> Result<HeaderArgument, String> {
     let (name, value) = text

@@ -346,23 +346,45 @@ pub fn split_absolute_form<'a>(target: &'a str, method: &str) -> Option<Absolute
 }
 
 /// A host in canonical form: lower case, without trailing dot, its port read once.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct CanonicalHost {
-    name: String,
+/// One that is canonical already is borrowed, not copied.
+#[derive(Clone, Debug)]
+pub struct CanonicalHost<'a> {
+    name: Cow<'a, str>,
     port: Option<u16>,
+    /// The whole as it came, if that is how [`fmt::Display`] would write it.
+    as_came: Option<&'a str>,
 }
 
-impl CanonicalHost {
+impl PartialEq for CanonicalHost<'_> {
+    /// Whether they are the same host and port, however they came.
+    fn eq(&self, other: &Self) -> bool {
+        (&self.name, self.port) == (&other.name, other.port)
+    }
+}
+
+impl Eq for CanonicalHost<'_> {}
+
+impl<'a> CanonicalHost<'a> {
     /// DNS name, IPv4 address, or IPv6 address in brackets; what hostnames of routes are matched against.
     pub fn name(&self) -> &str {
         &self.name
     }
 
+    /// As [`fmt::Display`] writes it; borrowed exactly if it is what came.
+    pub fn into_text(self) -> Cow<'a, str> {
+        match (self.as_came, self.port) {
+            (Some(text), _) => Cow::Borrowed(text),
+            (None, Some(_)) => Cow::Owned(self.to_string()),
+            (None, None) => Cow::Owned(self.name.into_owned()),
+        }
+    }
+
     /// As [`fmt::Display`] writes it.
-    pub fn into_text(self) -> String {
-        match self.port {
-            Some(_) => self.to_string(),
-            None => self.name,
+    pub fn text(&self) -> Cow<'_, str> {
+        match (self.as_came, self.port) {
+            (Some(text), _) => Cow::Borrowed(text),
+            (None, Some(_)) => Cow::Owned(self.to_string()),
+            (None, None) => Cow::Borrowed(&self.name),
         }
     }
 
@@ -372,7 +394,7 @@ impl CanonicalHost {
     }
 }
 
-impl fmt::Display for CanonicalHost {
+impl fmt::Display for CanonicalHost<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.port {
             Some(port) => write!(f, "{}:{port}", self.name),
@@ -431,7 +453,7 @@ pub enum HostRefusal {
 ///
 /// # Errors
 /// [`HostRefusal`] naming the first rule broken: the request gets 400.
-pub fn host(raw: &str) -> Result<CanonicalHost, HostRefusal> {
+pub fn host(raw: &str) -> Result<CanonicalHost<'_>, HostRefusal> {
     if raw.is_empty() {
         return Err(HostRefusal::Empty);
     }
@@ -445,19 +467,37 @@ pub fn host(raw: &str) -> Result<CanonicalHost, HostRefusal> {
             "" => None,
             _ => read_port(rest.strip_prefix(':').ok_or(HostRefusal::Port)?)?,
         };
+        let name = format!("[{address}]");
+        let as_came = raw
+            .strip_prefix(name.as_str())
+            .is_some_and(|rest| is_port(rest, port));
         return Ok(CanonicalHost {
-            name: format!("[{address}]"),
+            name: Cow::Owned(name),
             port,
+            as_came: as_came.then_some(raw),
         });
     }
     let (name, port) = match raw.split_once(':') {
         Some((name, port)) => (name, read_port(port)?),
         None => (raw, None),
     };
+    let name = dns_name(name)?;
+    let rest = raw.get(name.len()..).unwrap_or_default();
+    let as_came = matches!(name, Cow::Borrowed(_)) && is_port(rest, port);
     Ok(CanonicalHost {
-        name: dns_name(name)?,
+        name,
         port,
+        as_came: as_came.then_some(raw),
     })
+}
+
+/// Whether `text` is how `port` is written after a host.
+fn is_port(text: &str, port: Option<u16>) -> bool {
+    match (text.strip_prefix(':'), port) {
+        (Some(digits), Some(_)) => !digits.starts_with('0'),
+        (None, None) => text.is_empty(),
+        _ => false,
+    }
 }
 
 /// The port after the colon; none if it is empty (RFC 3986 §3.2.3).
@@ -478,7 +518,7 @@ fn read_port(text: &str) -> Result<Option<u16>, HostRefusal> {
 ///
 /// # Errors
 /// [`HostRefusal`] naming the first rule broken.
-pub(crate) fn dns_name(name: &str) -> Result<String, HostRefusal> {
+pub(crate) fn dns_name(name: &str) -> Result<Cow<'_, str>, HostRefusal> {
     let name = name.strip_suffix('.').unwrap_or(name);
     if name.is_empty() {
         return Err(HostRefusal::Empty);
@@ -486,13 +526,18 @@ pub(crate) fn dns_name(name: &str) -> Result<String, HostRefusal> {
     if name.len() > 253 {
         return Err(HostRefusal::TooLong { bytes: name.len() });
     }
-    if let Some(byte) = name
-        .bytes()
-        .find(|byte| !matches!(byte, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.'))
-    {
-        return Err(HostRefusal::Byte { byte });
+    let mut lower = true;
+    for byte in name.bytes() {
+        match byte {
+            b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' => {}
+            b'A'..=b'Z' => lower = false,
+            _ => return Err(HostRefusal::Byte { byte }),
+        }
     }
-    let name = name.to_ascii_lowercase();
+    let name = match lower {
+        true => Cow::Borrowed(name),
+        false => Cow::Owned(name.to_ascii_lowercase()),
+    };
     for label in name.split('.') {
         if label.is_empty()
             || label.len() > crate::limits::LABEL_BYTES_MAX

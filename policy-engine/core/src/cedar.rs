@@ -5,19 +5,30 @@
 //! been a forbid, and Cedar skips what it cannot evaluate.
 //!
 //! A permit that cannot become a policy grants nothing and is reported; a forbid that cannot closes its ports.
+//!
+//! - [`generate`]: grants become policies
+//! - [`raw`]: policies that people wrote in Cedar, read, confined to their namespace and validated
+//! - [`ask`]: a question as Cedar's request and entities
+//!
+//! On the data path only what [`crate::residual`] cannot compile comes here; everything else is answered by
+//! [`crate::matcher`], and Cedar is what it is compared with.
 
-use crate::snapshot::{Grant, Scope, Who};
+use crate::question::Question;
+use crate::snapshot::{Effect, Grant, Scope, SnapshotData, Who};
 use cedar_policy::{
-    Authorizer, Context, Entities, Entity, EntityId, EntityTypeName, EntityUid, Policy, PolicyId,
-    PolicySet, Request, RestrictedExpression, Schema, Validator,
+    Authorizer, EntityId, EntityTypeName, EntityUid, Policy, PolicyId, PolicySet, Schema, Validator,
 };
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, OnceLock};
 
+mod ask;
 mod generate;
+pub(crate) mod raw;
 
+pub(crate) use ask::Setting;
 pub use generate::GeneratedPolicy;
-pub(crate) use generate::{Generator, KnownPolicies, texts};
+pub(crate) use generate::{checked, texts};
+use raw::Raw;
 
 const SCHEMA_TEXT: &str = include_str!("mesh.cedarschema");
 
@@ -25,6 +36,9 @@ const SCHEMA_TEXT: &str = include_str!("mesh.cedarschema");
 pub(crate) struct Vocabulary {
     schema: Schema,
     validator: Validator,
+    trust_domain: EntityTypeName,
+    namespace: EntityTypeName,
+    headers: EntityTypeName,
     identity_set: EntityTypeName,
     net_set: EntityTypeName,
     workload: EntityTypeName,
@@ -58,6 +72,9 @@ impl Vocabulary {
         Ok(Self {
             validator: Validator::new(schema.clone()),
             schema,
+            trust_domain: name("Mesh::TrustDomain")?,
+            namespace: name("Mesh::Namespace")?,
+            headers: name("Mesh::Headers")?,
             identity_set: name("Mesh::IdentitySet")?,
             net_set: name("Mesh::NetSet")?,
             workload: name("Mesh::Workload")?,
@@ -102,12 +119,9 @@ impl Vocabulary {
         }
     }
 
-    /// The parents of a Server.
-    pub(crate) fn server_parents(&self, named: Option<(&str, &str)>) -> HashSet<EntityUid> {
-        named
-            .map(|(namespace, _)| uid(&self.named_servers, namespace))
-            .into_iter()
-            .collect()
+    /// A namespace of a trust domain.
+    fn namespace_of(&self, trust_domain: &str, namespace: &str) -> EntityUid {
+        uid(&self.namespace, &format!("{trust_domain}/{namespace}"))
     }
 
     fn route_object(&self, kind: &str, namespace: &str, name: &str) -> EntityUid {
@@ -119,275 +133,173 @@ fn uid(kind: &EntityTypeName, id: &str) -> EntityUid {
     EntityUid::from_type_name_and_id(kind.clone(), EntityId::new(id))
 }
 
-/// The policies that bear on one port, by the identity set that their scope demands.
-///
-/// A question is put to those alone whose scope can cover it: leaving out a policy whose principal or resource does not
-/// match its scope changes no answer, and spares a proxy with 10,000 grants from evaluating each.
-#[derive(Default)]
-pub(crate) struct Slice {
-    /// Policies for any principal.
-    anyone: Vec<Arc<Built>>,
-    /// Policies for principals in an identity set, by its id.
-    members: HashMap<String, Vec<Arc<Built>>>,
-    /// A forbid that could not become a policy: everything is denied.
-    broken_forbid: Option<Arc<str>>,
+/// What the mesh knows of a policy besides its text.
+#[derive(Clone, Debug)]
+pub(crate) struct PolicyRef {
+    /// The reason that records name.
+    pub(crate) id: Arc<str>,
+    pub(crate) audit: bool,
+    pub(crate) break_glass: bool,
+    pub(crate) effect: Effect,
 }
 
-/// A grant and what became of it; kept from one snapshot to the next.
-pub(crate) struct Built {
-    grant: Grant,
-    /// The policy, or why there is none.
-    policy: Result<Policy, String>,
-    reference: GrantRef,
+impl PolicyRef {
+    pub(crate) fn of(grant: &Grant) -> Self {
+        Self {
+            id: Arc::from(grant.id.as_str()),
+            audit: grant.audit,
+            break_glass: grant.term.break_glass.is_some(),
+            effect: grant.effect,
+        }
+    }
 }
 
-#[derive(Clone)]
-struct GrantRef {
-    id: Arc<str>,
-    audit: bool,
-    forbid: bool,
-}
-
-/// Cedar's answer, judged by the mesh's stricter rule.
+/// The answer of the policies, judged by the mesh's stricter rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
     /// At least one permit holds, no forbid does, nothing failed.
     Permitted {
-        reasons: Arc<[Arc<str>]>,
+        reasons: BTreeSet<Arc<str>>,
         audit: bool,
+        break_glass: bool,
     },
     /// At least one forbid holds.
-    Forbidden { reasons: Arc<[Arc<str>]> },
+    Forbidden { reasons: BTreeSet<Arc<str>> },
     /// Something could not be evaluated.
     Undecidable { why: Arc<str> },
     /// Silence is no.
     NoPermit,
 }
 
-/// The client's side of a question: constant for a connection.
-pub(crate) struct Subject {
-    identity_sets: Vec<Arc<str>>,
-    principal: EntityUid,
-    entity: Option<Entity>,
-    context: Context,
+impl Answer {
+    fn undecidable(why: &impl ToString) -> Self {
+        Self::Undecidable {
+            why: why.to_string().into(),
+        }
+    }
 }
 
-impl Subject {
-    /// `identity_sets` and `net_sets` are those that the client is in.
-    pub(crate) fn new(
-        vocabulary: &Vocabulary,
-        principal: EntityUid,
-        identity_sets: Vec<Arc<str>>,
-        tls: bool,
-        net_sets: Vec<EntityUid>,
-    ) -> Result<Self, String> {
-        let known = principal.type_name() == &vocabulary.workload;
-        let parents = || {
-            identity_sets
-                .iter()
-                .map(|set| vocabulary.identity_set(set))
-                .collect()
+/// Cedar's answer over the grants of one port and the policies that were written in Cedar.
+///
+/// Policies are made for this question alone, and only those whose scope can cover it: leaving out a policy whose principal or
+/// resource does not match its scope changes no answer. Whatever goes wrong on the way is an [`Answer::Undecidable`].
+pub(crate) fn ask(
+    vocabulary: &Vocabulary,
+    setting: &Setting<'_>,
+    question: &Question<'_>,
+    (data, grants): (&SnapshotData, &[u32]),
+    raw: &[Raw],
+) -> Answer {
+    if let Some(why) = raw::broken_forbid(raw) {
+        return Answer::Undecidable {
+            why: Arc::clone(why),
         };
-        let entity = known.then(|| Entity::new_no_attrs(principal.clone(), parents()));
-        let nets = RestrictedExpression::new_set(
-            net_sets
-                .into_iter()
-                .map(RestrictedExpression::new_entity_uid),
-        );
-        let fields = [
-            ("tls".to_owned(), RestrictedExpression::new_bool(tls)),
-            ("nets".to_owned(), nets),
-        ];
-        let conn = RestrictedExpression::new_record(fields).map_err(|error| error.to_string())?;
-        let context =
-            Context::from_pairs([("conn".to_owned(), conn)]).map_err(|error| error.to_string())?;
-        Ok(Self {
-            identity_sets,
-            principal,
-            entity,
-            context,
-        })
     }
-}
-
-/// What is asked for: a Server's bytes, or a request that a route took on it.
-#[derive(Clone)]
-pub(crate) struct Object {
-    action: EntityUid,
-    resource: EntityUid,
-    /// Kind, namespace and name of the route that took the request.
-    route: Option<[String; 3]>,
-    entities: Vec<Entity>,
-}
-
-impl Object {
-    /// Bytes on a Server (or on a port of the default policy).
-    pub(crate) fn server(vocabulary: &Vocabulary, named: Option<(&str, &str)>) -> Self {
-        let resource = vocabulary.server(named);
-        let entity = Entity::new_no_attrs(resource.clone(), vocabulary.server_parents(named));
-        Self {
-            action: vocabulary.connect.clone(),
-            resource,
-            route: None,
-            entities: vec![entity],
-        }
-    }
-
-    /// A request on a Server; `route` is kind, namespace, name and rule, the kind of a built-in one being `default`.
-    pub(crate) fn request(
-        vocabulary: &Vocabulary,
-        named: Option<(&str, &str)>,
-        (kind, namespace, name, rule): (&str, &str, &str, u32),
-    ) -> Self {
-        let server = vocabulary.server(named);
-        let server_id: &str = server.id().unescaped();
-        let resource = uid(
-            &vocabulary.route,
-            &format!("{server_id} {kind}/{namespace}/{name}/{rule}"),
-        );
-        let parents = HashSet::from([
-            server.clone(),
-            vocabulary.route_object(kind, namespace, name),
-        ]);
-        let entities = vec![
-            Entity::new_no_attrs(server, vocabulary.server_parents(named)),
-            Entity::new_no_attrs(resource.clone(), parents),
-        ];
-        let route = Some([kind, namespace, name].map(str::to_owned));
-        Self {
-            action: vocabulary.request.clone(),
-            resource,
-            route,
-            entities,
-        }
-    }
-}
-
-impl Object {
-    /// Whether a policy of this scope can cover the resource; only routes are told apart here.
-    fn may_be_in(&self, scope: &Scope) -> bool {
-        match scope {
-            Scope::Route {
-                kind,
-                namespace,
-                name,
-            } => self
-                .route
-                .as_ref()
-                .is_some_and(|[k, ns, n]| (k, ns, n) == (kind, namespace, name)),
-            Scope::Server { .. } | Scope::NamespaceServers { .. } | Scope::Default => true,
-        }
-    }
-}
-
-impl Slice {
-    fn add(&mut self, built: &Arc<Built>) {
-        match (&built.policy, &built.grant.who) {
-            (Ok(_), Who::Identities(set)) => self
-                .members
-                .entry(set.clone())
-                .or_default()
-                .push(Arc::clone(built)),
-            (Ok(_), Who::Anyone | Who::AnyTls) => self.anyone.push(Arc::clone(built)),
-            (Err(why), _) if built.reference.forbid => {
-                self.broken_forbid = Some(format!("{}: {why}", built.grant.id).into());
+    let mut generated = Vec::new();
+    for &index in grants {
+        let grant = usize::try_from(index)
+            .ok()
+            .and_then(|at| data.grants.get(at));
+        let Some(grant) = grant.filter(|grant| may_cover(setting, grant, question)) else {
+            continue;
+        };
+        match generate::policy(vocabulary, data, grant, &format!("{index}")) {
+            Ok(policy) => generated.push((policy, PolicyRef::of(grant))),
+            Err(why) if grant.effect == Effect::Forbid => {
+                return Answer::undecidable(&format!("{}: {why}", grant.id));
             }
-            (Err(_), _) => {}
+            Err(_) => {}
         }
     }
+    let generated = generated
+        .iter()
+        .map(|(policy, reference)| (policy, reference));
+    answer(
+        vocabulary,
+        setting,
+        question,
+        generated.chain(raw.iter().filter_map(Raw::policy)),
+    )
+}
 
-    /// Asks Cedar. Whatever goes wrong on the way is an [`Answer::Undecidable`].
-    pub(crate) fn ask(
-        &self,
-        vocabulary: &Vocabulary,
-        subject: &Subject,
-        object: &Object,
-    ) -> Answer {
-        if let Some(broken) = &self.broken_forbid {
-            return Answer::Undecidable {
-                why: Arc::clone(broken),
-            };
-        }
-        let of_sets = subject
-            .identity_sets
-            .iter()
-            .filter_map(|set| self.members.get(&**set))
-            .flatten();
-        let candidates = self
-            .anyone
-            .iter()
-            .chain(of_sets)
-            .filter(|built| object.may_be_in(&built.grant.scope));
-        let (mut policies, mut grants) = (PolicySet::new(), HashMap::new());
-        for built in candidates {
-            let Ok(policy) = &built.policy else { continue };
-            grants.insert(policy.id().clone(), built.reference.clone());
-            if let Err(error) = policies.add(policy.clone()) {
-                return Answer::Undecidable {
-                    why: error.to_string().into(),
-                };
-            }
-        }
-        evaluate(vocabulary, &policies, &grants, subject, object)
+/// Whether the scope of a grant can cover what is asked. A forbid that refers to a set which does not exist always may.
+fn may_cover(setting: &Setting<'_>, grant: &Grant, question: &Question<'_>) -> bool {
+    let identity = match &grant.who {
+        Who::Identities(set) => Some(setting.names.identity_place(set)),
+        Who::Anyone | Who::AnyTls => None,
+    };
+    let missing_network = grant
+        .networks
+        .as_ref()
+        .is_some_and(|set| setting.names.network_place(set).is_none());
+    if missing_network || identity == Some(None) {
+        return true;
     }
+    let member = identity
+        .flatten()
+        .is_none_or(|place| question.asker.identity_sets.binary_search(&place).is_ok());
+    let route = match &grant.scope {
+        Scope::Route {
+            kind,
+            namespace,
+            name,
+        } => question.target.route.is_some_and(|route| {
+            (route.kind, route.namespace, route.name) == (kind, namespace, name)
+        }),
+        Scope::Server { .. } | Scope::NamespaceServers { .. } | Scope::Default => true,
+    };
+    member && route
 }
 
 /// Cedar's answer over these policies.
-fn evaluate(
+pub(crate) fn answer<'p>(
     vocabulary: &Vocabulary,
-    policies: &PolicySet,
-    grants: &HashMap<PolicyId, GrantRef>,
-    subject: &Subject,
-    object: &Object,
+    setting: &Setting<'_>,
+    question: &Question<'_>,
+    policies: impl Iterator<Item = (&'p Policy, &'p PolicyRef)>,
 ) -> Answer {
-    let schema = Some(&vocabulary.schema);
-    let (principal, context) = (subject.principal.clone(), subject.context.clone());
-    let (action, resource) = (object.action.clone(), object.resource.clone());
-    let request = match Request::new(principal, action, resource, context, schema) {
-        Ok(request) => request,
-        Err(error) => {
-            return Answer::Undecidable {
-                why: error.to_string().into(),
-            };
+    let (mut set, mut references) = (PolicySet::new(), HashMap::new());
+    for (policy, reference) in policies {
+        references.insert(policy.id().clone(), reference);
+        if let Err(error) = set.add(policy.clone()) {
+            return Answer::undecidable(&error);
         }
-    };
-    let entities = object.entities.iter().chain(&subject.entity).cloned();
-    match Entities::from_entities(entities, schema) {
-        Ok(entities) => judge(
-            grants,
-            &Authorizer::new().is_authorized(&request, policies, &entities),
-        ),
-        Err(error) => Answer::Undecidable {
-            why: error.to_string().into(),
-        },
     }
+    let (request, entities) = match setting.put(vocabulary, question) {
+        Ok(asked) => asked,
+        Err(why) => return Answer::undecidable(&why),
+    };
+    judge(
+        &references,
+        &Authorizer::new().is_authorized(&request, &set, &entities),
+    )
 }
 
 /// The mesh's stricter reading of a response.
-fn judge(grants: &HashMap<PolicyId, GrantRef>, response: &cedar_policy::Response) -> Answer {
+fn judge(references: &HashMap<PolicyId, &PolicyRef>, response: &cedar_policy::Response) -> Answer {
     if let Some(error) = response.diagnostics().errors().next() {
-        return Answer::Undecidable {
-            why: error.to_string().into(),
-        };
+        return Answer::undecidable(error);
     }
     let mut reasons = BTreeSet::new();
-    let (mut audit, mut forbidden) = (true, false);
+    let (mut audit, mut break_glass, mut forbidden) = (true, false, false);
     for id in response.diagnostics().reason() {
-        let Some(grant) = grants.get(id) else {
-            return Answer::Undecidable {
-                why: format!("`{id}` is no policy of this port").into(),
-            };
+        let Some(policy) = references.get(id) else {
+            return Answer::undecidable(&format!("`{id}` is no policy of this port"));
         };
-        reasons.insert(Arc::clone(&grant.id));
-        audit &= grant.audit;
-        forbidden |= grant.forbid;
+        reasons.insert(Arc::clone(&policy.id));
+        audit &= policy.audit;
+        break_glass |= policy.break_glass;
+        forbidden |= policy.effect == Effect::Forbid;
     }
-    let reasons: Arc<[Arc<str>]> = reasons.into_iter().collect();
     match response.decision() {
-        cedar_policy::Decision::Allow if forbidden || reasons.is_empty() => Answer::Undecidable {
-            why: "Cedar allowed without a permit".into(),
+        cedar_policy::Decision::Allow if forbidden || reasons.is_empty() => {
+            Answer::undecidable(&"Cedar allowed without a permit")
+        }
+        cedar_policy::Decision::Allow => Answer::Permitted {
+            reasons,
+            audit,
+            break_glass,
         },
-        cedar_policy::Decision::Allow => Answer::Permitted { reasons, audit },
         cedar_policy::Decision::Deny if reasons.is_empty() => Answer::NoPermit,
         cedar_policy::Decision::Deny => Answer::Forbidden { reasons },
     }

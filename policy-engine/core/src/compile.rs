@@ -1,16 +1,24 @@
 //! The compiled snapshot: what every decision reads, built once per generation.
 
-use crate::cedar::{self, GeneratedPolicy, Generator, KnownPolicies, Object, Slice, Vocabulary};
+use crate::cedar::raw::{self, Raw};
+use crate::cedar::{self, GeneratedPolicy, Setting, Vocabulary};
+use crate::connection::IdentityIndex;
 use crate::decide::Generation;
-use crate::limits::{GRANTS_MAX, MATCHES_MAX, MEMBERS_MAX, PORT_GRANTS_MAX, PORTS_MAX};
+use crate::limits::{
+    CEDAR_TEXTS_MAX, GRANTS_MAX, MATCHES_MAX, MEMBERS_MAX, PORT_GRANTS_MAX, PORTS_MAX,
+};
+use crate::matcher::{Matcher, Reachable};
+use crate::networks::NetworkIndex;
+use crate::question::{HeaderNames, SetNames};
 use crate::route::{RouteTable, RouteTaken};
 use crate::snapshot::{
-    Finding, Network, ObjectRef, PathOptions, PortPolicy, Probe, ServerInfo, ServerProtocol,
-    Severity, SnapshotData, Source, WorkloadInfo,
+    CedarText, Effect, Finding, Grant, Network, ObjectRef, PathOptions, PortPolicy, Probe,
+    ServerInfo, ServerProtocol, Severity, SnapshotData, Source, Who, WorkloadInfo,
 };
-use mesh_trust::TrustDomain;
+use mesh_trust::{Timestamp, TrustDomain};
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 /// Policy for one workload, ready to decide. Cheap to clone; share it freely between threads.
@@ -64,49 +72,71 @@ pub enum SnapshotError {
 pub(crate) struct Compiled {
     pub(crate) vocabulary: &'static Vocabulary,
     pub(crate) data: SnapshotData,
-    pub(crate) workload: Arc<WorkloadInfo>,
     /// By port; the value indexes `policies`.
-    by_port: HashMap<u16, u32>,
+    by_port: HashMap<u16, PortAt>,
     policies: Vec<Port>,
     /// Policy of every other port.
     other: Port,
     findings: Vec<Finding>,
-    known: KnownPolicies,
+    /// What set places stand for.
+    pub(crate) names: SetNames,
+    /// Identity sets, by who is in them.
+    pub(crate) identities: IdentityIndex,
+    /// Network sets, by what is in them.
+    pub(crate) networks: NetworkIndex,
+    /// Policies that were written in Cedar.
+    pub(crate) texts: Vec<Raw>,
+    /// A forbid among them that cannot be evaluated: everything is denied.
+    pub(crate) broken_text: Option<Arc<str>>,
+    /// Headers that some of them look at.
+    pub(crate) headers: HeaderNames,
+    /// What is printed of the policies, once somebody asks.
     generated: OnceLock<Vec<GeneratedPolicy>>,
-    /// Ids of identity sets, by who is in them.
-    pub(crate) identities: crate::connection::IdentityIndex,
+}
+
+/// Where the policy of a port is in a snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum PortAt {
+    /// A port with a policy of its own.
+    Own(u32),
+    /// Every other port.
+    Other,
 }
 
 /// What applies to one port, compiled.
 pub(crate) struct Port {
-    pub(crate) index: u32,
     pub(crate) policy: PortPolicy,
-    pub(crate) server: Arc<ServerInfo>,
     pub(crate) routes: RouteTable,
-    pub(crate) slice: Arc<Slice>,
-    pub(crate) bytes: Object,
+    pub(crate) matcher: Arc<Matcher>,
     pub(crate) default_route: Arc<RouteTaken>,
     pub(crate) probe_route: Arc<RouteTaken>,
+    /// Cedar gave another answer than the matcher: nothing is allowed here any more under this snapshot.
+    distrusted: AtomicBool,
 }
 
 impl Port {
     /// Namespace and name of the Server; `None` for the default policy.
     pub(crate) fn named(&self) -> Option<(&str, &str)> {
-        (!self.server.default)
-            .then_some((self.server.namespace.as_str(), self.server.name.as_str()))
+        let server = &self.policy.server;
+        (!server.default).then_some((server.namespace.as_str(), server.name.as_str()))
+    }
+
+    /// Whether the matcher was caught giving another answer than Cedar here.
+    pub(crate) fn is_distrusted(&self) -> bool {
+        self.distrusted.load(Ordering::Relaxed)
     }
 
     /// Whether requests are read as bytes here, whatever they are.
     pub(crate) fn is_bytes(&self) -> bool {
         matches!(
-            self.server.protocol,
+            self.policy.server.protocol,
             ServerProtocol::Opaque | ServerProtocol::Tls
         )
     }
 
     /// Whether raw bytes would pass by rules that are made for requests.
     pub(crate) fn wants_requests(&self) -> bool {
-        match self.server.protocol {
+        match self.policy.server.protocol {
             ServerProtocol::Http1 | ServerProtocol::Http2 | ServerProtocol::Grpc => true,
             ServerProtocol::Unknown => {
                 !self.policy.routes.is_empty()
@@ -124,54 +154,41 @@ impl Snapshot {
     /// # Errors
     /// [`SnapshotError`] if the data as a whole cannot be trusted: too large, or inconsistent.
     pub fn compile(data: SnapshotData) -> Result<Self, SnapshotError> {
-        Self::build(data, &KnownPolicies::new())
-    }
-
-    /// As [`Snapshot::compile`], but takes over from `self` the policies of grants that did not change: the cost is
-    /// that of what did change. The result is the same.
-    ///
-    /// # Errors
-    /// As [`Snapshot::compile`]; `self` stays as it is.
-    pub fn update(&self, data: SnapshotData) -> Result<Self, SnapshotError> {
-        Self::build(data, &self.0.known)
-    }
-
-    fn build(data: SnapshotData, known: &KnownPolicies) -> Result<Self, SnapshotError> {
         check_limits(&data)?;
         let vocabulary = cedar::vocabulary().map_err(|why| SnapshotError::Schema { why })?;
-        let mut generator = Generator::new(vocabulary, &data, known);
-        let mut problems = Vec::new();
+        let names = SetNames::of(&data);
+        let build_text = |text| Raw::build(vocabulary, text, &names, &data.trust_domain);
+        let texts: Vec<Raw> = data.cedar_policies.iter().map(build_text).collect();
+        let mut findings = data.findings.clone();
+        findings.extend(text_findings(&data.cedar_policies, &texts));
+        findings.extend(
+            data.grants
+                .iter()
+                .filter_map(|grant| missing_set(&names, grant)),
+        );
         let mut policies = Vec::with_capacity(data.ports.len());
         let mut by_port = HashMap::with_capacity(data.ports.len());
-        for ((&port, policy), index) in data.ports.iter().zip(1..) {
-            policies.push(compile_port(
-                &mut generator,
-                &mut problems,
-                index,
-                port,
-                policy,
-            )?);
-            by_port.insert(port, index - 1);
+        for ((&port, policy), index) in data.ports.iter().zip(0..) {
+            policies.push(compile_port(&data, &names, &mut findings, port, policy)?);
+            by_port.insert(port, PortAt::Own(index));
         }
-        let other = compile_port(&mut generator, &mut problems, 0, 0, &data.other_ports)?;
-        let mut findings = data.findings.clone();
-        findings.extend(generator.findings());
-        findings.append(&mut problems);
+        let other = compile_port(&data, &names, &mut findings, 0, &data.other_ports)?;
         findings.sort();
         findings.dedup();
-        let identities = crate::connection::IdentityIndex::build(&data);
-        let workload = Arc::new(data.workload.clone());
         Ok(Self(Arc::new(Compiled {
             vocabulary,
-            data,
-            workload,
             by_port,
             policies,
             other,
             findings,
-            known: generator.into_known(),
+            identities: IdentityIndex::build(&data),
+            networks: NetworkIndex::build(data.network_sets.values()),
+            broken_text: raw::broken_forbid(&texts).cloned(),
+            headers: texts.iter().flat_map(Raw::headers).cloned().collect(),
+            texts,
+            names,
+            data,
             generated: OnceLock::new(),
-            identities,
         })))
     }
 
@@ -217,6 +234,27 @@ impl Snapshot {
         })
     }
 
+    /// Denies everything on `port` from now on, under this snapshot and no other: Cedar gave another answer there.
+    pub fn distrust(&self, port: u16) {
+        let port = self.compiled_port(port);
+        port.distrusted.store(true, Ordering::Relaxed);
+    }
+
+    /// When the answer to a question may next change without a new snapshot, if ever: the first end of a grant or policy
+    /// after `now`. Where a policy looks at the time, that is a second from now.
+    pub fn next_change(&self, now: Timestamp) -> Option<Timestamp> {
+        let data = &self.0.data;
+        if self.0.texts.iter().any(Raw::looks_at_time) {
+            return Some(now.plus_secs(1));
+        }
+        let grants = data.grants.iter().filter_map(|grant| grant.term.expires);
+        let texts = data
+            .cedar_policies
+            .iter()
+            .filter_map(|text| text.term.expires);
+        grants.chain(texts).filter(|end| *end > now).min()
+    }
+
     /// What it was compiled from.
     pub fn data(&self) -> &SnapshotData {
         &self.0.data
@@ -241,21 +279,47 @@ impl Snapshot {
         &self.0
     }
 
+    /// Where the policy of a port is.
+    pub(crate) fn port_at(&self, port: u16) -> PortAt {
+        self.0.by_port.get(&port).copied().unwrap_or(PortAt::Other)
+    }
+
     pub(crate) fn compiled_port(&self, port: u16) -> &Port {
-        let index = self
-            .0
-            .by_port
-            .get(&port)
-            .and_then(|&index| usize::try_from(index).ok());
-        index
-            .and_then(|index| self.0.policies.get(index))
-            .unwrap_or(&self.0.other)
+        self.0.port(self.port_at(port))
+    }
+
+    /// This snapshot with the matchers of another one's ports: a defect in the making.
+    #[cfg(test)]
+    pub(crate) fn with_matchers_of(&self, other: &Self) -> Self {
+        let mut made = Self::compile(self.0.data.clone()).ok();
+        let compiled = made.as_mut().and_then(|made| Arc::get_mut(&mut made.0));
+        if let Some(compiled) = compiled {
+            let others = other.0.policies.iter().chain([&other.0.other]);
+            for (port, other) in compiled
+                .policies
+                .iter_mut()
+                .chain([&mut compiled.other])
+                .zip(others)
+            {
+                port.matcher = Arc::clone(&other.matcher);
+            }
+        }
+        made.unwrap_or_else(|| self.clone())
+    }
+
+    /// Whether the two are one and the same snapshot.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     pub(crate) fn generated(&self) -> &[GeneratedPolicy] {
-        self.0
-            .generated
-            .get_or_init(|| cedar::texts(&self.0.data, &self.0.known))
+        self.0.generated.get_or_init(|| {
+            let written = self.0.texts.iter().zip(&self.0.data.cedar_policies);
+            cedar::texts(self.0.vocabulary, &self.0.data)
+                .into_iter()
+                .chain(written.filter_map(|(raw, text)| raw.generated(text)))
+                .collect()
+        })
     }
 
     /// Whether `ip` is in the network set of this id; an id that there is not holds nobody.
@@ -268,9 +332,34 @@ impl Snapshot {
     }
 }
 
+impl Compiled {
+    /// The policy at a place that [`Snapshot::port_at`] gave.
+    pub(crate) fn port(&self, at: PortAt) -> &Port {
+        let own = match at {
+            PortAt::Own(index) => self.policies.get(index as usize),
+            PortAt::Other => None,
+        };
+        own.unwrap_or(&self.other)
+    }
+
+    /// Every port with a policy of its own, by number, then the others' as 0.
+    pub(crate) fn ports(&self) -> impl Iterator<Item = (u16, &Port)> {
+        let own = self.data.ports.keys().copied().zip(&self.policies);
+        own.chain([(0, &self.other)])
+    }
+
+    /// What Cedar needs to know of the snapshot besides its policies.
+    pub(crate) fn setting(&self) -> Setting<'_> {
+        Setting {
+            names: &self.names,
+            headers: &self.headers,
+        }
+    }
+}
+
 impl std::fmt::Debug for Snapshot {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let workload = &self.0.workload;
+        let workload = &self.0.data.workload;
         write!(
             f,
             "Snapshot({}/{} at generation {})",
@@ -319,6 +408,11 @@ fn check_limits(data: &SnapshotData) -> Result<(), SnapshotError> {
             PORT_GRANTS_MAX,
         ),
         ("route matches", ports().map(matches).sum(), MATCHES_MAX),
+        (
+            "policies written in Cedar",
+            data.cedar_policies.len(),
+            CEDAR_TEXTS_MAX,
+        ),
         ("members of identity and network sets", members, MEMBERS_MAX),
     ] {
         if count > limit {
@@ -328,16 +422,74 @@ fn check_limits(data: &SnapshotData) -> Result<(), SnapshotError> {
     Ok(())
 }
 
+/// Policies written in Cedar that cannot be evaluated.
+fn text_findings(texts: &[CedarText], compiled: &[Raw]) -> Vec<Finding> {
+    let broken = texts.iter().zip(compiled);
+    let broken = broken.filter_map(|(text, raw)| Some((text, raw.fault()?)));
+    broken
+        .map(|(text, why)| broken_policy(&text.id, text.effect, &text.source, why))
+        .collect()
+}
+
+/// A grant that refers to a set that is not there.
+fn missing_set(names: &SetNames, grant: &Grant) -> Option<Finding> {
+    let missing = match (&grant.who, &grant.networks) {
+        (Who::Identities(set), _) if names.identity_place(set).is_none() => {
+            format!("identity set `{set}` does not exist")
+        }
+        (_, Some(set)) if names.network_place(set).is_none() => {
+            format!("network set `{set}` does not exist")
+        }
+        _ => return None,
+    };
+    Some(broken_policy(
+        &grant.id,
+        grant.effect,
+        &grant.source,
+        &missing,
+    ))
+}
+
+/// A policy that cannot be evaluated: it grants nothing, or closes.
+pub(crate) fn broken_policy(id: &str, effect: Effect, source: &Source, why: &str) -> Finding {
+    let mut parts = id.split('/');
+    let object = match (parts.next(), parts.next(), parts.next(), parts.next()) {
+        (Some(kind), Some(namespace), Some(name), Some(_)) => Some(ObjectRef {
+            kind: kind.to_owned(),
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            source: source.clone(),
+        }),
+        _ => None,
+    };
+    let (effect, hint) = match effect {
+        Effect::Permit => ("grants nothing", "mend what it refers to"),
+        Effect::Forbid => (
+            "closes the ports it covers",
+            "mend what it refers to, or remove it",
+        ),
+    };
+    Finding {
+        code: "MESH-0311".to_owned(),
+        severity: Severity::Error,
+        message: format!("`{id}` {effect}: {why}"),
+        hint: Some(hint.to_owned()),
+        object,
+        source: source.clone(),
+    }
+}
+
 fn compile_port(
-    generator: &mut Generator,
+    data: &SnapshotData,
+    names: &SetNames,
     problems: &mut Vec<Finding>,
-    index: u32,
     port: u16,
     policy: &PortPolicy,
 ) -> Result<Port, SnapshotError> {
-    let slice = generator
-        .slice(&policy.grants)
-        .map_err(|grant| SnapshotError::NoSuchGrant { port, grant })?;
+    let there = |grant: u32| usize::try_from(grant).is_ok_and(|at| at < data.grants.len());
+    if let Some(&grant) = policy.grants.iter().find(|&&grant| !there(grant)) {
+        return Err(SnapshotError::NoSuchGrant { port, grant });
+    }
     let (routes, unreadable) = RouteTable::compile(&policy.routes);
     for problem in unreadable {
         let route = usize::try_from(problem.route)
@@ -360,18 +512,28 @@ fn compile_port(
             source: route.source.clone(),
         }));
     }
-    let server = Arc::new(policy.server.clone());
-    let named = (!server.default).then_some((server.namespace.as_str(), server.name.as_str()));
-    let bytes = Object::server(generator.vocabulary(), named);
+    let server = &policy.server;
+    let mut by_name: HashMap<_, Vec<u32>> = HashMap::new();
+    for (index, route) in (0u32..).zip(&policy.routes) {
+        let name = (
+            route.kind.as_str(),
+            route.namespace.as_str(),
+            route.name.as_str(),
+        );
+        by_name.entry(name).or_default().push(index);
+    }
+    let reachable = Reachable {
+        server: (!server.default).then_some((server.namespace.as_str(), server.name.as_str())),
+        routes: by_name,
+        route_count: policy.routes.len(),
+    };
     Ok(Port {
-        index,
+        matcher: Arc::new(Matcher::compile(data, names, &policy.grants, &reachable)),
         policy: policy.clone(),
-        server: Arc::clone(&server),
         routes,
-        slice,
-        bytes,
         default_route: Arc::new(RouteTaken::built_in("default")),
         probe_route: Arc::new(RouteTaken::built_in("probe")),
+        distrusted: AtomicBool::new(false),
     })
 }
 

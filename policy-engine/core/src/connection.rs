@@ -1,27 +1,32 @@
-//! What is settled once per connection: who the client is, which identity and network sets it is in.
+//! What is settled once per connection: who the client is, which identity and network sets it is in, which grants hold
+//! for it on a port.
 //!
-//! All that a grant asks, apart from the route, is constant for a connection and a snapshot. So these atoms are
-//! computed once, and Cedar's answer for one route is remembered: the same question has the same answer.
+//! All that a grant asks, apart from route and time, is constant for a connection and a snapshot. So these atoms are
+//! computed once; a request adds up what is remembered, and runs the policies that were written in Cedar.
 
-use crate::cedar::{Answer, Object, Subject};
-use crate::compile::Port;
-use crate::compile::Snapshot;
-use crate::limits::REMEMBERED_ANSWERS_MAX;
+use crate::cedar::{self, Answer};
+use crate::compile::{Port, PortAt, Snapshot};
+use crate::limits::CEDAR_TEXTS_MAX;
+use crate::matcher::{Asked, Held, Tally};
+use crate::question::{
+    Asker, Question, RequestFacts, RouteFacts, Target, millis, unreadable_header,
+};
 use crate::request::{Client, canonical_ip};
-use crate::snapshot::{IdentityPattern, SnapshotData};
-use mesh_trust::{SpiffeId, TrustDomain};
+use crate::snapshot::{Effect, IdentityPattern, SnapshotData};
+use mesh_trust::{SpiffeId, Timestamp, TrustDomain};
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 
-/// Identity sets, by who is in them.
+/// Identity sets, by who is in them. A set's place is its number in the order of the names.
 #[derive(Default)]
 pub(crate) struct IdentityIndex {
-    any: Vec<Arc<str>>,
+    any: Vec<u32>,
     any_domains: HashSet<TrustDomain>,
-    exact: HashMap<SpiffeId, Vec<Arc<str>>>,
-    namespaces: HashMap<TrustDomain, HashMap<String, Vec<Arc<str>>>>,
+    exact: HashMap<SpiffeId, Vec<u32>>,
+    namespaces: HashMap<TrustDomain, HashMap<String, Vec<u32>>>,
 }
 
 impl IdentityIndex {
@@ -31,21 +36,19 @@ impl IdentityIndex {
         index
             .any_domains
             .extend(data.wildcard_domains.iter().cloned());
-        for (id, set) in &data.identity_sets {
-            let id: Arc<str> = Arc::from(id.as_str());
+        for (place, set) in (0u32..).zip(data.identity_sets.values()) {
             for member in &set.members {
-                let id = Arc::clone(&id);
                 match member {
-                    IdentityPattern::Any => index.any.push(id),
+                    IdentityPattern::Any => index.any.push(place),
                     IdentityPattern::Exact(exact) => {
-                        index.exact.entry(exact.clone()).or_default().push(id)
+                        index.exact.entry(exact.clone()).or_default().push(place);
                     }
                     IdentityPattern::Namespace {
                         trust_domain,
                         namespace,
                     } => {
                         let domain = index.namespaces.entry(trust_domain.clone()).or_default();
-                        domain.entry(namespace.clone()).or_default().push(id);
+                        domain.entry(namespace.clone()).or_default().push(place);
                     }
                     IdentityPattern::Nobody(_) => {}
                 }
@@ -54,23 +57,24 @@ impl IdentityIndex {
         index
     }
 
-    /// Ids of the sets that `id` is in.
-    pub(crate) fn sets_of(&self, id: &SpiffeId) -> BTreeSet<Arc<str>> {
-        let mut sets = BTreeSet::new();
+    /// Places of the sets that `id` is in, ascending.
+    pub(crate) fn sets_of(&self, id: &SpiffeId) -> Vec<u32> {
+        let mut sets = Vec::new();
         if self.any_domains.contains(id.trust_domain()) {
-            sets.extend(self.any.iter().cloned());
+            sets.extend(&self.any);
         }
-        sets.extend(self.exact.get(id).into_iter().flatten().cloned());
+        sets.extend(self.exact.get(id).into_iter().flatten());
         if let Some((namespace, _)) = id.service_account() {
             let domain = self.namespaces.get(id.trust_domain());
             sets.extend(
                 domain
                     .and_then(|domain| domain.get(namespace))
                     .into_iter()
-                    .flatten()
-                    .cloned(),
+                    .flatten(),
             );
         }
+        sets.sort_unstable();
+        sets.dedup();
         sets
     }
 }
@@ -78,24 +82,96 @@ impl IdentityIndex {
 /// A client as one snapshot sees it: the constant half of every decision on its connection.
 ///
 /// Make it when the connection stands, and again for every new snapshot: answers are those of the snapshot it was made
-/// of. It stays on its thread.
-pub struct ConnectionAtoms {
-    snapshot: Snapshot,
-    client: Client,
-    identity_sets: BTreeSet<Arc<str>>,
-    network_sets: BTreeSet<Arc<str>>,
-    subject: Result<Subject, String>,
-    /// By port and route rule; see [`ConnectionAtoms::answer`].
-    answers: RefCell<HashMap<(u32, Asked), Answer>>,
+/// of. Clones are the same atoms. They stay on their thread.
+#[derive(Clone)]
+pub struct ConnectionAtoms(Rc<Atoms>);
+
+impl std::fmt::Debug for ConnectionAtoms {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?} under {:?}", self.0.client, self.0.snapshot)
+    }
 }
 
-/// What is asked of a port, as a key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Asked {
-    Bytes,
-    DefaultRoute,
-    ProbeRoute,
-    Rule { route: u32, rule: u32 },
+struct Atoms {
+    snapshot: Snapshot,
+    client: Client,
+    /// Places of the sets that the client is in, ascending.
+    identity_sets: Vec<u32>,
+    network_sets: Vec<u32>,
+    /// What holds on the ports that were asked for, by port. One or two on most connections.
+    ports: RefCell<Vec<(u16, PortAt, Rc<Held>)>>,
+}
+
+/// Who answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum By {
+    /// The compiled matcher: the data path.
+    Matcher,
+    /// Cedar: what the matcher must be equal to.
+    Cedar,
+}
+
+/// What the policies say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Says {
+    /// At least one permit holds, no forbid does, nothing failed.
+    Permitted {
+        /// All permits that hold are audit ones.
+        audit: bool,
+        /// One of them is recorded at each use.
+        break_glass: bool,
+    },
+    /// At least one forbid holds.
+    Forbidden,
+    /// Something could not be evaluated.
+    Undecidable(Arc<str>),
+    /// Silence is no.
+    NoPermit,
+}
+
+/// Where the reasons of an answer are read, once somebody wants them.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum Reasons {
+    /// There are none.
+    #[default]
+    None,
+    /// They are listed here, sorted.
+    Listed(Arc<[Arc<str>]>),
+    /// They are the policies of this effect that hold.
+    Held {
+        port: u16,
+        asked: Asked,
+        now: Timestamp,
+        effect: Effect,
+        written: Marks,
+    },
+}
+
+/// Which of the policies written in Cedar held, by their place.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Marks([u64; CEDAR_TEXTS_MAX / 64]);
+
+impl Marks {
+    fn set(&mut self, place: usize) {
+        if let Some(word) = self.0.get_mut(place / 64) {
+            *word |= 1 << (place % 64);
+        }
+    }
+
+    fn has(&self, place: usize) -> bool {
+        self.0
+            .get(place / 64)
+            .is_some_and(|word| word & (1 << (place % 64)) != 0)
+    }
+}
+
+/// One question of a request to the policies of a port.
+#[derive(Clone, Copy)]
+pub(crate) struct Query<'a> {
+    pub(crate) asked: Asked,
+    pub(crate) route: Option<RouteFacts<'a>>,
+    pub(crate) request: Option<RequestFacts<'a>>,
+    pub(crate) now: Timestamp,
 }
 
 impl ConnectionAtoms {
@@ -111,86 +187,320 @@ impl ConnectionAtoms {
             .as_ref()
             .map(|id| compiled.identities.sets_of(id))
             .unwrap_or_default();
-        let network_sets: BTreeSet<Arc<str>> = compiled
-            .data
-            .network_sets
-            .keys()
-            .filter(|set| snapshot.in_network(set, client.ip))
-            .map(|set| Arc::from(set.as_str()))
-            .collect();
-        let vocabulary = compiled.vocabulary;
-        let principal = match &client.id {
-            Some(id) => vocabulary.workload(id.as_str()),
-            None => vocabulary.anonymous(client.tls),
-        };
-        let nets = network_sets
-            .iter()
-            .map(|set| vocabulary.net_set(set))
-            .collect();
-        let subject = Subject::new(
-            vocabulary,
-            principal,
-            identity_sets.iter().cloned().collect(),
-            client.tls,
-            nets,
-        );
-        let answers = RefCell::default();
-        Self {
+        Self(Rc::new(Atoms {
+            identity_sets,
+            network_sets: compiled.networks.sets_of(client.ip),
             snapshot: snapshot.clone(),
             client,
-            identity_sets,
-            network_sets,
-            subject,
-            answers,
-        }
+            ports: RefCell::default(),
+        }))
     }
 
     /// The snapshot that decides.
     pub fn snapshot(&self) -> &Snapshot {
-        &self.snapshot
+        &self.0.snapshot
     }
 
     /// The client, its address in canonical form.
     pub fn client(&self) -> &Client {
-        &self.client
+        &self.0.client
     }
 
     pub(crate) fn in_identity_set(&self, set: &str) -> bool {
-        self.identity_sets.contains(set)
+        let place = self.0.snapshot.compiled().names.identity_place(set);
+        place.is_some_and(|place| self.0.identity_sets.binary_search(&place).is_ok())
     }
 
     pub(crate) fn in_network_set(&self, set: &str) -> bool {
-        self.network_sets.contains(set)
+        let place = self.0.snapshot.compiled().names.network_place(set);
+        place.is_some_and(|place| self.0.network_sets.binary_search(&place).is_ok())
     }
 
     pub(crate) fn ip(&self) -> IpAddr {
-        self.client.ip
+        self.0.client.ip
     }
 
-    /// Cedar's answer on one port, remembered.
-    pub(crate) fn answer(
-        &self,
-        port: &Port,
-        asked: Asked,
-        object: impl FnOnce() -> Object,
-    ) -> Answer {
-        let key = (port.index, asked);
-        if let Some(known) = self.answers.borrow().get(&key) {
-            return known.clone();
-        }
-        let answer = match &self.subject {
-            Ok(subject) => port
-                .slice
-                .ask(self.snapshot.compiled().vocabulary, subject, &object()),
-            Err(why) => Answer::Undecidable {
-                why: why.as_str().into(),
-            },
-        };
-        let mut answers = self.answers.borrow_mut();
-        if answers.len() >= REMEMBERED_ANSWERS_MAX {
-            answers.clear();
-        }
-        answers.insert(key, answer.clone());
-        answer
+    /// Where the policy of a port is, found once per connection.
+    pub(crate) fn port_at(&self, port: u16) -> PortAt {
+        let known = self
+            .0
+            .ports
+            .borrow()
+            .iter()
+            .find(|(p, ..)| *p == port)
+            .map(|(_, at, _)| *at);
+        known.unwrap_or_else(|| self.hold(port).0)
     }
+
+    /// What holds on a port.
+    fn held(&self, port: u16) -> Rc<Held> {
+        let known = self
+            .0
+            .ports
+            .borrow()
+            .iter()
+            .find(|(p, ..)| *p == port)
+            .map(|(_, _, held)| Rc::clone(held));
+        known.unwrap_or_else(|| self.hold(port).1)
+    }
+
+    fn hold(&self, port: u16) -> (PortAt, Rc<Held>) {
+        let snapshot = &self.0.snapshot;
+        let at = snapshot.port_at(port);
+        let matcher = &snapshot.compiled().port(at).matcher;
+        let rules = matcher.held_by(
+            &self.0.identity_sets,
+            &self.0.network_sets,
+            self.0.client.tls,
+        );
+        let held = Rc::new(Held::new(matcher, rules));
+        let mut ports = self.0.ports.borrow_mut();
+        if ports.len() >= REMEMBERED_PORTS_MAX {
+            ports.clear();
+        }
+        ports.push((port, at, Rc::clone(&held)));
+        (at, held)
+    }
+
+    /// What the policies of a port say.
+    pub(crate) fn ask(
+        &self,
+        number: u16,
+        port: &Port,
+        query: &Query<'_>,
+        by: By,
+    ) -> (Says, Reasons) {
+        let compiled = self.0.snapshot.compiled();
+        if let Some(head) = &query.request
+            && let Some(name) = unreadable_header(head.headers, &compiled.headers)
+        {
+            let why = format!("a value of header `{name}`, which a policy looks at, is not UTF-8");
+            return (Says::Undecidable(why.into()), Reasons::None);
+        }
+        match by {
+            By::Matcher => self.ask_matcher(number, port, query),
+            By::Cedar => listed(self.ask_cedar(number, port, query)),
+        }
+    }
+
+    fn ask_matcher(&self, number: u16, port: &Port, query: &Query<'_>) -> (Says, Reasons) {
+        let compiled = self.0.snapshot.compiled();
+        let held = self.held(number);
+        let broken = held.matcher().broken_forbid();
+        if let Some(why) = broken.or(compiled.broken_text.as_ref()) {
+            return (Says::Undecidable(Arc::clone(why)), Reasons::None);
+        }
+        let mut tally = held.tally(query.asked, millis(query.now));
+        let mut written = Marks::default();
+        if !compiled.texts.is_empty() {
+            let question = self.question(number, port, query);
+            if let Err(why) = self.run_texts(&question, &mut tally, &mut written) {
+                return (Says::Undecidable(why), Reasons::None);
+            }
+        }
+        let reasons = |effect| Reasons::Held {
+            port: number,
+            asked: query.asked,
+            now: query.now,
+            effect,
+            written,
+        };
+        match tally {
+            Tally { forbid: true, .. } => (Says::Forbidden, reasons(Effect::Forbid)),
+            Tally { permit: true, .. } => {
+                let says = Says::Permitted {
+                    audit: !tally.plain_permit,
+                    break_glass: tally.break_glass,
+                };
+                (says, reasons(Effect::Permit))
+            }
+            Tally { .. } => (Says::NoPermit, Reasons::None),
+        }
+    }
+
+    /// Evaluates the policies that were written in Cedar.
+    fn run_texts(
+        &self,
+        question: &Question<'_>,
+        tally: &mut Tally,
+        written: &mut Marks,
+    ) -> Result<(), Arc<str>> {
+        let compiled = self.0.snapshot.compiled();
+        for (place, text) in compiled.texts.iter().enumerate() {
+            let Some(sound) = text.policy() else { continue };
+            let holds = match text.program() {
+                Some(program) => program.holds(question).map_err(|error| {
+                    Arc::from(format!("{}: {error}", text.reference.id).as_str())
+                })?,
+                None => {
+                    let setting = compiled.setting();
+                    match cedar::answer(
+                        compiled.vocabulary,
+                        &setting,
+                        question,
+                        [sound].into_iter(),
+                    ) {
+                        Answer::Permitted { .. } | Answer::Forbidden { .. } => true,
+                        Answer::NoPermit => false,
+                        Answer::Undecidable { why } => return Err(why),
+                    }
+                }
+            };
+            if holds {
+                written.set(place);
+                let reference = &text.reference;
+                tally.add(reference.effect, reference.audit, reference.break_glass);
+            }
+        }
+        Ok(())
+    }
+
+    /// The same question to Cedar, membership in sets looked up plainly.
+    pub(crate) fn ask_cedar(&self, number: u16, port: &Port, query: &Query<'_>) -> Answer {
+        let compiled = self.0.snapshot.compiled();
+        let (identity_sets, network_sets) = plain_membership(&compiled.data, &self.0.client);
+        let mut question = self.question(number, port, query);
+        question.asker.identity_sets = &identity_sets;
+        question.asker.network_sets = &network_sets;
+        cedar::ask(
+            compiled.vocabulary,
+            &compiled.setting(),
+            &question,
+            (&compiled.data, &port.policy.grants),
+            &compiled.texts,
+        )
+    }
+
+    fn question<'a>(&'a self, number: u16, port: &'a Port, query: &Query<'a>) -> Question<'a> {
+        let atoms = &*self.0;
+        let data = &atoms.snapshot.compiled().data;
+        Question {
+            asker: Asker {
+                id: atoms.client.id.as_ref(),
+                ip: atoms.client.ip,
+                tls: atoms.client.tls,
+                cert_not_after: atoms.client.expires,
+                identity_sets: &atoms.identity_sets,
+                network_sets: &atoms.network_sets,
+            },
+            target: Target {
+                trust_domain: &data.trust_domain,
+                namespace: &port.policy.server.namespace,
+                server: port.named().map(|(_, name)| name),
+                port: number,
+                route: query.route,
+            },
+            request: query.request,
+            now: query.now,
+        }
+    }
+
+    /// The first of [`ConnectionAtoms::reasons`].
+    pub(crate) fn first_reason(&self, reasons: &Reasons) -> Option<Arc<str>> {
+        match reasons {
+            Reasons::None => None,
+            Reasons::Listed(list) => list.first().cloned(),
+            Reasons::Held {
+                port,
+                asked,
+                now,
+                effect,
+                written,
+            } => {
+                let held = self.held(*port);
+                let granted = held.reasons(*asked, millis(*now), *effect).next();
+                let texts = self.0.snapshot.compiled().texts.iter().enumerate();
+                let in_cedar = texts
+                    .filter(|(place, text)| written.has(*place) && text.reference.effect == *effect)
+                    .map(|(_, text)| &text.reference.id)
+                    .min();
+                granted.into_iter().chain(in_cedar).min().cloned()
+            }
+        }
+    }
+
+    /// The reasons of an answer that these atoms gave; sorted, each once.
+    pub(crate) fn reasons(&self, reasons: &Reasons) -> Vec<Arc<str>> {
+        match reasons {
+            Reasons::None => Vec::new(),
+            Reasons::Listed(list) => list.to_vec(),
+            Reasons::Held {
+                port,
+                asked,
+                now,
+                effect,
+                written,
+            } => {
+                let held = self.held(*port);
+                let mut all: Vec<Arc<str>> = held
+                    .reasons(*asked, millis(*now), *effect)
+                    .cloned()
+                    .collect();
+                let texts = self.0.snapshot.compiled().texts.iter().enumerate();
+                all.extend(
+                    texts
+                        .filter(|(place, text)| {
+                            written.has(*place) && text.reference.effect == *effect
+                        })
+                        .map(|(_, text)| Arc::clone(&text.reference.id)),
+                );
+                all.sort();
+                all.dedup();
+                all
+            }
+        }
+    }
+}
+
+/// Ports that one connection remembers. Only a client that tries many at once meets it.
+const REMEMBERED_PORTS_MAX: usize = 16;
+
+fn listed(answer: Answer) -> (Says, Reasons) {
+    let list = |reasons: BTreeSet<Arc<str>>| Reasons::Listed(reasons.into_iter().collect());
+    match answer {
+        Answer::Permitted {
+            reasons,
+            audit,
+            break_glass,
+        } => (Says::Permitted { audit, break_glass }, list(reasons)),
+        Answer::Forbidden { reasons } => (Says::Forbidden, list(reasons)),
+        Answer::Undecidable { why } => (Says::Undecidable(why), Reasons::None),
+        Answer::NoPermit => (Says::NoPermit, Reasons::None),
+    }
+}
+
+/// Membership by trying every member of every set: slow and plain, so that Cedar does not rest on the indexes that it
+/// is there to check.
+fn plain_membership(data: &SnapshotData, client: &Client) -> (Vec<u32>, Vec<u32>) {
+    let is = |id: &SpiffeId, pattern: &IdentityPattern| match pattern {
+        IdentityPattern::Any => {
+            *id.trust_domain() == data.trust_domain
+                || data.wildcard_domains.contains(id.trust_domain())
+        }
+        IdentityPattern::Exact(exact) => exact == id,
+        IdentityPattern::Namespace {
+            trust_domain,
+            namespace,
+        } => {
+            id.trust_domain() == trust_domain
+                && id.service_account().is_some_and(|(of, _)| of == namespace)
+        }
+        IdentityPattern::Nobody(_) => false,
+    };
+    let identity = (0u32..)
+        .zip(data.identity_sets.values())
+        .filter(|(_, set)| {
+            let id = client.id.as_ref();
+            id.is_some_and(|id| set.members.iter().any(|pattern| is(id, pattern)))
+        });
+    let network = (0u32..).zip(data.network_sets.values()).filter(|(_, set)| {
+        set.networks.iter().any(|network| {
+            network.cidr.contains(&client.ip)
+                && !network.except.iter().any(|hole| hole.contains(&client.ip))
+        })
+    });
+    (
+        identity.map(|(place, _)| place).collect(),
+        network.map(|(place, _)| place).collect(),
+    )
 }

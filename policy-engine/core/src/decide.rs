@@ -6,54 +6,94 @@
 //! The peer learns only "denied"; reasons and cause go to log, metric, audit record and explain.
 
 use crate::canonical::{self, CanonicalHost, CanonicalPath};
-use crate::cedar::{Answer, Object};
 use crate::compile::{Port, Snapshot, probe_is_open};
-use crate::connection::{Asked, ConnectionAtoms};
+use crate::connection::{By, ConnectionAtoms, Query, Reasons, Says};
+use crate::matcher::Asked;
+use crate::question::{RequestFacts, RouteFacts};
 use crate::request::{Call, Client, Head, Protocol};
 use crate::route::{Candidate, RouteRequest, RouteTaken};
 use crate::snapshot::ProbeKind;
+use mesh_trust::Timestamp;
+use outcome::Judged;
 use std::sync::Arc;
 
 mod outcome;
 
 pub use outcome::{Cause, Decision, Denial, Facts, Generation, Permit, Phase, Refusal, Verdict};
 
-/// Answers one request. Same inputs, same answer, on any machine: no clock, no cache, no IO.
-pub fn decide(snapshot: &Snapshot, port: u16, client: &Client, call: &Call<'_>) -> Decision {
-    decide_on(&ConnectionAtoms::of(snapshot, client), port, call)
+/// Answers one request. Same inputs, same answer, on any machine: no clock, no IO. `now` is the time that grants with an
+/// end, and policies that look at the time, are judged by.
+pub fn decide(
+    snapshot: &Snapshot,
+    port: u16,
+    client: &Client,
+    call: &Call<'_>,
+    now: Timestamp,
+) -> Decision {
+    decide_on(&ConnectionAtoms::of(snapshot, client), port, call, now)
 }
 
 /// As [`decide`], for one of many requests on a connection: what is constant there was settled in `atoms`.
-pub fn decide_on(atoms: &ConnectionAtoms, port: u16, call: &Call<'_>) -> Decision {
-    let compiled = atoms.snapshot().compiled_port(port);
-    let ruling = rule(atoms, compiled, call);
+pub fn decide_on(atoms: &ConnectionAtoms, port: u16, call: &Call<'_>, now: Timestamp) -> Decision {
+    decide_by(atoms, port, call, now, By::Matcher)
+}
+
+/// As [`decide_on`], but every policy is evaluated by Cedar's own engine, and membership in sets is looked up plainly: what
+/// [`decide_on`] must be equal to. Some thousand times slower.
+pub fn decide_by_cedar(
+    atoms: &ConnectionAtoms,
+    port: u16,
+    call: &Call<'_>,
+    now: Timestamp,
+) -> Decision {
+    decide_by(atoms, port, call, now, By::Cedar)
+}
+
+fn decide_by(
+    atoms: &ConnectionAtoms,
+    number: u16,
+    call: &Call<'_>,
+    now: Timestamp,
+    by: By,
+) -> Decision {
+    let snapshot = atoms.snapshot();
+    let at = atoms.port_at(number);
+    let inquiry = Inquiry {
+        atoms,
+        port: snapshot.compiled().port(at),
+        number,
+        now,
+        by,
+    };
+    let ruling = inquiry.rule(call);
     let spoken = match call {
         Call::Http(_) if ruling.as_bytes => Protocol::Tcp,
         Call::Http(head) if head.grpc => Protocol::Grpc,
         Call::Http(_) => Protocol::Http,
         Call::Tcp => Protocol::Tcp,
     };
-    let (reasons, audit) = (ruling.reasons, ruling.audit);
     let blank = Facts {
-        generation: atoms.snapshot().generation(),
+        generation: snapshot.generation(),
         verdict: Verdict::Deny,
         status: None,
         grpc_status: None,
         phase: Phase::Transport,
         cause: Cause::NoGrant,
-        reasons: Arc::default(),
         audit: false,
-        server: Arc::clone(&compiled.server),
-        workload: Arc::clone(&atoms.snapshot().compiled().workload),
-        port,
+        break_glass: false,
+        port: number,
         route: ruling.route,
-        canonical_path: ruling.path,
-        canonical_host: ruling.host,
         spoken,
+        path: ruling.path,
+        host: ruling.host,
+        atoms: atoms.clone(),
+        at,
+        reasons: Reasons::None,
     };
     Decision(Facts {
-        reasons,
-        audit,
+        reasons: ruling.reasons,
+        audit: ruling.audit,
+        break_glass: ruling.break_glass,
         ..blank.turned(ruling.cause)
     })
 }
@@ -63,19 +103,20 @@ pub fn decide_on(atoms: &ConnectionAtoms, port: u16, call: &Call<'_>) -> Decisio
 pub fn empty_connection_is_probe(atoms: &ConnectionAtoms, port: u16) -> bool {
     let port = atoms.snapshot().compiled_port(port);
     transport_fault(atoms).is_none()
-        && port.server.invalid.is_none()
+        && port.policy.server.invalid.is_none()
         && probe_holds(atoms, port, |kind| matches!(kind, ProbeKind::Tcp))
 }
 
-/// What [`rule`] found.
+/// What was found.
 #[derive(Default)]
 struct Ruling {
     cause: Cause,
-    reasons: Arc<[Arc<str>]>,
+    reasons: Reasons,
     audit: bool,
+    break_glass: bool,
     route: Option<Arc<RouteTaken>>,
-    path: Option<String>,
-    host: Option<String>,
+    path: Judged,
+    host: Judged,
     /// A request that was judged as bytes.
     as_bytes: bool,
 }
@@ -88,51 +129,208 @@ impl Ruling {
         }
     }
 
-    /// What Cedar said.
-    fn answered(self, answer: Answer) -> Self {
-        match answer {
-            Answer::Permitted { reasons, audit } => Self {
-                cause: Cause::Granted,
-                reasons,
-                audit,
-                ..self
-            },
-            Answer::Forbidden { reasons } => Self {
-                cause: Cause::Forbidden,
-                reasons,
-                ..self
-            },
-            Answer::Undecidable { why } => Self {
-                cause: Cause::Undecidable(why),
-                ..self
-            },
-            Answer::NoPermit => Self {
-                cause: Cause::NoGrant,
-                ..self
-            },
+    /// What the policies said.
+    fn answered(self, (says, reasons): (Says, Reasons)) -> Self {
+        let (cause, audit, break_glass) = match says {
+            Says::Permitted { audit, break_glass } => (Cause::Granted, audit, break_glass),
+            Says::Forbidden => (Cause::Forbidden, false, false),
+            Says::Undecidable(why) => (Cause::Undecidable(why), false, false),
+            Says::NoPermit => (Cause::NoGrant, false, false),
+        };
+        Self {
+            cause,
+            reasons,
+            audit,
+            break_glass,
+            ..self
+        }
+    }
+
+    fn read(self, request: Canonical<'_>) -> Self {
+        Self {
+            path: Judged::of(request.path.into_path()),
+            host: request
+                .host
+                .map(|host| Judged::of(host.into_text()))
+                .unwrap_or_default(),
+            ..self
         }
     }
 }
 
-fn rule(atoms: &ConnectionAtoms, port: &Port, call: &Call<'_>) -> Ruling {
-    if let Some(fault) = transport_fault(atoms) {
-        return Ruling::because(fault);
+/// A head in canonical form.
+struct Canonical<'a> {
+    path: CanonicalPath<'a>,
+    host: Option<CanonicalHost<'a>>,
+}
+
+/// The canonical head, or the first reason to refuse it; the path comes along if it alone is sound.
+fn canonical_head<'a>(head: &Head<'a>, port: &Port) -> Result<Canonical<'a>, (Judged, Refusal)> {
+    let path = canonical::path(head.target, head.method, port.policy.paths)
+        .map_err(|refusal| (Judged::Not, refusal.into()))?;
+    let rest = canonical::method(head.method)
+        .map_err(Refusal::from)
+        .and_then(|_| Ok(head.host.map(canonical::host).transpose()?));
+    match rest {
+        Ok(host) => Ok(Canonical { path, host }),
+        Err(refusal) => Err((Judged::of(path.into_path()), refusal)),
     }
-    if let Some(why) = &port.server.invalid {
-        return Ruling::because(Cause::InvalidServer(why.as_str().into()));
-    }
-    match call {
-        Call::Tcp => rule_bytes(atoms, port),
-        Call::Http(head) if port.is_bytes() => match canonical_head(head, port) {
-            (_, Ok(request)) if is_probe(atoms, port, head, &request) => {
-                rule_probe(atoms, port, request)
-            }
-            _ => Ruling {
-                as_bytes: true,
-                ..rule_bytes(atoms, port)
+}
+
+/// One decision in the making.
+#[derive(Clone, Copy)]
+struct Inquiry<'a> {
+    atoms: &'a ConnectionAtoms,
+    port: &'a Port,
+    /// Number of the port.
+    number: u16,
+    now: Timestamp,
+    by: By,
+}
+
+impl Inquiry<'_> {
+    fn rule(&self, call: &Call<'_>) -> Ruling {
+        if let Some(fault) = transport_fault(self.atoms) {
+            return Ruling::because(fault);
+        }
+        if let Some(why) = &self.port.policy.server.invalid {
+            return Ruling::because(Cause::InvalidServer(why.as_str().into()));
+        }
+        if self.port.is_distrusted() && self.by == By::Matcher {
+            let why = "the compiled policy of this port gave another answer than Cedar";
+            return Ruling::because(Cause::Undecidable(why.into()));
+        }
+        match call {
+            Call::Tcp => self.bytes(),
+            Call::Http(head) if self.port.is_bytes() => match canonical_head(head, self.port) {
+                Ok(request) if self.is_probe(head, &request) => self.probe(head, request),
+                _ => Ruling {
+                    as_bytes: true,
+                    ..self.bytes()
+                },
             },
-        },
-        Call::Http(head) => rule_request(atoms, port, head),
+            Call::Http(head) => self.request(head),
+        }
+    }
+
+    fn bytes(&self) -> Ruling {
+        if self.port.wants_requests() {
+            return Ruling::because(Cause::RawBytes);
+        }
+        Ruling::default().answered(self.ask(&Query {
+            asked: Asked::Bytes,
+            route: None,
+            request: None,
+            now: self.now,
+        }))
+    }
+
+    fn request(&self, head: &Head<'_>) -> Ruling {
+        let request = match canonical_head(head, self.port) {
+            Ok(request) => request,
+            Err((path, refusal)) => {
+                return Ruling {
+                    path,
+                    ..Ruling::because(Cause::Refused(refusal))
+                };
+            }
+        };
+        if self.is_probe(head, &request) {
+            return self.probe(head, request);
+        }
+        self.routed(head, &request).read(request)
+    }
+
+    fn routed(&self, head: &Head<'_>, request: &Canonical<'_>) -> Ruling {
+        if self.port.routes.is_empty() {
+            let taken = &self.port.default_route;
+            let answer = self.ask_for(Asked::DefaultRoute, taken, head, request);
+            return Ruling {
+                route: Some(Arc::clone(taken)),
+                ..Ruling::default()
+            }
+            .answered(answer);
+        }
+        let Some(chosen) = self.port.routes.choose(&route_request(head, request)) else {
+            return Ruling::because(Cause::NoRoute);
+        };
+        let ruling = Ruling {
+            route: Some(Arc::clone(chosen.taken)),
+            ..Ruling::default()
+        };
+        if let Some(why) = chosen.invalid {
+            return Ruling {
+                cause: Cause::InvalidRoute(Arc::clone(why)),
+                ..ruling
+            };
+        }
+        let asked = Asked::Rule {
+            route: chosen.route,
+            rule: chosen.taken.rule,
+        };
+        ruling.answered(self.ask_for(asked, chosen.taken, head, request))
+    }
+
+    /// A probe needs no permit, but a forbid still closes it.
+    fn probe(&self, head: &Head<'_>, request: Canonical<'_>) -> Ruling {
+        let taken = &self.port.probe_route;
+        let ruling = Ruling {
+            route: Some(Arc::clone(taken)),
+            ..Ruling::default()
+        };
+        let ruling = match self.ask_for(Asked::ProbeRoute, taken, head, &request) {
+            (Says::Permitted { .. } | Says::NoPermit, reasons) => Ruling {
+                cause: Cause::Probe,
+                reasons,
+                ..ruling
+            },
+            denied => ruling.answered(denied),
+        };
+        ruling.read(request)
+    }
+
+    fn ask_for(
+        &self,
+        asked: Asked,
+        taken: &RouteTaken,
+        head: &Head<'_>,
+        request: &Canonical<'_>,
+    ) -> (Says, Reasons) {
+        let host = request.host.as_ref().map(CanonicalHost::text);
+        self.ask(&Query {
+            asked,
+            route: Some(RouteFacts {
+                kind: &taken.kind,
+                namespace: &taken.namespace,
+                name: &taken.name,
+                rule: taken.rule,
+            }),
+            request: Some(RequestFacts {
+                method: head.method,
+                path: request.path.as_str(),
+                host: host.as_deref(),
+                headers: head.headers,
+                grpc: head.grpc,
+            }),
+            now: self.now,
+        })
+    }
+
+    fn ask(&self, query: &Query<'_>) -> (Says, Reasons) {
+        self.atoms.ask(self.number, self.port, query, self.by)
+    }
+
+    /// Whether the request is exactly a declared probe: method, path as it came, port and source.
+    fn is_probe(&self, head: &Head<'_>, request: &Canonical<'_>) -> bool {
+        let path = request.path.as_str();
+        !request.path.is_rewritten()
+            && probe_holds(self.atoms, self.port, |kind| match kind {
+                ProbeKind::Http(probe) => head.method == "GET" && probe == path,
+                ProbeKind::Grpc => {
+                    head.grpc && head.method == "POST" && path == "/grpc.health.v1.Health/Check"
+                }
+                ProbeKind::Tcp => false,
+            })
     }
 }
 
@@ -141,107 +339,17 @@ fn transport_fault(atoms: &ConnectionAtoms) -> Option<Cause> {
     (client.id.is_some() && !client.tls).then_some(Cause::IdentityWithoutTls)
 }
 
-fn rule_bytes(atoms: &ConnectionAtoms, port: &Port) -> Ruling {
-    if port.wants_requests() {
-        return Ruling::because(Cause::RawBytes);
-    }
-    Ruling::default().answered(atoms.answer(port, Asked::Bytes, || port.bytes.clone()))
-}
-
-/// A head in canonical form.
-struct Canonical<'a> {
-    path: CanonicalPath<'a>,
-    host: Option<CanonicalHost>,
-}
-
-/// The canonical head, or the first reason to refuse it; the path comes along if it alone is sound.
-fn canonical_head<'a>(
-    head: &Head<'a>,
-    port: &Port,
-) -> (Option<String>, Result<Canonical<'a>, Refusal>) {
-    let path = match canonical::path(head.target, head.method, port.policy.paths) {
-        Ok(path) => path,
-        Err(refusal) => return (None, Err(refusal.into())),
-    };
-    let text = path.as_str().to_owned();
-    let rest = canonical::method(head.method)
-        .map_err(Refusal::from)
-        .and_then(|_| {
-            let host = head.host.map(canonical::host).transpose()?;
-            Ok(Canonical { path, host })
-        });
-    (Some(text), rest)
-}
-
-fn rule_request(atoms: &ConnectionAtoms, port: &Port, head: &Head<'_>) -> Ruling {
-    let (path, request) = canonical_head(head, port);
-    let request = match request {
-        Ok(request) => request,
-        Err(refusal) => {
-            return Ruling {
-                path,
-                ..Ruling::because(Cause::Refused(refusal))
-            };
-        }
-    };
-    if is_probe(atoms, port, head, &request) {
-        return rule_probe(atoms, port, request);
-    }
-    let ruling = rule_routed(atoms, port, head, &request);
-    Ruling {
-        path,
-        host: request.host.map(CanonicalHost::into_text),
-        ..ruling
-    }
-}
-
-fn rule_routed(
-    atoms: &ConnectionAtoms,
-    port: &Port,
-    head: &Head<'_>,
-    request: &Canonical<'_>,
-) -> Ruling {
-    if port.routes.is_empty() {
-        let taken = &port.default_route;
-        let answer = atoms.answer(port, Asked::DefaultRoute, || object(atoms, port, taken));
-        return Ruling {
-            route: Some(Arc::clone(taken)),
-            ..Ruling::default()
-        }
-        .answered(answer);
-    }
-    let Some(chosen) = port.routes.choose(&route_request(head, request)) else {
-        return Ruling::because(Cause::NoRoute);
-    };
-    let ruling = Ruling {
-        route: Some(Arc::clone(&chosen.taken)),
-        ..Ruling::default()
-    };
-    if let Some(why) = chosen.invalid {
-        return Ruling {
-            cause: Cause::InvalidRoute(why),
-            ..ruling
-        };
-    }
-    let asked = Asked::Rule {
-        route: chosen.route,
-        rule: chosen.taken.rule,
-    };
-    ruling.answered(atoms.answer(port, asked, || object(atoms, port, &chosen.taken)))
-}
-
 /// Every rule that would take the request, best first; none if its head is refused. For explain.
 pub(crate) fn requested_route(port: &Port, call: &Call<'_>) -> Vec<Candidate> {
     let Call::Http(head) = call else {
         return Vec::new();
     };
-    let (_, request) = canonical_head(head, port);
-    request
+    canonical_head(head, port)
         .map(|request| port.routes.candidates(&route_request(head, &request)))
         .unwrap_or_default()
 }
 
-fn route_request<'a>(head: &Head<'a>, request: &'a Canonical<'_>) -> RouteRequest<'a> {
+fn route_request<'a>(head: &Head<'a>, request: &'a Canonical<'a>) -> RouteRequest<'a> {
     RouteRequest {
         method: head.method,
         path: request.path.as_str(),
@@ -251,63 +359,12 @@ fn route_request<'a>(head: &Head<'a>, request: &'a Canonical<'_>) -> RouteReques
     }
 }
 
-fn object(atoms: &ConnectionAtoms, port: &Port, route: &RouteTaken) -> Object {
-    let vocabulary = atoms.snapshot().compiled().vocabulary;
-    Object::request(
-        vocabulary,
-        port.named(),
-        (&route.kind, &route.namespace, &route.name, route.rule),
-    )
-}
-
-/// Whether the request is exactly a declared probe: method, path as it came, port and source.
-fn is_probe(
-    atoms: &ConnectionAtoms,
-    port: &Port,
-    head: &Head<'_>,
-    request: &Canonical<'_>,
-) -> bool {
-    let path = request.path.as_str();
-    !request.path.is_rewritten()
-        && probe_holds(atoms, port, |kind| match kind {
-            ProbeKind::Http(probe) => head.method == "GET" && probe == path,
-            ProbeKind::Grpc => {
-                head.grpc && head.method == "POST" && path == "/grpc.health.v1.Health/Check"
-            }
-            ProbeKind::Tcp => false,
-        })
-}
-
 fn probe_holds(atoms: &ConnectionAtoms, port: &Port, asks: impl Fn(&ProbeKind) -> bool) -> bool {
     let snapshot = atoms.snapshot();
     port.policy
         .probes
         .iter()
         .any(|probe| asks(&probe.kind) && probe_is_open(snapshot, probe, atoms.ip()))
-}
-
-/// A probe needs no permit, but a forbid still closes it.
-fn rule_probe(atoms: &ConnectionAtoms, port: &Port, request: Canonical<'_>) -> Ruling {
-    let taken = &port.probe_route;
-    let ruling = Ruling {
-        route: Some(Arc::clone(taken)),
-        path: Some(request.path.into_path().into_owned()),
-        host: request.host.map(CanonicalHost::into_text),
-        ..Ruling::default()
-    };
-    let others = match atoms.answer(port, Asked::ProbeRoute, || object(atoms, port, taken)) {
-        Answer::Permitted { reasons, .. } => reasons,
-        Answer::NoPermit => Arc::default(),
-        denied => return ruling.answered(denied),
-    };
-    let mut reasons: Vec<Arc<str>> = others.iter().cloned().collect();
-    reasons.push(Arc::from("default/probe"));
-    reasons.sort();
-    Ruling {
-        cause: Cause::Probe,
-        reasons: reasons.into(),
-        ..ruling
-    }
 }
 
 #[cfg(test)]

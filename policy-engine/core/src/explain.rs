@@ -7,11 +7,14 @@ use crate::compile::{Port, Snapshot};
 use crate::connection::ConnectionAtoms;
 use crate::decide::{Cause, Decision, Phase, Verdict, decide_on, requested_route};
 use crate::limits::NEAR_MISSES_MAX;
+use crate::question::millis;
 use crate::record::{DecisionRecord, NearMiss, decide_record};
 use crate::request::{Call, Client, Protocol, RequestRecord};
 use crate::snapshot::{Effect, Grant, RateLimit, Scope, Severity, Who};
+use mesh_trust::Timestamp;
 use serde::Serialize;
 use std::cmp::{Ordering, Reverse};
+use std::sync::Arc;
 
 mod text;
 
@@ -75,20 +78,27 @@ impl Explanation {
 }
 
 /// Decides a request record and says why.
-pub fn explain(snapshot: &Snapshot, record: &RequestRecord, port: u16) -> Explanation {
+pub fn explain(
+    snapshot: &Snapshot,
+    record: &RequestRecord,
+    port: u16,
+    now: Timestamp,
+) -> Explanation {
     let client = match Client::try_from(&record.client) {
         Ok(client) => client,
-        Err(fault) => return unread_client(snapshot, record, port, fault.to_string()),
+        Err(fault) => return unread_client(snapshot, record, port, fault.to_string(), now),
     };
     let call = record.call();
     let atoms = ConnectionAtoms::of(snapshot, &client);
-    let decision = decide_on(&atoms, port, &call);
+    let decision = decide_on(&atoms, port, &call, now);
     let compiled = snapshot.compiled_port(port);
     let view = View {
         atoms: &atoms,
         port: compiled,
         call: &call,
         decision: &decision,
+        reasons: decision.reasons(),
+        now,
     };
     let mut answer = decision.record(None, &client, &call);
     answer.near_misses = view.near_misses();
@@ -117,6 +127,7 @@ fn unread_client(
     record: &RequestRecord,
     port: u16,
     fault: String,
+    now: Timestamp,
 ) -> Explanation {
     let denied = Layer::new("transport", Outcome::Denied, fault.clone());
     let skipped = ["server", "request", "route", "forbid", "permit"].map(Layer::skipped);
@@ -125,7 +136,7 @@ fn unread_client(
         .chain(dead(snapshot))
         .collect();
     Explanation {
-        decision: decide_record(snapshot, record, port),
+        decision: decide_record(snapshot, record, port, now),
         cause: fault,
         layers,
     }
@@ -153,6 +164,8 @@ struct View<'a> {
     port: &'a Port,
     call: &'a Call<'a>,
     decision: &'a Decision,
+    reasons: Vec<Arc<str>>,
+    now: Timestamp,
 }
 
 impl View<'_> {
@@ -186,7 +199,7 @@ impl View<'_> {
         if outcome == Outcome::Skipped {
             return Layer::skipped("server");
         }
-        let server = &self.port.server;
+        let server = &self.port.policy.server;
         let name = match server.default {
             true => format!("default policy `{}` of {}", server.mode, server.namespace),
             false => format!("Server {}/{}", server.namespace, server.name),
@@ -227,15 +240,16 @@ impl View<'_> {
                 "not read: this port is opaque, its bytes are judged as TCP",
             );
         }
-        let summary = match (&self.decision.cause, &self.decision.canonical_path) {
+        let path = self.decision.canonical_path(head.target);
+        let summary = match (&self.decision.cause, path) {
             (Cause::Refused(refusal), _) => format!("{} {}: {refusal}", head.method, head.target),
-            (_, Some(path)) if !head.target.starts_with(path.as_str()) => {
+            (_, Some(path)) if !head.target.starts_with(path) => {
                 format!("{} {path} (came as {})", head.method, head.target)
             }
             (_, Some(path)) => format!("{} {path}", head.method),
             (_, None) => head.method.to_owned(),
         };
-        let host = self.decision.canonical_host.as_ref();
+        let host = self.decision.canonical_host(head.host);
         let notes = host
             .map(|host| Note {
                 text: format!("host {host}"),
@@ -336,7 +350,7 @@ impl View<'_> {
             .grants()
             .filter(|grant| grant.effect == Effect::Permit)
             .count();
-        let summary = match (self.decision.reasons.len(), self.decision.audit) {
+        let summary = match (self.reasons.len(), self.decision.audit) {
             (0, _) => format!("0 of {permits} hold"),
             (count, true) => format!("{count} hold, audit ones alone: allowed and recorded"),
             (count, false) => format!("{count} hold"),
@@ -351,11 +365,13 @@ impl View<'_> {
     fn reasons(&self) -> Vec<Note> {
         let place = |reason: &str| {
             let grant = self.grants().find(|grant| grant.id == reason);
+            let mut texts = self.atoms.snapshot().data().cedar_policies.iter();
             grant
                 .map(|grant| grant.source.to_string())
+                .or_else(|| Some(texts.find(|text| text.id == reason)?.source.to_string()))
                 .or_else(|| self.probe_source(reason))
         };
-        let notes = self.decision.reasons.iter().map(|reason| Note {
+        let notes = self.reasons.iter().map(|reason| Note {
             text: reason.to_string(),
             source: place(reason),
         });
@@ -423,6 +439,10 @@ impl View<'_> {
                     format!("identity in {}", readable(set)),
                 ));
             }
+        }
+        if let Some(end) = grant.term.expires {
+            let holds = millis(self.now) < millis(end);
+            clauses.push((holds, format!("before {end}")));
         }
         if let Some(set) = &grant.networks {
             clauses.push((

@@ -3,10 +3,13 @@
 use crate::decide::{Decision, Generation, decide};
 use crate::request::{Call, Client, Head};
 use crate::snapshot::*;
-use mesh_trust::{SpiffeId, TrustDomain};
+use mesh_trust::{SpiffeId, Timestamp, TrustDomain};
 use std::collections::BTreeMap;
 
 pub(crate) const PORT: u16 = 8080;
+
+/// When decisions are made: 2026-01-01T00:00:00Z.
+pub(crate) const NOW: Timestamp = Timestamp::from_unix_secs(1_767_225_600);
 
 pub(crate) fn at(line: u32) -> Source {
     Source::File {
@@ -259,11 +262,11 @@ impl World {
             grpc,
             headers: &headers,
         };
-        decide(&self.compile(), PORT, client, &Call::Http(head))
+        decide(&self.compile(), PORT, client, &Call::Http(head), NOW)
     }
 
     pub(crate) fn tcp(&self, client: &Client) -> Decision {
-        decide(&self.compile(), PORT, client, &Call::Tcp)
+        decide(&self.compile(), PORT, client, &Call::Tcp, NOW)
     }
 }
 
@@ -276,7 +279,8 @@ pub(crate) fn short(decision: &Decision) -> String {
         Some(grpc) => format!("{status}/{grpc}"),
         None => status,
     };
-    let reasons: Vec<&str> = decision.reasons.iter().map(|reason| &**reason).collect();
+    let reasons = decision.reasons();
+    let reasons: Vec<&str> = reasons.iter().map(|reason| &**reason).collect();
     format!(
         "{} {} {status} [{}]",
         word(decision.verdict),

@@ -4,10 +4,14 @@
 //! - [`canonical`]: the one canonicalizer of paths and hosts; what it returns is judged, recorded and forwarded
 //! - [`snapshot`]: everything one workload's proxy needs to decide; data form and compiled form
 //! - [`route`]: which route takes a request (Gateway API precedence)
-//! - [`cedar`]: grants to Cedar policies, validated strictly; Cedar's answer
 //! - [`compile`]: the compiled snapshot; start at [`Snapshot::compile`]
 //! - [`connection`]: what is settled once per connection
+//! - `matcher`: the grants of a port, compiled: what answers on the data path
+//! - `question`: one question to the policies, the same for Cedar and for compiled programs
+//! - `residual`: policies that were written in Cedar, compiled
+//! - [`cedar`]: grants to Cedar policies, validated strictly; Cedar's answer
 //! - [`decide`]: the decision; start at [`decide::decide`]
+//! - [`equivalence`]: the matcher against Cedar: for each generation, and for samples of live decisions
 //! - [`explain`]: the same decision with every layer, reason and near miss
 //! - [`record`]: decision records, and deciding a request record
 //! - [`limits`]: every bound, with its reason
@@ -17,12 +21,17 @@ pub mod cedar;
 pub mod compile;
 pub mod connection;
 pub mod decide;
+pub mod equivalence;
 pub mod explain;
 #[cfg(test)]
 mod fixtures;
 pub mod limits;
+mod matcher;
+mod networks;
+mod question;
 pub mod record;
 pub mod request;
+mod residual;
 pub mod route;
 pub mod snapshot;
 

@@ -34,8 +34,12 @@ pub const MATCHES_MAX: usize = 32_768;
 /// Members of all identity sets, and blocks of all network sets, of one snapshot.
 pub const MEMBERS_MAX: usize = 262_144;
 
-/// Answers of Cedar that one connection remembers; at about 100 bytes each.
-pub const REMEMBERED_ANSWERS_MAX: usize = 256;
-
 /// Near misses that one explanation lists, closest first: more is not read.
 pub const NEAR_MISSES_MAX: usize = 32;
+
+/// Policies written in Cedar that bear on one workload. Each may be evaluated for every request, at about 100 ns; and the
+/// record of a decision marks those that held in a set of this many bits.
+pub const CEDAR_TEXTS_MAX: usize = 256;
+
+/// Bytes of one policy written in Cedar: its reader's memory is bounded by this.
+pub const CEDAR_TEXT_BYTES_MAX: usize = 64 * 1024;

@@ -209,10 +209,16 @@ impl RequestRecord {
 }
 
 /// Decides a request record against the policy of the workload it reaches, on `port` of that workload.
-pub fn decide_record(snapshot: &Snapshot, record: &RequestRecord, port: u16) -> DecisionRecord {
+pub fn decide_record(
+    snapshot: &Snapshot,
+    record: &RequestRecord,
+    port: u16,
+    now: Timestamp,
+) -> DecisionRecord {
     match Client::try_from(&record.client) {
         Ok(client) => {
-            decide(snapshot, port, &client, &record.call()).record(None, &client, &record.call())
+            let call = record.call();
+            decide(snapshot, port, &client, &call, now).record(None, &client, &call)
         }
         Err(_) => denied_unread(snapshot, record, port),
     }

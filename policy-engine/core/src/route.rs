@@ -25,7 +25,7 @@ pub struct RouteRequest<'a> {
     /// Query, as it came.
     pub query: Option<&'a str>,
     /// Canonical host.
-    pub host: Option<&'a CanonicalHost>,
+    pub host: Option<&'a CanonicalHost<'a>>,
     /// Headers.
     pub headers: &'a dyn Headers,
 }
@@ -80,6 +80,18 @@ pub struct CompiledRoute {
 struct CompiledRule {
     taken: Arc<RouteTaken>,
     matches: Vec<CompiledMatch>,
+}
+
+/// The rule that takes a request.
+#[derive(Clone, Copy, Debug)]
+pub struct Chosen<'t> {
+    /// Index of the route in [`crate::snapshot::PortPolicy::routes`].
+    pub route: u32,
+    /// The rule.
+    pub taken: &'t Arc<RouteTaken>,
+    /// Why its requests are denied, if they are.
+    pub invalid: Option<&'t Arc<str>>,
+    rank: Rank,
 }
 
 /// Which rule took a request, and how well it matched.
@@ -288,46 +300,52 @@ impl RouteTable {
     }
 
     /// The rule that takes `request`, if any does.
-    pub fn choose(&self, request: &RouteRequest<'_>) -> Option<Candidate> {
-        let mut best: Option<Candidate> = None;
-        self.each_candidate(request, &mut |candidate| {
-            if best.as_ref().is_none_or(|best| candidate.rank > best.rank) {
+    pub fn choose(&self, request: &RouteRequest<'_>) -> Option<Chosen<'_>> {
+        let mut best: Option<Chosen<'_>> = None;
+        for candidate in self.taking(request) {
+            if best.is_none_or(|best| candidate.rank > best.rank) {
                 best = Some(candidate);
             }
-        });
+        }
         best
     }
 
     /// Every rule that would take `request`, best first: the winner, then the runners-up.
     pub fn candidates(&self, request: &RouteRequest<'_>) -> Vec<Candidate> {
-        let mut all = Vec::new();
-        self.each_candidate(request, &mut |candidate| all.push(candidate));
+        let mut all: Vec<Candidate> = self
+            .taking(request)
+            .map(|chosen| Candidate {
+                route: chosen.route,
+                taken: Arc::clone(chosen.taken),
+                invalid: chosen.invalid.cloned(),
+                rank: chosen.rank,
+            })
+            .collect();
         all.sort_by_key(|candidate| Reverse(candidate.rank)); // stable: ties stay in order of routes and rules
         all
     }
 
-    fn each_candidate(&self, request: &RouteRequest<'_>, each: &mut dyn FnMut(Candidate)) {
-        for (index, route) in (0u32..).zip(&self.routes) {
-            let Some(host) = route.host_rank(request.host) else {
-                continue;
-            };
-            for rule in &route.rules {
-                let best = rule
-                    .matches
-                    .iter()
-                    .filter_map(|one| one.rank(request, host))
-                    .max();
-                if let Some(rank) = best {
-                    let (taken, invalid) = (Arc::clone(&rule.taken), route.invalid.clone());
-                    each(Candidate {
-                        route: index,
-                        taken,
-                        invalid,
-                        rank,
-                    });
-                }
-            }
-        }
+    /// Every rule that would take `request`, in the order of routes and rules.
+    fn taking<'t, 'r>(
+        &'t self,
+        request: &RouteRequest<'r>,
+    ) -> impl Iterator<Item = Chosen<'t>> + use<'t, 'r> {
+        let request = *request;
+        let hosted = (0u32..)
+            .zip(&self.routes)
+            .filter_map(move |(index, route)| Some((index, route, route.host_rank(request.host)?)));
+        hosted.flat_map(move |(index, route, host)| {
+            route.rules.iter().filter_map(move |rule| {
+                let ranks = rule.matches.iter();
+                let rank = ranks.filter_map(|one| one.rank(&request, host)).max()?;
+                Some(Chosen {
+                    route: index,
+                    taken: &rule.taken,
+                    invalid: route.invalid.as_ref(),
+                    rank,
+                })
+            })
+        })
     }
 }
 
@@ -362,7 +380,7 @@ impl CompiledRoute {
     }
 
     /// How specifically a hostname of this route names `host`; `None` if none does.
-    fn host_rank(&self, host: Option<&CanonicalHost>) -> Option<(u8, usize)> {
+    fn host_rank(&self, host: Option<&CanonicalHost<'_>>) -> Option<(u8, usize)> {
         if self.hostnames.is_empty() {
             return Some((0, 0));
         }
@@ -382,7 +400,7 @@ impl Hostname {
         };
         match canonical::dns_name(name) {
             Ok(name) if wildcard => Self::Suffix(format!(".{name}")),
-            Ok(name) => Self::Exact(name),
+            Ok(name) => Self::Exact(name.into_owned()),
             Err(refusal) => {
                 why.push(format!("hostname `{text}`: {refusal}"));
                 Self::Never

@@ -10,6 +10,7 @@ use mesh_policy::decide::{Generation, Verdict, decide_on};
 use mesh_policy::explain::{Explanation, explain};
 use mesh_policy::record::{DecisionRecord, decide_record};
 use mesh_policy::request::{Client, ClientRecord, RequestRecord};
+use mesh_trust::Timestamp;
 use std::collections::HashMap;
 
 /// Clients whose place in the sets of a snapshot is remembered: about 1 KiB each.
@@ -22,6 +23,7 @@ const TARGETS_MAX: usize = 65_536;
 pub struct Replay<'i> {
     index: &'i Index,
     generation: Generation,
+    now: Timestamp,
     /// By place among the workloads; `None`: cannot be compiled.
     snapshots: HashMap<usize, Option<Snapshot>>,
     clients: HashMap<(usize, ClientKey), ConnectionAtoms>,
@@ -35,16 +37,17 @@ type ClientKey = (Option<String>, Option<String>, Option<bool>);
 type TargetKey = (String, Option<String>, Option<String>, u16);
 
 impl<'i> Replay<'i> {
-    /// Starts a replay; its records carry generation 0.
-    pub fn new(index: &'i Index) -> Self {
-        Self::at(index, Generation::default())
+    /// Starts a replay that decides as if it were `now`; its records carry generation 0.
+    pub fn new(index: &'i Index, now: Timestamp) -> Self {
+        Self::at(index, Generation::default(), now)
     }
 
-    /// Starts a replay whose records carry `generation`.
-    pub fn at(index: &'i Index, generation: Generation) -> Self {
+    /// As [`Replay::new`], for records that carry `generation`.
+    pub fn at(index: &'i Index, generation: Generation, now: Timestamp) -> Self {
         Self {
             index,
             generation,
+            now,
             snapshots: HashMap::new(),
             clients: HashMap::new(),
             targets: HashMap::new(),
@@ -74,7 +77,7 @@ impl<'i> Replay<'i> {
         };
         let (workload, port) = chosen.ok_or_else(unknown)?;
         let snapshot = self.snapshot(workload).ok_or_else(unknown)?;
-        Ok(explain(&snapshot, record, port))
+        Ok(explain(&snapshot, record, port, self.now))
     }
 
     /// The decision, and the workload and port that it is of.
@@ -135,7 +138,7 @@ impl<'i> Replay<'i> {
         let key = (workload, client_key(&record.client));
         if !self.clients.contains_key(&key) {
             let Ok(client) = Client::try_from(&record.client) else {
-                return decide_record(&snapshot, record, port);
+                return decide_record(&snapshot, record, port, self.now);
             };
             if self.clients.len() >= CLIENTS_MAX {
                 self.clients.clear();
@@ -146,9 +149,9 @@ impl<'i> Replay<'i> {
         match self.clients.get(&key) {
             Some(atoms) => {
                 let call = record.call();
-                decide_on(atoms, port, &call).record(None, atoms.client(), &call)
+                decide_on(atoms, port, &call, self.now).record(None, atoms.client(), &call)
             }
-            None => decide_record(&snapshot, record, port),
+            None => decide_record(&snapshot, record, port, self.now),
         }
     }
 }

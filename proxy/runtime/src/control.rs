@@ -60,11 +60,7 @@ fn install(shared: &Shared, data: SnapshotData) -> Result<(), String> {
         return Err(format!("it is for namespace `{}`", data.workload.namespace));
     }
     let generation = data.generation.0;
-    let compiled = match &current {
-        Some(current) => current.update(data.clone()),
-        None => Snapshot::compile(data.clone()),
-    };
-    let snapshot = compiled.or_else(|error| {
+    let snapshot = Snapshot::compile(data.clone()).or_else(|error| {
         // The policy in force may grant what this one takes away: nothing is granted until one can be read.
         tracing::error!(generation, %error, "policy cannot be compiled; everything is denied");
         Snapshot::deny_all(data.workload, data.trust_domain)

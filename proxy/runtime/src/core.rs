@@ -10,6 +10,7 @@ use crate::outbound::{self, Listener, pool::Pool};
 use crate::random::Random;
 use crate::state::{Changes, Shared, stopping};
 use crate::telemetry::Meter;
+use mesh_trust::Timestamp;
 use std::collections::HashMap;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -174,16 +175,19 @@ async fn accept<F>(
 async fn follow_changes(core: Rc<Core>) {
     let mut changes = core.shared.watch_changes();
     let mut seen = Changes::default();
+    // When the policy in force may say something else by the passing of time alone.
+    let mut due = None;
     loop {
-        let now = *changes.borrow_and_update();
-        if now.policy != seen.policy {
-            recheck_policy(&core);
+        let changed = *changes.borrow_and_update();
+        let now = core.shared.platform.wall_clock();
+        if changed.policy != seen.policy || due.is_some_and(|due| due <= now) {
+            due = recheck_policy(&core, now);
         }
-        if now.identity != seen.identity {
+        if changed.identity != seen.identity {
             recheck_trust(&core);
         }
-        seen = now;
-        let expired = core.live.end_expired(core.shared.platform.wall_clock());
+        seen = changed;
+        let expired = core.live.end_expired(now);
         if expired > 0 {
             tracing::info!(
                 ended = expired,
@@ -196,13 +200,13 @@ async fn follow_changes(core: Rc<Core>) {
     }
 }
 
-fn recheck_policy(core: &Core) {
-    let Some(snapshot) = core.shared.policy.load_full() else {
-        return;
-    };
-    for revoked in core.live.recheck(&snapshot) {
+/// Ends what the policy in force does not allow at `now`; returns when it may next say something else.
+fn recheck_policy(core: &Core, now: Timestamp) -> Option<Timestamp> {
+    let snapshot = core.shared.policy.load_full()?;
+    for revoked in core.live.recheck(&snapshot, now) {
         inbound::record_end(core, &revoked);
     }
+    snapshot.next_change(now)
 }
 
 fn recheck_trust(core: &Core) {

@@ -12,28 +12,44 @@ pub(crate) mod plain;
 pub(crate) mod tcp;
 
 use crate::core::Core;
+use crate::cross_check::CROSS_CHECKED_SHARE;
 use crate::live::{Alive, Peer, Revoked};
 use crate::telemetry::Ask;
 use mesh_policy::decide::{Decision, Generation, Phase, Verdict};
+use mesh_policy::equivalence::Sample;
 use mesh_policy::record::{DecisionRecord, RecordClient, RecordServer};
 use mesh_policy::request::{Call, Client, canonical_ip};
 use mesh_proxy_core::metrics::Failure;
+use mesh_trust::Timestamp;
 use std::net::SocketAddr;
 
-/// Records a decision: every denial, and a sample of allows.
-pub(crate) fn record(core: &Core, peer: &Peer, decision: &Decision, call: &Call<'_>) {
+/// Records a decision: every denial, every use of a break-glass grant, and a sample of the other allows. Hands a few
+/// decisions to Cedar, to be made again off this path.
+pub(crate) fn record(
+    core: &Core,
+    peer: &Peer,
+    decision: &Decision,
+    call: &Call<'_>,
+    now: Timestamp,
+) {
+    if core.random.happens(CROSS_CHECKED_SHARE) {
+        let sample = Sample::of(decision, &peer.client, call, now);
+        if !core.shared.cross_checks.offer(sample) {
+            core.shared
+                .telemetry
+                .count("mesh_policy_cross_checks_skipped_total");
+        }
+    }
     let share = core
         .shared
         .config
         .audit
         .as_ref()
         .map_or(0.0, |audit| audit.allow_sample);
-    if decision.verdict == Verdict::Deny || core.random.happens(share) {
-        core.shared.records.send(decision.record(
-            Some(core.shared.platform.wall_clock()),
-            &peer.client,
-            call,
-        ));
+    let always = decision.verdict == Verdict::Deny || decision.break_glass;
+    if always || core.random.happens(share) {
+        let record = decision.record(Some(now), &peer.client, call);
+        core.shared.records.send(record);
     }
 }
 
@@ -84,7 +100,21 @@ pub(crate) fn record_end(core: &Core, revoked: &Revoked) {
         .failed(Failure::Revoked);
     match &revoked.what {
         Alive::Connection => {}
-        Alive::Tcp => record(core, &revoked.peer, &revoked.decision, &Call::Tcp),
-        Alive::Http(head) => record(core, &revoked.peer, &revoked.decision, &head.call()),
+        Alive::Tcp => record(
+            core,
+            &revoked.peer,
+            &revoked.decision,
+            &Call::Tcp,
+            revoked.at,
+        ),
+        Alive::Http(head) => {
+            record(
+                core,
+                &revoked.peer,
+                &revoked.decision,
+                &head.call(),
+                revoked.at,
+            );
+        }
     }
 }

@@ -21,6 +21,7 @@ pub mod config;
 mod control;
 mod copy;
 mod core;
+mod cross_check;
 mod detection;
 pub mod error;
 mod identity;

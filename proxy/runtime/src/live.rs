@@ -146,7 +146,7 @@ pub(crate) struct Peer {
     /// Port of the workload.
     pub(crate) port: u16,
     /// The constant half of its decisions, for the snapshot it was made of.
-    atoms: RefCell<Option<(Arc<Snapshot>, Rc<ConnectionAtoms>)>>,
+    atoms: RefCell<Option<(Arc<Snapshot>, ConnectionAtoms)>>,
     /// Where it is counted.
     pub(crate) edges: Edges,
 }
@@ -163,17 +163,24 @@ impl Peer {
     }
 
     /// Decides `call` of this client under `snapshot`.
-    pub(crate) fn decide(&self, snapshot: &Arc<Snapshot>, call: &Call<'_>) -> Decision {
+    pub(crate) fn decide(
+        &self,
+        snapshot: &Arc<Snapshot>,
+        call: &Call<'_>,
+        now: Timestamp,
+    ) -> Decision {
         let mut atoms = self.atoms.borrow_mut();
-        let current = match &*atoms {
-            Some((of, current)) if Arc::ptr_eq(of, snapshot) => current.clone(),
-            _ => {
-                let current = Rc::new(ConnectionAtoms::of(snapshot, &self.client));
-                *atoms = Some((snapshot.clone(), current.clone()));
-                current
+        match &*atoms {
+            Some((of, current)) if Arc::ptr_eq(of, snapshot) => {
+                decide_on(current, self.port, call, now)
             }
-        };
-        decide_on(&current, self.port, call)
+            _ => {
+                let current = ConnectionAtoms::of(snapshot, &self.client);
+                let decision = decide_on(&current, self.port, call, now);
+                *atoms = Some((snapshot.clone(), current));
+                decision
+            }
+        }
     }
 }
 
@@ -206,6 +213,8 @@ pub(crate) struct Revoked {
     pub(crate) peer: Rc<Peer>,
     pub(crate) what: Alive,
     pub(crate) decision: Decision,
+    /// When it was decided.
+    pub(crate) at: Timestamp,
 }
 
 impl Live {
@@ -218,20 +227,21 @@ impl Live {
         }
     }
 
-    /// Decides every entry under `snapshot` and ends those that it does not allow.
-    pub(crate) fn recheck(&self, snapshot: &Arc<Snapshot>) -> Vec<Revoked> {
+    /// Decides every entry under `snapshot` at `now` and ends those that it does not allow.
+    pub(crate) fn recheck(&self, snapshot: &Arc<Snapshot>, now: Timestamp) -> Vec<Revoked> {
         let mut revoked = Vec::new();
         for (_, entry) in self.entries.borrow().iter() {
             let Some(call) = entry.what.call() else {
                 continue;
             };
-            let decision = entry.peer.decide(snapshot, &call);
+            let decision = entry.peer.decide(snapshot, &call, now);
             if decision.verdict == Verdict::Deny {
                 entry.kill.end(End::Revoked);
                 revoked.push(Revoked {
                     peer: entry.peer.clone(),
                     what: entry.what.clone(),
                     decision,
+                    at: now,
                 });
             }
         }

@@ -4,7 +4,7 @@ use crate::config::ProxyConfig;
 use crate::core;
 use crate::error::ProxyError;
 use crate::state::Shared;
-use crate::{admin, audit, control, identity};
+use crate::{admin, audit, control, cross_check, identity};
 use mesh_platform::audit_log::AuditLog;
 use mesh_platform::{Platform, files, signals, unix};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -72,6 +72,7 @@ pub fn start(config: ProxyConfig, platform: Arc<dyn Platform>) -> Result<Running
     count_panics(&shared);
     let (control, stop_control) = watch::channel(false);
     let control_thread = spawn_control(&shared, admin, stop_control)?;
+    cross_check::spawn(&shared)?;
     let (ends, ended) = channel();
     for (index, sockets) in sockets.into_iter().enumerate() {
         let (shared, ends) = (shared.clone(), ends.clone());

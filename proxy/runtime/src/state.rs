@@ -4,6 +4,7 @@
 
 use crate::audit::Records;
 use crate::config::ProxyConfig;
+use crate::cross_check::CrossChecks;
 use crate::identity::Identity;
 use crate::telemetry::Telemetry;
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -29,6 +30,8 @@ pub(crate) struct Shared {
     pub(crate) policy_since: ArcSwap<Timestamp>,
     pub(crate) discovery: ArcSwap<Services>,
     pub(crate) records: Records,
+    /// Decisions that Cedar is to make again.
+    pub(crate) cross_checks: CrossChecks,
     pub(crate) telemetry: Telemetry,
     pub(crate) started_at: Timestamp,
     /// Whether the controller's stream stands (or static files were read).
@@ -101,6 +104,7 @@ impl Shared {
             policy_since: ArcSwap::default(),
             discovery: ArcSwap::default(),
             records,
+            cross_checks: CrossChecks::default(),
             control_connected: AtomicBool::new(false),
             panics: AtomicU64::new(0),
             busy: AtomicUsize::new(0),
@@ -119,6 +123,11 @@ impl Shared {
         self.policy.store(Some(Arc::new(snapshot)));
         self.policy_since
             .store(Arc::new(self.platform.wall_clock()));
+        self.changes.send_modify(|changes| changes.policy += 1);
+    }
+
+    /// Tells every core that the policy in force allows less than it did: what runs is decided anew.
+    pub(crate) fn policy_doubted(&self) {
         self.changes.send_modify(|changes| changes.policy += 1);
     }
 

@@ -5,9 +5,9 @@
 use crate::live::{Alive, Peer};
 use http::StatusCode;
 use mesh_platform::Platform;
+use mesh_policy::Snapshot;
 use mesh_policy::decide::{Denial, Facts, Verdict};
 use mesh_policy::request::Protocol;
-use mesh_policy::snapshot::ServerInfo;
 use mesh_proxy_core::metrics::{
     AuthzKey, Denied, Direction, EdgeHandle, EdgeKey, Failure, Registry,
 };
@@ -106,7 +106,7 @@ pub(crate) struct Edges {
 /// The last decision's key: on one connection it is mostly the same.
 #[derive(Debug)]
 struct KnownAuthz {
-    server: Arc<ServerInfo>,
+    snapshot: Snapshot,
     key: AuthzKey,
 }
 
@@ -237,7 +237,8 @@ impl Measure {
     /// It was denied.
     pub(crate) fn denied(&self, denial: &Denial) {
         let mut registry = self.meter.registry();
-        registry.on_denied(self.edge, denied(denial));
+        let first = denial.first_reason();
+        registry.on_denied(self.edge, denied(denial, first.as_deref()));
         self.authz(&mut registry, denial);
     }
 
@@ -298,33 +299,33 @@ impl Measure {
 
     fn authz(&self, registry: &mut Registry, facts: &Facts) {
         let Some(peer) = &self.peer else { return };
-        let grant = facts
-            .reasons
-            .first()
-            .filter(|_| facts.verdict == Verdict::Allow);
+        let allowed = facts.verdict == Verdict::Allow;
+        let grant = allowed.then(|| facts.first_reason()).flatten();
         let mut known = peer.edges.authz.borrow_mut();
         if let Some(known) = &*known
-            && Arc::ptr_eq(&known.server, &facts.server)
+            && known.snapshot.is(facts.snapshot())
+            && known.key.port == facts.port
             && known.key.verdict == facts.verdict
-            && known.key.grant.as_ref() == grant
+            && known.key.grant == grant
             && known.key.http == (self.ask != Ask::Tcp)
         {
             return registry.on_authz(&known.key);
         }
+        let server = facts.server();
         let key = AuthzKey {
             http: self.ask != Ask::Tcp,
             verdict: facts.verdict,
             port: facts.port,
             tls: peer.client.tls,
             client: peer.client.id.as_ref().map(|id| Arc::from(id.as_str())),
-            default: facts.server.default,
-            server_namespace: Arc::from(facts.server.namespace.as_str()),
-            server_name: Arc::from(facts.server.name.as_str()),
-            grant: grant.cloned(),
+            default: server.default,
+            server_namespace: Arc::from(server.namespace.as_str()),
+            server_name: Arc::from(server.name.as_str()),
+            grant,
         };
         registry.on_authz(&key);
         *known = Some(KnownAuthz {
-            server: facts.server.clone(),
+            snapshot: facts.snapshot().clone(),
             key,
         });
     }
@@ -339,7 +340,7 @@ impl Drop for Measure {
 }
 
 /// A denial in words of a bounded set: the forbid that holds, else what decided.
-fn denied(facts: &Facts) -> Denied<'_> {
+fn denied<'a>(facts: &Facts, first: Option<&'a str>) -> Denied<'a> {
     use mesh_policy::decide::Cause;
     let word = match &facts.cause {
         Cause::Granted | Cause::Probe => "allowed",
@@ -349,10 +350,7 @@ fn denied(facts: &Facts) -> Denied<'_> {
         Cause::Refused(_) => "refused",
         Cause::NoRoute => "no-route",
         Cause::InvalidRoute(_) => "invalid-route",
-        Cause::Forbidden => facts
-            .reasons
-            .first()
-            .map_or("forbidden", |reason| &**reason),
+        Cause::Forbidden => first.unwrap_or("forbidden"),
         Cause::Undecidable(_) => "undecidable",
         Cause::NoGrant => "no-grant",
         Cause::RateLimited => "rate-limited",

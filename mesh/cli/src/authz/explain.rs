@@ -66,9 +66,10 @@ pub(crate) fn run(args: &ExplainArgs, output: &mut Output) -> Result<Exit, Fault
     let spiffe_id = args.from.spiffe_id(&trust_domain);
     let (target, places) = policy.places_of(&args.to)?;
     let record = args.record(spiffe_id, target, places.first());
+    let now = args.policy.now();
     let explanations: Vec<_> = places
         .iter()
-        .map(|place| explain(&place.snapshot, &record, place.port))
+        .map(|place| explain(&place.snapshot, &record, place.port, now))
         .collect();
     let denied = explanations
         .iter()

@@ -6,11 +6,12 @@ use crate::fault::Fault;
 use crate::live::{self, Live, LiveArgs};
 use crate::manifests::{Manifests, MeshSettings};
 use clap::Args;
+use mesh_platform::{Platform as _, System};
 use mesh_policy::Snapshot;
 use mesh_policy::decide::Generation;
 use mesh_policy::request::TargetRecord;
 use mesh_policy_index::index::WorkloadKey;
-use mesh_trust::TrustDomain;
+use mesh_trust::{Timestamp, TrustDomain};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -24,6 +25,16 @@ pub(crate) struct PolicyArgs {
     pub(crate) settings: MeshSettings,
     #[command(flatten)]
     pub(crate) live: LiveArgs,
+    /// Time to decide at, RFC 3339: matters where grants end, or policies look at the time. Now, if not given.
+    #[arg(long, value_name = "TIME", value_parser = crate::arguments::time)]
+    pub(crate) at: Option<Timestamp>,
+}
+
+impl PolicyArgs {
+    /// The time that questions are decided at.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.at.unwrap_or_else(|| System::new().wall_clock())
+    }
 }
 
 /// A source of decisions.

@@ -12,6 +12,7 @@ use mesh_policy::decide::Verdict;
 use mesh_policy::record::{DecisionRecord, decide_record};
 use mesh_policy::request::RequestRecord;
 use mesh_policy_index::replay::Replay;
+use mesh_trust::Timestamp;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -96,7 +97,7 @@ pub(crate) fn run(args: &ReplayArgs, output: &mut Output) -> Result<Exit, Fault>
             File::open(&args.requests).map_err(unreadable)?,
         ))
     };
-    let mut decider = Decider::new(&mut policy);
+    let mut decider = Decider::new(&mut policy, args.policy.now());
     let mut bytes = Vec::new();
     for line in 1_u64.. {
         bytes.clear();
@@ -150,26 +151,26 @@ fn parse(text: &[u8], length: usize, file: &str, line: u64) -> Result<RequestRec
 /// Decides records one by one.
 enum Decider<'a> {
     Static(Replay<'a>),
-    Live(&'a mut Policy),
+    Live(&'a mut Policy, Timestamp),
 }
 
 impl<'a> Decider<'a> {
-    fn new(policy: &'a mut Policy) -> Self {
+    fn new(policy: &'a mut Policy, now: Timestamp) -> Self {
         match policy {
-            Policy::Static(manifests, _) => Self::Static(Replay::new(&manifests.index)),
-            Policy::Live(..) => Self::Live(policy),
+            Policy::Static(manifests, _) => Self::Static(Replay::new(&manifests.index, now)),
+            Policy::Live(..) => Self::Live(policy, now),
         }
     }
 
     fn decide(&mut self, record: &RequestRecord) -> Result<DecisionRecord, Fault> {
-        let policy = match self {
+        let (policy, now) = match self {
             Self::Static(replay) => return Ok(replay.decide(record)),
-            Self::Live(policy) => policy,
+            Self::Live(policy, now) => (policy, *now),
         };
         let places = policy.places(&record.server)?;
         let decisions: Vec<_> = places
             .iter()
-            .map(|place| decide_record(&place.snapshot, record, place.port))
+            .map(|place| decide_record(&place.snapshot, record, place.port, now))
             .collect();
         let denied = decisions
             .iter()

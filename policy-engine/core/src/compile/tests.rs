@@ -98,12 +98,8 @@ fn ten_thousand_grants_compile_and_decide() {
     )]
     let clock = std::time::Instant::now;
     let before = clock();
-    let first = world.compile();
+    let snapshot = world.compile();
     let compiled = before.elapsed();
-    world.0.grants[17].audit = true;
-    let before = clock();
-    let snapshot = first.update(world.0.clone()).unwrap();
-    let updated = before.elapsed();
     let atoms = crate::connection::ConnectionAtoms::of(&snapshot, &meshed("c9999"));
     let headers = BTreeMap::new();
     let head = crate::request::Head {
@@ -115,61 +111,17 @@ fn ten_thousand_grants_compile_and_decide() {
     };
     let call = crate::request::Call::Http(head);
     let before = clock();
-    let first = crate::decide::decide_on(&atoms, PORT, &call);
+    let first = crate::decide::decide_on(&atoms, PORT, &call, NOW);
     let once = before.elapsed();
     let before = clock();
-    for _ in 0..10_000 {
-        let again = crate::decide::decide_on(&atoms, PORT, &call);
-        assert_eq!(again.reasons.len(), 1);
+    for _ in 0..1_000_000 {
+        let again = crate::decide::decide_on(&atoms, PORT, &call, NOW);
+        assert_eq!(again.verdict, crate::decide::Verdict::Allow);
     }
-    let again = before.elapsed() / 10_000;
-    println!(
-        "10,000 grants: compile {compiled:?}, update {updated:?}, first decision {once:?}, then {again:?} each"
-    );
+    let again = before.elapsed() / 1_000_000;
+    println!("10,000 grants: compile {compiled:?}, first decision {once:?}, then {again:?} each");
     assert_eq!(
         short(&first),
         "allow permit 200 [AuthorizationPolicy/shop/g9999/0]"
     );
-}
-
-#[test]
-fn an_update_is_a_compilation() {
-    use crate::compile::generated;
-    let old = World::http().web_may("web", on_server("http")).grant(grant(
-        "AuthorizationPolicy/shop/open/0",
-        on_route("r"),
-        Who::Anyone,
-    ));
-    let mut gone = old.clone();
-    gone.0.identity_sets.clear();
-    let mut narrowed = old.clone();
-    narrowed.0.grants[1].who = Who::AnyTls;
-    let mut reordered = old.clone();
-    reordered.0.grants.reverse();
-    for new in [old.clone(), gone, narrowed, reordered, World::http()] {
-        let (updated, fresh) = (old.compile().update(new.0.clone()).unwrap(), new.compile());
-        assert_eq!(generated(&updated), generated(&fresh));
-        assert_eq!(updated.findings(), fresh.findings());
-        let ask = |snapshot: &Snapshot| {
-            crate::decide::decide(snapshot, PORT, &meshed("web"), &crate::request::Call::Tcp)
-        };
-        assert_eq!(short(&ask(&updated)), short(&ask(&fresh)));
-        let headers = BTreeMap::new();
-        let head = crate::request::Head {
-            method: "GET",
-            target: "/a",
-            host: None,
-            grpc: false,
-            headers: &headers,
-        };
-        let ask = |snapshot: &Snapshot| {
-            crate::decide::decide(
-                snapshot,
-                PORT,
-                &meshed("web"),
-                &crate::request::Call::Http(head),
-            )
-        };
-        assert_eq!(short(&ask(&updated)), short(&ask(&fresh)));
-    }
 }

@@ -178,11 +178,11 @@ fn want(data: &SnapshotData, number: u16, client: &Client, call: &Call<'_>) -> W
         host: None,
         headers: head.headers,
     };
-    let chosen = RouteTable::compile(&port.routes).0.choose(&request);
-    match chosen {
+    let (table, _) = RouteTable::compile(&port.routes);
+    match table.choose(&request) {
         None => deny(Phase::Route, 404),
         Some(chosen) if chosen.invalid.is_some() => deny(Phase::Route, 403),
-        Some(chosen) => permits(data, port, client, Some(&chosen.taken), Some(200)),
+        Some(chosen) => permits(data, port, client, Some(chosen.taken), Some(200)),
     }
 }
 
@@ -432,12 +432,13 @@ proptest! {
             let head = Head { method, target, host: None, grpc, headers: &headers };
             let call = if tcp { Call::Tcp } else { Call::Http(head) };
             for port in [PORT, 1] {
-                let decision = decide_on(&atoms, port, &call);
-                let reasons: BTreeSet<String> = decision.reasons.iter().map(ToString::to_string).collect();
-                let sorted: Vec<&str> = decision.reasons.iter().map(|reason| &**reason).collect();
-                prop_assert!(sorted.is_sorted());
+                let decision = decide_on(&atoms, port, &call, NOW);
+                let reasons: BTreeSet<String> = decision.reasons().iter().map(ToString::to_string).collect();
+                prop_assert!(decision.reasons().is_sorted());
                 let got = (decision.verdict, decision.phase, decision.status, reasons);
                 prop_assert_eq!(got, want(&data, port, &client, &call), "{:?} on {}", call, port);
+                let cedar = decide_by_cedar(&atoms, port, &call, NOW);
+                prop_assert_eq!(short(&decision), short(&cedar), "Cedar on {:?} on {}", call, port);
             }
         }
     }
@@ -452,7 +453,7 @@ proptest! {
         let headers: BTreeMap<String, Vec<String>> = BTreeMap::new();
         let call = Call::Http(Head { method: "GET", target, host: None, grpc: false, headers: &headers });
         let allowed = |data: &SnapshotData| {
-            decide(&Snapshot::compile(data.clone()).unwrap(), PORT, &client, &call).verdict == Verdict::Allow
+            decide(&Snapshot::compile(data.clone()).unwrap(), PORT, &client, &call, NOW).verdict == Verdict::Allow
         };
         let mut less = data.clone();
         match choice.index(3) {
@@ -471,7 +472,7 @@ proptest! {
         let headers: BTreeMap<String, Vec<String>> = BTreeMap::new();
         let call = Call::Http(Head { method: "GET", target, host: None, grpc: false, headers: &headers });
         let allowed = |data: &SnapshotData| {
-            decide(&Snapshot::compile(data.clone()).unwrap(), PORT, &client, &call).verdict == Verdict::Allow
+            decide(&Snapshot::compile(data.clone()).unwrap(), PORT, &client, &call, NOW).verdict == Verdict::Allow
         };
         let forbid = Grant { effect: Effect::Forbid, ..grant("CedarPolicy/shop/f/0", on_server("http"), Who::AnyTls) };
         let more = World(data.clone()).grant(forbid).0;

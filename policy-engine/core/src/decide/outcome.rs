@@ -1,6 +1,8 @@
 //! What a decision is: its verdict, phase, cause and facts, and the two proofs that come of it, permit and denial.
 
 use crate::canonical::{HostRefusal, MethodRefusal, PathRefusal};
+use crate::compile::{PortAt, Snapshot};
+use crate::connection::{ConnectionAtoms, Reasons};
 use crate::record::{DecisionRecord, RecordClient, RecordRequest, RecordRoute, RecordServer};
 use crate::request::{Call, Client, Protocol};
 use crate::route::RouteTaken;
@@ -148,24 +150,52 @@ pub struct Facts {
     pub phase: Phase,
     /// What exactly decided.
     pub cause: Cause,
-    /// Of an allow all permits that hold, of a deny the forbids that hold; sorted.
-    pub reasons: Arc<[Arc<str>]>,
     /// Allowed, and every permit that holds is an audit one.
     pub audit: bool,
-    /// Which Server spoke.
-    pub server: Arc<ServerInfo>,
-    /// The workload whose policy this is.
-    pub workload: Arc<WorkloadInfo>,
+    /// Allowed, and one of the permits that hold is broken glass: the decision is recorded, never sampled.
+    pub break_glass: bool,
     /// Port of the workload.
     pub port: u16,
     /// The route that took the request, with its filters; `None` for bytes, and before a route is chosen.
     pub route: Option<Arc<RouteTaken>>,
-    /// The path that was judged, without query; `None` for bytes and if the path was refused.
-    pub canonical_path: Option<String>,
-    /// The host that was judged, `name` or `name:port`.
-    pub canonical_host: Option<String>,
     /// How it was judged: a request on an opaque port is bytes.
     pub spoken: Protocol,
+    /// The path that was judged.
+    pub(super) path: Judged,
+    /// The host that was judged.
+    pub(super) host: Judged,
+    pub(super) atoms: ConnectionAtoms,
+    pub(super) at: PortAt,
+    pub(super) reasons: Reasons,
+}
+
+/// A part of a request in the form that was judged.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) enum Judged {
+    /// It was not there, not looked at, or refused.
+    #[default]
+    Not,
+    /// Exactly as it came.
+    AsCame,
+    /// In this form.
+    As(Box<str>),
+}
+
+impl Judged {
+    pub(super) fn of(text: Cow<'_, str>) -> Self {
+        match text {
+            Cow::Borrowed(_) => Self::AsCame,
+            Cow::Owned(text) => Self::As(text.into()),
+        }
+    }
+
+    fn text<'a>(&'a self, came: Option<&'a str>) -> Option<&'a str> {
+        match self {
+            Self::Not => None,
+            Self::AsCame => came,
+            Self::As(text) => Some(text),
+        }
+    }
 }
 
 /// The answer to one request.
@@ -255,17 +285,68 @@ impl Denial {
 }
 
 impl Facts {
+    /// Of an allow all permits that hold, of a deny the forbids that hold; sorted, each once. Listed anew at each call.
+    pub fn reasons(&self) -> Vec<Arc<str>> {
+        let mut reasons = self.atoms.reasons(&self.reasons);
+        if self.cause == Cause::Probe {
+            reasons.push(Arc::from("default/probe"));
+            reasons.sort();
+            reasons.dedup();
+        }
+        reasons
+    }
+
+    /// The first of [`Facts::reasons`], without listing the others: a label for metrics.
+    pub fn first_reason(&self) -> Option<Arc<str>> {
+        match self.cause {
+            Cause::Probe => self.reasons().into_iter().next(),
+            _ => self.atoms.first_reason(&self.reasons),
+        }
+    }
+
+    /// Which Server spoke.
+    pub fn server(&self) -> &ServerInfo {
+        let compiled = self.atoms.snapshot().compiled();
+        &compiled.port(self.at).policy.server
+    }
+
+    /// The workload whose policy this is.
+    pub fn workload(&self) -> &WorkloadInfo {
+        &self.atoms.snapshot().data().workload
+    }
+
+    /// The policy that decided.
+    pub fn snapshot(&self) -> &Snapshot {
+        self.atoms.snapshot()
+    }
+
+    /// The path that was judged, without query; `None` for bytes and if the path was refused. `raw` is the target that was
+    /// decided on.
+    pub fn canonical_path<'a>(&'a self, raw: &'a str) -> Option<&'a str> {
+        self.path.text(raw.split('?').next())
+    }
+
+    /// The host that was judged, `name` or `name:port`. `raw` is the host that was decided on.
+    pub fn canonical_host<'a>(&'a self, raw: Option<&'a str>) -> Option<&'a str> {
+        self.host.text(raw)
+    }
+
+    /// The path to forward, if it is not the one that came.
+    pub fn rewritten_path(&self) -> Option<&str> {
+        self.path.text(None)
+    }
+
+    /// The host to forward, if it is not the one that came.
+    pub fn rewritten_host(&self) -> Option<&str> {
+        self.host.text(None)
+    }
+
     /// The target to forward: the path that was judged, with the query as it came. Borrowed if nothing changed.
     pub fn forward_target<'a>(&self, raw: &'a str) -> Cow<'a, str> {
-        let (path, query) = match raw.split_once('?') {
-            Some((path, query)) => (path, Some(query)),
-            None => (raw, None),
-        };
-        match (&self.canonical_path, query) {
-            (Some(judged), _) if judged == path => Cow::Borrowed(raw),
-            (Some(judged), Some(query)) => Cow::Owned(format!("{judged}?{query}")),
-            (Some(judged), None) => Cow::Owned(judged.clone()),
+        match (self.rewritten_path(), raw.split_once('?')) {
             (None, _) => Cow::Borrowed(raw),
+            (Some(judged), Some((_, query))) => Cow::Owned(format!("{judged}?{query}")),
+            (Some(judged), None) => Cow::Owned(judged.to_owned()),
         }
     }
 
@@ -281,15 +362,15 @@ impl Facts {
             _ => None,
         };
         let grpc_status = grpc_status.filter(|_| speaks && self.spoken == Protocol::Grpc);
-        let (reasons, audit) = (Arc::default(), false);
         Self {
             verdict,
             phase,
             status: speaks.then_some(status),
             grpc_status,
             cause,
-            reasons,
-            audit,
+            reasons: Reasons::None,
+            audit: false,
+            break_glass: false,
             ..self
         }
     }
@@ -299,22 +380,23 @@ impl Facts {
         let request = match call {
             Call::Http(head) if self.spoken != Protocol::Tcp => Some(RecordRequest {
                 method: head.method.to_owned(),
-                path: self.canonical_path.clone(),
+                path: self.canonical_path(head.target).map(str::to_owned),
                 raw_path: head.target.to_owned(),
-                host: self.canonical_host.clone(),
+                host: self.canonical_host(head.host).map(str::to_owned),
             }),
             _ => None,
         };
+        let server = self.server();
         DecisionRecord {
             time,
             generation: self.generation,
             client: RecordClient::of(client),
             server: RecordServer {
-                namespace: self.server.namespace.clone(),
-                name: Some(self.server.name.clone()),
-                workload: Some(self.workload.name.clone()),
+                namespace: server.namespace.clone(),
+                name: Some(server.name.clone()),
+                workload: Some(self.workload().name.clone()),
                 port: self.port,
-                default: self.server.default,
+                default: server.default,
             },
             route: self.route.as_deref().map(|route| RecordRoute {
                 kind: route.kind.clone(),
@@ -328,7 +410,7 @@ impl Facts {
             grpc_status: self.grpc_status,
             phase: self.phase,
             reasons: self
-                .reasons
+                .reasons()
                 .iter()
                 .map(|reason| reason.to_string())
                 .collect(),

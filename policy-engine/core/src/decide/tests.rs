@@ -39,7 +39,15 @@ fn reading_01_ports_without_server_follow_the_default_policy_alone() {
         },
         Who::Anyone,
     ));
-    let other = |world: &World| short(&decide(&world.compile(), 9999, &meshed("web"), &Call::Tcp));
+    let other = |world: &World| {
+        short(&decide(
+            &world.compile(),
+            9999,
+            &meshed("web"),
+            &Call::Tcp,
+            NOW,
+        ))
+    };
     assert_eq!(
         other(&world),
         "deny permit - []",
@@ -73,7 +81,13 @@ fn a_server_named_default_is_not_the_default_policy() {
     assert_eq!(short(&world.get(&meshed("web"), "/")), "deny permit 403 []");
     let world = World::http().grant(grant(EVERYONE, on_server("default"), Who::Anyone));
     assert_eq!(
-        short(&decide(&world.compile(), 1, &meshed("web"), &Call::Tcp)),
+        short(&decide(
+            &world.compile(),
+            1,
+            &meshed("web"),
+            &Call::Tcp,
+            NOW
+        )),
         "deny permit - []"
     );
 }
@@ -98,7 +112,7 @@ fn reading_03_the_canonical_path_is_matched_and_recorded() {
         "/public//../private",
     ] {
         let decision = world.get(&meshed("web"), target);
-        let seen = (short(&decision), decision.canonical_path.as_deref());
+        let seen = (short(&decision), decision.canonical_path(target));
         assert_eq!(
             seen,
             ("deny route 404 []".to_owned(), Some("/private")),
@@ -107,7 +121,7 @@ fn reading_03_the_canonical_path_is_matched_and_recorded() {
     }
     let decision = world.get(&meshed("web"), "/x/../public/%7ea?q=/..");
     assert_eq!(short(&decision), format!("allow permit 200 [{WEB}]"));
-    assert_eq!(decision.canonical_path.as_deref(), Some("/public/~a"));
+    assert_eq!(decision.rewritten_path(), Some("/public/~a"));
     assert_eq!(
         decision.forward_target("/x/../public/%7ea?q=/.."),
         "/public/~a?q=/.."
@@ -122,10 +136,7 @@ fn reading_03_ambiguous_paths_are_refused_even_where_everyone_is_allowed() {
     ] {
         let decision = open().get(&meshed("web"), target);
         assert_eq!(
-            (
-                short(&decision).as_str(),
-                decision.canonical_path.as_deref()
-            ),
+            (short(&decision).as_str(), decision.canonical_path(target)),
             ("deny request 400 []", None),
             "{target}"
         );
@@ -145,15 +156,13 @@ fn reading_03_a_server_may_opt_out() {
     assert_eq!(
         keep(true, false)
             .get(&meshed("web"), "/a%2fb")
-            .canonical_path
-            .as_deref(),
+            .canonical_path("/a%2fb"),
         Some("/a%2fb")
     );
     assert_eq!(
         keep(false, true)
             .get(&meshed("web"), "/a;b")
-            .canonical_path
-            .as_deref(),
+            .canonical_path("/a;b"),
         Some("/a;b")
     );
     assert_eq!(
@@ -202,13 +211,13 @@ fn reading_04_refusals_come_before_routes_and_grants_and_have_no_reasons() {
         ask("", Some("a")),
     ] {
         assert_eq!(
-            short(&decide(&snapshot, PORT, &meshed("web"), &call)),
+            short(&decide(&snapshot, PORT, &meshed("web"), &call, NOW)),
             "deny request 400 []",
             "{call:?}"
         );
     }
     assert_eq!(
-        decide(&snapshot, PORT, &meshed("web"), &ask("GET", None)).status,
+        decide(&snapshot, PORT, &meshed("web"), &ask("GET", None), NOW).status,
         Some(200),
         "no host is no fault"
     );
@@ -478,7 +487,7 @@ fn reading_10_opaque_and_tls_ports_are_judged_as_bytes() {
             format!("allow permit - [{WEB}]"),
             "routes and paths are without effect"
         );
-        assert!(request.route.is_none() && request.canonical_path.is_none());
+        assert!(request.route.is_none() && request.canonical_path("/").is_none());
         assert_eq!(
             short(&world.get(&meshed("api"), "/only")),
             "deny permit - []"
@@ -660,7 +669,7 @@ fn audit_is_said_only_if_every_permit_that_holds_is_an_audit_one() {
         ("allow permit 200 [default/audit]", true)
     );
     let known = world.get(&meshed("web"), "/");
-    assert_eq!((known.reasons.len(), known.audit), (2, false));
+    assert_eq!((known.reasons().len(), known.audit), (2, false));
     assert!(!World::http().get(&meshed("web"), "/").audit);
 }
 
@@ -685,7 +694,7 @@ fn reading_16_a_malformed_client_is_denied_in_transport() {
         let text = format!(
             r#"{{"client":{client},"server":{{"namespace":"shop","pod":"cart-0","port":8080}},"method":"GET","path":"/"}}"#
         );
-        let answer = crate::record::decide_record(&snapshot, &record(&text), PORT);
+        let answer = crate::record::decide_record(&snapshot, &record(&text), PORT, NOW);
         let seen = (
             answer.verdict,
             answer.phase,
@@ -723,6 +732,7 @@ fn reading_16_tls_without_an_identity_is_tls_without_an_identity() {
                 ..record(text)
             },
             PORT,
+            NOW,
         )
         .verdict
     };
@@ -767,7 +777,7 @@ fn route_grants_add_to_server_grants_and_open_nothing_else() {
         short(&world.get(&meshed("web"), "/b")),
         "allow permit 200 [AuthorizationPolicy/shop/server/0]"
     );
-    assert_eq!(world.get(&meshed("web"), "/a").reasons.len(), 2);
+    assert_eq!(world.get(&meshed("web"), "/a").reasons().len(), 2);
 }
 
 #[test]
@@ -852,8 +862,8 @@ fn remembered_answers_are_those_of_fresh_ones() {
                 });
                 for port in [PORT, 1, 2] {
                     let (kept, fresh) = (
-                        decide_on(&atoms, port, &call),
-                        decide(&snapshot, port, &client, &call),
+                        decide_on(&atoms, port, &call, NOW),
+                        decide(&snapshot, port, &client, &call, NOW),
                     );
                     assert_eq!(short(&kept), short(&fresh));
                 }
@@ -875,7 +885,7 @@ fn records_say_what_was_decided() {
         grpc: false,
         headers: &headers,
     });
-    let decision = decide(&world.compile(), PORT, &meshed("web"), &call);
+    let decision = decide(&world.compile(), PORT, &meshed("web"), &call, NOW);
     let record = serde_json::to_value(decision.record(None, &meshed("web"), &call)).unwrap();
     let want = serde_json::json!({
         "time": null, "generation": 7,
@@ -902,11 +912,11 @@ fn a_proxy_without_policy_denies_everything() {
     });
     for client in [meshed("web"), plaintext("127.0.0.1")] {
         assert_eq!(
-            short(&decide(&snapshot, 80, &client, &http)),
+            short(&decide(&snapshot, 80, &client, &http, NOW)),
             "deny server 403 []"
         );
         assert_eq!(
-            short(&decide(&snapshot, 80, &client, &Call::Tcp)),
+            short(&decide(&snapshot, 80, &client, &Call::Tcp, NOW)),
             "deny server - []"
         );
     }

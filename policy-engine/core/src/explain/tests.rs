@@ -49,7 +49,7 @@ fn world() -> World {
 }
 
 fn explained(from: Option<&str>, path: &str) -> Explanation {
-    explain(&world().compile(), &record(from, path), PORT)
+    explain(&world().compile(), &record(from, path), PORT, NOW)
 }
 
 fn layer<'a>(explanation: &'a Explanation, name: &str) -> &'a Layer {
@@ -71,8 +71,8 @@ fn an_explanation_decides_as_the_data_path_does() {
         (Some("web"), "/.."),
     ] {
         let record = record(from, path);
-        let explained = explain(&snapshot, &record, PORT).decision;
-        let decided = decide_record(&snapshot, &record, PORT);
+        let explained = explain(&snapshot, &record, PORT, NOW).decision;
+        let decided = decide_record(&snapshot, &record, PORT, NOW);
         assert_eq!(
             DecisionRecord {
                 near_misses: Vec::new(),
@@ -196,7 +196,7 @@ fn shadowed_servers_runners_up_and_dead_objects_are_named_with_their_place() {
 fn an_unreadable_client_is_the_transport_layers_finding() {
     let mut odd = record(None, "/");
     odd.client.ip = Some("ten".into());
-    let explanation = explain(&world().compile(), &odd, PORT);
+    let explanation = explain(&world().compile(), &odd, PORT, NOW);
     assert_eq!(explanation.layers[0].outcome, Outcome::Denied);
     assert!(explanation.layers[0].summary.contains("`ten`"));
     assert!(explanation.to_text().starts_with("DENIED at transport"));
@@ -252,7 +252,7 @@ fn text_is_never_wider_than_a_hundred_columns_and_carries_no_control_characters(
     world.0.ports.get_mut(&PORT).unwrap().server.name = format!("{long} \u{1b}[31m {long}");
     let snapshot = world.compile();
     for path in ["/x", &format!("/{long}/../%7e/{long}"), "/%00\u{1b}[2J"] {
-        let text = explain(&snapshot, &record(Some("web"), path), PORT).to_text();
+        let text = explain(&snapshot, &record(Some("web"), path), PORT, NOW).to_text();
         for line in text.lines() {
             assert!(
                 line.chars().count() <= 100 && !line.contains('\u{1b}'),
@@ -274,7 +274,12 @@ fn rate_limits_are_told_where_the_request_is_allowed() {
     };
     let world = world().port(|port| port.rate_limit = Some(limit));
     let told = |from| {
-        let answer = explain(&world.compile(), &record(Some(from), "/admin/deep"), PORT);
+        let answer = explain(
+            &world.compile(),
+            &record(Some(from), "/admin/deep"),
+            PORT,
+            NOW,
+        );
         layer(&answer, "rate-limit").summary.clone()
     };
     assert_eq!(
@@ -289,11 +294,11 @@ fn bytes_are_explained_as_bytes() {
     let world = World::new(ServerProtocol::Opaque).web_may("web", on_server("http"));
     let mut raw = record(Some("web"), "/");
     raw.protocol = Protocol::Tcp;
-    let answer = explain(&world.compile(), &raw, PORT);
+    let answer = explain(&world.compile(), &raw, PORT, NOW);
     assert_eq!(
         (answer.decision.verdict, layer(&answer, "request").outcome),
         (Verdict::Allow, Outcome::None)
     );
-    let http = explain(&world.compile(), &record(Some("web"), "/"), PORT);
+    let http = explain(&world.compile(), &record(Some("web"), "/"), PORT, NOW);
     assert!(layer(&http, "request").summary.contains("opaque"));
 }

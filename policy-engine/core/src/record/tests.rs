@@ -65,7 +65,7 @@ fn a_record_is_decided_like_live_traffic() {
             r#"{{"client":{{"spiffe_id":"spiffe://cluster.local/ns/shop/sa/web","ip":"::ffff:10.0.0.9"}},
                 "server":{{"namespace":"shop","pod":"cart-0","port":8080}},"method":"GET","path":"{path}","host":"cart"}}"#
         );
-        decide_record(&snapshot, &request(&text), PORT)
+        decide_record(&snapshot, &request(&text), PORT, NOW)
     };
     for path in ["/a", "/b", "/a/../b", "/%2f"] {
         let live = world.get(&meshed("web"), path);

@@ -104,10 +104,9 @@ impl Ask {
         };
         let chosen = table.choose(&request);
         let first = table.candidates(&request).into_iter().next();
-        let name = |candidate: Option<Candidate>| {
-            candidate.map(|c| format!("{}/{}", c.taken.name, c.taken.rule))
-        };
-        let (chosen, first) = (name(chosen), name(first));
+        let name = |taken: &RouteTaken| format!("{}/{}", taken.name, taken.rule);
+        let chosen = chosen.map(|chosen| name(chosen.taken));
+        let first = first.map(|first| name(&first.taken));
         assert_eq!(chosen, first, "explain lists the winner first");
         chosen
     }

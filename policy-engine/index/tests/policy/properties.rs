@@ -96,7 +96,7 @@ fn questions() -> Vec<Ask> {
 }
 
 fn allowed(index: &Index) -> Vec<bool> {
-    let mut replay = Replay::new(index);
+    let mut replay = Replay::new(index, crate::world::NOW);
     questions()
         .iter()
         .map(|ask| replay.decide(&ask.0).verdict == Verdict::Allow)

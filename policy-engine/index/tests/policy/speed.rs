@@ -1,6 +1,6 @@
 //! How fast a month of traffic replays; run with `--ignored --nocapture`.
 
-use crate::world::{Ask, MESHED, SERVER, SHOP, World, policy, route};
+use crate::world::{Ask, MESHED, NOW, SERVER, SHOP, World, policy, route};
 use mesh_policy_index::replay::Replay;
 
 #[test]
@@ -27,7 +27,7 @@ fn replayed_records_per_second() {
         &route("b", "{value: /b}"),
         &grants.concat(),
     ]);
-    let mut replay = Replay::new(&world.index);
+    let mut replay = Replay::new(&world.index, NOW);
     let asks: Vec<Ask> = (0..200)
         .map(|n| {
             Ask::meshed(&format!("shop/c{n}")).path(if n % 2 == 0 { "/a/x" } else { "/b/y?z" })

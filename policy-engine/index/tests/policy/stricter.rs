@@ -310,7 +310,7 @@ fn a_broken_file_never_stops_the_others() {
                 (second.to_owned(), good.clone().into_bytes()),
             ];
             let index = Index::build(&load(files), &crate::world::config());
-            let record = Replay::new(&index).decide(&Ask::meshed("shop/web").0);
+            let record = Replay::new(&index, crate::world::NOW).decide(&Ask::meshed("shop/web").0);
             assert_eq!(
                 record.reasons,
                 ["AuthorizationPolicy/shop/p/0"],

@@ -6,8 +6,11 @@ use mesh_policy::request::{ClientRecord, Protocol, RequestRecord, TargetRecord};
 use mesh_policy::snapshot::{Finding, SnapshotData};
 use mesh_policy_index::replay::Replay;
 use mesh_policy_index::{Index, IndexConfig, Mode, WorkloadKey, load};
-use mesh_trust::TrustDomain;
+use mesh_trust::{Timestamp, TrustDomain};
 use std::collections::BTreeMap;
+
+/// When decisions are made: 2026-01-01T00:00:00Z.
+pub(crate) const NOW: Timestamp = Timestamp::from_unix_secs(1_767_225_600);
 
 /// A mesh of manifests.
 pub(crate) struct World {
@@ -117,7 +120,7 @@ impl World {
     }
 
     pub(crate) fn decide(&self, ask: &Ask) -> DecisionRecord {
-        Replay::new(&self.index).decide(&ask.0)
+        Replay::new(&self.index, NOW).decide(&ask.0)
     }
 
     /// `allow`, or phase and status of the denial.

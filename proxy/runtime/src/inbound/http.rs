@@ -104,7 +104,8 @@ impl Arrival {
         measure: &Measure,
     ) -> Result<Permit, Refusal> {
         let call = head.call();
-        let mut decision = self.peer.decide(policy, &call);
+        let now = self.core.shared.platform.wall_clock();
+        let mut decision = self.peer.decide(policy, &call, now);
         // Authorize before rate-limiting: a forbidden peer must not spend the tokens of an allowed one.
         if decision.verdict == Verdict::Allow
             && let Some(limit) = &policy.port(self.port.port).rate_limit
@@ -117,7 +118,7 @@ impl Arrival {
         {
             decision = decision.rate_limited();
         }
-        record(&self.core, &self.peer, &decision, &call);
+        record(&self.core, &self.peer, &decision, &call, now);
         decision
             .permit()
             .map_err(|denial| {
@@ -194,8 +195,7 @@ impl Passage<'_> {
         upgrading: Option<OnUpgrade>,
     ) -> Answer {
         let judged = permit
-            .canonical_path
-            .as_deref()
+            .rewritten_path()
             .map_or(Ok(()), |path| set_path(&mut parts, path));
         if let Err(refusal) =
             judged.and_then(|()| to_app(&mut parts, self.admitted, self.at.peer.client.id.as_ref()))

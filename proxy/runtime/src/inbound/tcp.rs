@@ -38,11 +38,12 @@ pub(crate) async fn take<T>(
             "closed a connection: there is no policy yet"
         );
     };
-    let decision = peer.decide(&policy, &Call::Tcp);
+    let now = core.shared.platform.wall_clock();
+    let decision = peer.decide(&policy, &Call::Tcp, now);
     if decision.verdict == Verdict::Deny && first == First::End {
         return; // a probe: connected, and nothing passed
     }
-    record(core, peer, &decision, &Call::Tcp);
+    record(core, peer, &decision, &Call::Tcp, now);
     let permit = match decision.permit() {
         Ok(permit) => permit,
         Err(denial) => return measure.denied(&denial),

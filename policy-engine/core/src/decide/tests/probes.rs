@@ -60,7 +60,7 @@ fn reading_12_a_probe_is_exact() {
             "{method}"
         );
     }
-    let elsewhere = decide(&world.compile(), PORT + 1, &from, &Call::Tcp);
+    let elsewhere = decide(&world.compile(), PORT + 1, &from, &Call::Tcp, NOW);
     assert_eq!(elsewhere.verdict, Verdict::Deny);
 }
 
