@@ -342,6 +342,11 @@ impl Compiled {
         own.unwrap_or(&self.other)
     }
 
+    /// Whether any policy was written in Cedar.
+    pub(crate) fn has_texts(&self) -> bool {
+        !self.texts.is_empty()
+    }
+
     /// Every port with a policy of its own, by number, then the others' as 0.
     pub(crate) fn ports(&self) -> impl Iterator<Item = (u16, &Port)> {
         let own = self.data.ports.keys().copied().zip(&self.policies);

@@ -6,6 +6,7 @@
 
 use crate::cedar::{self, Answer};
 use crate::compile::{Port, PortAt, Snapshot};
+use crate::decide::heads::Heads;
 use crate::limits::CEDAR_TEXTS_MAX;
 use crate::matcher::{Asked, Held, Tally};
 use crate::question::{
@@ -100,6 +101,8 @@ struct Atoms {
     network_sets: Vec<u32>,
     /// What holds on the ports that were asked for, by port. One or two on most connections.
     ports: RefCell<Vec<(u16, PortAt, Rc<Held>)>>,
+    /// Heads that were read.
+    heads: Heads,
 }
 
 /// Who answers.
@@ -193,6 +196,7 @@ impl ConnectionAtoms {
             snapshot: snapshot.clone(),
             client,
             ports: RefCell::default(),
+            heads: Heads::default(),
         }))
     }
 
@@ -218,6 +222,10 @@ impl ConnectionAtoms {
 
     pub(crate) fn ip(&self) -> IpAddr {
         self.0.client.ip
+    }
+
+    pub(crate) fn heads(&self) -> &Heads {
+        &self.0.heads
     }
 
     /// Where the policy of a port is, found once per connection.
@@ -271,7 +279,8 @@ impl ConnectionAtoms {
         by: By,
     ) -> (Says, Reasons) {
         let compiled = self.0.snapshot.compiled();
-        if let Some(head) = &query.request
+        if !compiled.headers.is_empty()
+            && let Some(head) = &query.request
             && let Some(name) = unreadable_header(head.headers, &compiled.headers)
         {
             let why = format!("a value of header `{name}`, which a policy looks at, is not UTF-8");

@@ -13,10 +13,12 @@ use crate::question::{RequestFacts, RouteFacts};
 use crate::request::{Call, Client, Head, Protocol};
 use crate::route::{Candidate, RouteRequest, RouteTaken};
 use crate::snapshot::ProbeKind;
+use heads::{Reading, Way};
 use mesh_trust::Timestamp;
 use outcome::Judged;
 use std::sync::Arc;
 
+pub(crate) mod heads;
 mod outcome;
 
 pub use outcome::{Cause, Decision, Denial, Facts, Generation, Permit, Phase, Refusal, Verdict};
@@ -145,17 +147,6 @@ impl Ruling {
             ..self
         }
     }
-
-    fn read(self, request: Canonical<'_>) -> Self {
-        Self {
-            path: Judged::of(request.path.into_path()),
-            host: request
-                .host
-                .map(|host| Judged::of(host.into_text()))
-                .unwrap_or_default(),
-            ..self
-        }
-    }
 }
 
 /// A head in canonical form.
@@ -202,14 +193,17 @@ impl Inquiry<'_> {
         }
         match call {
             Call::Tcp => self.bytes(),
-            Call::Http(head) if self.port.is_bytes() => match canonical_head(head, self.port) {
-                Ok(request) if self.is_probe(head, &request) => self.probe(head, request),
-                _ => Ruling {
-                    as_bytes: true,
-                    ..self.bytes()
-                },
-            },
-            Call::Http(head) => self.request(head),
+            Call::Http(head) if self.port.is_bytes() => {
+                let reading = self.reading(head);
+                match reading.way {
+                    Way::Probe => self.judge(reading, head),
+                    _ => Ruling {
+                        as_bytes: true,
+                        ..self.bytes()
+                    },
+                }
+            }
+            Call::Http(head) => self.judge(self.reading(head), head),
         }
     }
 
@@ -225,68 +219,98 @@ impl Inquiry<'_> {
         }))
     }
 
-    fn request(&self, head: &Head<'_>) -> Ruling {
+    /// The head in canonical form and where it leads; remembered where nothing else than its text decides that.
+    fn reading(&self, head: &Head<'_>) -> Reading {
+        if self.by == By::Cedar || self.port.routes.look_at_headers() {
+            return self.read(head);
+        }
+        let heads = self.atoms.heads();
+        if let Some(known) = heads.recall(self.number, head) {
+            return known;
+        }
+        let reading = self.read(head);
+        heads.remember(self.number, head, &reading);
+        reading
+    }
+
+    fn read(&self, head: &Head<'_>) -> Reading {
         let request = match canonical_head(head, self.port) {
             Ok(request) => request,
             Err((path, refusal)) => {
-                return Ruling {
+                return Reading {
                     path,
-                    ..Ruling::because(Cause::Refused(refusal))
+                    host: Judged::Not,
+                    way: Way::Refused(refusal),
                 };
             }
         };
-        if self.is_probe(head, &request) {
-            return self.probe(head, request);
+        let way = if self.is_probe(head, &request) {
+            Way::Probe
+        } else if self.port.routes.is_empty() {
+            Way::Route(Asked::DefaultRoute, Arc::clone(&self.port.default_route))
+        } else {
+            match self.port.routes.choose(&route_request(head, &request)) {
+                None => Way::NoRoute,
+                Some(chosen) => match chosen.invalid {
+                    Some(why) => Way::Invalid(Arc::clone(chosen.taken), Arc::clone(why)),
+                    None => {
+                        let (route, rule) = (chosen.route, chosen.taken.rule);
+                        Way::Route(Asked::Rule { route, rule }, Arc::clone(chosen.taken))
+                    }
+                },
+            }
+        };
+        Reading {
+            path: Judged::of(request.path.into_path()),
+            host: request
+                .host
+                .map(|host| Judged::of(host.into_text()))
+                .unwrap_or_default(),
+            way,
         }
-        self.routed(head, &request).read(request)
     }
 
-    fn routed(&self, head: &Head<'_>, request: &Canonical<'_>) -> Ruling {
-        if self.port.routes.is_empty() {
-            let taken = &self.port.default_route;
-            let answer = self.ask_for(Asked::DefaultRoute, taken, head, request);
-            return Ruling {
-                route: Some(Arc::clone(taken)),
-                ..Ruling::default()
+    fn judge(&self, reading: Reading, head: &Head<'_>) -> Ruling {
+        let Reading { path, host, way } = reading;
+        let ruling = match way {
+            Way::Refused(refusal) => Ruling::because(Cause::Refused(refusal)),
+            Way::NoRoute => Ruling::because(Cause::NoRoute),
+            Way::Invalid(taken, why) => Ruling {
+                route: Some(taken),
+                ..Ruling::because(Cause::InvalidRoute(why))
+            },
+            Way::Route(asked, taken) => {
+                let answer = self.ask_for(asked, &taken, head, (&path, &host));
+                Ruling {
+                    route: Some(taken),
+                    ..Ruling::default()
+                }
+                .answered(answer)
             }
-            .answered(answer);
+            Way::Probe => self.probe(head, (&path, &host)),
+        };
+        Ruling {
+            path,
+            host,
+            ..ruling
         }
-        let Some(chosen) = self.port.routes.choose(&route_request(head, request)) else {
-            return Ruling::because(Cause::NoRoute);
-        };
-        let ruling = Ruling {
-            route: Some(Arc::clone(chosen.taken)),
-            ..Ruling::default()
-        };
-        if let Some(why) = chosen.invalid {
-            return Ruling {
-                cause: Cause::InvalidRoute(Arc::clone(why)),
-                ..ruling
-            };
-        }
-        let asked = Asked::Rule {
-            route: chosen.route,
-            rule: chosen.taken.rule,
-        };
-        ruling.answered(self.ask_for(asked, chosen.taken, head, request))
     }
 
     /// A probe needs no permit, but a forbid still closes it.
-    fn probe(&self, head: &Head<'_>, request: Canonical<'_>) -> Ruling {
+    fn probe(&self, head: &Head<'_>, judged: (&Judged, &Judged)) -> Ruling {
         let taken = &self.port.probe_route;
         let ruling = Ruling {
             route: Some(Arc::clone(taken)),
             ..Ruling::default()
         };
-        let ruling = match self.ask_for(Asked::ProbeRoute, taken, head, &request) {
+        match self.ask_for(Asked::ProbeRoute, taken, head, judged) {
             (Says::Permitted { .. } | Says::NoPermit, reasons) => Ruling {
                 cause: Cause::Probe,
                 reasons,
                 ..ruling
             },
             denied => ruling.answered(denied),
-        };
-        ruling.read(request)
+        }
     }
 
     fn ask_for(
@@ -294,9 +318,9 @@ impl Inquiry<'_> {
         asked: Asked,
         taken: &RouteTaken,
         head: &Head<'_>,
-        request: &Canonical<'_>,
+        (path, host): (&Judged, &Judged),
     ) -> (Says, Reasons) {
-        let host = request.host.as_ref().map(CanonicalHost::text);
+        let looked_at = self.by == By::Cedar || self.atoms.snapshot().compiled().has_texts();
         self.ask(&Query {
             asked,
             route: Some(RouteFacts {
@@ -305,10 +329,11 @@ impl Inquiry<'_> {
                 name: &taken.name,
                 rule: taken.rule,
             }),
-            request: Some(RequestFacts {
+            // Grants look at nothing of the request but its route.
+            request: looked_at.then(|| RequestFacts {
                 method: head.method,
-                path: request.path.as_str(),
-                host: host.as_deref(),
+                path: path.path_text(head.target).unwrap_or_default(),
+                host: host.text(head.host),
                 headers: head.headers,
                 grpc: head.grpc,
             }),

@@ -14,6 +14,7 @@
 //! - [`equivalence`]: the matcher against Cedar: for each generation, and for samples of live decisions
 //! - [`explain`]: the same decision with every layer, reason and near miss
 //! - [`record`]: decision records, and deciding a request record
+//! - [`plain`]: a slow, plain reading of the rules, to compare with
 //! - [`limits`]: every bound, with its reason
 
 pub mod canonical;
@@ -28,6 +29,7 @@ mod fixtures;
 pub mod limits;
 mod matcher;
 mod networks;
+pub mod plain;
 mod question;
 pub mod record;
 pub mod request;

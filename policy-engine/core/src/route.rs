@@ -65,6 +65,7 @@ impl RouteTaken {
 #[derive(Debug)]
 pub struct RouteTable {
     routes: Vec<CompiledRoute>,
+    look_at_headers: bool,
 }
 
 /// One route object, compiled.
@@ -289,6 +290,11 @@ impl RouteTable {
         (
             Self {
                 routes: compiled.collect(),
+                look_at_headers: routes
+                    .iter()
+                    .flat_map(|route| &route.rules)
+                    .flat_map(|rule| &rule.matches)
+                    .any(|one| !one.headers.is_empty()),
             },
             problems,
         )
@@ -297,6 +303,11 @@ impl RouteTable {
     /// Whether no route is attached: then every request takes the default route.
     pub fn is_empty(&self) -> bool {
         self.routes.is_empty()
+    }
+
+    /// Whether some match depends on headers: then the same target may take another route the next time.
+    pub fn look_at_headers(&self) -> bool {
+        self.look_at_headers
     }
 
     /// The rule that takes `request`, if any does.

@@ -1,15 +1,11 @@
-//! A slow, plain reading of the rules over [`SnapshotData`], with no Cedar in it, compared with the decision.
-//!
-//! It shares the canonicalizer and route choice (their own tests pin those) and nothing else.
+//! Three opinions on random policies and requests: the matcher, Cedar, and the plain reading.
 
 use super::*;
 use crate::fixtures::*;
-use crate::request::canonical_ip;
-use crate::route::RouteTable;
+use crate::plain::{Reading, reading};
 use crate::snapshot::*;
 use proptest::prelude::*;
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::collections::BTreeMap;
 
 const IPS: [&str; 5] = [
     "10.0.0.1",
@@ -37,192 +33,6 @@ const TARGETS: [&str; 9] = [
     "/%2f",
     "/grpc.health.v1.Health/Check",
 ];
-
-fn in_set(data: &SnapshotData, set: &str, id: &mesh_trust::SpiffeId) -> bool {
-    data.identity_sets[set]
-        .members
-        .iter()
-        .any(|member| match member {
-            IdentityPattern::Any => {
-                *id.trust_domain() == data.trust_domain
-                    || data.wildcard_domains.contains(id.trust_domain())
-            }
-            IdentityPattern::Exact(exact) => exact == id,
-            IdentityPattern::Namespace {
-                trust_domain,
-                namespace,
-            } => id
-                .as_str()
-                .strip_prefix(&format!("spiffe://{trust_domain}/ns/{namespace}/sa/"))
-                .is_some_and(|rest| !rest.contains('/')),
-            IdentityPattern::Nobody(_) => false,
-        })
-}
-
-fn in_net(data: &SnapshotData, set: &str, ip: IpAddr) -> bool {
-    data.network_sets[set].networks.iter().any(|network| {
-        network.cidr.contains(&ip) && network.except.iter().all(|hole| !hole.contains(&ip))
-    })
-}
-
-/// Whether a grant covers this client on this port, the request having taken `route`.
-fn holds(
-    data: &SnapshotData,
-    server: &ServerInfo,
-    grant: &Grant,
-    client: &Client,
-    route: Option<&RouteTaken>,
-) -> bool {
-    let who = match &grant.who {
-        Who::Anyone => true,
-        Who::AnyTls => client.tls,
-        Who::Identities(set) if !data.identity_sets.contains_key(set) => return false,
-        Who::Identities(set) => client.id.as_ref().is_some_and(|id| in_set(data, set, id)),
-    };
-    let network = match &grant.networks {
-        None => true,
-        Some(set) => {
-            data.network_sets.contains_key(set) && in_net(data, set, canonical_ip(client.ip))
-        }
-    };
-    let scope = match &grant.scope {
-        Scope::Server { namespace, name } => {
-            !server.default && (namespace, name) == (&server.namespace, &server.name)
-        }
-        Scope::NamespaceServers { namespace } => !server.default && *namespace == server.namespace,
-        Scope::Default => server.default,
-        Scope::Route {
-            kind,
-            namespace,
-            name,
-        } => route.is_some_and(|route| {
-            (kind, namespace, name) == (&route.kind, &route.namespace, &route.name)
-        }),
-    };
-    who && network && scope
-}
-
-/// What the decision must be: verdict, phase, status, reasons.
-type Want = (Verdict, Phase, Option<u16>, BTreeSet<String>);
-
-fn want(data: &SnapshotData, number: u16, client: &Client, call: &Call<'_>) -> Want {
-    let port = data.ports.get(&number).unwrap_or(&data.other_ports);
-    let server = &port.server;
-    let bytes = matches!(call, Call::Tcp);
-    let deny = |phase, status: u16| {
-        let spoken = !(bytes || phase == Phase::Transport);
-        (
-            Verdict::Deny,
-            phase,
-            spoken.then_some(status),
-            BTreeSet::new(),
-        )
-    };
-    if client.id.is_some() && !client.tls {
-        return deny(Phase::Transport, 0);
-    }
-    if server.invalid.is_some() {
-        return deny(Phase::Server, 403);
-    }
-    let opaque = matches!(
-        server.protocol,
-        ServerProtocol::Opaque | ServerProtocol::Tls
-    );
-    let Call::Http(head) = call else {
-        let unknown = server.protocol == ServerProtocol::Unknown;
-        let raw = opaque
-            || unknown && port.routes.is_empty() && !port.l7_limits && port.rate_limit.is_none();
-        return if raw {
-            permits(data, port, client, None, None)
-        } else {
-            deny(Phase::Server, 403)
-        };
-    };
-    let path = canonical::path(head.target, head.method, port.paths);
-    let probe = path.as_ref().is_ok_and(|path| {
-        port.probes.iter().any(|probe| {
-            in_net(data, &probe.networks, canonical_ip(client.ip))
-                && head.target.split('?').next() == Some(path.as_str())
-                && match &probe.kind {
-                    ProbeKind::Http(text) => head.method == "GET" && text == path.as_str(),
-                    ProbeKind::Grpc => {
-                        head.grpc
-                            && head.method == "POST"
-                            && path.as_str() == "/grpc.health.v1.Health/Check"
-                    }
-                    ProbeKind::Tcp => false,
-                }
-        })
-    });
-    if probe {
-        let (verdict, phase, status, mut reasons) = permits(data, port, client, None, Some(200));
-        if phase == Phase::Permit {
-            reasons.insert("default/probe".to_owned());
-            return (Verdict::Allow, phase, Some(200), reasons);
-        }
-        return (verdict, phase, status, reasons);
-    }
-    if opaque {
-        return permits(data, port, client, None, None);
-    }
-    let Ok(path) = path else {
-        return deny(Phase::Request, 400);
-    };
-    if port.routes.is_empty() {
-        return permits(data, port, client, None, Some(200));
-    }
-    let request = RouteRequest {
-        method: head.method,
-        path: path.as_str(),
-        query: path.query(),
-        host: None,
-        headers: head.headers,
-    };
-    let (table, _) = RouteTable::compile(&port.routes);
-    match table.choose(&request) {
-        None => deny(Phase::Route, 404),
-        Some(chosen) if chosen.invalid.is_some() => deny(Phase::Route, 403),
-        Some(chosen) => permits(data, port, client, Some(chosen.taken), Some(200)),
-    }
-}
-
-fn permits(
-    data: &SnapshotData,
-    port: &PortPolicy,
-    client: &Client,
-    route: Option<&RouteTaken>,
-    ok: Option<u16>,
-) -> Want {
-    let grants: Vec<&Grant> = port
-        .grants
-        .iter()
-        .map(|&index| &data.grants[usize::try_from(index).unwrap()])
-        .collect();
-    let that_hold = |effect| -> BTreeSet<String> {
-        let held = grants.iter().filter(|grant| {
-            grant.effect == effect && holds(data, &port.server, grant, client, route)
-        });
-        held.map(|grant| grant.id.clone()).collect()
-    };
-    let broken = |grant: &&&Grant| {
-        grant.effect == Effect::Forbid
-            && (matches!(&grant.who, Who::Identities(set) if !data.identity_sets.contains_key(set))
-                || grant
-                    .networks
-                    .as_ref()
-                    .is_some_and(|set| !data.network_sets.contains_key(set)))
-    };
-    let denied = ok.map(|_| 403);
-    if grants.iter().any(|grant| broken(&grant)) {
-        return (Verdict::Deny, Phase::Forbid, denied, BTreeSet::new());
-    }
-    let (forbids, permits) = (that_hold(Effect::Forbid), that_hold(Effect::Permit));
-    match (forbids.is_empty(), permits.is_empty()) {
-        (false, _) => (Verdict::Deny, Phase::Forbid, denied, forbids),
-        (true, false) => (Verdict::Allow, Phase::Permit, ok, permits),
-        (true, true) => (Verdict::Deny, Phase::Permit, denied, BTreeSet::new()),
-    }
-}
 
 fn pattern() -> impl Strategy<Value = IdentityPattern> {
     prop_oneof![
@@ -280,7 +90,7 @@ fn scope() -> impl Strategy<Value = Scope> {
 }
 
 /// A grant; some refer to sets that do not exist.
-fn any_grant() -> impl Strategy<Value = (Effect, Scope, Who, Option<String>, bool)> {
+fn any_grant() -> impl Strategy<Value = (Effect, Scope, Who, Option<String>, bool, Term)> {
     let set = || (0..4u8).prop_map(|n| format!("set{n}"));
     let who = prop_oneof![
         Just(Who::Anyone),
@@ -289,7 +99,20 @@ fn any_grant() -> impl Strategy<Value = (Effect, Scope, Who, Option<String>, boo
         set().prop_map(Who::Identities)
     ];
     let effect = prop_oneof![9 => Just(Effect::Permit), 1 => Just(Effect::Forbid)];
-    (effect, scope(), who, prop::option::of(set()), any::<bool>())
+    let ends =
+        prop_oneof![4 => Just(None), 1 => Just(Some(NOW)), 1 => Just(Some(NOW.plus_secs(1)))];
+    let term = ends.prop_map(|expires| Term {
+        expires,
+        break_glass: None,
+    });
+    (
+        effect,
+        scope(),
+        who,
+        prop::option::of(set()),
+        any::<bool>(),
+        term,
+    )
 }
 
 fn any_port() -> impl Strategy<Value = PortPolicy> {
@@ -388,13 +211,16 @@ fn any_data() -> impl Strategy<Value = SnapshotData> {
                     },
                 );
             }
-            for (index, (effect, scope, who, networks, audit)) in grants.into_iter().enumerate() {
+            for (index, (effect, scope, who, networks, audit, term)) in
+                grants.into_iter().enumerate()
+            {
                 // Pairs share an id, as `default/<mode>` may.
                 let id = format!("AuthorizationPolicy/shop/g{}/0", index / 2);
                 world = world.grant(Grant {
                     effect,
                     networks,
                     audit,
+                    term,
                     ..grant(&id, scope, who)
                 });
             }
@@ -420,7 +246,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 3_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn cedar_and_a_plain_reading_agree(
+    fn matcher_cedar_and_a_plain_reading_agree(
         data in any_data(),
         client in any_client(),
         asks in prop::collection::vec((prop::sample::select(&TARGETS[..]), prop::sample::select(&["GET", "POST"][..]), any::<bool>(), any::<bool>()), 1..6),
@@ -433,10 +259,10 @@ proptest! {
             let call = if tcp { Call::Tcp } else { Call::Http(head) };
             for port in [PORT, 1] {
                 let decision = decide_on(&atoms, port, &call, NOW);
-                let reasons: BTreeSet<String> = decision.reasons().iter().map(ToString::to_string).collect();
+                let reasons = decision.reasons().iter().map(ToString::to_string).collect();
                 prop_assert!(decision.reasons().is_sorted());
-                let got = (decision.verdict, decision.phase, decision.status, reasons);
-                prop_assert_eq!(got, want(&data, port, &client, &call), "{:?} on {}", call, port);
+                let got = Reading { verdict: decision.verdict, phase: decision.phase, status: decision.status, reasons };
+                prop_assert_eq!(got, reading(&data, port, &client, &call, NOW), "{:?} on {}", call, port);
                 let cedar = decide_by_cedar(&atoms, port, &call, NOW);
                 prop_assert_eq!(short(&decision), short(&cedar), "Cedar on {:?} on {}", call, port);
             }

@@ -178,7 +178,7 @@ pub(super) enum Judged {
     /// Exactly as it came.
     AsCame,
     /// In this form.
-    As(Box<str>),
+    As(Arc<str>),
 }
 
 impl Judged {
@@ -189,11 +189,20 @@ impl Judged {
         }
     }
 
-    fn text<'a>(&'a self, came: Option<&'a str>) -> Option<&'a str> {
+    /// The text, `came` being what came.
+    pub(super) fn text<'a>(&'a self, came: Option<&'a str>) -> Option<&'a str> {
         match self {
             Self::Not => None,
             Self::AsCame => came,
             Self::As(text) => Some(text),
+        }
+    }
+
+    /// As [`Judged::text`], for a path; `target` is what came, with its query.
+    pub(super) fn path_text<'a>(&'a self, target: &'a str) -> Option<&'a str> {
+        match self {
+            Self::AsCame => target.split('?').next(),
+            _ => self.text(None),
         }
     }
 }
@@ -323,7 +332,7 @@ impl Facts {
     /// The path that was judged, without query; `None` for bytes and if the path was refused. `raw` is the target that was
     /// decided on.
     pub fn canonical_path<'a>(&'a self, raw: &'a str) -> Option<&'a str> {
-        self.path.text(raw.split('?').next())
+        self.path.path_text(raw)
     }
 
     /// The host that was judged, `name` or `name:port`. `raw` is the host that was decided on.
