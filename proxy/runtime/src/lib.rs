@@ -23,6 +23,7 @@ mod copy;
 mod core;
 mod detection;
 pub mod error;
+mod guarded;
 mod identity;
 mod inbound;
 mod io;
