@@ -19,7 +19,7 @@ use mesh_policy::record::RecordRequest;
 use mesh_proxy_core::http_hygiene::upgrade::{is_done, restore};
 use mesh_proxy_core::http_hygiene::{
     Admitted, Entry, OrigVersion, Refusal, RequestLimits, RequestRefusal, Upgrade, admit, is_grpc,
-    sanitize_response, set_path, to_app,
+    sanitize_response, set_host, set_path, to_app,
 };
 use mesh_proxy_core::metrics::Failure;
 use std::future::Future;
@@ -77,7 +77,7 @@ async fn answer(at: Rc<Arrival>, mut request: Request<Incoming>) -> Answer {
         .then(|| hyper::upgrade::on(&mut request));
     let (mut parts, body) = request.into_parts();
     let raw = (parts.method.clone(), parts.uri.clone(), parts.version);
-    let admitted = match admit(&mut parts, at.entry, &RequestLimits::default()) {
+    let mut admitted = match admit(&mut parts, at.entry, &RequestLimits::default()) {
         Ok(admitted) => admitted,
         Err(refusal) => return at.refuse(raw, refusal, grpc, measure),
     };
@@ -92,6 +92,13 @@ async fn answer(at: Rc<Arrival>, mut request: Request<Incoming>) -> Answer {
         Ok(permit) => permit,
         Err(refusal) => return refused(&refusal, admitted.grpc),
     };
+    // From here on the request has the host that was judged; the path follows when it is forwarded.
+    if let Some(host) = &permit.canonical_host
+        && let Err(refusal) = set_host(&mut admitted, host)
+    {
+        measure.failed(Failure::Reset);
+        return refused(&Refusal::from(refusal), admitted.grpc);
+    }
     if let Some(route) = &permit.route
         && let Some(answer) = filter::apply(&route.filters, &mut parts, admitted.authority.as_ref())
     {

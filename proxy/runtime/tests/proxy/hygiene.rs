@@ -237,3 +237,77 @@ async fn after_connect_nothing_is_read_as_a_request() {
         (4, 2)
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_host_that_was_judged_is_what_the_application_gets() {
+    let mut stage = Stage::new().await;
+    let hosts = [
+        ("CART.Shop", "cart.shop", "HO3"),
+        ("cart.shop.", "cart.shop", "HO4"),
+        ("Cart.shop.:8080", "cart.shop:8080", "HO4 with a port"),
+        ("cart:080", "cart:80", "HO5"),
+        ("cart:", "cart", "HO5 empty"),
+        ("[2001:DB8:0:0::1]:80", "[2001:db8::1]:80", "HO8"),
+        ("cart", "cart", "as it came"),
+    ];
+    for (raw, judged, case) in hosts {
+        for way in WAYS {
+            let before = stage.application.received().len();
+            let request = format!("GET /x HTTP/1.1\r\nHost: {raw}\r\nConnection: close\r\n\r\n");
+            let answer = stage.send(way, &[request.as_bytes()]).await;
+            assert_eq!(status(&answer), "200", "{case} {way:?}: {answer}");
+            let received = stage.application.received()[before..].to_lowercase();
+            let hosts: Vec<_> = received
+                .lines()
+                .filter(|line| line.starts_with("host:"))
+                .collect();
+            assert_eq!(hosts, [format!("host: {judged}")], "{case} {way:?}");
+        }
+    }
+    let records = stage.world.cart_records();
+    let recorded: Vec<_> = records
+        .iter()
+        .map(|record| record["request"]["host"].clone())
+        .collect();
+    let judged: Vec<_> = hosts
+        .iter()
+        .flat_map(|(_, judged, _)| vec![serde_json::json!(judged); 3])
+        .collect();
+    assert_eq!(recorded, judged, "byte for byte");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redirect_names_the_host_that_was_judged_and_an_upgrade_goes_on_with_it() {
+    let route = "---
+apiVersion: policy.linkerd.io/v1beta3
+kind: HTTPRoute
+metadata: { name: moved, namespace: shop }
+spec:
+  parentRefs: [{ group: policy.linkerd.io, kind: Server, name: cart-http }]
+  rules:
+  - matches: [{ path: { type: PathPrefix, value: / } }]
+    filters: [{ type: RequestRedirect, requestRedirect: { scheme: https } }]
+";
+    let world = World::running(&(cart_policy("HTTP/1", &[WEB]) + route));
+    let request = b"GET /x HTTP/1.1\r\nHost: CART.Shop.\r\nConnection: close\r\n\r\n";
+    let answer = raw(world.web_to_cart(), request).await;
+    assert!(
+        answer
+            .to_lowercase()
+            .contains("location: https://cart.shop/x\r\n"),
+        "{answer}"
+    );
+
+    let stage = Stage::new().await;
+    let upgrade = b"GET /x HTTP/1.1\r\nHost: CART.Shop.\r\nConnection: Upgrade, close\r\nUpgrade: websocket\r\n\
+        Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    for way in WAYS {
+        stage.send(way, &[upgrade]).await;
+    }
+    let received = stage.application.received().to_lowercase();
+    assert_eq!(
+        received.matches("host: cart.shop\r\n").count(),
+        3,
+        "{received}"
+    );
+}
