@@ -240,6 +240,11 @@ impl Snapshot {
         port.distrusted.store(true, Ordering::Relaxed);
     }
 
+    /// Whether [`Snapshot::distrust`] closed this port.
+    pub fn is_distrusted(&self, port: u16) -> bool {
+        self.compiled_port(port).is_distrusted()
+    }
+
     /// When the answer to a question may next change without a new snapshot, if ever: the first end of a grant or policy
     /// after `now`. Where a policy looks at the time, that is a second from now.
     pub fn next_change(&self, now: Timestamp) -> Option<Timestamp> {

@@ -20,7 +20,7 @@ const PROXY_V2: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 pub const METHOD_BYTES_MAX: usize = 32;
 
 /// Blank bytes before a request line: RFC 9112 §2.2 asks for tolerance of one empty line, peers send at most a few.
-const LEADING_BYTES_MAX: usize = 64;
+pub(crate) const LEADING_BYTES_MAX: usize = 64;
 
 /// What is looked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,6 +97,11 @@ pub enum Malformed {
 }
 
 impl Malformed {
+    /// Whether these are the bytes of an HTTP/1 request gone wrong, so that its client can be told in HTTP.
+    pub const fn is_request(self) -> bool {
+        matches!(self, Self::RequestLine | Self::Method | Self::LeadingBytes)
+    }
+
     /// Short text for logs and metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -314,8 +319,8 @@ fn is_text(byte: u8) -> bool {
 }
 
 /// A byte of a token (RFC 9110 §5.6.2).
-pub(crate) fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+pub(crate) const fn is_token(byte: u8) -> bool {
+    matches!(byte, b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' | b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'^'..=b'`' | b'|' | b'~')
 }
 
 #[cfg(test)]

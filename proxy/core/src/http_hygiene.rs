@@ -16,7 +16,7 @@ pub mod refusal;
 pub mod upgrade;
 pub mod wire;
 
-pub use carry::{OrigVersion, set_path, to_app, to_mesh};
+pub use carry::{OrigVersion, set_host, set_path, to_app, to_mesh};
 pub use headers::{sanitize_response, sanitize_trailers};
 pub use refusal::{Refusal, RequestRefusal};
 pub use upgrade::Upgrade;
@@ -64,7 +64,7 @@ impl Default for RequestLimits {
 /// What is known of a request that passed [`admit`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Admitted {
-    /// The one host that the request names; absent only from HTTP/1.0.
+    /// The one host that the request names, as it came until [`set_host`]; absent only from HTTP/1.0.
     pub authority: Option<Authority>,
     /// What the application that sent it spoke.
     pub version: OrigVersion,

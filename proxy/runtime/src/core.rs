@@ -134,7 +134,7 @@ fn open(
         accepting.push(spawn_local(accept(
             core.clone(),
             listener,
-            move |core, stream, _| outbound::take(core, service.clone(), stream),
+            move |core, stream, from| outbound::take(core, service.clone(), stream, from),
         )));
     }
     Ok((core, accepting))

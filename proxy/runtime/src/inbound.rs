@@ -17,7 +17,7 @@ use crate::live::{Alive, Peer, Revoked};
 use crate::telemetry::Ask;
 use mesh_policy::decide::{Decision, Generation, Phase, Verdict};
 use mesh_policy::equivalence::Sample;
-use mesh_policy::record::{DecisionRecord, RecordClient, RecordServer};
+use mesh_policy::record::{DecisionRecord, RecordClient, RecordRequest, RecordServer};
 use mesh_policy::request::{Call, Client, canonical_ip};
 use mesh_proxy_core::metrics::Failure;
 use mesh_trust::Timestamp;
@@ -32,7 +32,10 @@ pub(crate) fn record(
     call: &Call<'_>,
     now: Timestamp,
 ) {
-    if core.random.happens(CROSS_CHECKED_SHARE) {
+    // Cedar knows no rate limits; and a port that was caught once need not be caught again.
+    let comparable =
+        decision.phase != Phase::RateLimit && !decision.snapshot().is_distrusted(decision.port);
+    if comparable && core.random.happens(CROSS_CHECKED_SHARE) {
         let sample = Sample::of(decision, &peer.client, call, now);
         if !core.shared.cross_checks.offer(sample) {
             core.shared
@@ -50,6 +53,59 @@ pub(crate) fn record(
     if always || core.random.happens(share) {
         let record = decision.record(Some(now), &peer.client, call);
         core.shared.records.send(record);
+    }
+}
+
+/// Records a request that was refused before it could be decided, because it can be read in two ways. A metric says why;
+/// `request` is absent if not even its first line can be read. The status is the class of the verdict, whichever of
+/// 400, 405, 414 and 431 the peer gets.
+pub(crate) fn record_refused_request(
+    core: &Core,
+    peer: &Peer,
+    request: Option<RecordRequest>,
+    grpc: bool,
+) {
+    let policy = core.shared.policy.load();
+    let config = &core.shared.config;
+    let server = policy.as_ref().map(|policy| &policy.port(peer.port).server);
+    core.shared.records.send(DecisionRecord {
+        time: Some(core.shared.platform.wall_clock()),
+        generation: policy
+            .as_ref()
+            .map_or(Generation::default(), |policy| policy.generation()),
+        client: RecordClient::of(&peer.client),
+        server: RecordServer {
+            namespace: server
+                .map_or(&config.namespace, |server| &server.namespace)
+                .clone(),
+            name: server.map(|server| server.name.clone()),
+            workload: Some(config.workload.clone()),
+            port: peer.port,
+            default: server.is_some_and(|server| server.default),
+        },
+        request,
+        grpc_status: grpc.then_some(3),
+        ..refusal_record()
+    });
+}
+
+/// A refusal in phase `request`, of nobody and nothing yet.
+pub(crate) fn refusal_record() -> DecisionRecord {
+    DecisionRecord {
+        time: None,
+        generation: Generation::default(),
+        client: RecordClient::default(),
+        server: RecordServer::default(),
+        route: None,
+        request: None,
+        verdict: Verdict::Deny,
+        status: Some(400),
+        grpc_status: None,
+        phase: Phase::Request,
+        reasons: Vec::new(),
+        audit: false,
+        near_misses: Vec::new(),
+        shadow: None,
     }
 }
 
@@ -79,16 +135,9 @@ pub(crate) fn record_refused(core: &Core, from: SocketAddr, port: u16) {
             port,
             default: false,
         },
-        route: None,
-        request: None,
-        verdict: Verdict::Deny,
         status: None,
-        grpc_status: None,
         phase: Phase::Transport,
-        reasons: Vec::new(),
-        audit: false,
-        near_misses: Vec::new(),
-        shadow: None,
+        ..refusal_record()
     });
 }
 

@@ -24,6 +24,7 @@ mod core;
 mod cross_check;
 mod detection;
 pub mod error;
+mod guarded;
 mod identity;
 mod inbound;
 mod io;

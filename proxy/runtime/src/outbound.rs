@@ -11,15 +11,20 @@ pub(crate) mod tcp;
 use crate::config::{Outbound, Target};
 use crate::core::Core;
 use crate::detection::detect;
+use crate::inbound::refusal_record;
 use crate::io::Prefixed;
 use crate::limits::{APP_QUIET, H2_STREAMS_MAX};
 use crate::live::Kill;
 use crate::serve::{Speaks, serve};
 use mesh_api::discovery::ProtocolHint;
+use mesh_policy::decide::Generation;
+use mesh_policy::record::{DecisionRecord, RecordClient, RecordRequest, RecordServer};
+use mesh_policy::request::canonical_ip;
 use mesh_proxy_core::balance::{BalanceConfig, Balancer, EndpointId, Outcome, Pick};
 use mesh_proxy_core::detect::{DetectPolicy, Detection, OpaqueReason};
 use pool::Remote;
 use std::cell::RefCell;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -30,6 +35,7 @@ const EJECT_MAX_US: u64 = 1_000_000;
 
 /// One outbound listener, as one core serves it.
 pub(crate) struct Listener {
+    listen: SocketAddr,
     target: Target,
     /// What the service is called in errors and metrics.
     pub(crate) name: String,
@@ -67,6 +73,7 @@ impl Listener {
             balancer,
         };
         Rc::new(Self {
+            listen: config.listen,
             target: config.target,
             name,
             known: RefCell::new(known),
@@ -134,6 +141,40 @@ impl Listener {
         }))
     }
 
+    /// Records a request of the application that was refused before it went anywhere, because it can be read in two
+    /// ways. The application has no identity towards its own proxy, and which workload would have answered is not known.
+    fn record_refused(
+        &self,
+        core: &Core,
+        from: IpAddr,
+        request: Option<RecordRequest>,
+        grpc: bool,
+    ) {
+        let (namespace, port) = match &self.target {
+            Target::Service(name) => (&name.namespace, name.port),
+            Target::Endpoints { .. } => (&core.shared.config.namespace, self.listen.port()),
+        };
+        let policy = core.shared.policy.load();
+        core.shared.records.send(DecisionRecord {
+            time: Some(core.shared.platform.wall_clock()),
+            generation: policy
+                .as_ref()
+                .map_or(Generation::default(), |policy| policy.generation()),
+            client: RecordClient {
+                ip: Some(canonical_ip(from).to_string()),
+                ..RecordClient::default()
+            },
+            server: RecordServer {
+                namespace: namespace.clone(),
+                port,
+                ..RecordServer::default()
+            },
+            request,
+            grpc_status: grpc.then_some(3),
+            ..refusal_record()
+        });
+    }
+
     /// Whether discovery knows any endpoint, reachable or not.
     fn has_endpoints(&self) -> bool {
         !self.known.borrow().balancer.is_empty()
@@ -161,7 +202,12 @@ impl Listener {
 }
 
 /// Handles one connection of the application from accept to end.
-pub(crate) async fn take(core: Rc<Core>, listener: Rc<Listener>, mut stream: TcpStream) {
+pub(crate) async fn take(
+    core: Rc<Core>,
+    listener: Rc<Listener>,
+    mut stream: TcpStream,
+    from: SocketAddr,
+) {
     let accepted = Instant::now();
     if listener.refresh(&core) {
         return tcp::take(&core, &listener, stream).await;
@@ -188,6 +234,11 @@ pub(crate) async fn take(core: Rc<Core>, listener: Rc<Listener>, mut stream: Tcp
         Detection::Opaque(_) | Detection::Tls { .. } | Detection::NeedMore => {
             return tcp::take(&core, &listener, stream).await;
         }
+        Detection::Malformed(how) if how.is_request() => {
+            // Refused by the guard of the connection, with an answer.
+            core.meter.malformed(how.as_str());
+            Speaks::Http1 { quiet: APP_QUIET }
+        }
         Detection::Malformed(how) => {
             core.meter.malformed(how.as_str());
             return tracing::info!(
@@ -198,8 +249,6 @@ pub(crate) async fn take(core: Rc<Core>, listener: Rc<Listener>, mut stream: Tcp
         }
     };
     let shared = core.shared.clone();
-    serve(stream, speaks, &shared, &Kill::default(), move |request| {
-        http::answer(core.clone(), listener.clone(), request)
-    })
-    .await;
+    let departure = http::Departure::new(core, listener, from.ip());
+    serve(stream, speaks, &shared, &Kill::default(), departure).await;
 }

@@ -1,6 +1,7 @@
 //! HTTP connections: one set of limits for every server and client that the proxy runs, and the drain.
 
 use crate::answer::Answer;
+use crate::guarded::{Guarded, Link, WireRefusal};
 use crate::limits;
 use crate::live::{Kill, Slot};
 use crate::state::{Shared, stopping};
@@ -9,9 +10,11 @@ use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -43,25 +46,30 @@ pub(crate) enum Speaks {
     },
 }
 
+/// Whoever answers the requests of one connection.
+pub(crate) trait Service: 'static {
+    /// Answers one request.
+    fn answer(self: Rc<Self>, request: Request<Incoming>)
+    -> impl Future<Output = Answer> + 'static;
+
+    /// Told of the request, if any, that was refused as bytes and never became one. It is answered already.
+    fn on_refused(&self, refusal: &WireRefusal);
+}
+
 /// Serves a connection until it ends, is ended through `kill`, or the proxy has drained it.
-pub(crate) async fn serve<T, S, F>(
+pub(crate) async fn serve<T, S>(
     io: T,
     speaks: Speaks,
     shared: &Arc<Shared>,
     kill: &Kill,
-    service: S,
+    service: Rc<S>,
 ) where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    S: Fn(Request<Incoming>) -> F + 'static,
-    F: Future<Output = Answer> + 'static,
+    S: Service,
 {
-    let service = service_fn(move |request| {
-        let answer = service(request);
-        async move { Ok::<_, Infallible>(answer.await) }
-    });
-    let io = TokioIo::new(io);
     match speaks {
         Speaks::Http1 { quiet } => {
+            let (io, link) = Guarded::new(io);
             let mut builder = hyper::server::conn::http1::Builder::new();
             builder
                 .timer(TokioTimer::new())
@@ -69,11 +77,22 @@ pub(crate) async fn serve<T, S, F>(
                 .max_headers(limits::HEADERS_MAX)
                 .max_buf_size(limits::HEAD_BYTES_MAX)
                 .auto_date_header(false);
-            let connection = builder.serve_connection(io, service).with_upgrades();
-            drive(connection, shared, kill, |connection| {
+            let requests = Rc::new(Numbered {
+                service,
+                link,
+                count: Cell::new(0),
+                told: Cell::new(false),
+            });
+            let each = requests.clone();
+            let each = service_fn(move |request| each.clone().answer(request));
+            let connection = builder.serve_connection(TokioIo::new(io), each);
+            let ended = drive(connection.with_upgrades(), shared, kill, |connection| {
                 connection.graceful_shutdown()
-            })
-            .await;
+            });
+            let ended = after_each_poll(ended, || requests.tell()).await;
+            if let Some(refusal) = ended.err().as_ref().and_then(WireRefusal::by_library) {
+                requests.tell_of(&refusal);
+            }
         }
         Speaks::Http2 { streams_max } => {
             let mut builder = hyper::server::conn::http2::Builder::new(OnThisCore);
@@ -90,11 +109,51 @@ pub(crate) async fn serve<T, S, F>(
                 .keep_alive_interval(limits::H2_PING_EVERY)
                 .keep_alive_timeout(limits::H2_PING_TIMEOUT)
                 .auto_date_header(false);
-            let connection = builder.serve_connection(io, service);
-            drive(connection, shared, kill, |connection| {
+            let service = service_fn(move |request| {
+                let answer = service.clone().answer(request);
+                async move { Ok::<_, Infallible>(answer.await) }
+            });
+            let connection = builder.serve_connection(TokioIo::new(io), service);
+            let ended = drive(connection, shared, kill, |connection| {
                 connection.graceful_shutdown()
-            })
-            .await;
+            });
+            // A library that breaks off HTTP/2 does so for the whole connection, and has said why to the log.
+            drop(ended.await);
+        }
+    }
+}
+
+/// The requests of one HTTP/1 connection, counted as the guard counts them.
+struct Numbered<S> {
+    service: Rc<S>,
+    link: Arc<Link>,
+    count: Cell<u64>,
+    /// Whether the service was told of a refusal. There is one at most.
+    told: Cell<bool>,
+}
+
+impl<S: Service> Numbered<S> {
+    async fn answer(self: Rc<Self>, request: Request<Incoming>) -> Result<Answer, Infallible> {
+        let number = self.count.get() + 1;
+        self.count.set(number);
+        let answer = match self.link.stands_in(number) {
+            Some(refusal) => refusal,
+            None => self.service.clone().answer(request).await,
+        };
+        self.tell(); // before the client hears of it
+        Ok(self.link.answered(number, answer))
+    }
+
+    /// Tells the service of a refusal by the guard.
+    fn tell(&self) {
+        if let Some(refusal) = self.link.refusal() {
+            self.tell_of(refusal);
+        }
+    }
+
+    fn tell_of(&self, refusal: &WireRefusal) {
+        if !self.told.replace(true) {
+            self.service.on_refused(refusal);
         }
     }
 }
@@ -114,7 +173,23 @@ pub(crate) fn h2_client() -> hyper::client::conn::http2::Builder<OnThisCore> {
     builder
 }
 
-async fn drive<C>(connection: C, shared: &Shared, kill: &Kill, shut_down: impl Fn(Pin<&mut C>))
+/// Runs a future, and `look` each time that it has got on.
+async fn after_each_poll<F: Future>(future: F, mut look: impl FnMut()) -> F::Output {
+    let mut future = pin!(future);
+    poll_fn(|cx| {
+        let polled = future.as_mut().poll(cx);
+        look();
+        polled
+    })
+    .await
+}
+
+async fn drive<C>(
+    connection: C,
+    shared: &Shared,
+    kill: &Kill,
+    shut_down: impl Fn(Pin<&mut C>),
+) -> hyper::Result<()>
 where
     C: Future<Output = hyper::Result<()>>,
 {
@@ -142,10 +217,12 @@ where
         }
         connection.as_mut().poll(cx)
     });
-    if let Err(error) = ended.await {
+    let ended = ended.await;
+    if let Err(error) = &ended {
         tracing::debug!(
-            error = crate::app::root_cause(&error),
+            error = crate::app::root_cause(error),
             "an HTTP connection ended early"
         );
     }
+    ended
 }

@@ -8,6 +8,7 @@ use mesh_platform::Platform;
 use mesh_policy::Snapshot;
 use mesh_policy::decide::{Denial, Facts, Verdict};
 use mesh_policy::request::Protocol;
+use mesh_proxy_core::http_hygiene::{Refusal, RequestRefusal};
 use mesh_proxy_core::metrics::{
     AuthzKey, Denied, Direction, EdgeHandle, EdgeKey, Failure, Registry,
 };
@@ -243,13 +244,15 @@ impl Measure {
     }
 
     /// It was refused before it could be decided: it can be read in two ways.
-    pub(crate) fn refused(&self, reason: &'static str, grpc: bool) {
-        let phase = mesh_policy::decide::Phase::Request;
+    ///
+    /// Counted with the status that the peer sees; the record has its class, 400.
+    pub(crate) fn refused(&self, refusal: RequestRefusal, grpc: bool) {
+        let spoken = Refusal::from(refusal);
         let denied = Denied {
-            phase,
-            status: Some(400),
-            grpc_status: grpc.then_some(3),
-            reason,
+            phase: mesh_policy::decide::Phase::Request,
+            status: Some(spoken.status.as_u16()),
+            grpc_status: grpc.then_some(spoken.grpc_status),
+            reason: refusal.as_str(),
         };
         self.meter.registry().on_denied(self.edge, denied);
     }

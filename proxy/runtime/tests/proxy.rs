@@ -6,11 +6,14 @@
 )]
 
 mod proxy {
+    pub(crate) mod ways;
     pub(crate) mod world;
 
     mod authorization;
     mod bytes;
     mod faults;
+    mod framing;
+    mod hygiene;
     mod identity;
     mod requests;
     mod revocation;

@@ -143,6 +143,19 @@ pub fn set_path(parts: &mut Parts, path: &str) -> Result<(), RequestRefusal> {
     Ok(())
 }
 
+/// Replaces the host by the one that was judged: lower case, no dot at its end, its port read once. A host equal to the
+/// old one costs nothing.
+///
+/// # Errors
+/// [`RequestRefusal::Host`] if it is no authority.
+pub fn set_host(admitted: &mut Admitted, host: &str) -> Result<(), RequestRefusal> {
+    if admitted.authority.as_ref().map(Authority::as_str) != Some(host) {
+        let host = Authority::try_from(host).map_err(|_| RequestRefusal::Host)?;
+        admitted.authority = Some(host);
+    }
+    Ok(())
+}
+
 fn absolute_form(parts: &mut Parts, admitted: &Admitted) -> Result<(), RequestRefusal> {
     let mut uri = std::mem::take(&mut parts.uri).into_parts();
     uri.scheme = Some(Scheme::HTTP);

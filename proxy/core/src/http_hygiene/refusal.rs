@@ -52,6 +52,10 @@ pub enum RequestRefusal {
     #[error("ambiguous body length")]
     #[diagnostic(code("MESH-0411"))]
     Framing,
+    /// Chunks that cost far more than the data in them.
+    #[error("chunk framing over the limit")]
+    #[diagnostic(code("MESH-0412"))]
+    Chunks,
     /// A connection-specific field in HTTP/2.
     #[error("connection-specific field in HTTP/2")]
     #[diagnostic(code("MESH-0411"))]
@@ -71,24 +75,20 @@ pub enum RequestRefusal {
 }
 
 impl RequestRefusal {
-    /// HTTP status of the answer.
+    /// HTTP status of the answer. Records say 400 for all of them: that is the class of the verdict.
     pub const fn status(self) -> StatusCode {
         match self {
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
             Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            Self::Expect => StatusCode::EXPECTATION_FAILED,
-            Self::Version => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
             _ => StatusCode::BAD_REQUEST,
         }
     }
 
     /// Whether an HTTP/1 connection must end after the answer, because where the next request begins is in doubt.
     pub const fn closes(self) -> bool {
-        !matches!(
-            self,
-            Self::Method | Self::MethodTooLong | Self::TargetTooLong
-        )
+        // After CONNECT a client may be sending what is not HTTP.
+        !matches!(self, Self::MethodTooLong | Self::TargetTooLong)
     }
 
     /// Short text for logs and metrics, stable.
@@ -105,6 +105,7 @@ impl RequestRefusal {
             Self::Host => "host",
             Self::Line => "line",
             Self::Framing => "framing",
+            Self::Chunks => "chunks",
             Self::ConnectionField => "connection-field",
             Self::Expect => "expect",
             Self::Upgrade => "upgrade",

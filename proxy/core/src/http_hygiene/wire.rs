@@ -3,17 +3,29 @@
 //! hyper (1.12) is lenient where RFC 9112 lets it be, and by the time that we get a request the evidence is gone:
 //! `Content-Length` beside `Transfer-Encoding`, the same `Content-Length` twice, lines that end in LF alone. A server
 //! before or behind us may read such a request as two. [`Http1Guard`] sees every byte that a client sends, follows where
-//! requests begin and end, and refuses what is not exact; what it lets through has one reading, hyper's too.
+//! requests begin and end, and refuses what is not exact; what it lets go on has one reading, hyper's too.
 //!
-//! It keeps no more than a line that came in pieces, and allocates only for those.
+//! It says which bytes may go on ([`Reading::clear`]): a head goes on whole or not at all, so that nothing of a request
+//! that is refused for its head is ever seen behind the guard. Bodies go on as they come, but for the lines between chunks,
+//! which go on whole. It keeps no more than a line that came in pieces, and the request line for the record.
 
 use super::RequestRefusal;
 use super::framing::is_length;
-use crate::detect::is_token;
+use crate::detect::{LEADING_BYTES_MAX, is_token};
+use http::Uri;
 use memchr::{memchr, memrchr};
 
 /// A chunk's size line, extension included. Nobody we know sends one above 20.
 const CHUNK_LINE_BYTES_MAX: usize = 256;
+/// Extensions of all chunks of one body. hyper gives up at 16 KiB, without a word that could be recorded.
+const CHUNK_EXTENSION_BYTES_MAX: usize = 8 * 1024;
+/// Framing that one body may cost beyond the data that it carries: stops a million chunks of one byte (H1-7), and
+/// lets streams of small messages, from five bytes on, go on for ever.
+const CHUNK_OVERHEAD_BYTES_MAX: usize = 256 * 1024;
+/// Trailers. hyper gives up at 16 KiB.
+const TRAILER_BYTES_MAX: usize = 8 * 1024;
+/// Longest request line that is kept for the record; a longer one is refused for its target.
+const REQUEST_LINE_KEPT: usize = 8 * 1024 + 64;
 
 /// Where in a connection the next byte falls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,20 +44,66 @@ enum State {
     ChunkEnd { cr: bool },
     /// After the last chunk.
     Trailers,
+    /// After a request whose answer may end HTTP/1; [`Http1Guard::resume`] goes on.
+    Waiting,
     /// Something else than HTTP/1 from here on.
     Over,
     /// Refused; everything that follows is too.
-    Refused(RequestRefusal),
+    Refused(Refused),
 }
 
-/// What a head has said of its body so far.
+impl State {
+    /// Whether the bytes of a head are being taken, or those before one.
+    const fn in_head(self) -> bool {
+        matches!(self, Self::Between { .. } | Self::Head)
+    }
+}
+
+/// What a head has said of its body so far, and what the body has cost.
 #[derive(Clone, Copy, Debug, Default)]
 struct Said {
     request_line: bool,
     http11: bool,
     length: Option<u64>,
     chunked: bool,
+    /// What follows may be something else than HTTP/1.
+    switches: bool,
+    /// Of the head, or of the trailers.
     bytes: usize,
+    fields: usize,
+    extension_bytes: usize,
+    overhead_bytes: usize,
+}
+
+/// How far a piece was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reading {
+    /// Bytes at the beginning of the piece that may go on. If there are any, all that was kept back before them may too;
+    /// the others are to be kept back until a later piece makes them clear.
+    pub clear: usize,
+    /// Why reading ended there.
+    pub stop: Stop,
+}
+
+/// Why reading ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// The piece is at its end.
+    End,
+    /// What is clear ends with a request whose answer may end HTTP/1: an upgrade, or CONNECT. The rest of the piece was
+    /// not read: call [`Http1Guard::resume`] when the answer is known, then push it again.
+    Waiting,
+    /// What is not clear is dropped, and so is what was kept back if nothing is clear. Nothing more may go on.
+    Refused(Refused),
+}
+
+/// A refusal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// Why.
+    pub why: RequestRefusal,
+    /// Whether the head of the request went on already, so that only its body can still be broken off.
+    pub begun: bool,
 }
 
 /// Follows the bytes of one HTTP/1 connection from its client.
@@ -55,58 +113,126 @@ pub struct Http1Guard {
     said: Said,
     /// The beginning of a line whose end has not come.
     line: Vec<u8>,
-    head_bytes_max: usize,
+    /// The last whole request line, if it is of the right form.
+    asked: Vec<u8>,
+    /// Heads that are clear.
+    heads: u64,
+    limits: GuardLimits,
+}
+
+/// Bounds on one head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GuardLimits {
+    /// Bytes, request line included.
+    pub head_bytes_max: usize,
+    /// Fields; also of trailers.
+    pub fields_max: usize,
 }
 
 impl Http1Guard {
-    /// At the beginning of a connection. A head, or the trailers, of more than `head_bytes_max` bytes are refused.
-    pub fn new(head_bytes_max: usize) -> Self {
+    /// At the beginning of a connection.
+    pub fn new(limits: GuardLimits) -> Self {
         Self {
             state: State::Between { cr: false },
             said: Said::default(),
             line: Vec::new(),
-            head_bytes_max,
+            asked: Vec::new(),
+            heads: 0,
+            limits,
         }
     }
 
-    /// Takes the next bytes, of any number.
-    ///
-    /// # Errors
-    /// [`RequestRefusal`] as soon as the bytes are not exact HTTP/1. The caller answers with it, if it still can, and
-    /// closes; it stays.
-    pub fn push(&mut self, bytes: &[u8]) -> Result<(), RequestRefusal> {
-        let mut rest = bytes;
-        while !rest.is_empty() {
+    /// Takes the next bytes, of any number, and says which may go on.
+    pub fn push(&mut self, piece: &[u8]) -> Reading {
+        let mut rest = piece;
+        // Where in the piece the present request begins: at 0 if it began before.
+        let mut from = 0;
+        let mut begun = !self.state.in_head();
+        while !rest.is_empty() && self.state != State::Waiting {
             match self.step(rest) {
                 Ok(after) => rest = after,
-                Err(refusal) => {
-                    self.state = State::Refused(refusal);
-                    return Err(refusal);
-                }
+                Err(why) => return self.refuse(why, begun, from),
+            }
+            if self.is_between_requests() {
+                (from, begun) = (piece.len() - rest.len(), false);
             }
         }
-        Ok(())
+        match self.state {
+            State::Waiting => Reading {
+                clear: piece.len() - rest.len(),
+                stop: Stop::Waiting,
+            },
+            state => Reading {
+                clear: if state.in_head() {
+                    from
+                } else {
+                    // The line of a chunk or trailer goes on when it is whole: nobody behind us judges half of one.
+                    piece.len().saturating_sub(self.line.len())
+                },
+                stop: Stop::End,
+            },
+        }
     }
 
-    /// The connection was upgraded: what follows is not HTTP/1. Call it before the client is told.
-    pub fn on_upgraded(&mut self) {
-        self.state = State::Over;
+    /// The answer that [`Stop::Waiting`] waits for is known: `switched` if what follows is not HTTP/1.
+    pub fn resume(&mut self, switched: bool) {
+        if self.state == State::Waiting {
+            self.state = if switched {
+                State::Over
+            } else {
+                State::Between { cr: false }
+            };
+        }
+    }
+
+    /// How many heads became clear so far.
+    pub fn heads(&self) -> u64 {
+        self.heads
+    }
+
+    /// Method and target of the request that was read last, if its request line is whole, exact and not overlong.
+    pub fn request_line(&self) -> Option<(&str, &str)> {
+        let mut words = std::str::from_utf8(&self.asked).ok()?.split(' ');
+        Some((
+            words.next().filter(|method| !method.is_empty())?,
+            words.next()?,
+        ))
+    }
+
+    fn is_between_requests(&self) -> bool {
+        self.state == State::Between { cr: false } && self.said.bytes == 0
+    }
+
+    fn refuse(&mut self, why: RequestRefusal, begun: bool, from: usize) -> Reading {
+        let refused = match self.state {
+            State::Refused(refused) => refused,
+            state => {
+                // Its head was whole, and is not clear after all.
+                self.heads -= u64::from(!begun && !state.in_head());
+                Refused { why, begun }
+            }
+        };
+        self.state = State::Refused(refused);
+        Reading {
+            clear: if begun { 0 } else { from },
+            stop: Stop::Refused(refused),
+        }
     }
 
     /// Takes some bytes and returns the others.
     fn step<'a>(&mut self, bytes: &'a [u8]) -> Result<&'a [u8], RequestRefusal> {
         match self.state {
-            State::Refused(refusal) => Err(refusal),
-            State::Over => Ok(&[]),
+            State::Refused(refused) => Err(refused.why),
+            State::Over | State::Waiting => Ok(&[]),
             State::Between { cr } => self.between(bytes, cr),
             State::Head | State::ChunkSize | State::Trailers => self.take_line(bytes),
             State::Body { left } => {
                 let (left, rest) = skip(bytes, left);
-                self.state = if left == 0 {
-                    State::Between { cr: false }
+                if left == 0 {
+                    self.end_of_request();
                 } else {
-                    State::Body { left }
-                };
+                    self.state = State::Body { left };
+                }
                 Ok(rest)
             }
             State::Chunk { left } => {
@@ -129,18 +255,20 @@ impl Http1Guard {
         }
     }
 
-    /// Empty lines before a request line (RFC 9112 §2.2).
+    /// Empty lines before a request line (RFC 9112 §2.2), no more of them than detection bears.
     fn between<'a>(&mut self, bytes: &'a [u8], cr: bool) -> Result<&'a [u8], RequestRefusal> {
+        self.asked.clear();
         match (cr, bytes.first()) {
-            (false, Some(b'\r')) => self.state = State::Between { cr: true },
-            (true, Some(b'\n')) => self.state = State::Between { cr: false },
             (false, Some(byte)) if is_token(*byte) => {
-                self.said = Said::default();
                 self.state = State::Head;
                 return Ok(bytes);
             }
+            _ if self.said.bytes >= LEADING_BYTES_MAX => return Err(RequestRefusal::Line),
+            (false, Some(b'\r')) => self.state = State::Between { cr: true },
+            (true, Some(b'\n')) => self.state = State::Between { cr: false },
             _ => return Err(RequestRefusal::Line),
         }
+        self.said.bytes += 1;
         Ok(bytes.get(1..).unwrap_or_default())
     }
 
@@ -151,10 +279,17 @@ impl Http1Guard {
             .split_at_checked(end.unwrap_or(bytes.len()))
             .unwrap_or((bytes, &[]));
         self.said.bytes += piece.len();
-        let too_long =
-            self.state == State::ChunkSize && self.line.len() + piece.len() > CHUNK_LINE_BYTES_MAX;
-        if too_long || self.said.bytes > self.head_bytes_max {
-            return Err(RequestRefusal::HeadersTooLarge);
+        match self.state {
+            State::ChunkSize if self.line.len() + piece.len() > CHUNK_LINE_BYTES_MAX => {
+                return Err(RequestRefusal::Chunks);
+            }
+            State::Head if self.said.bytes > self.limits.head_bytes_max => {
+                return Err(RequestRefusal::HeadersTooLarge);
+            }
+            State::Trailers if self.said.bytes > TRAILER_BYTES_MAX => {
+                return Err(RequestRefusal::HeadersTooLarge);
+            }
+            _ => {}
         }
         match end {
             None => self.line.extend_from_slice(piece),
@@ -162,10 +297,7 @@ impl Http1Guard {
             Some(_) => {
                 let mut line = std::mem::take(&mut self.line);
                 line.extend_from_slice(piece);
-                let result = self.on_line(&line);
-                line.clear();
-                self.line = line;
-                result?;
+                self.on_line(&line)?;
             }
         }
         Ok(rest)
@@ -178,53 +310,104 @@ impl Http1Guard {
             .filter(|line| memchr(b'\r', line).is_none())
             .ok_or(RequestRefusal::Line)?;
         match self.state {
-            State::ChunkSize => {
-                let size = chunk_size(line).ok_or(RequestRefusal::Framing)?;
-                self.said.bytes = 0;
-                self.state = if size == 0 {
-                    State::Trailers
-                } else {
-                    State::Chunk { left: size }
-                };
+            State::ChunkSize => self.on_chunk_size(line)?,
+            State::Trailers if line.is_empty() => self.end_of_request(),
+            State::Trailers => {
+                field(line)?;
+                self.count_field()?;
             }
-            State::Trailers if line.is_empty() => self.state = State::Between { cr: false },
-            State::Trailers => drop(field(line)?),
-            _ if !self.said.request_line => {
-                self.said.http11 = request_line(line)?;
-                self.said.request_line = true;
-            }
+            _ if !self.said.request_line => self.on_request_line(line)?,
             _ if line.is_empty() => self.end_of_head()?,
             _ => self.on_field(line)?,
         }
         Ok(())
     }
 
+    fn on_request_line(&mut self, line: &[u8]) -> Result<(), RequestRefusal> {
+        self.said.http11 = request_line(line)?;
+        self.said.request_line = true;
+        self.said.switches = line.starts_with(b"CONNECT ");
+        if line.len() <= REQUEST_LINE_KEPT {
+            self.asked.extend_from_slice(line);
+        }
+        Ok(())
+    }
+
     fn on_field(&mut self, line: &[u8]) -> Result<(), RequestRefusal> {
         let (name, value) = field(line)?;
-        if name.eq_ignore_ascii_case(b"content-length") {
-            let length = is_length(value).then(|| decimal(value)).flatten();
-            if length.is_none() || self.said.length.is_some() {
-                return Err(RequestRefusal::Framing);
+        self.count_field()?;
+        // Three lengths, so that most names are not compared at all.
+        match name.len() {
+            14 if name.eq_ignore_ascii_case(b"content-length") => {
+                let length = is_length(value).then(|| decimal(value)).flatten();
+                if length.is_none() || self.said.length.is_some() {
+                    return Err(RequestRefusal::Framing);
+                }
+                self.said.length = length;
             }
-            self.said.length = length;
-        } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
-            if self.said.chunked || !self.said.http11 || !value.eq_ignore_ascii_case(b"chunked") {
-                return Err(RequestRefusal::Framing);
+            17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
+                let chunked = value.eq_ignore_ascii_case(b"chunked");
+                if self.said.chunked || !self.said.http11 || !chunked {
+                    return Err(RequestRefusal::Framing);
+                }
+                self.said.chunked = true;
             }
-            self.said.chunked = true;
+            7 if name.eq_ignore_ascii_case(b"upgrade") => self.said.switches |= self.said.http11,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn count_field(&mut self) -> Result<(), RequestRefusal> {
+        self.said.fields += 1;
+        if self.said.fields > self.limits.fields_max {
+            return Err(RequestRefusal::HeadersTooLarge);
         }
         Ok(())
     }
 
     fn end_of_head(&mut self) -> Result<(), RequestRefusal> {
-        self.state = match (self.said.chunked, self.said.length) {
+        match (self.said.chunked, self.said.length) {
             (true, Some(_)) => return Err(RequestRefusal::Framing),
-            (true, None) => State::ChunkSize,
-            (false, None | Some(0)) => State::Between { cr: false },
-            (false, Some(left)) => State::Body { left },
-        };
+            (true, None) => self.state = State::ChunkSize,
+            // What has a body is never upgraded (GW7), and CONNECT has none.
+            (false, None | Some(0)) if self.said.switches => {
+                self.end_of_request();
+                self.state = State::Waiting;
+            }
+            (false, None | Some(0)) => self.end_of_request(),
+            (false, Some(left)) => self.state = State::Body { left },
+        }
         self.said.bytes = 0;
+        self.said.fields = 0;
+        self.heads += 1;
         Ok(())
+    }
+
+    fn on_chunk_size(&mut self, line: &[u8]) -> Result<(), RequestRefusal> {
+        let (size, extension) = chunk_size(line).ok_or(RequestRefusal::Framing)?;
+        let data = usize::try_from(size).unwrap_or(usize::MAX);
+        let said = &mut self.said;
+        said.extension_bytes += extension;
+        // The size, its CR LF, and the one after the data.
+        said.overhead_bytes = (said.overhead_bytes + line.len() + 4).saturating_sub(data);
+        if said.extension_bytes > CHUNK_EXTENSION_BYTES_MAX
+            || said.overhead_bytes > CHUNK_OVERHEAD_BYTES_MAX
+        {
+            return Err(RequestRefusal::Chunks);
+        }
+        said.bytes = 0;
+        self.state = if size == 0 {
+            State::Trailers
+        } else {
+            State::Chunk { left: size }
+        };
+        Ok(())
+    }
+
+    fn end_of_request(&mut self) {
+        self.said = Said::default();
+        self.state = State::Between { cr: false };
     }
 }
 
@@ -249,8 +432,10 @@ fn request_line(line: &[u8]) -> Result<bool, RequestRefusal> {
     {
         return Err(RequestRefusal::Line);
     }
-    // What stands after `#` would be neither judged nor forwarded (PA8).
-    if memchr(b'#', target).is_some() {
+    // What stands after `#` would be neither judged nor forwarded (PA8). What makes no URI, the HTTP library would
+    // refuse itself, without a word that could be recorded.
+    let plain = target.first() == Some(&b'/') && target.iter().all(|byte| is_plain(*byte));
+    if !plain && (memchr(b'#', target).is_some() || Uri::try_from(target).is_err()) {
         return Err(RequestRefusal::Target);
     }
     match line.get(last + 1..) {
@@ -258,6 +443,11 @@ fn request_line(line: &[u8]) -> Result<bool, RequestRefusal> {
         Some(b"HTTP/1.0") => Ok(false),
         _ => Err(RequestRefusal::Version),
     }
+}
+
+/// A byte that stands in most targets, and may in any.
+const fn is_plain(byte: u8) -> bool {
+    matches!(byte, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'-' | b'.' | b'_' | b'~' | b'?' | b'=' | b'&' | b'%')
 }
 
 /// Name and value of a field, without the blanks around the value.
@@ -280,8 +470,8 @@ fn field(line: &[u8]) -> Result<(&[u8], &[u8]), RequestRefusal> {
     Ok((name, value.trim_ascii()))
 }
 
-/// Hexadecimal digits, then nothing or an extension of visible characters.
-fn chunk_size(line: &[u8]) -> Option<u64> {
+/// Size of the chunk and bytes of its extension: hexadecimal digits, then nothing or an extension of visible characters.
+fn chunk_size(line: &[u8]) -> Option<(u64, usize)> {
     let end = line
         .iter()
         .position(|byte| !byte.is_ascii_hexdigit())
@@ -297,7 +487,8 @@ fn chunk_size(line: &[u8]) -> Option<u64> {
     {
         return None;
     }
-    u64::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
+    let size = u64::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
+    Some((size, extension.len()))
 }
 
 fn decimal(digits: &[u8]) -> Option<u64> {
@@ -305,243 +496,4 @@ fn decimal(digits: &[u8]) -> Option<u64> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use RequestRefusal::{Framing, HeadersTooLarge, Line, Target, Version};
-    use proptest::prelude::*;
-
-    fn told(bytes: &[u8]) -> Result<(), RequestRefusal> {
-        Http1Guard::new(4_096).push(bytes)
-    }
-
-    #[test]
-    fn requests_that_two_servers_could_read_differently_are_refused() {
-        for (bytes, why, case) in [
-            (&b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\ncontent-length: 5\r\n\r\n"[..], Framing, "H1-1 TE.CL"),
-            (b"POST / HTTP/1.1\r\ncontent-length: 5\r\nTransfer-Encoding: chunked\r\n\r\n", Framing, "H1-1 CL.TE"),
-            (b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n\r\n", Framing, "H1-2 twice"),
-            (b"POST / HTTP/1.1\r\ntransfer-encoding: chunked, identity\r\n\r\n", Framing, "H1-2"),
-            (b"POST / HTTP/1.1\r\ntransfer-encoding: xchunked\r\n\r\n", Framing, "H1-2"),
-            (b"POST / HTTP/1.1\r\ntransfer-encoding: \x0bchunked\r\n\r\n", Line, "H1-2 control"),
-            (b"POST / HTTP/1.0\r\ntransfer-encoding: chunked\r\n\r\n", Framing, "H1-2 in 1.0"),
-            (b"POST / HTTP/1.1\r\ncontent-length: 5\r\ncontent-length: 5\r\n\r\n", Framing, "H1-3 same"),
-            (b"POST / HTTP/1.1\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\n", Framing, "H1-3"),
-            (b"POST / HTTP/1.1\r\ncontent-length: 5, 5\r\n\r\n", Framing, "H1-3 list"),
-            (b"POST / HTTP/1.1\r\ncontent-length: +5\r\n\r\n", Framing, "H1-4"),
-            (b"POST / HTTP/1.1\r\ncontent-length: 0x5\r\n\r\n", Framing, "H1-4"),
-            (b"POST / HTTP/1.1\r\ncontent-length: 05\r\n\r\n", Framing, "H1-4"),
-            (b"POST / HTTP/1.1\r\ncontent-length:\r\n\r\n", Framing, "H1-4 empty"),
-            (b"POST / HTTP/1.1\r\ncontent-length: 99999999999999999999999\r\n\r\n", Framing, "H1-4 long"),
-            (b"GET / HTTP/1.1\nhost: a\n\n", Line, "H1-6 bare LF"),
-            (b"GET / HTTP/1.1\r\nhost: a\n\r\n", Line, "H1-6 bare LF in a field"),
-            (b"GET / HTTP/1.1\r\nhost: a\rb: c\r\n\r\n", Line, "H1-6 bare CR"),
-            (b"GET / HTTP/1.1\r\nhost: a\r\n b\r\n\r\n", Line, "HD5 folded"),
-            (b"GET / HTTP/1.1\r\nhost : a\r\n\r\n", Line, "HD4"),
-            (b"GET / HTTP/1.1\r\n: a\r\n\r\n", Line, "HD4 no name"),
-            (b"GET / HTTP/1.1\r\nhost\r\n\r\n", Line, "no colon"),
-            (b"GET / HTTP/1.1\r\nx: a\0b\r\n\r\n", Line, "HD7"),
-            (b"GET  / HTTP/1.1\r\n\r\n", Line, "H1-14 two spaces"),
-            (b"GET\t/ HTTP/1.1\r\n\r\n", Line, "H1-14 tab"),
-            (b"GET / HTTP/1.1 \r\n\r\n", Line, "H1-14 space at the end"),
-            (b"GET / HTTP/1.01\r\n\r\n", Version, "H1-14"),
-            (b"GET / HTTP/2.0\r\n\r\n", Version, "H1-14"),
-            (b"GET /\r\n\r\n", Line, "PD6"),
-            (b"GET / HTTP/0.9\r\n\r\n", Version, "PD6"),
-            (b"GET /admin#f HTTP/1.1\r\n\r\n", Target, "PA8"),
-            (b"G{T / HTTP/1.1\r\n\r\n", Line, "PD7"),
-            (b"\nGET / HTTP/1.1\r\n\r\n", Line, "PD5"),
-            (b"\rGET / HTTP/1.1\r\n\r\n", Line, "PD5"),
-        ] {
-            assert_eq!(told(bytes), Err(why), "{case}: {:?}", String::from_utf8_lossy(bytes));
-        }
-    }
-
-    #[test]
-    fn chunks_that_two_servers_could_read_differently_are_refused() {
-        for (chunks, why, case) in [
-            (&b"0x5\r\nhello\r\n"[..], Framing, "H1-5"),
-            (b"+5\r\nhello\r\n", Framing, "H1-5"),
-            (b"5_0\r\n", Framing, "H1-5"),
-            (b"\r\n", Framing, "H1-5 empty"),
-            (b"10000000000000000\r\n", Framing, "H1-5 overflow"),
-            (b"5 \r\nhello\r\n", Framing, "H1-5 space"),
-            (b"5\nhello\r\n", Line, "H1-6"),
-            (b"5\r\nhello\n", Framing, "H1-6 data end"),
-            (b"5\r\nhelloX\r\n", Framing, "H1-6 spill"),
-            (b"5;a\nb\r\nhello\r\n", Line, "H1-6 LF in an extension"),
-            (b"5;a\0\r\nhello\r\n", Framing, "H1-8"),
-            (b"0\r\nx y: z\r\n\r\n", Line, "trailer"),
-        ] {
-            let request = [
-                b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n",
-                chunks,
-            ]
-            .concat();
-            assert_eq!(
-                told(&request),
-                Err(why),
-                "{case}: {:?}",
-                String::from_utf8_lossy(chunks)
-            );
-        }
-        let long = [
-            b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n5;".to_vec(),
-            vec![b'a'; 300],
-        ]
-        .concat();
-        assert_eq!(told(&long), Err(HeadersTooLarge), "H1-7");
-    }
-
-    #[test]
-    fn heads_and_trailers_without_end_are_cut_off() {
-        let head = [b"GET / HTTP/1.1\r\n".to_vec(), b"x: y\r\n".repeat(1_000)].concat();
-        assert_eq!(told(&head), Err(HeadersTooLarge));
-        let line = [b"GET /".to_vec(), vec![b'a'; 5_000]].concat();
-        assert_eq!(told(&line), Err(HeadersTooLarge));
-        let trailers = [
-            b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n0\r\n".to_vec(),
-            b"x: y\r\n".repeat(1_000),
-        ]
-        .concat();
-        assert_eq!(told(&trailers), Err(HeadersTooLarge));
-    }
-
-    #[test]
-    fn a_refusal_stays() {
-        let mut guard = Http1Guard::new(4_096);
-        assert_eq!(guard.push(b"GET / HTTP/1.1\n"), Err(Line));
-        assert_eq!(guard.push(b"GET / HTTP/1.1\r\n\r\n"), Err(Line));
-    }
-
-    #[test]
-    fn a_body_is_not_read_as_a_request_and_what_follows_it_is() {
-        let body = b"GET / HTTP/1.1\nx\n";
-        let request = [
-            format!("POST / HTTP/1.1\r\nContent-Length: {}\r\n\r\n", body.len()).as_bytes(),
-            body,
-        ]
-        .concat();
-        assert_eq!(told(&request), Ok(()));
-        assert_eq!(
-            told(&[&request[..], b"\r\nGET / HTTP/1.1\r\n\r\n"].concat()),
-            Ok(())
-        );
-        assert_eq!(
-            told(&[&request[..], b"GET / HTTP/1.1\n"].concat()),
-            Err(Line),
-            "the next request is judged"
-        );
-        let chunked = b"POST / HTTP/1.1\r\ntransfer-encoding: Chunked\r\n\r\n3;name=v\r\n\n\r\n\r\n0\r\nx-sum: 1\r\n\r\n";
-        assert_eq!(
-            told(&[&chunked[..], b"GET / HTTP/1.0\r\n\r\n"].concat()),
-            Ok(())
-        );
-    }
-
-    #[test]
-    fn after_an_upgrade_bytes_are_bytes_and_before_it_they_are_not() {
-        let upgrade = b"GET /chat HTTP/1.1\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n";
-        let mut guard = Http1Guard::new(4_096);
-        assert_eq!(guard.push(upgrade), Ok(()));
-        guard.on_upgraded();
-        assert_eq!(guard.push(b"\x81\x05hello\n"), Ok(()));
-        let mut early = Http1Guard::new(4_096);
-        assert_eq!(
-            early.push(&[&upgrade[..], b"\x81\x05hello"].concat()),
-            Err(Line),
-            "GW7"
-        );
-    }
-
-    fn requests() -> impl Strategy<Value = Vec<u8>> {
-        let one = prop_oneof![
-            Just(b"GET /a?b HTTP/1.1\r\nhost: cart\r\n\r\n".to_vec()),
-            Just(b"\r\nHEAD / HTTP/1.0\r\n\r\n".to_vec()),
-            Just(b"POST / HTTP/1.1\r\ncontent-length: 4\r\n\r\n\r\n\r\n".to_vec()),
-            Just(
-                b"PUT / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\nA\r\n0123456789\r\n0\r\n\r\n"
-                    .to_vec()
-            ),
-        ];
-        proptest::collection::vec(one, 1..6).prop_map(|requests| requests.concat())
-    }
-
-    /// The plain oracle: another parser, fed the whole input, bodies skipped. How many requests it reads.
-    fn count_by_httparse(mut bytes: &[u8]) -> Option<usize> {
-        let mut count = 0;
-        while !bytes.is_empty() {
-            let mut headers = [httparse::EMPTY_HEADER; 16];
-            let mut request = httparse::Request::new(&mut headers);
-            let httparse::Status::Complete(end) = request.parse(bytes).ok()? else {
-                return None;
-            };
-            let value = |name: &str| {
-                request
-                    .headers
-                    .iter()
-                    .find(|h| h.name.eq_ignore_ascii_case(name))
-                    .map(|h| h.value)
-            };
-            let (length, chunked) = (
-                value("content-length"),
-                value("transfer-encoding").is_some(),
-            );
-            bytes = &bytes[end..];
-            if let Some(length) = length {
-                bytes = bytes.get(std::str::from_utf8(length).ok()?.parse::<usize>().ok()?..)?;
-            }
-            let mut more = chunked;
-            while more {
-                let httparse::Status::Complete((start, size)) =
-                    httparse::parse_chunk_size(bytes).ok()?
-                else {
-                    return None;
-                };
-                bytes = bytes.get(start + size as usize..)?.strip_prefix(b"\r\n")?;
-                more = size > 0;
-            }
-            count += 1;
-        }
-        Some(count)
-    }
-
-    /// How many requests the guard sees, if it lets all bytes through and they end with a request.
-    fn count_by_guard(bytes: &[u8]) -> Option<usize> {
-        let (mut guard, mut count) = (Http1Guard::new(4_096), 0);
-        for byte in bytes {
-            let before = guard.state;
-            guard.push(std::slice::from_ref(byte)).ok()?;
-            count += usize::from(before != State::Head && guard.state == State::Head);
-        }
-        (guard.state == State::Between { cr: false }).then_some(count)
-    }
-
-    proptest! {
-        #[test]
-        fn pieces_of_any_size_give_the_same_answer(mut bytes in requests(), at in any::<prop::sample::Index>(), byte in any::<u8>(), change in any::<bool>(), size in 1usize..20) {
-            if change {
-                let at = at.index(bytes.len());
-                bytes[at] = byte;
-            }
-            let mut guard = Http1Guard::new(4_096);
-            let pieces = bytes.chunks(size).try_for_each(|piece| guard.push(piece));
-            prop_assert_eq!(pieces, told(&bytes));
-        }
-
-        #[test]
-        fn exact_requests_pass_and_another_parser_sees_the_same_ones(mut bytes in requests(), at in any::<prop::sample::Index>(), byte in prop_oneof![any::<u8>(), Just(b'\r'), Just(b'\n'), Just(b'0'), Just(b' '), Just(b':')]) {
-            prop_assert_eq!(count_by_guard(&bytes), count_by_httparse(&bytes));
-            prop_assert!(count_by_guard(&bytes).is_some());
-            let at = at.index(bytes.len());
-            bytes[at] = byte;
-            if let (Some(ours), Some(theirs)) = (count_by_guard(&bytes), count_by_httparse(&bytes)) {
-                prop_assert_eq!(ours, theirs, "{:?}", String::from_utf8_lossy(&bytes));
-            }
-        }
-
-        #[test]
-        fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = told(&bytes);
-        }
-    }
-}
+mod tests;

@@ -1,10 +1,12 @@
 //! One request: one reading, one decision, and what was judged is what is forwarded.
 
-use super::{filter, record};
+use super::{filter, record, record_refused_request};
 use crate::answer::{Answer, Trouble, closing, refused};
 use crate::body::{Body, Held};
 use crate::core::{Core, Port};
+use crate::guarded::WireRefusal;
 use crate::live::{Alive, End, JudgedHead, JudgedHeaders, Kill, Peer, Registration};
+use crate::serve::Service;
 use crate::telemetry::{Ask, Measure};
 use crate::tunnel;
 use http::request::Parts;
@@ -12,14 +14,15 @@ use http::{Request, StatusCode, Version, response};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use mesh_policy::Snapshot;
-use mesh_policy::decide::{Generation, Permit, Phase, Verdict};
-use mesh_policy::record::{DecisionRecord, RecordClient, RecordRequest, RecordServer};
+use mesh_policy::decide::{Permit, Phase, Verdict};
+use mesh_policy::record::RecordRequest;
 use mesh_proxy_core::http_hygiene::upgrade::{is_done, restore};
 use mesh_proxy_core::http_hygiene::{
     Admitted, Entry, OrigVersion, Refusal, RequestLimits, RequestRefusal, Upgrade, admit, is_grpc,
-    sanitize_response, set_path, to_app,
+    sanitize_response, set_host, set_path, to_app,
 };
 use mesh_proxy_core::metrics::Failure;
+use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -42,8 +45,23 @@ impl Arrival {
     }
 }
 
+impl Service for Arrival {
+    fn answer(
+        self: Rc<Self>,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Answer> + 'static {
+        answer(self, request)
+    }
+
+    fn on_refused(&self, refusal: &WireRefusal) {
+        record_refused_request(&self.core, &self.peer, refusal.request.clone(), false);
+        let measure = self.core.meter.inbound(&self.peer, Ask::Http);
+        measure.refused(refusal.why, false);
+    }
+}
+
 /// Answers one request.
-pub(crate) async fn answer(at: Rc<Arrival>, mut request: Request<Incoming>) -> Answer {
+async fn answer(at: Rc<Arrival>, mut request: Request<Incoming>) -> Answer {
     let grpc = request.version() == Version::HTTP_2 && is_grpc(request.headers());
     let measure = at
         .core
@@ -59,9 +77,9 @@ pub(crate) async fn answer(at: Rc<Arrival>, mut request: Request<Incoming>) -> A
         .then(|| hyper::upgrade::on(&mut request));
     let (mut parts, body) = request.into_parts();
     let raw = (parts.method.clone(), parts.uri.clone(), parts.version);
-    let admitted = match admit(&mut parts, at.entry, &RequestLimits::default()) {
+    let mut admitted = match admit(&mut parts, at.entry, &RequestLimits::default()) {
         Ok(admitted) => admitted,
-        Err(refusal) => return at.refuse(&policy, raw, refusal, grpc, measure),
+        Err(refusal) => return at.refuse(raw, refusal, grpc, measure),
     };
     let head = Rc::new(JudgedHead {
         method: parts.method.clone(),
@@ -74,6 +92,13 @@ pub(crate) async fn answer(at: Rc<Arrival>, mut request: Request<Incoming>) -> A
         Ok(permit) => permit,
         Err(refusal) => return refused(&refusal, admitted.grpc),
     };
+    // From here on the request has the host that was judged; the path follows when it is forwarded.
+    if let Some(host) = permit.rewritten_host()
+        && let Err(refusal) = set_host(&mut admitted, host)
+    {
+        measure.failed(Failure::Reset);
+        return refused(&Refusal::from(refusal), admitted.grpc);
+    }
     if let Some(route) = &permit.route
         && let Some(answer) = filter::apply(&route.filters, &mut parts, admitted.authority.as_ref())
     {
@@ -131,42 +156,18 @@ impl Arrival {
     /// Refuses a request that could be read in two ways: recorded like a decision, in phase `request`.
     fn refuse(
         &self,
-        policy: &Snapshot,
         (method, uri, version): (http::Method, http::Uri, Version),
         refusal: RequestRefusal,
         grpc: bool,
         measure: Measure,
     ) -> Answer {
-        let server = &policy.port(self.port.port).server;
-        let workload = &policy.data().workload;
-        self.core.shared.records.send(DecisionRecord {
-            time: Some(self.core.shared.platform.wall_clock()),
-            generation: Generation(policy.generation().0),
-            client: RecordClient::of(&self.peer.client),
-            server: RecordServer {
-                namespace: server.namespace.clone(),
-                name: Some(server.name.clone()),
-                workload: Some(workload.name.clone()),
-                port: self.port.port,
-                default: server.default,
-            },
-            route: None,
-            request: Some(RecordRequest {
-                method: method.to_string(),
-                path: None,
-                raw_path: uri.to_string(),
-                host: None,
-            }),
-            verdict: Verdict::Deny,
-            status: Some(400),
-            grpc_status: grpc.then_some(3),
-            phase: Phase::Request,
-            reasons: Vec::new(),
-            audit: false,
-            near_misses: Vec::new(),
-            shadow: None,
-        });
-        measure.refused(refusal.as_str(), grpc);
+        let request = RecordRequest {
+            method: method.to_string(),
+            raw_path: uri.to_string(),
+            ..RecordRequest::default()
+        };
+        record_refused_request(&self.core, &self.peer, Some(request), grpc);
+        measure.refused(refusal, grpc);
         let answer = refused(&Refusal::from(refusal), grpc);
         if refusal.closes() && version < Version::HTTP_2 {
             closing(answer)

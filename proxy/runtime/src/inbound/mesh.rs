@@ -82,10 +82,7 @@ async fn carry(
         .enter(peer.clone(), Alive::Connection, kill.clone());
     let shared = core.shared.clone();
     let arrival = http::Arrival::new(core, port, peer, Entry::Mesh);
-    serve(stream, speaks, &shared, &kill, move |request| {
-        http::answer(arrival.clone(), request)
-    })
-    .await;
+    serve(stream, speaks, &shared, &kill, arrival).await;
 }
 
 /// Why a handshake came to nothing: a word for the metric, and a sentence for the log.

@@ -1,6 +1,6 @@
 //! Connections from outside the mesh, in plaintext: the client has an address and no identity.
 
-use super::{http, tcp};
+use super::{http, record_refused, tcp};
 use crate::core::{Core, Port};
 use crate::detection::detect;
 use crate::io::Prefixed;
@@ -57,8 +57,16 @@ pub(crate) async fn take(core: Rc<Core>, port: Rc<Port>, mut stream: TcpStream, 
         Detection::Opaque(_) | Detection::Tls { .. } | Detection::NeedMore => {
             return tcp::take(&core, &port, &peer, stream, tcp::First::Data).await;
         }
+        Detection::Malformed(how) if how.is_request() => {
+            // Refused by the guard of the connection, with an answer.
+            core.meter.malformed(how.as_str());
+            Speaks::Http1 {
+                quiet: core.shared.config.limits.header,
+            }
+        }
         Detection::Malformed(how) => {
             core.meter.malformed(how.as_str());
+            record_refused(&core, from, port.port);
             return tracing::info!(%from, port = port.port, how = how.as_str(), "closed a connection that is nearly HTTP");
         }
     };
@@ -68,10 +76,7 @@ pub(crate) async fn take(core: Rc<Core>, port: Rc<Port>, mut stream: TcpStream, 
         .enter(peer.clone(), Alive::Connection, kill.clone());
     let shared = core.shared.clone();
     let arrival = http::Arrival::new(core, port, peer, Entry::Plain);
-    serve(stream, speaks, &shared, &kill, move |request| {
-        http::answer(arrival.clone(), request)
-    })
-    .await;
+    serve(stream, speaks, &shared, &kill, arrival).await;
 }
 
 fn is_opaque(core: &Core, port: u16) -> bool {

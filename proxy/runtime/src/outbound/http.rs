@@ -5,8 +5,10 @@ use crate::answer::{Answer, Trouble, closing, refused};
 use crate::app::root_cause;
 use crate::body::{Body, Held};
 use crate::core::Core;
+use crate::guarded::WireRefusal;
 use crate::limits::{ENDPOINT_ATTEMPTS, HEAD_BYTES_MAX, HEADERS_MAX};
 use crate::live::Kill;
+use crate::serve::Service;
 use crate::telemetry::{Ask, Measure};
 use crate::tunnel;
 use http::request::Parts;
@@ -15,6 +17,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use mesh_policy::record::RecordRequest;
 use mesh_proxy_core::balance::Outcome;
 use mesh_proxy_core::http_hygiene::upgrade::{is_done, restore};
 use mesh_proxy_core::http_hygiene::{
@@ -23,14 +26,67 @@ use mesh_proxy_core::http_hygiene::{
 };
 use mesh_proxy_core::mesh_header::Kind;
 use mesh_proxy_core::metrics::Failure;
+use std::future::Future;
+use std::net::IpAddr;
 use std::rc::Rc;
 
-/// Answers one request.
-pub(crate) async fn answer(
+/// Where requests of the application leave from: one HTTP connection.
+pub(crate) struct Departure {
     core: Rc<Core>,
     listener: Rc<Listener>,
-    mut request: Request<Incoming>,
-) -> Answer {
+    from: IpAddr,
+}
+
+impl Departure {
+    pub(crate) fn new(core: Rc<Core>, listener: Rc<Listener>, from: IpAddr) -> Rc<Self> {
+        Rc::new(Self {
+            core,
+            listener,
+            from,
+        })
+    }
+
+    /// Refuses a request that could be read in two ways: counted and recorded here, because it reaches nobody else.
+    fn refuse(
+        &self,
+        refusal: RequestRefusal,
+        request: RecordRequest,
+        version: Version,
+        grpc: bool,
+    ) -> Answer {
+        self.note_refused(refusal, Some(request), grpc);
+        let answer = refused(&Refusal::from(refusal), grpc);
+        if refusal.closes() && version < Version::HTTP_2 {
+            closing(answer)
+        } else {
+            answer
+        }
+    }
+
+    fn note_refused(&self, refusal: RequestRefusal, request: Option<RecordRequest>, grpc: bool) {
+        let ask = if grpc { Ask::Grpc } else { Ask::Http };
+        let measure = self.core.meter.outbound(&self.listener.name, None, ask);
+        measure.refused(refusal, grpc);
+        self.listener
+            .record_refused(&self.core, self.from, request, grpc);
+    }
+}
+
+impl Service for Departure {
+    fn answer(
+        self: Rc<Self>,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Answer> + 'static {
+        answer(self, request)
+    }
+
+    fn on_refused(&self, refusal: &WireRefusal) {
+        self.note_refused(refusal.why, refusal.request.clone(), false);
+    }
+}
+
+/// Answers one request.
+async fn answer(from: Rc<Departure>, mut request: Request<Incoming>) -> Answer {
     let version = request.version();
     let grpc = version == Version::HTTP_2 && is_grpc(request.headers());
     let upgrading = request
@@ -38,35 +94,38 @@ pub(crate) async fn answer(
         .contains_key(http::header::UPGRADE)
         .then(|| hyper::upgrade::on(&mut request));
     let (mut parts, body) = request.into_parts();
+    let raw = (parts.method.clone(), parts.uri.clone());
+    let refuse = |refusal| {
+        let request = RecordRequest {
+            method: raw.0.to_string(),
+            raw_path: raw.1.to_string(),
+            ..RecordRequest::default()
+        };
+        from.refuse(refusal, request, version, grpc)
+    };
     let admitted = match admit(&mut parts, Entry::Plain, &RequestLimits::default()) {
         Ok(admitted) => admitted,
-        Err(refusal) => return malformed(refusal, version, grpc),
+        Err(refusal) => return refuse(refusal),
     };
     let call = Outgoing {
-        core: &core,
-        listener: &listener,
+        core: &from.core,
+        listener: &from.listener,
         admitted: &admitted,
     };
     let answer = match (admitted.upgrade, upgrading) {
-        (Some(upgrade), Some(upgrading)) => call.tunnel(parts, upgrade, upgrading).await,
+        (Some(upgrade), Some(upgrading)) => match to_app(&mut parts, &admitted, None) {
+            Ok(()) => call.tunnel(parts, upgrade, upgrading).await,
+            Err(refusal) => return refuse(refusal),
+        },
         _ => match to_mesh(&mut parts, &admitted) {
             Ok(()) => call.exchange(parts, body).await,
-            Err(refusal) => return malformed(refusal, version, grpc),
+            Err(refusal) => return refuse(refusal),
         },
     };
     answer.unwrap_or_else(|trouble| {
         tracing::warn!(%trouble, "a request failed");
         trouble.answer(admitted.grpc)
     })
-}
-
-fn malformed(refusal: RequestRefusal, version: Version, grpc: bool) -> Answer {
-    let answer = refused(&Refusal::from(refusal), grpc);
-    if refusal.closes() && version < Version::HTTP_2 {
-        closing(answer)
-    } else {
-        answer
-    }
 }
 
 struct Outgoing<'a> {
@@ -137,16 +196,13 @@ impl Outgoing<'_> {
         Response::from_parts(parts, Body::response(body, kill, self.admitted.grpc, held))
     }
 
-    /// An upgrade: an HTTP/1.1 connection of its own through the mesh.
+    /// An upgrade, in the form that its application gets: an HTTP/1.1 connection of its own through the mesh.
     async fn tunnel(
         &self,
         mut parts: Parts,
         upgrade: Upgrade,
         upgrading: OnUpgrade,
     ) -> Result<Answer, Trouble> {
-        if let Err(refusal) = to_app(&mut parts, self.admitted, None) {
-            return Ok(malformed(refusal, Version::HTTP_11, false));
-        }
         restore(&mut parts, upgrade);
         let Some(chosen) = self.listener.choose(self.core).await else {
             return Err(self.unreachable(None));

@@ -10,9 +10,28 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 /// Connects like a proxy with this SVID and asks for port 8080; what comes back.
 async fn dial(world: &World, svid: &SvidPem, header: &[u8]) -> Result<Vec<u8>, String> {
+    exchange(connector(world, svid)?, world, header).await
+}
+
+/// A mesh connection to `cart` like a proxy's with this SVID; `header` is sent.
+pub(super) async fn connect(world: &World, svid: &SvidPem, header: &[u8]) -> TlsStream<TcpStream> {
+    let stream = TcpStream::connect(world.cart_mesh())
+        .await
+        .expect("a connection");
+    let connector = connector(world, svid).expect("an identity");
+    let mut stream = connector
+        .connect(server_name(), stream)
+        .await
+        .expect("a handshake");
+    stream.write_all(header).await.expect("room");
+    stream
+}
+
+fn connector(world: &World, svid: &SvidPem) -> Result<TlsConnector, String> {
     let chain: Vec<_> = CertificateDer::pem_slice_iter(svid.chain.as_bytes())
         .map(|c| c.expect("PEM"))
         .collect();
@@ -32,7 +51,7 @@ async fn dial(world: &World, svid: &SvidPem, header: &[u8]) -> Result<Vec<u8>, S
         &[b"mesh.internal/1"],
     )
     .expect("a configuration");
-    exchange(TlsConnector::from(config), world, header).await
+    Ok(TlsConnector::from(config))
 }
 
 async fn exchange(

@@ -284,8 +284,14 @@ limits: {{ detectSecs: 2 }}
 
     /// The decisions in the log of `cart`, after its end.
     pub(crate) fn cart_records(&mut self) -> Vec<serde_json::Value> {
+        self.records("cart")
+    }
+
+    /// The decisions in the log of a workload, after its end.
+    pub(crate) fn records(&mut self, name: &str) -> Vec<serde_json::Value> {
         self.stop();
-        let log = fs::read_to_string(self.path("cart/cart.jsonl")).expect("the log");
+        let log = self.path(&format!("{name}/{name}.jsonl"));
+        let log = fs::read_to_string(log).expect("the log");
         let lines = log
             .lines()
             .map(|line| serde_json::from_str::<serde_json::Value>(line).expect("a line of JSON"));

@@ -252,6 +252,34 @@ fn the_judged_path_replaces_the_raw_one() {
 }
 
 #[test]
+fn the_judged_host_replaces_the_raw_one_in_every_version() {
+    for (version, raw, judged) in [
+        (Version::HTTP_11, "Cart.Shop.", "cart.shop"),
+        (Version::HTTP_10, "CART:080", "cart:80"),
+        (Version::HTTP_2, "cart.shop.:8080", "cart.shop:8080"),
+        (Version::HTTP_11, "[2001:DB8::0001]", "[2001:db8::1]"),
+    ] {
+        let mut request = parts(version, "GET", "/a", &[("host", raw)]);
+        let mut admitted = try_admit(&mut request, Entry::Plain).unwrap();
+        set_host(&mut admitted, judged).unwrap();
+        to_app(&mut request, &admitted, None).unwrap();
+        let forwarded = match request.uri.authority() {
+            Some(authority) => authority.as_str(),
+            None => request.headers["host"].to_str().unwrap(),
+        };
+        assert_eq!(forwarded, judged, "HO3, HO4, HO5: {version:?} {raw}");
+        assert_eq!(
+            request.headers.get_all("host").iter().count(),
+            usize::from(version != Version::HTTP_2)
+        );
+    }
+    let mut request = http1("GET", "/", &[("host", "cart")]);
+    let mut admitted = try_admit(&mut request, Entry::Plain).unwrap();
+    assert_eq!(set_host(&mut admitted, "cart/x"), Err(RequestRefusal::Host));
+    assert_eq!(set_host(&mut admitted, ""), Err(RequestRefusal::Host));
+}
+
+#[test]
 fn refusals_are_spoken_in_the_protocol_of_the_request() {
     for (phase, status, http, grpc) in [
         (Phase::Request, Some(400), 400, "3"),
@@ -282,4 +310,24 @@ fn refusals_are_spoken_in_the_protocol_of_the_request() {
         Refusal::from(RequestRefusal::Framing).head(true).headers()["grpc-status"],
         "3"
     );
+    // The table of docs/reference/records.md.
+    for (refusal, status, closes) in [
+        (RequestRefusal::Method, 405, true),
+        (RequestRefusal::MethodTooLong, 400, false),
+        (RequestRefusal::TargetTooLong, 414, false),
+        (RequestRefusal::HeadersTooLarge, 431, true),
+        (RequestRefusal::Chunks, 400, true),
+        (RequestRefusal::Version, 400, true),
+        (RequestRefusal::Expect, 400, true),
+        (RequestRefusal::Line, 400, true),
+    ] {
+        assert_eq!(
+            (
+                Refusal::from(refusal).head(false).status().as_u16(),
+                refusal.closes()
+            ),
+            (status, closes),
+            "{refusal:?}"
+        );
+    }
 }
