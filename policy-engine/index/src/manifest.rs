@@ -18,6 +18,7 @@ mod refs;
 pub(crate) mod resource;
 mod route;
 mod route_filter;
+mod route_match;
 mod selector;
 mod server_kinds;
 mod tree;
