@@ -280,7 +280,7 @@ impl Builder<'_> {
             owner,
             service_account: service_account.to_owned(),
             ips: pod.ips.clone(),
-            node_ip: pod.host_ip,
+            node_ip: pod.host_ips.first().copied(),
             source: object.source.clone(),
         };
         Workload {

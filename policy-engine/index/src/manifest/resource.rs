@@ -172,7 +172,8 @@ pub(crate) struct Pod {
     pub(crate) ports: Vec<ContainerPort>,
     pub(crate) probes: Vec<Probe>,
     pub(crate) ips: Vec<IpAddr>,
-    pub(crate) host_ip: Option<IpAddr>,
+    /// Addresses of the node, if known: the only sources of probes then.
+    pub(crate) host_ips: Vec<IpAddr>,
     /// No `Ready` condition that says otherwise, and neither finished nor failed.
     pub(crate) ready: bool,
 }
