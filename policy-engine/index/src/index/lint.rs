@@ -1,9 +1,9 @@
 //! What is wrong or doubtful between objects: references to nothing, objects without effect, routes that undo each other.
 
+use super::annotations::{DEFAULT_POLICY, OPAQUE_PORTS, REQUIRE_IDENTITY, default_policy};
 use super::routes::{canonical_path, takes};
 use super::snapshot::{claims, in_force};
 use super::{Index, route_key};
-use crate::Mode;
 use crate::finding::{Code, finding};
 use crate::manifest::resource::{Key, Object, ProbeTarget, RateLimit, Route, Server, Target};
 use mesh_policy::snapshot::{Finding, PathMatch, PathOptions, RouteMatch, ServerProtocol};
@@ -19,7 +19,7 @@ pub(crate) fn lint(index: &Index, findings: &mut Vec<Finding>) {
     for server in &index.resources.servers {
         lint.servers.entry(&server.key).or_insert(server);
     }
-    lint.namespaces();
+    lint.annotations();
     lint.servers();
     lint.policies();
     lint.server_authorizations();
@@ -39,32 +39,22 @@ impl<'a> Lint<'a> {
         Index::note(self.findings, code, object, message);
     }
 
-    fn namespaces(&mut self) {
-        let names = [
-            "mesh.internal/default-inbound-policy",
-            "config.linkerd.io/default-inbound-policy",
-        ];
+    fn annotations(&mut self) {
         for namespace in &self.index.resources.namespaces {
-            let values: Vec<&String> = names
-                .iter()
-                .filter_map(|n| namespace.annotations.get(*n))
-                .collect();
-            for value in &values {
-                if let Err(error) = value.parse::<Mode>() {
-                    self.note(
-                        Code::BadDefault,
-                        namespace,
-                        format!("{error}: the default policy of this namespace is `deny`"),
-                    );
+            for setting in [DEFAULT_POLICY, REQUIRE_IDENTITY, OPAQUE_PORTS] {
+                if let Some(said) = setting.said(&namespace.annotations) {
+                    setting.compare(said, namespace, self.findings);
                 }
             }
-            if let [first, second] = values.as_slice()
-                && first != second
-            {
-                let message = format!(
-                    "two annotations set the default policy, `{first}` and `{second}`: it is `deny`"
-                );
+            let said = DEFAULT_POLICY.said(&namespace.annotations);
+            if let Some(Err(why)) = said.map(default_policy) {
+                let message = format!("{why}: the default policy of this namespace is `deny`");
                 self.note(Code::BadDefault, namespace, message);
+            }
+        }
+        for service in &self.index.resources.services {
+            if let Some(said) = OPAQUE_PORTS.said(&service.annotations) {
+                OPAQUE_PORTS.compare(said, service, self.findings);
             }
         }
     }
