@@ -102,6 +102,8 @@ codes! {
     NoServer = "MESH-0385", Warning, "write a Server for the ports of this namespace, or remove the policy";
     /// Ours and Linkerd's annotation for one setting, with different values.
     TwoAnnotations = "MESH-0391", Warning, "keep one of the two annotations, or give both the same value";
+    /// An EgressNetwork that covers addresses of the cluster.
+    EgressOverlap = "MESH-0392", Error, "take the cluster networks out with `except`, or leave `networks` out to mean everything else";
 }
 
 /// A finding in its public form.

@@ -10,7 +10,7 @@ pub(crate) mod identity;
 mod kinds;
 mod limit_kinds;
 mod meta;
-mod network;
+pub(crate) mod network;
 mod object;
 pub(crate) mod policy_kinds;
 mod read;
@@ -21,6 +21,7 @@ mod route_filter;
 mod route_match;
 mod selector;
 mod server_kinds;
+mod service_profile;
 mod tree;
 
 pub use resource::Resources;

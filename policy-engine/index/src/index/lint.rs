@@ -5,7 +5,10 @@ use super::routes::{canonical_path, takes};
 use super::snapshot::{claims, in_force};
 use super::{Index, route_key};
 use crate::finding::{Code, finding};
-use crate::manifest::resource::{Key, Object, ProbeTarget, RateLimit, Route, Server, Target};
+use crate::manifest::network::canonical_block;
+use crate::manifest::resource::{
+    Key, Object, ProbeTarget, RateLimit, Route, Selects, Server, Target,
+};
 use mesh_policy::snapshot::{Finding, PathMatch, PathOptions, RouteMatch, ServerProtocol};
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -26,6 +29,7 @@ pub(crate) fn lint(index: &Index, findings: &mut Vec<Finding>) {
     lint.routes();
     lint.rate_limits();
     lint.probes();
+    lint.egress_networks();
 }
 
 struct Lint<'a> {
@@ -93,9 +97,13 @@ impl<'a> Lint<'a> {
                     server,
                     format!("{} is shadowed: {why}", server.title()),
                 );
-            } else if !effective.contains(&server.key)
-                && server.spec.selects != Some(crate::manifest::resource::Selects::External)
-            {
+            } else if server.spec.selects == Some(Selects::External) {
+                let message = format!(
+                    "{} selects ExternalWorkloads, to which no policy is served",
+                    server.title()
+                );
+                self.note(Code::NotEnforced, server, message);
+            } else if !effective.contains(&server.key) {
                 self.note(
                     Code::IdleServer,
                     server,
@@ -368,6 +376,26 @@ impl<'a> Lint<'a> {
                     limit,
                     format!("{} sets no limit", limit.title()),
                 );
+            }
+        }
+    }
+
+    fn egress_networks(&mut self) {
+        let index = self.index;
+        for egress in &index.resources.egress_networks {
+            let entries = egress.spec.iter().flatten();
+            let overlap = entries.flat_map(|entry| {
+                let cluster = index.config.cluster_networks.iter().map(canonical_block);
+                cluster
+                    .filter(|block| entry.reaches(block))
+                    .map(move |block| (entry.cidr, block))
+            });
+            if let Some((cidr, block)) = overlap.into_iter().next() {
+                let message = format!(
+                    "{} covers addresses of the cluster: `{cidr}` and the cluster network `{block}` overlap",
+                    egress.title()
+                );
+                self.note(Code::EgressOverlap, egress, message);
             }
         }
     }
