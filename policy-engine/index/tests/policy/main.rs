@@ -17,6 +17,10 @@ mod cases_runtime;
 #[cfg(test)]
 mod cases_workloads;
 #[cfg(test)]
+mod fields_policies;
+#[cfg(test)]
+mod fields_workloads;
+#[cfg(test)]
 mod findings;
 #[cfg(test)]
 mod linkerd_model;
@@ -32,6 +36,8 @@ mod readings_07_11;
 mod readings_12_16;
 #[cfg(test)]
 mod routes;
+#[cfg(test)]
+mod services;
 #[cfg(test)]
 mod side_by_side;
 #[cfg(test)]
