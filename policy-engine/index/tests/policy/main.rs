@@ -17,6 +17,10 @@ mod cases_runtime;
 #[cfg(test)]
 mod cases_workloads;
 #[cfg(test)]
+mod catalogue;
+#[cfg(test)]
+mod complete;
+#[cfg(test)]
 mod fields_policies;
 #[cfg(test)]
 mod fields_workloads;

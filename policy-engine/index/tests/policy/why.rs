@@ -55,6 +55,4 @@ differences! {
     PROBE_KINDS: "httpGet probes alone are known", "gRPC health checks and empty TCP connections too", "each probe that Kubernetes has (reading 12)";
     HEADER_VALUES: "one value of a header suffices for a match", "every value must match", "the application may read the other one (reading 13)";
     EXACT_NAMES: "routes are referred to without regard to case", "all references are exact", "one rule, and lint says what was nearly meant";
-    RELATIVE_NETWORKS: "an empty `networks` of a ServerAuthorization is accepted", "accepted, reported, and matches nobody", "an empty list is no list of everyone (reading 14)";
-    MALFORMED_CLIENT: "cannot happen there", "denied in phase transport", "a record that cannot be read is not judged (reading 16)";
 }
