@@ -40,10 +40,15 @@ impl<'a> CanonicalPath<'a> {
 
     /// Service and method, if the path is exactly `/<service>/<method>` as gRPC has it.
     pub fn grpc_method(&self) -> Option<(&str, &str)> {
-        let (service, method) = self.path.strip_prefix('/')?.split_once('/')?;
-        (!service.is_empty() && !method.is_empty() && !method.contains('/'))
-            .then_some((service, method))
+        grpc_method(&self.path)
     }
+}
+
+/// Service and method of a canonical path that is exactly `/<service>/<method>`.
+pub(crate) fn grpc_method(path: &str) -> Option<(&str, &str)> {
+    let (service, method) = path.strip_prefix('/')?.split_once('/')?;
+    (!service.is_empty() && !method.is_empty() && !method.contains('/'))
+        .then_some((service, method))
 }
 
 /// Why a request target is refused with 400. `at` is a byte offset into the target.

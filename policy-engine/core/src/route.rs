@@ -1,7 +1,7 @@
 //! Which route takes a request: best hostname, then Gateway API precedence.
 //!
 //! Order among the matches that hold (settled): exact hostname, longest wildcard, no hostname; exact path, longest
-//! prefix, regular expression; a method; more headers; more query parameters; then the order of the list (older, then
+//! prefix, regular expression (of gRPC: the service, then the method, each exact, regular expression, not named); a method; more headers; more query parameters; then the order of the list (older, then
 //! name) and of the rules. Only the canonical path is matched, never its query.
 //!
 //! A route that cannot be read in full takes requests all the same, and they are denied: a mistake in a narrow route
@@ -113,8 +113,8 @@ impl Candidate {
         let (mine, theirs) = (&self.rank, &winner.rank);
         match () {
             () if mine.host != theirs.host => "less specific hostname",
-            () if mine.path.0 != theirs.path.0 => "weaker kind of path match",
-            () if mine.path.1 != theirs.path.1 => "shorter path",
+            () if mine.path.kinds() != theirs.path.kinds() => "weaker kind of path match",
+            () if mine.path != theirs.path => "shorter path",
             () if mine.method != theirs.method => "no method match",
             () if mine.headers != theirs.headers => "fewer header matches",
             () if mine.query != theirs.query => "fewer query matches",
@@ -128,10 +128,24 @@ impl Candidate {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {
     host: (u8, usize),
-    path: (u8, usize),
+    path: PathRank,
     method: bool,
     headers: usize,
     query: usize,
+}
+
+/// Kind of match, then bytes that were named: of the path, or of gRPC's service and then its method.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct PathRank([(u8, usize); 2]);
+
+impl PathRank {
+    fn path(kind: u8, bytes: usize) -> Self {
+        Self([(kind, bytes), (0, 0)])
+    }
+
+    fn kinds(self) -> [u8; 2] {
+        self.0.map(|(kind, _)| kind)
+    }
 }
 
 #[derive(Debug)]
@@ -156,9 +170,9 @@ enum CompiledPath {
     Exact(String),
     /// Without trailing slash; empty for `/`.
     Prefix(String),
-    /// A GRPCRoute match that names neither service nor method: weaker than any that does.
-    AnyGrpc,
     Regex(regex::Regex),
+    /// gRPC's service and method.
+    Rpc([Option<CompiledText>; 2]),
 }
 
 #[derive(Debug)]
@@ -379,7 +393,7 @@ impl CompiledRoute {
             matches: data
                 .matches
                 .iter()
-                .filter_map(|one| CompiledMatch::compile(one, &route.kind, why))
+                .filter_map(|one| CompiledMatch::compile(one, why))
                 .collect(),
         });
         let rules = rules.collect();
@@ -432,19 +446,22 @@ impl Hostname {
 
 impl CompiledMatch {
     /// `None`, and the reason in `why`, if some part cannot be read: the match takes nothing then.
-    fn compile(one: &RouteMatch, kind: &str, why: &mut Vec<String>) -> Option<Self> {
-        let compiled = Self::try_compile(one, kind);
+    fn compile(one: &RouteMatch, why: &mut Vec<String>) -> Option<Self> {
+        let compiled = Self::try_compile(one);
         compiled
             .map_err(|refusal| why.push(refusal.to_string()))
             .ok()
     }
 
-    fn try_compile(one: &RouteMatch, kind: &str) -> Result<Self, RegexRefusal> {
+    fn try_compile(one: &RouteMatch) -> Result<Self, RegexRefusal> {
+        let part = |text: &Option<TextMatch>| text.as_ref().map(CompiledText::compile).transpose();
         let path = match &one.path {
             PathMatch::Exact(text) => CompiledPath::Exact(text.clone()),
-            PathMatch::Prefix(text) if kind == "GRPCRoute" && text == "/" => CompiledPath::AnyGrpc,
             PathMatch::Prefix(text) => CompiledPath::Prefix(text.trim_end_matches('/').to_owned()),
             PathMatch::Regex(pattern) => CompiledPath::Regex(path_regex(pattern)?),
+            PathMatch::Rpc { service, method } => {
+                CompiledPath::Rpc([part(service)?, part(method)?])
+            }
         };
         let headers = values(&one.headers, str::to_ascii_lowercase)?;
         let query = values(&one.query, str::to_owned)?;
@@ -494,24 +511,37 @@ fn values(
         if compiled.iter().any(|(known, _)| *known == name) {
             continue;
         }
-        let value = match &one.value {
-            TextMatch::Exact(text) => CompiledText::Exact(text.clone()),
-            TextMatch::Regex(pattern) => CompiledText::Regex(value_regex(pattern)?),
-        };
-        compiled.push((name, value));
+        compiled.push((name, CompiledText::compile(&one.value)?));
     }
     Ok(compiled)
 }
 
 impl CompiledPath {
-    fn rank(&self, path: &str) -> Option<(u8, usize)> {
+    fn rank(&self, path: &str) -> Option<PathRank> {
         match self {
-            Self::Exact(text) => (text == path).then_some((3, text.len())),
-            Self::Prefix(prefix) => covers(prefix, path).then_some((2, prefix.len())),
-            Self::Regex(regex) => regex.is_match(path).then_some((1, 0)),
-            Self::AnyGrpc => Some((0, 0)),
+            Self::Exact(text) => (text == path).then(|| PathRank::path(3, text.len())),
+            Self::Prefix(prefix) => covers(prefix, path).then(|| PathRank::path(2, prefix.len())),
+            Self::Regex(regex) => regex.is_match(path).then(|| PathRank::path(1, 0)),
+            Self::Rpc([service, method]) => {
+                let (its_service, its_method) = canonical::grpc_method(path)?;
+                Some(PathRank([
+                    rpc_rank(service.as_ref(), its_service)?,
+                    rpc_rank(method.as_ref(), its_method)?,
+                ]))
+            }
         }
     }
+}
+
+/// How closely a part of a gRPC match names `text`; `None` if it does not. What is not named is the weakest.
+fn rpc_rank(part: Option<&CompiledText>, text: &str) -> Option<(u8, usize)> {
+    let Some(part) = part else {
+        return Some((0, 0));
+    };
+    part.holds(text.as_bytes()).then_some(match part {
+        CompiledText::Exact(_) => (2, text.len()),
+        CompiledText::Regex(_) => (1, 0),
+    })
 }
 
 /// Whether `prefix` (without trailing slash) covers whole segments of `path` from its start: `/adm` is no prefix of `/admin`.
@@ -521,6 +551,13 @@ fn covers(prefix: &str, path: &str) -> bool {
 }
 
 impl CompiledText {
+    fn compile(text: &TextMatch) -> Result<Self, RegexRefusal> {
+        Ok(match text {
+            TextMatch::Exact(text) => Self::Exact(text.clone()),
+            TextMatch::Regex(pattern) => Self::Regex(value_regex(pattern)?),
+        })
+    }
+
     fn holds(&self, value: &[u8]) -> bool {
         match self {
             Self::Exact(text) => text.as_bytes() == value,

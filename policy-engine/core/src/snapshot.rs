@@ -330,7 +330,7 @@ pub struct RouteRule {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RouteMatch {
-    /// Path; gRPC service and method are translated to it.
+    /// Path.
     pub path: PathMatch,
     /// Method.
     pub method: Option<String>,
@@ -350,6 +350,13 @@ pub enum PathMatch {
     Prefix(String),
     /// A regular expression over the whole path (anchored), ranked below every prefix.
     Regex(String),
+    /// `/<service>/<method>` of a gRPC request; the closer service wins, then the closer method.
+    Rpc {
+        /// The service, all if not named.
+        service: Option<TextMatch>,
+        /// The method, all if not named.
+        method: Option<TextMatch>,
+    },
 }
 
 /// A match on the values of one header or query parameter: every value must match, and there must be one (settled reading 13).

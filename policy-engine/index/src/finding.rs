@@ -100,6 +100,10 @@ codes! {
     UnknownDocument = "MESH-0384", Error, "mend the document; until then every namespace's default policy is `deny`, for it might hold a Server";
     /// Access that depends on no Server.
     NoServer = "MESH-0385", Warning, "write a Server for the ports of this namespace, or remove the policy";
+    /// Ours and Linkerd's annotation for one setting, with different values.
+    TwoAnnotations = "MESH-0391", Warning, "keep one of the two annotations, or give both the same value";
+    /// An EgressNetwork that covers addresses of the cluster.
+    EgressOverlap = "MESH-0392", Error, "take the cluster networks out with `except`, or leave `networks` out to mean everything else";
 }
 
 /// A finding in its public form.

@@ -5,6 +5,7 @@
 //! policy or authentication grants nothing; an invalid pod denies on every port; an invalid namespace has default policy
 //! `deny`; an invalid Service has no endpoints.
 
+mod annotations;
 mod authority;
 mod lint;
 mod ports;

@@ -482,25 +482,63 @@ fn methods_are_compared_byte_for_byte() {
     assert!(ask("/").on(&routes).is_some());
 }
 
+/// A gRPC match; `~` in front makes a part a regular expression.
+fn rpc(service: Option<&str>, method: Option<&str>) -> RouteMatch {
+    let part = |text: &str| match text.strip_prefix('~') {
+        Some(pattern) => TextMatch::Regex(pattern.to_owned()),
+        None => TextMatch::Exact(text.to_owned()),
+    };
+    let (service, method) = (service.map(part), method.map(part));
+    RouteMatch {
+        path: PathMatch::Rpc { service, method },
+        ..prefix("/")
+    }
+}
+
 #[test]
-fn a_grpc_match_without_service_and_method_is_the_weakest() {
-    let grpc = |name, one| Route {
-        kind: "GRPCRoute".to_owned(),
-        ..route(name, &[], vec![vec![one]])
-    };
-    let any = grpc("any", prefix("/"));
-    let method = grpc("method", regex("/[^/]+/Add"));
-    let service = grpc("service", prefix("/shop.Cart"));
-    let both = grpc("both", exact("/shop.Cart/Add"));
-    let to = |routes: &[&Route]| {
-        ask("/shop.Cart/Add").on(&routes.iter().map(|r| (*r).clone()).collect::<Vec<_>>())
-    };
-    assert_eq!(to(&[&any, &method]).as_deref(), Some("method/0"));
-    assert_eq!(to(&[&any, &method, &service]).as_deref(), Some("service/0"));
-    assert_eq!(
-        to(&[&any, &method, &service, &both]).as_deref(),
-        Some("both/0")
-    );
+fn grpc_routes_rank_by_service_then_method_and_regexes_below_names() {
+    let order = [
+        rpc(Some("shop.Cart"), Some("Add")),
+        rpc(Some("shop.Cart"), Some("~A.*")),
+        rpc(Some("shop.Cart"), None),
+        rpc(Some("~shop.*"), Some("Add")),
+        rpc(Some("~shop.*"), Some("~Add")),
+        rpc(Some("~shop.*"), None),
+        rpc(None, Some("Add")),
+        rpc(None, Some("~.*")),
+        rpc(None, None),
+    ];
+    for (at, better) in order.iter().enumerate() {
+        for worse in &order[at + 1..] {
+            winner_of_two(better.clone(), worse.clone(), "/shop.Cart/Add");
+        }
+    }
+}
+
+#[test]
+fn grpc_routes_take_whole_names_of_service_and_method_alone() {
+    for (one, target, taken) in [
+        (rpc(Some("shop.Cart"), None), "/shop.Cart/Add", true),
+        (rpc(Some("shop.Cart"), None), "/shop.CartX/Add", false),
+        (rpc(Some("shop.Cart"), None), "/shop.cart/Add", false),
+        (rpc(Some("shop.Cart"), None), "/shop.Cart", false),
+        (rpc(Some("shop.Cart"), None), "/shop.Cart/", false),
+        (rpc(Some("shop.Cart"), None), "/shop.Cart/Add/x", false),
+        (rpc(None, Some("Add")), "/any/Add", true),
+        (rpc(None, Some("Add")), "/any/AddAll", false),
+        (rpc(Some("~shop.*"), None), "/x.shop.Cart/Add", false),
+        (rpc(Some("a.b"), None), "/axb/Add", false),
+        (rpc(None, None), "/any/Add", true),
+        (rpc(None, None), "/", false),
+        (rpc(None, None), "/any", false),
+    ] {
+        let routes = [route("r", &[], vec![vec![one.clone()]])];
+        assert_eq!(
+            ask(target).on(&routes).is_some(),
+            taken,
+            "{one:?} on {target}"
+        );
+    }
 }
 
 #[test]

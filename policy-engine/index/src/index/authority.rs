@@ -6,6 +6,7 @@
 use super::{Index, IndexConfig};
 use crate::finding::{Code, finding};
 use crate::manifest::identity::Identity;
+use crate::manifest::network::canonical_block;
 use crate::manifest::resource::{
     AuthenticationKind, AuthenticationRef, AuthorizationPolicy, Key, NetworkEntry, Object,
     Resources, SaClient, ServerAuthorization,
@@ -111,7 +112,7 @@ impl<'a> Resolver<'a> {
             blocks
                 .iter()
                 .map(|c| Network {
-                    cidr: c.trunc(),
+                    cidr: canonical_block(c),
                     except: Vec::new(),
                 })
                 .collect()

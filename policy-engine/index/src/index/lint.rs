@@ -1,11 +1,14 @@
 //! What is wrong or doubtful between objects: references to nothing, objects without effect, routes that undo each other.
 
+use super::annotations::{DEFAULT_POLICY, OPAQUE_PORTS, REQUIRE_IDENTITY, default_policy};
 use super::routes::{canonical_path, takes};
 use super::snapshot::{claims, in_force};
 use super::{Index, route_key};
-use crate::Mode;
 use crate::finding::{Code, finding};
-use crate::manifest::resource::{Key, Object, ProbeTarget, RateLimit, Route, Server, Target};
+use crate::manifest::network::canonical_block;
+use crate::manifest::resource::{
+    Key, Object, ProbeTarget, RateLimit, Route, Selects, Server, Target,
+};
 use mesh_policy::snapshot::{Finding, PathMatch, PathOptions, RouteMatch, ServerProtocol};
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -19,13 +22,14 @@ pub(crate) fn lint(index: &Index, findings: &mut Vec<Finding>) {
     for server in &index.resources.servers {
         lint.servers.entry(&server.key).or_insert(server);
     }
-    lint.namespaces();
+    lint.annotations();
     lint.servers();
     lint.policies();
     lint.server_authorizations();
     lint.routes();
     lint.rate_limits();
     lint.probes();
+    lint.egress_networks();
 }
 
 struct Lint<'a> {
@@ -39,32 +43,22 @@ impl<'a> Lint<'a> {
         Index::note(self.findings, code, object, message);
     }
 
-    fn namespaces(&mut self) {
-        let names = [
-            "mesh.internal/default-inbound-policy",
-            "config.linkerd.io/default-inbound-policy",
-        ];
+    fn annotations(&mut self) {
         for namespace in &self.index.resources.namespaces {
-            let values: Vec<&String> = names
-                .iter()
-                .filter_map(|n| namespace.annotations.get(*n))
-                .collect();
-            for value in &values {
-                if let Err(error) = value.parse::<Mode>() {
-                    self.note(
-                        Code::BadDefault,
-                        namespace,
-                        format!("{error}: the default policy of this namespace is `deny`"),
-                    );
+            for setting in [DEFAULT_POLICY, REQUIRE_IDENTITY, OPAQUE_PORTS] {
+                if let Some(said) = setting.said(&namespace.annotations) {
+                    setting.compare(said, namespace, self.findings);
                 }
             }
-            if let [first, second] = values.as_slice()
-                && first != second
-            {
-                let message = format!(
-                    "two annotations set the default policy, `{first}` and `{second}`: it is `deny`"
-                );
+            let said = DEFAULT_POLICY.said(&namespace.annotations);
+            if let Some(Err(why)) = said.map(default_policy) {
+                let message = format!("{why}: the default policy of this namespace is `deny`");
                 self.note(Code::BadDefault, namespace, message);
+            }
+        }
+        for service in &self.index.resources.services {
+            if let Some(said) = OPAQUE_PORTS.said(&service.annotations) {
+                OPAQUE_PORTS.compare(said, service, self.findings);
             }
         }
     }
@@ -103,9 +97,13 @@ impl<'a> Lint<'a> {
                     server,
                     format!("{} is shadowed: {why}", server.title()),
                 );
-            } else if !effective.contains(&server.key)
-                && server.spec.selects != Some(crate::manifest::resource::Selects::External)
-            {
+            } else if server.spec.selects == Some(Selects::External) {
+                let message = format!(
+                    "{} selects ExternalWorkloads, to which no policy is served",
+                    server.title()
+                );
+                self.note(Code::NotEnforced, server, message);
+            } else if !effective.contains(&server.key) {
                 self.note(
                     Code::IdleServer,
                     server,
@@ -378,6 +376,26 @@ impl<'a> Lint<'a> {
                     limit,
                     format!("{} sets no limit", limit.title()),
                 );
+            }
+        }
+    }
+
+    fn egress_networks(&mut self) {
+        let index = self.index;
+        for egress in &index.resources.egress_networks {
+            let entries = egress.spec.iter().flatten();
+            let overlap = entries.flat_map(|entry| {
+                let cluster = index.config.cluster_networks.iter().map(canonical_block);
+                cluster
+                    .filter(|block| entry.reaches(block))
+                    .map(move |block| (entry.cidr, block))
+            });
+            if let Some((cidr, block)) = overlap.into_iter().next() {
+                let message = format!(
+                    "{} covers addresses of the cluster: `{cidr}` and the cluster network `{block}` overlap",
+                    egress.title()
+                );
+                self.note(Code::EgressOverlap, egress, message);
             }
         }
     }

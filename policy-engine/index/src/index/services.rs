@@ -1,5 +1,6 @@
 //! Names to workloads: what a request record means by a pod or a Service, and where Services are.
 
+use super::annotations::OPAQUE_PORTS;
 use super::workloads::Workload;
 use super::{Index, WorkloadKey, snapshot};
 use crate::manifest::resource::{Object, PortRef, Service, ServicePort};
@@ -288,23 +289,15 @@ fn target_port(workload: &Workload, target: &PortRef) -> Option<u16> {
 }
 
 fn opaque_by_annotation(service: &Object<Service>, port: &ServicePort) -> bool {
-    let names = [
-        "mesh.internal/opaque-ports",
-        "config.linkerd.io/opaque-ports",
-    ];
-    names
-        .iter()
-        .filter_map(|n| service.annotations.get(*n))
-        .any(|text| {
-            let set = super::ports::PortSet::parse(text, &[]);
-            let named = port
-                .name
-                .as_ref()
-                .is_some_and(|name| set.unreadable.contains(name));
-            let target =
-                matches!(port.target, PortRef::Number(target) if set.ports.contains(&target));
-            named || target || set.ports.contains(&port.port)
-        })
+    OPAQUE_PORTS.said(&service.annotations).is_some_and(|said| {
+        let set = super::ports::PortSet::parse(said.value, &[]);
+        let named = port
+            .name
+            .as_ref()
+            .is_some_and(|name| set.unreadable.contains(name));
+        let target = matches!(port.target, PortRef::Number(target) if set.ports.contains(&target));
+        named || target || set.ports.contains(&port.port)
+    })
 }
 
 fn opaque_by_app_protocol(port: &ServicePort) -> bool {

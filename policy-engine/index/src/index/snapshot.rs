@@ -381,10 +381,10 @@ impl Assembly<'_> {
 
     /// Declared probes on a port; ports that nobody names have none.
     fn probes(&self, port: Option<u16>) -> Vec<core::Probe> {
-        let networks = if self.workload.pod.host_ip.is_some() {
-            PROBE_NODE
-        } else {
+        let networks = if self.workload.pod.host_ips.is_empty() {
             PROBE_NETWORKS
+        } else {
+            PROBE_NODE
         };
         let mut out: Vec<core::Probe> = Vec::new();
         for probe in &self.workload.pod.probes {
@@ -453,22 +453,17 @@ impl Assembly<'_> {
             }
         }
         if ports.values().any(|p| !p.probes.is_empty()) {
-            match self.workload.pod.host_ip {
-                Some(ip) => {
-                    let networks = vec![Network {
-                        cidr: IpNet::from(ip),
-                        except: Vec::new(),
-                    }];
-                    let source = self.workload.info.source.clone();
-                    network_sets.insert(PROBE_NODE.to_owned(), NetworkSet { networks, source });
-                }
-                None => network_sets.extend(
-                    index
-                        .authorities
-                        .network_sets
-                        .get(PROBE_NETWORKS)
-                        .map(|s| (PROBE_NETWORKS.to_owned(), s.clone())),
-                ),
+            let node = self.workload.pod.host_ips.iter().map(|ip| Network {
+                cidr: IpNet::from(*ip),
+                except: Vec::new(),
+            });
+            let networks: Vec<Network> = node.collect();
+            if networks.is_empty() {
+                let everywhere = index.authorities.network_sets.get(PROBE_NETWORKS);
+                network_sets.extend(everywhere.map(|s| (PROBE_NETWORKS.to_owned(), s.clone())));
+            } else {
+                let source = self.workload.info.source.clone();
+                network_sets.insert(PROBE_NODE.to_owned(), NetworkSet { networks, source });
             }
         }
         let federations = index

@@ -1,5 +1,8 @@
 //! Workloads: pods, and one pod that stands for each template that has none yet.
 
+use super::annotations::{
+    DEFAULT_POLICY, OPAQUE_PORTS, REQUIRE_IDENTITY, Said, Setting, default_policy,
+};
 use super::ports::PortSet;
 use super::{Index, IndexConfig, NamespaceDefaults};
 use crate::Mode;
@@ -253,6 +256,20 @@ struct Builder<'a> {
     findings: &'a mut Vec<Finding>,
 }
 
+/// What the workload's own annotations say about a setting, else those of its namespace; and whether its own do.
+fn said<'a>(
+    namespaces: &'a HashMap<String, NamespaceDefaults>,
+    setting: Setting,
+    namespace: &str,
+    own: &'a BTreeMap<String, String>,
+) -> Option<(Said<'a>, bool)> {
+    let from_own = setting.said(own).map(|said| (said, true));
+    from_own.or_else(|| {
+        let said = setting.said(&namespaces.get(namespace)?.annotations);
+        said.map(|said| (said, false))
+    })
+}
+
 impl Builder<'_> {
     fn workload<T>(
         &mut self,
@@ -280,7 +297,7 @@ impl Builder<'_> {
             owner,
             service_account: service_account.to_owned(),
             ips: pod.ips.clone(),
-            node_ip: pod.host_ip,
+            node_ip: pod.host_ips.first().copied(),
             source: object.source.clone(),
         };
         Workload {
@@ -296,30 +313,6 @@ impl Builder<'_> {
             require_identity,
             opaque,
         }
-    }
-
-    /// Annotation of the workload, else of its namespace, by either of two names.
-    fn annotation<'a>(
-        &'a self,
-        namespace: &str,
-        own: &'a BTreeMap<String, String>,
-        names: &[&str],
-    ) -> Vec<(String, bool)> {
-        let of = |annotations: &BTreeMap<String, String>, own| -> Vec<(String, bool)> {
-            names
-                .iter()
-                .filter_map(|n| annotations.get(*n))
-                .map(|v| (v.clone(), own))
-                .collect()
-        };
-        let from_pod = of(own, true);
-        if !from_pod.is_empty() {
-            return from_pod;
-        }
-        self.namespaces
-            .get(namespace)
-            .map(|n| of(&n.annotations, false))
-            .unwrap_or_default()
     }
 
     /// The default policy: closed namespace, else pod, else namespace, else cluster. What is invalid or contradicts
@@ -338,12 +331,8 @@ impl Builder<'_> {
         {
             return (Mode::Deny, source.clone());
         }
-        let names = [
-            "mesh.internal/default-inbound-policy",
-            "config.linkerd.io/default-inbound-policy",
-        ];
-        let values = self.annotation(namespace, annotations, &names);
-        let Some((first, own)) = values.first() else {
+        let Some((said, own)) = said(self.namespaces, DEFAULT_POLICY, namespace, annotations)
+        else {
             let setting = format!("--default-policy {}", self.config.default_policy);
             return (self.config.default_policy, Source::BuiltIn(setting));
         };
@@ -351,21 +340,16 @@ impl Builder<'_> {
             Some(source) if !own => source,
             _ => object.source.clone(),
         };
-        let contradiction = values.iter().find(|(value, _)| value != first);
-        let problem = match (first.parse::<Mode>(), contradiction) {
-            (Ok(mode), None) => return (mode, source),
-            (Err(error), _) => format!("{error}: the default policy is `deny`"),
-            (Ok(_), Some((other, _))) => {
-                format!(
-                    "two annotations set the default policy, `{first}` and `{other}`: it is `deny`"
-                )
-            }
-        };
+        let mode = default_policy(said);
         // What a Namespace says is reported there, once.
-        if *own {
-            Index::note(self.findings, Code::BadDefault, object, problem);
+        if own {
+            DEFAULT_POLICY.compare(said, object, self.findings);
+            if let Err(why) = &mode {
+                let message = format!("{why}: the default policy is `deny`");
+                Index::note(self.findings, Code::BadDefault, object, message);
+            }
         }
-        (Mode::Deny, source)
+        (mode.unwrap_or(Mode::Deny), source)
     }
 
     fn require_identity<T>(
@@ -374,24 +358,34 @@ impl Builder<'_> {
         annotations: &BTreeMap<String, String>,
         pod: &Pod,
     ) -> Listed {
-        let names = [
-            "mesh.internal/require-identity-inbound-ports",
-            "config.linkerd.io/proxy-require-identity-inbound-ports",
-        ];
-        let mut listed = Listed::default();
-        for (text, _) in self.annotation(&object.key.namespace, annotations, &names) {
-            let set = PortSet::parse(&text, &pod.ports);
-            listed.ports.extend(set.ports);
-            if !set.unreadable.is_empty() {
-                listed.every = true;
-                let entries = set.unreadable.join("`, `");
-                let message = format!(
-                    "`{entries}` in the list of ports that require an identity is no port of this pod: every port requires one"
-                );
-                Index::note(self.findings, Code::BadPortList, object, message);
-            }
+        let namespace = &object.key.namespace;
+        let Some((said, own)) = said(self.namespaces, REQUIRE_IDENTITY, namespace, annotations)
+        else {
+            return Listed::default();
+        };
+        let sets: Vec<PortSet> = said
+            .values()
+            .map(|text| PortSet::parse(text, &pod.ports))
+            .collect();
+        if own {
+            REQUIRE_IDENTITY.compare(said, object, self.findings);
         }
-        listed
+        let unreadable: Vec<&str> = sets
+            .iter()
+            .flat_map(|set| &set.unreadable)
+            .map(String::as_str)
+            .collect();
+        if !unreadable.is_empty() {
+            let message = format!(
+                "`{}` in the list of ports that require an identity is no port of this pod: every port requires one",
+                unreadable.join("`, `")
+            );
+            Index::note(self.findings, Code::BadPortList, object, message);
+        }
+        Listed {
+            every: !unreadable.is_empty(),
+            ports: sets.into_iter().next().unwrap_or_default().ports,
+        }
     }
 
     fn opaque<T>(
@@ -400,15 +394,14 @@ impl Builder<'_> {
         annotations: &BTreeMap<String, String>,
         pod: &Pod,
     ) -> Listed {
-        let names = [
-            "mesh.internal/opaque-ports",
-            "config.linkerd.io/opaque-ports",
-        ];
-        let mut listed = Listed::default();
-        for (text, own) in self.annotation(&object.key.namespace, annotations, &names) {
-            let set = PortSet::parse(&text, &pod.ports);
-            listed.ports.extend(set.ports);
-            if !set.unreadable.is_empty() && own {
+        let namespace = &object.key.namespace;
+        let Some((said, own)) = said(self.namespaces, OPAQUE_PORTS, namespace, annotations) else {
+            return Listed::default();
+        };
+        let set = PortSet::parse(said.value, &pod.ports);
+        if own {
+            OPAQUE_PORTS.compare(said, object, self.findings);
+            if !set.unreadable.is_empty() {
                 let message = format!(
                     "`{}` in the list of opaque ports is no port of this pod and is left out",
                     set.unreadable.join("`, `")
@@ -416,6 +409,9 @@ impl Builder<'_> {
                 Index::note(self.findings, Code::BadPortList, object, message);
             }
         }
-        listed
+        Listed {
+            every: false,
+            ports: set.ports,
+        }
     }
 }

@@ -1,36 +1,43 @@
-//! Kinds that are read and checked, but that this version does not enforce. Each gets a finding that says so.
+//! EgressNetwork and ExternalWorkload: read and checked, but not enforced by this version. Each gets a finding that says so.
 
+use super::identity::{is_port_name, is_subdomain};
 use super::network::read_networks;
 use super::read::{Fields, Reading};
+use super::resource::NetworkEntry;
+use super::tree::Node;
 use crate::finding::Code;
 
-/// Checks an EgressNetwork.
-pub(crate) fn check_egress_network(reading: &mut Reading, root: &mut Fields<'_>) {
+/// Reads an EgressNetwork: its networks, if it names any. Whether they overlap the cluster's is the index's to say.
+pub(crate) fn read_egress_network(
+    reading: &mut Reading,
+    root: &mut Fields<'_>,
+) -> Option<Vec<NetworkEntry>> {
     reading.doubt(
         root.at,
         Code::NotEnforced,
         "EgressNetwork is checked, but egress is not restricted by it",
     );
-    let Some(mut spec) = root.required_fields(reading, "spec") else {
-        return;
-    };
+    let mut spec = root.required_fields(reading, "spec")?;
     let at = spec.at;
     if !spec.stands("trafficPolicy") {
         reading.problem(at, Code::Missing, "`spec.trafficPolicy` is missing");
     }
     spec.choice(reading, "trafficPolicy", &["Allow", "Deny"]);
-    let stands = spec.stands("networks");
-    let items = spec.optional_list(reading, "networks").unwrap_or_default();
-    if stands && items.is_empty() {
+    let items = spec.optional_list(reading, "networks");
+    if items.is_some_and(<[Node]>::is_empty) {
         reading.problem(
             at,
             Code::BadValue,
             "`spec.networks` is empty; leave it out to mean everything outside the cluster",
         );
     }
-    read_networks(reading, items, "spec.networks");
+    let networks = items.map(|items| read_networks(reading, items, "spec.networks"));
     spec.finish(reading);
+    networks
 }
+
+/// Bytes of an ExternalWorkload's identity, as its CRD has it.
+const IDENTITY_BYTES_MAX: usize = 253;
 
 /// Checks an ExternalWorkload.
 pub(crate) fn check_external_workload(reading: &mut Reading, root: &mut Fields<'_>, alpha: bool) {
@@ -44,15 +51,10 @@ pub(crate) fn check_external_workload(reading: &mut Reading, root: &mut Fields<'
     };
     if let Some(mut tls) = spec.required_fields(reading, if alpha { "meshTls" } else { "meshTLS" })
     {
-        let at = tls.at;
-        if let Some(id) = tls.required_text(reading, "identity")
-            && let Err(error) = mesh_trust::SpiffeId::parse_config(id)
-        {
-            reading.problem(at, Code::BadValue, error.to_string());
-        }
-        tls.required_text(reading, "serverName");
+        check_external_tls(reading, &mut tls);
         tls.finish(reading);
     }
+    let mut names: Vec<&str> = Vec::new();
     for (index, item) in spec
         .optional_list(reading, "ports")
         .unwrap_or_default()
@@ -63,12 +65,47 @@ pub(crate) fn check_external_workload(reading: &mut Reading, root: &mut Fields<'
         let Some(mut port) = reading.fields(item, &path) else {
             continue;
         };
-        port.optional_text(reading, "name");
+        if let Some(name) = port.optional_text(reading, "name") {
+            if !is_port_name(name) {
+                let message = format!("`{path}.name: {name}` is not the name of a port");
+                reading.problem(item.at, Code::BadValue, message);
+            } else if names.contains(&name) {
+                let message = format!("`{path}.name: {name}` stands twice");
+                reading.problem(item.at, Code::Conflict, message);
+            }
+            names.push(name);
+        }
         port.choice(reading, "protocol", &["TCP"]);
         port.required(reading, "port")
             .and_then(|n| reading.port(n, &format!("{path}.port")));
         port.finish(reading);
     }
+    check_workload_ips(reading, &mut spec);
+    spec.finish(reading);
+}
+
+fn check_external_tls(reading: &mut Reading, tls: &mut Fields<'_>) {
+    let at = tls.at;
+    if let Some(id) = tls.required_text(reading, "identity") {
+        if id.len() > IDENTITY_BYTES_MAX {
+            let message = format!(
+                "the identity has {} bytes; the limit is {IDENTITY_BYTES_MAX}",
+                id.len()
+            );
+            reading.problem(at, Code::Limit, message);
+        } else if let Err(error) = mesh_trust::SpiffeId::parse_config(id) {
+            reading.problem(at, Code::BadValue, error.to_string());
+        }
+    }
+    if let Some(name) = tls.required_text(reading, "serverName")
+        && !is_subdomain(name)
+    {
+        let message = format!("`serverName: {name}` is not a DNS name");
+        reading.problem(at, Code::BadValue, message);
+    }
+}
+
+fn check_workload_ips(reading: &mut Reading, spec: &mut Fields<'_>) {
     let at = spec.at;
     let ips = spec
         .optional_list(reading, "workloadIPs")
@@ -95,38 +132,4 @@ pub(crate) fn check_external_workload(reading: &mut Reading, root: &mut Fields<'
         }
         fields.finish(reading);
     }
-    spec.finish(reading);
-}
-
-/// Checks a ServiceProfile.
-pub(crate) fn check_service_profile(reading: &mut Reading, root: &mut Fields<'_>) {
-    reading.doubt(
-        root.at,
-        Code::NotEnforced,
-        "ServiceProfile is checked, but its routes and retries are not applied",
-    );
-    let Some(mut spec) = root.optional_fields(reading, "spec") else {
-        return;
-    };
-    for (index, item) in spec
-        .optional_list(reading, "routes")
-        .unwrap_or_default()
-        .iter()
-        .enumerate()
-    {
-        let Some(mut route) = reading.fields(item, &format!("spec.routes[{index}]")) else {
-            continue;
-        };
-        route.required_text(reading, "name");
-        route.required_fields(reading, "condition");
-        route.ignore(&["responseClasses", "isRetryable", "timeout"]);
-        route.finish(reading);
-    }
-    if let Some(mut budget) = spec.optional_fields(reading, "retryBudget") {
-        budget.required_text(reading, "ttl");
-        budget.ignore(&["retryRatio", "minRetriesPerSecond"]);
-        budget.finish(reading);
-    }
-    spec.ignore(&["dstOverrides", "opaquePorts"]);
-    spec.finish(reading);
 }

@@ -50,6 +50,31 @@ fn read_ip(reading: &mut Reading, node: &Node, path: &str) -> Option<IpAddr> {
     }
 }
 
+/// Addresses of a status: one alone, then a list of `{ip}` that holds it again (dual stack).
+fn read_ips(
+    reading: &mut Reading,
+    status: &mut Fields<'_>,
+    one: &'static str,
+    list: &'static str,
+) -> Vec<IpAddr> {
+    let (one_path, list_path) = (status.path(one), status.path(list));
+    let first = status.optional(reading, one);
+    let mut out: Vec<IpAddr> = first
+        .and_then(|node| read_ip(reading, node, &one_path))
+        .into_iter()
+        .collect();
+    let items = status.optional_list(reading, list).unwrap_or_default();
+    for (index, item) in items.iter().enumerate() {
+        let path = format!("{list_path}[{index}]");
+        let node = reading
+            .fields(item, &path)
+            .and_then(|mut fields| fields.optional(reading, "ip"));
+        let ip = node.and_then(|node| read_ip(reading, node, &format!("{path}.ip")));
+        out.extend(ip.filter(|ip| !out.contains(ip)));
+    }
+    out
+}
+
 /// Reads a Pod's `spec` and `status`.
 pub(crate) fn read_pod(reading: &mut Reading, root: &mut Fields<'_>, locate: Locate<'_>) -> Pod {
     let mut pod = match root.required(reading, "spec") {
@@ -64,25 +89,8 @@ pub(crate) fn read_pod(reading: &mut Reading, root: &mut Fields<'_>, locate: Loc
 }
 
 fn read_status(reading: &mut Reading, status: &mut Fields<'_>, pod: &mut Pod) {
-    if let Some(node) = status.optional(reading, "podIP") {
-        pod.ips.extend(read_ip(reading, node, "status.podIP"));
-    }
-    for (index, item) in status
-        .optional_list(reading, "podIPs")
-        .unwrap_or_default()
-        .iter()
-        .enumerate()
-    {
-        let path = format!("status.podIPs[{index}]");
-        let node = reading
-            .fields(item, &path)
-            .and_then(|mut f| f.optional(reading, "ip"));
-        let ip = node.and_then(|n| read_ip(reading, n, &format!("{path}.ip")));
-        pod.ips.extend(ip.filter(|ip| !pod.ips.contains(ip)));
-    }
-    if let Some(node) = status.optional(reading, "hostIP") {
-        pod.host_ip = read_ip(reading, node, "status.hostIP");
-    }
+    pod.ips = read_ips(reading, status, "podIP", "podIPs");
+    pod.host_ips = read_ips(reading, status, "hostIP", "hostIPs");
     let phase = status.optional_text(reading, "phase");
     if matches!(phase, Some("Succeeded" | "Failed")) {
         pod.ready = false;
@@ -186,8 +194,11 @@ fn read_probe(reading: &mut Reading, probe: &mut Fields<'_>) -> Option<(ProbeTar
             .required(reading, "port")
             .and_then(|n| read_port_ref(reading, n, &port_path));
         let path = get.optional_text(reading, "path").unwrap_or("/");
-        // An HTTPS probe ends in the application's own TLS: no proxy sees its path.
         if get.optional_text(reading, "scheme") == Some("HTTPS") {
+            let message = format!(
+                "the HTTPS probe of `{path}` ends in the application's own TLS, where no proxy sees it: it is not let through unauthenticated"
+            );
+            reading.doubt(get.at, Code::DeadProbe, message);
             return None;
         }
         let path = path.split(['?', '#']).next().unwrap_or_default();

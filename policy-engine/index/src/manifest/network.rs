@@ -21,10 +21,12 @@ pub(crate) fn parse_block(text: &str) -> Result<IpNet, String> {
             .map(|ip| IpNet::from(canonical_ip(ip)))
             .map_err(|_| "expected an address or a block such as `10.0.0.0/8`".to_owned())?,
     };
-    Ok(canonical_block(block.trunc()))
+    Ok(canonical_block(&block))
 }
 
-fn canonical_block(block: IpNet) -> IpNet {
+/// A block in the form that is matched: masked, and IPv4 if it is one of IPv4-mapped addresses.
+pub(crate) fn canonical_block(block: &IpNet) -> IpNet {
+    let block = block.trunc();
     if let IpNet::V6(v6) = block
         && v6.prefix_len() >= 96
         && let Some(v4) = v6.addr().to_ipv4_mapped()

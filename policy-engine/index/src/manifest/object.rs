@@ -1,7 +1,7 @@
 //! Documents to objects: which kind, which version, what is wrong, who is who twice.
 
 use super::Loaded;
-use super::checked_only::{check_egress_network, check_external_workload, check_service_profile};
+use super::checked_only::{check_external_workload, read_egress_network};
 use super::core_kinds::{read_pod, read_service, read_template};
 use super::kinds::{GATEWAY_OTHERS, KINDS, Kind, Row};
 use super::limit_kinds::{read_federation, read_rate_limit};
@@ -14,6 +14,7 @@ use super::read::{Fields, Problem, Reading};
 use super::resource::{Closed, Object, Resources};
 use super::route::{RouteKind, read_route};
 use super::server_kinds::{read_server, read_server_authorization};
+use super::service_profile::check_service_profile;
 use super::tree::{self, Defect, Document, Node, Place, Value};
 use crate::finding::{Code, finding};
 use mesh_policy::snapshot::{Finding, ObjectRef, Source};
@@ -60,6 +61,7 @@ impl Loader {
         settle(&mut resources.routes, findings);
         settle(&mut resources.rate_limits, findings);
         settle(&mut resources.federations, findings);
+        settle(&mut resources.egress_networks, findings);
         resources
             .closed
             .sort_by(|a, b| (&a.namespace, &a.source).cmp(&(&b.namespace, &b.source)));
@@ -430,8 +432,9 @@ impl Loader {
                 self.resources.federations.push(object);
             }
             Kind::EgressNetwork => {
-                check_egress_network(r, &mut root);
-                self.object_of(context, reading, root, meta, ());
+                let networks = read_egress_network(r, &mut root);
+                let object = self.object_of(context, reading, root, meta, networks);
+                self.resources.egress_networks.push(object);
             }
             Kind::ServiceProfile => {
                 check_service_profile(r, &mut root);

@@ -29,6 +29,8 @@ pub struct Resources {
     pub(crate) routes: Vec<Object<Route>>,
     pub(crate) rate_limits: Vec<Object<RateLimit>>,
     pub(crate) federations: Vec<Object<Federation>>,
+    /// Their networks, if they name any.
+    pub(crate) egress_networks: Vec<Object<Option<Vec<NetworkEntry>>>>,
     /// Documents that may have held a Server, and of which namespace (`None`: any).
     pub(crate) closed: Vec<Closed>,
 }
@@ -172,7 +174,8 @@ pub(crate) struct Pod {
     pub(crate) ports: Vec<ContainerPort>,
     pub(crate) probes: Vec<Probe>,
     pub(crate) ips: Vec<IpAddr>,
-    pub(crate) host_ip: Option<IpAddr>,
+    /// Addresses of the node, if known: the only sources of probes then.
+    pub(crate) host_ips: Vec<IpAddr>,
     /// No `Ready` condition that says otherwise, and neither finished nor failed.
     pub(crate) ready: bool,
 }
@@ -315,6 +318,18 @@ pub(crate) struct NetworkEntry {
 }
 
 impl NetworkEntry {
+    /// Whether some address of `block` is in it. Exceptions count if one of them alone covers what both share.
+    pub(crate) fn reaches(&self, block: &IpNet) -> bool {
+        let shared = if self.cidr.contains(block) {
+            block
+        } else if block.contains(&self.cidr) {
+            &self.cidr
+        } else {
+            return false;
+        };
+        !self.except.iter().any(|except| except.contains(shared))
+    }
+
     pub(crate) fn to_network(&self) -> Network {
         Network {
             cidr: self.cidr,

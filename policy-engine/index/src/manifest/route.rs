@@ -1,19 +1,17 @@
 //! HTTPRoute and GRPCRoute of both groups.
 //!
 //! An invalid route stays attached with the matches that can be read, so that it takes their requests and denies them.
-//! A match whose path can be read, but whose headers, query or method cannot, is kept without those: it denies more.
 
 use super::core_kinds::Locate;
 use super::identity::is_subdomain;
 use super::policy_kinds::{GATEWAY_GROUP, POLICY_GROUP, Version, since};
 use super::read::{Fields, Reading};
+use super::refs::read_namespace;
 use super::resource::{Route, Rule};
 use super::route_filter::read_filter;
+use super::route_match::{every_request, read_grpc_match, read_http_match};
 use super::tree::Node;
 use crate::finding::Code;
-use crate::limits::MATCH_VALUE_BYTES_MAX;
-use mesh_policy::route::{RegexRefusal, check_regex};
-use mesh_policy::snapshot::{PathMatch, RouteMatch, TextMatch, ValueMatch};
 
 /// Which route kind is read, of which group and version.
 #[derive(Clone, Copy)]
@@ -82,7 +80,7 @@ pub(crate) fn read_route(
     } else {
         spec.ignore(&["rules"]);
         out.rules.push(Rule {
-            matches: vec![every_path()],
+            matches: vec![every_request(kind.grpc)],
             filters: Vec::new(),
         });
     }
@@ -90,16 +88,8 @@ pub(crate) fn read_route(
     out
 }
 
-fn every_path() -> RouteMatch {
-    RouteMatch {
-        path: PathMatch::Prefix("/".into()),
-        method: None,
-        headers: Vec::new(),
-        query: Vec::new(),
-    }
-}
-
-/// The Server that a parent reference names, if it names one.
+/// The Server that a parent reference names, if it names one. A reference whose group or kind cannot be read might name
+/// one, and counts as if it did: the route is invalid and only denies.
 fn read_parent(
     reading: &mut Reading,
     fields: &mut Fields<'_>,
@@ -107,64 +97,67 @@ fn read_parent(
     own: &str,
     kind: RouteKind,
 ) -> Option<String> {
-    let group = fields.optional_text(reading, "group").unwrap_or(kind.group);
-    let parent = fields.optional_text(reading, "kind").unwrap_or("Gateway");
+    let group = fields.optional_text(reading, "group");
+    let parent = fields.optional_text(reading, "kind");
+    let unclear =
+        (group.is_none() && fields.stands("group")) || (parent.is_none() && fields.stands("kind"));
+    let (group, parent) = if unclear {
+        (POLICY_GROUP, "Server")
+    } else {
+        (group.unwrap_or(kind.group), parent.unwrap_or("Gateway"))
+    };
     let name = fields.required_text(reading, "name");
     let namespace = fields.optional_text(reading, "namespace");
-    let port = fields
-        .optional(reading, "port")
-        .map(|n| (n, reading.port(n, &format!("{path}.port"))));
+    let port_path = fields.path("port");
+    let port = fields.optional(reading, "port");
+    port.and_then(|n| reading.port(n, &port_path));
     let section = fields.optional(reading, "sectionName");
-    match (group, parent) {
+    let doubt = match (group, parent) {
         (POLICY_GROUP, "Server") => {
-            for (what, node) in [("port", port.map(|(n, _)| n)), ("sectionName", section)] {
+            for (what, node) in [("port", port), ("sectionName", section)] {
                 if let Some(node) = node {
                     let message =
                         format!("`{path}.{what}` may not stand in a reference to a Server");
                     reading.problem(node.at, Code::Conflict, message);
                 }
             }
-            if namespace.is_some_and(|n| n != own) {
-                let message = format!(
-                    "`{path}` refers to a Server of another namespace; a route attaches in its own only"
-                );
-                reading.doubt(fields.at, Code::IdleRoute, message);
-                return None;
+            if namespace.is_none_or(|n| n == own) {
+                return name.map(str::to_owned);
             }
-            name.map(str::to_owned)
+            let message = format!(
+                "`{path}` refers to a Server of another namespace; a route attaches in its own only"
+            );
+            (Code::IdleRoute, message)
         }
         (POLICY_GROUP, "EgressNetwork") => {
             if port.is_none() {
-                reading.problem(
-                    fields.at,
-                    Code::Missing,
-                    format!("`{path}.port` is missing: an EgressNetwork parent needs one"),
-                );
+                let message =
+                    format!("`{path}.port` is missing: an EgressNetwork parent needs one");
+                reading.problem(fields.at, Code::Missing, message);
             }
-            reading.doubt(
-                fields.at,
-                Code::NotEnforced,
-                "routes on an EgressNetwork are checked, but not applied",
-            );
-            None
+            let message = "routes on an EgressNetwork are checked, but not applied".to_owned();
+            (Code::NotEnforced, message)
         }
         ("" | "core", "Service") => {
-            reading.doubt(
-                fields.at,
-                Code::NotEnforced,
-                "routes on a Service are checked, but not applied",
-            );
-            None
+            let message = "routes on a Service are checked, but not applied".to_owned();
+            (Code::NotEnforced, message)
         }
         (other, "Server") => {
             let message = format!(
                 "`{path}` refers to a Server of group `{other}`; Servers are of `{POLICY_GROUP}`"
             );
-            reading.doubt(fields.at, Code::IdleRoute, message);
-            None
+            (Code::IdleRoute, message)
         }
-        _ => None,
-    }
+        (POLICY_GROUP, other) => {
+            let message = format!(
+                "`{path}` refers to kind `{other}` of `{POLICY_GROUP}`, to which no route attaches; write `kind: Server`"
+            );
+            (Code::IdleRoute, message)
+        }
+        _ => return None,
+    };
+    reading.doubt(fields.at, doubt.0, doubt.1);
+    None
 }
 
 pub(crate) fn read_hostname(reading: &mut Reading, node: &Node, path: &str) -> Option<String> {
@@ -203,7 +196,7 @@ fn read_rule(reading: &mut Reading, node: &Node, path: &str, kind: RouteKind) ->
         rule.matches.extend(read(reading, item, &path));
     }
     if !listed || items.is_some_and(<[Node]>::is_empty) {
-        rule.matches.push(every_path());
+        rule.matches.push(every_request(kind.grpc));
     }
     for (index, item) in fields
         .optional_list(reading, "filters")
@@ -218,7 +211,14 @@ fn read_rule(reading: &mut Reading, node: &Node, path: &str, kind: RouteKind) ->
             kind,
         ));
     }
-    fields.optional_list(reading, "backendRefs");
+    for (index, item) in fields
+        .optional_list(reading, "backendRefs")
+        .unwrap_or_default()
+        .iter()
+        .enumerate()
+    {
+        read_backend(reading, item, &format!("{path}.backendRefs[{index}]"), kind);
+    }
     if !kind.grpc
         && let Some(node) = fields.optional(reading, "timeouts")
     {
@@ -241,284 +241,110 @@ fn read_rule(reading: &mut Reading, node: &Node, path: &str, kind: RouteKind) ->
     Some(rule)
 }
 
-fn read_timeouts(reading: &mut Reading, node: &Node, path: &str) {
+/// A backend matters to outbound traffic alone; here its form is checked, as admission does.
+fn read_backend(reading: &mut Reading, node: &Node, path: &str, kind: RouteKind) {
     let Some(mut fields) = reading.fields(node, path) else {
         return;
     };
-    for key in ["request", "backendRequest"] {
-        let path = fields.path(key);
-        let Some(node) = fields.optional(reading, key) else {
-            continue;
-        };
-        if let Some(text) = reading.text(node, &path)
-            && !is_duration(text)
-        {
-            reading.problem(
-                node.at,
-                Code::BadValue,
-                format!("`{path}: {text}` is not a duration such as `10s` or `500ms`"),
-            );
-        }
+    let group = fields.optional_text(reading, "group").unwrap_or("");
+    let what = fields.optional_text(reading, "kind").unwrap_or("Service");
+    fields.required_text(reading, "name");
+    read_namespace(reading, &mut fields);
+    let port_path = fields.path("port");
+    let port = fields.optional(reading, "port");
+    let port_stands = fields.stands("port");
+    port.and_then(|n| reading.port(n, &port_path));
+    let weight_path = fields.path("weight");
+    if let Some(weight) = fields.optional(reading, "weight") {
+        reading.integer(weight, &weight_path, 0..=WEIGHT_MAX);
     }
-    fields.finish(reading);
-}
-
-/// Gateway API durations: up to four groups of digits with `h`, `m`, `s` or `ms`.
-fn is_duration(text: &str) -> bool {
-    let mut rest = text;
-    let mut groups = 0;
-    while !rest.is_empty() {
-        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
-        let Some(unit) = rest.get(digits..) else {
-            return false;
-        };
-        let length = ["ms", "h", "m", "s"]
-            .iter()
-            .find(|u| unit.starts_with(**u))
-            .map(|u| u.len());
-        match length {
-            Some(length) if (1..=5).contains(&digits) => {
-                rest = unit.get(length..).unwrap_or_default()
-            }
-            _ => return false,
-        }
-        groups += 1;
-    }
-    (1..=4).contains(&groups)
-}
-
-const METHODS: [&str; 9] = [
-    "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH",
-];
-
-/// `None` if no path can be told: the match is unreadable then.
-fn read_http_match(reading: &mut Reading, node: &Node, path: &str) -> Option<RouteMatch> {
-    let problems = reading.problems.len();
-    let spoiled = std::mem::take(&mut reading.spoiled);
-    let mut fields = reading.fields(node, path)?;
-    let path_stands = fields.stands("path");
-    let path_node = fields.optional(reading, "path");
-    let read_path = path_node.and_then(|n| read_path_match(reading, n, &format!("{path}.path")));
-    let method = fields
-        .choice(reading, "method", &METHODS)
-        .map(str::to_owned);
-    let headers = read_values(reading, &mut fields, "headers", true);
-    let query = read_values(reading, &mut fields, "queryParams", false);
-    fields.finish(reading);
-    let whole = reading.problems.len() == problems && !reading.spoiled;
-    reading.spoiled |= spoiled;
-    let path = match read_path {
-        Some(path) => path,
-        None if !path_stands && whole => PathMatch::Prefix("/".into()),
-        None => return None,
-    };
-    Some(RouteMatch {
-        path,
-        method,
-        headers,
-        query,
-    })
-}
-
-fn read_path_match(reading: &mut Reading, node: &Node, path: &str) -> Option<PathMatch> {
-    let mut fields = reading.fields(node, path)?;
-    let typed = fields.stands("type");
-    let kind = fields.choice(
-        reading,
-        "type",
-        &["Exact", "PathPrefix", "RegularExpression"],
-    );
-    let valued = fields.stands("value");
-    let value = fields.optional_text(reading, "value");
-    fields.finish(reading);
-    let kind = if typed { kind? } else { "PathPrefix" };
-    let value = if valued { value? } else { "/" };
-    if kind == "RegularExpression" {
-        return regex_is_usable(reading, node, path, value)
-            .then(|| PathMatch::Regex(value.to_owned()));
-    }
-    if !value.starts_with('/') {
-        let message = format!("`{path}.value: {value}` must start with `/`");
-        reading.problem(node.at, Code::BadValue, message);
-        return None;
-    }
-    if value.len() > MATCH_VALUE_BYTES_MAX || value.contains(['?', '#']) {
-        reading.problem(
-            node.at,
-            Code::BadValue,
-            format!(
-                "`{path}.value` must be a path without query, at most {MATCH_VALUE_BYTES_MAX} bytes"
-            ),
-        );
-        return None;
-    }
-    Some(if kind == "Exact" {
-        PathMatch::Exact(value.to_owned())
-    } else {
-        PathMatch::Prefix(value.to_owned())
-    })
-}
-
-/// Whether the data path will compile a regular expression.
-fn regex_is_usable(reading: &mut Reading, node: &Node, path: &str, text: &str) -> bool {
-    match check_regex(text) {
-        Ok(()) => true,
-        Err(refusal) => {
-            let code = if matches!(refusal, RegexRefusal::TooLong { .. }) {
-                Code::Limit
-            } else {
-                Code::BadValue
-            };
-            reading.problem(node.at, code, format!("`{path}`: {refusal}"));
-            false
-        }
-    }
-}
-
-fn read_values(
-    reading: &mut Reading,
-    fields: &mut Fields<'_>,
-    key: &'static str,
-    header: bool,
-) -> Vec<ValueMatch> {
-    let path = fields.path(key);
-    let mut out: Vec<ValueMatch> = Vec::new();
     for (index, item) in fields
-        .optional_list(reading, key)
+        .optional_list(reading, "filters")
         .unwrap_or_default()
         .iter()
         .enumerate()
     {
-        let path = format!("{path}[{index}]");
-        let Some(mut fields) = reading.fields(item, &path) else {
-            continue;
-        };
-        let typed = fields.stands("type");
-        let kind = fields.choice(reading, "type", &["Exact", "RegularExpression"]);
-        let name = fields.required_text(reading, "name");
-        let value = fields.required_text(reading, "value");
-        fields.finish(reading);
-        let (Some(name), Some(value)) = (name, value) else {
-            continue;
-        };
-        let Some(kind) = (if typed { kind } else { Some("Exact") }) else {
-            continue;
-        };
-        if header && !is_token(name) {
-            reading.problem(
-                item.at,
-                Code::BadValue,
-                format!("`{path}.name: {name}` is not the name of a header"),
-            );
-            continue;
-        }
-        let name = if header {
-            name.to_ascii_lowercase()
-        } else {
-            name.to_owned()
-        };
-        if out.iter().any(|v| v.name == name) {
-            reading.problem(
-                item.at,
-                Code::Conflict,
-                format!("`{path}.name: {name}` stands twice"),
-            );
-            continue;
-        }
-        if value.len() > MATCH_VALUE_BYTES_MAX {
-            let message = format!(
-                "`{path}.value` has {} bytes; the limit is {MATCH_VALUE_BYTES_MAX}",
-                value.len()
-            );
-            reading.problem(item.at, Code::Limit, message);
-            continue;
-        }
-        let value = if kind == "Exact" {
-            TextMatch::Exact(value.to_owned())
-        } else if regex_is_usable(reading, item, &format!("{path}.value"), value) {
-            TextMatch::Regex(value.to_owned())
-        } else {
-            continue;
-        };
-        out.push(ValueMatch { name, value });
+        read_filter(reading, item, &format!("{path}.filters[{index}]"), kind);
     }
-    out
-}
-
-pub(crate) fn is_token(text: &str) -> bool {
-    let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
-    !text.is_empty() && text.len() <= 256 && text.bytes().all(token)
-}
-
-fn read_grpc_match(reading: &mut Reading, node: &Node, path: &str) -> Option<RouteMatch> {
-    let problems = reading.problems.len();
-    let spoiled = std::mem::take(&mut reading.spoiled);
-    let mut fields = reading.fields(node, path)?;
-    let method_stands = fields.stands("method");
-    let method = fields.optional(reading, "method");
-    let read_path = method.and_then(|n| read_grpc_method(reading, n, &format!("{path}.method")));
-    let headers = read_values(reading, &mut fields, "headers", true);
+    if matches!(group, "" | "core") && what == "Service" && !port_stands {
+        let message = format!("`{path}.port` is missing: a Service is referred to with its port");
+        reading.problem(fields.at, Code::Missing, message);
+    }
     fields.finish(reading);
-    let whole = reading.problems.len() == problems && !reading.spoiled;
-    reading.spoiled |= spoiled;
-    let path = match read_path {
-        Some(path) => path,
-        None if !method_stands && whole => PathMatch::Prefix("/".into()),
-        None => return None,
+}
+
+/// Largest weight of a backend (Gateway API).
+const WEIGHT_MAX: i64 = 1_000_000;
+
+fn read_timeouts(reading: &mut Reading, node: &Node, path: &str) {
+    let Some(mut fields) = reading.fields(node, path) else {
+        return;
     };
-    Some(RouteMatch {
-        path,
-        method: None,
-        headers,
-        query: Vec::new(),
-    })
+    let [request, backend] = ["request", "backendRequest"].map(|key| {
+        let path = fields.path(key);
+        let node = fields.optional(reading, key)?;
+        let text = reading.text(node, &path)?;
+        let duration = duration_ms(text);
+        if duration.is_none() {
+            let message = format!("`{path}: {text}` is not a duration such as `10s` or `500ms`");
+            reading.problem(node.at, Code::BadValue, message);
+        }
+        duration
+    });
+    // Zero means no limit at all (Gateway API).
+    if let (Some(request), Some(backend)) = (request, backend)
+        && request > 0
+        && backend > request
+    {
+        let message =
+            format!("`{path}.backendRequest` is longer than `{path}.request`, which contains it");
+        reading.problem(fields.at, Code::Conflict, message);
+    }
+    fields.finish(reading);
 }
 
-/// Service and method as the path that gRPC gives them: `/<service>/<method>`.
-fn read_grpc_method(reading: &mut Reading, node: &Node, path: &str) -> Option<PathMatch> {
-    let mut fields = reading.fields(node, path)?;
-    let typed = fields.stands("type");
-    let kind = fields.choice(reading, "type", &["Exact", "RegularExpression"]);
-    let (service_stands, method_stands) = (fields.stands("service"), fields.stands("method"));
-    let service = fields.optional_text(reading, "service");
-    let method = fields.optional_text(reading, "method");
-    fields.finish(reading);
-    if (service_stands && service.is_none()) || (method_stands && method.is_none()) {
-        return None;
-    }
-    if service.is_none() && method.is_none() {
-        let message = format!("`{path}` must name a `service`, a `method` or both");
-        reading.problem(node.at, Code::Missing, message);
-        return None;
-    }
-    if (if typed { kind? } else { "Exact" }) == "RegularExpression" {
-        let usable = [service, method]
+/// Milliseconds of a Gateway API duration: up to four groups of digits with `h`, `m`, `s` or `ms`.
+fn duration_ms(text: &str) -> Option<u64> {
+    let (mut rest, mut groups, mut sum) = (text, 0, 0u64);
+    while !rest.is_empty() {
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        let (number, unit) = rest.split_at_checked(digits)?;
+        let (name, factor) = [("ms", 1), ("h", 3_600_000), ("m", 60_000), ("s", 1_000)]
             .into_iter()
-            .flatten()
-            .all(|text| regex_is_usable(reading, node, path, text));
-        let part = |text: Option<&str>| text.map_or("[^/]+".to_owned(), |t| format!("(?:{t})"));
-        let whole = format!("/{}/{}", part(service), part(method));
-        return (usable && regex_is_usable(reading, node, path, &whole))
-            .then_some(PathMatch::Regex(whole));
+            .find(|(name, _)| unit.starts_with(name))?;
+        if !(1..=5).contains(&digits) {
+            return None;
+        }
+        sum = sum.checked_add(number.parse::<u64>().ok()?.checked_mul(factor)?)?;
+        rest = unit.get(name.len()..)?;
+        groups += 1;
     }
-    let name = |text: &str| {
-        text.split('.')
-            .all(|p| !p.is_empty() && p.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_'))
-    };
-    if service.is_some_and(|s| !name(s)) || method.is_some_and(|m| m.contains('.') || !name(m)) {
-        reading.problem(
-            node.at,
-            Code::BadValue,
-            format!("`{path}` is not the name of a gRPC service and method"),
-        );
-        return None;
+    (1..=4).contains(&groups).then_some(sum)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_those_of_gateway_api() {
+        for (text, want) in [
+            ("0s", Some(0)),
+            ("10s", Some(10_000)),
+            ("500ms", Some(500)),
+            ("1h2m3s4ms", Some(3_723_004)),
+            ("99999h", Some(359_996_400_000)),
+            ("", None),
+            ("10", None),
+            ("-1s", None),
+            ("1.5s", None),
+            ("1d", None),
+            ("100000s", None),
+            ("1s1s1s1s1s", None),
+            ("1 s", None),
+            ("s", None),
+        ] {
+            assert_eq!(duration_ms(text), want, "{text}");
+        }
     }
-    Some(match (service, method) {
-        (Some(service), Some(method)) => PathMatch::Exact(format!("/{service}/{method}")),
-        (Some(service), None) => PathMatch::Prefix(format!("/{service}")),
-        (None, method) => PathMatch::Regex(format!(
-            "/[^/]+/{}",
-            regex::escape(method.unwrap_or_default())
-        )),
-    })
 }

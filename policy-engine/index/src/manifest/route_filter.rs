@@ -1,7 +1,8 @@
 //! Filters of routes: those that an inbound proxy applies.
 
 use super::read::{Fields, Reading};
-use super::route::{RouteKind, is_token, read_hostname};
+use super::route::{RouteKind, read_hostname};
+use super::route_match::is_token;
 use super::tree::{Node, Value};
 use crate::finding::Code;
 use mesh_policy::snapshot::Filter;

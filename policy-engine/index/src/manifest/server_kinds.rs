@@ -200,12 +200,10 @@ fn read_client(reading: &mut Reading, client: &mut Fields<'_>, own: &str) -> SaC
         identities,
         "spec.client.meshTLS.identities",
     ));
-    for (index, item) in tls
+    let accounts = tls
         .optional_list(reading, "serviceAccounts")
-        .unwrap_or_default()
-        .iter()
-        .enumerate()
-    {
+        .unwrap_or_default();
+    for (index, item) in accounts.iter().enumerate() {
         let path = format!("spec.client.meshTLS.serviceAccounts[{index}]");
         let Some(mut account) = reading.fields(item, &path) else {
             continue;
@@ -220,7 +218,7 @@ fn read_client(reading: &mut Reading, client: &mut Fields<'_>, own: &str) -> SaC
             });
         }
     }
-    if any == Some(true) && (tls.stands("identities") || tls.stands("serviceAccounts")) {
+    if any == Some(true) && !(identities.is_empty() && accounts.is_empty()) {
         reading.problem(
             tls.at,
             Code::Conflict,

@@ -35,7 +35,7 @@ pub(crate) enum Value {
     Null,
     Bool(bool),
     Int(i64),
-    Float,
+    Float(f64),
     Text(String),
     List(Vec<Node>),
     Map(Vec<Entry>),
@@ -72,7 +72,7 @@ impl Node {
             Value::Null => "nothing".into(),
             Value::Bool(b) => format!("the boolean {b}"),
             Value::Int(i) => format!("the number {i}"),
-            Value::Float => "a fractional number".into(),
+            Value::Float(_) => "a fractional number".into(),
             Value::Text(_) => "a string".into(),
             Value::List(_) => "a list".into(),
             Value::Map(_) => "a mapping".into(),
@@ -504,10 +504,9 @@ fn plain(text: &str) -> Option<Value> {
                     .bytes()
                     .all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'e' | b'E' | b'+' | b'-'))
                 && unsigned.bytes().any(|b| matches!(b, b'.' | b'e' | b'E'));
-            if floatish && text.parse::<f64>().is_ok() {
-                Value::Float
-            } else {
-                Value::Text(text.to_owned())
+            match text.parse() {
+                Ok(number) if floatish => Value::Float(number),
+                _ => Value::Text(text.to_owned()),
             }
         }
     })

@@ -58,6 +58,40 @@ metadata: {name: meshed, namespace: shop}
 spec: {identities: ['*']}
 ";
 
+/// The address of [`Ask::plain`] alone.
+pub(crate) const NETWORK: &str = "
+apiVersion: policy.linkerd.io/v1alpha1
+kind: NetworkAuthentication
+metadata: {name: near, namespace: shop}
+spec: {networks: [{cidr: 10.1.2.3}]}
+";
+
+/// A request for which no permit holds.
+pub(crate) const DENIED: &str = "permit 403";
+
+/// [`SHOP`] with annotations on the pod `cart`.
+pub(crate) fn annotated_pod(annotations: &str) -> String {
+    SHOP.replace(
+        "metadata: {name: cart, namespace: shop,",
+        &format!("metadata: {{name: cart, annotations: {{{annotations}}}, namespace: shop,"),
+    )
+}
+
+/// [`SHOP`] with annotations on the namespace.
+pub(crate) fn annotated_namespace(annotations: &str) -> String {
+    SHOP.replace(
+        "metadata: {name: shop}",
+        &format!("metadata: {{name: shop, annotations: {{{annotations}}}}}"),
+    )
+}
+
+/// A ServerAuthorization named `s`.
+pub(crate) fn server_authorization(server: &str, client: &str) -> String {
+    format!(
+        "apiVersion: policy.linkerd.io/v1beta1\nkind: ServerAuthorization\nmetadata: {{name: s, namespace: shop}}\nspec: {{server: {server}, client: {client}}}\n"
+    )
+}
+
 pub(crate) fn config() -> IndexConfig {
     IndexConfig::new(TrustDomain::parse("cluster.local").unwrap())
 }
@@ -91,6 +125,12 @@ pub(crate) fn route(name: &str, path: &str) -> String {
     format!(
         "\n---\napiVersion: policy.linkerd.io/v1beta3\nkind: HTTPRoute\nmetadata: {{name: {name}, namespace: shop}}\nspec:\n  parentRefs: [{{group: policy.linkerd.io, kind: Server, name: cart}}]\n  rules: [{{matches: [{{path: {path}}}]}}]\n"
     )
+}
+
+/// An object that was created at the start of a year.
+pub(crate) fn dated(year: &str, object: &str) -> String {
+    let created = format!("metadata: {{creationTimestamp: '{year}-01-01T00:00:00Z', ");
+    object.replace("metadata: {", &created)
 }
 
 pub(crate) fn join(parts: &[&str]) -> String {
@@ -198,6 +238,38 @@ impl Ask {
             host: Some("cart".into()),
             headers: BTreeMap::new(),
         })
+    }
+
+    /// The question in one line, for tables.
+    pub(crate) fn describe(&self) -> String {
+        let record = &self.0;
+        let who = match (&record.client.spiffe_id, record.client.tls) {
+            (Some(id), _) => id
+                .trim_start_matches("spiffe://cluster.local/ns/")
+                .to_owned(),
+            (None, Some(true)) => "tls".to_owned(),
+            (None, _) => "plain".to_owned(),
+        };
+        let ip = record.client.ip.as_deref().unwrap_or("-");
+        let what = match record.protocol {
+            Protocol::Tcp => "bytes".to_owned(),
+            _ => {
+                let method = record.method.as_deref().unwrap_or("gRPC");
+                format!("{method} {}", record.path.as_deref().unwrap_or("-"))
+            }
+        };
+        let host = record.host.as_deref().filter(|h| *h != "cart");
+        let host = host.map_or(String::new(), |h| format!(" host {h}"));
+        let headers = &record.headers;
+        let headers = if headers.is_empty() {
+            String::new()
+        } else {
+            format!(" {headers:?}")
+        };
+        format!(
+            "{who} {ip} -> :{} {what}{host}{headers}",
+            record.server.port
+        )
     }
 
     /// A client with the identity of a service account of ours, `shop/web`.
