@@ -7,6 +7,8 @@
 //! - [`cedar`]: grants to Cedar policies, validated strictly; Cedar's answer
 //! - [`compile`]: the compiled snapshot; start at [`Snapshot::compile`]
 //! - [`connection`]: what is settled once per connection
+//! - [`question`]: what a policy is evaluated on
+//! - [`residual`]: policies written in Cedar, compiled to small programs
 //! - [`decide`]: the decision; start at [`decide::decide`]
 //! - [`explain`]: the same decision with every layer, reason and near miss
 //! - [`record`]: decision records, and deciding a request record
@@ -20,9 +22,19 @@ pub mod decide;
 pub mod explain;
 #[cfg(test)]
 mod fixtures;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod limits;
+#[expect(dead_code, reason = "the decision does not ask yet")]
+mod question;
 pub mod record;
 pub mod request;
+#[cfg_attr(
+    not(any(test, feature = "fuzzing")),
+    expect(dead_code, reason = "the decision does not ask yet")
+)]
+mod residual;
 pub mod route;
 pub mod snapshot;
 
