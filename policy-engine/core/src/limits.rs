@@ -43,3 +43,11 @@ pub const CEDAR_TEXTS_MAX: usize = 256;
 
 /// Bytes of one policy written in Cedar: its reader's memory is bounded by this.
 pub const CEDAR_TEXT_BYTES_MAX: usize = 64 * 1024;
+
+/// Nesting of a condition that is compiled; a chain of `&&` or of `||` counts once. Each level takes up to some 500 bytes
+/// of stack at evaluation; deeper ones go to Cedar, which takes more.
+pub const PROGRAM_DEPTH_MAX: u32 = 64;
+
+/// Members of a literal set of entities, addresses or times in a compiled condition: they are compared one after the
+/// other. Texts and numbers are sorted and have no such limit.
+pub const PROGRAM_SET_MAX: usize = 256;

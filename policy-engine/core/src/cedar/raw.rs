@@ -116,10 +116,15 @@ fn sound(
         Policy::from_pst(pst::Policy::Static(fixed.clone())).map_err(|error| error.to_string())?;
     check_sets(vocabulary, &policy, names)?;
     validate(vocabulary, &policy)?;
+    let program = Program::compile(fixed.body(), names, trust_domain).ok();
+    let headers = match &program {
+        Some(program) => program.headers().map(Arc::from).collect(),
+        None => header_names(&policy)?,
+    };
     Ok(Sound {
-        headers: header_names(&policy)?,
         policy,
-        program: Program::compile(fixed.body(), names, trust_domain).ok(),
+        program,
+        headers,
     })
 }
 
@@ -189,7 +194,7 @@ fn validate(vocabulary: &Vocabulary, policy: &Policy) -> Result<(), String> {
     }
 }
 
-/// Names of the headers that a policy looks at.
+/// Names of the headers that a policy looks at which only Cedar can evaluate.
 ///
 /// # Errors
 /// A name that is no literal: which header it means is known only when the request is there, too late to fetch it.

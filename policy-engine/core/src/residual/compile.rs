@@ -8,6 +8,7 @@ use super::node::{AddressTest, Arithmetic, Field, Literal, Operator, Term, Test}
 use super::pattern::Pattern;
 use super::set::{Bag, Comparison, Constant, Relation};
 use super::{EvalError, Program, Unsupported, literal};
+use crate::limits::PROGRAM_DEPTH_MAX;
 use crate::question::SetNames;
 use cedar_policy::pst::{self, BinaryOp, Clause, Expr, UnaryOp};
 use mesh_trust::TrustDomain;
@@ -17,9 +18,6 @@ mod path;
 mod scope;
 
 use path::{Place, place};
-
-/// Nesting of one condition; chains of `&&` or `||` count once. Evaluation takes about 200 bytes of stack for each.
-const DEPTH_MAX: u32 = 64;
 
 /// What is known while one policy is compiled.
 struct Compiler<'n> {
@@ -45,8 +43,8 @@ pub(super) fn program(
     let mut tests = compiler.scope(policy)?;
     for clause in policy.clauses() {
         tests.push(match clause {
-            Clause::When(condition) => compiler.test(condition, DEPTH_MAX)?,
-            Clause::Unless(condition) => not(compiler.test(condition, DEPTH_MAX)?),
+            Clause::When(condition) => compiler.test(condition, PROGRAM_DEPTH_MAX)?,
+            Clause::Unless(condition) => not(compiler.test(condition, PROGRAM_DEPTH_MAX)?),
         });
     }
     Ok(Program {
@@ -126,7 +124,7 @@ impl Compiler<'_> {
                 in_expr,
             } => {
                 let kind = Kind::of(entity_type).ok_or(Unsupported("an unknown entity type"))?;
-                let is = operator(Operator::IsA(self.term(expr, depth)?, kind));
+                let is = is_a(self.term(expr, depth)?, kind);
                 match in_expr {
                     Some(group) => all(vec![is, self.membership(expr, group)?]),
                     None => is,
@@ -218,10 +216,8 @@ impl Compiler<'_> {
         }
         let (left, right) = (self.term(left, depth)?, self.term(right, depth)?);
         Ok(match (left, right) {
-            (Term::Field(field), Term::Literal(Literal::Text(text)))
-            | (Term::Literal(Literal::Text(text)), Term::Field(field))
-                if field.is_text() =>
-            {
+            (Term::Field(Field::Text(field)), Term::Literal(Literal::Text(text)))
+            | (Term::Literal(Literal::Text(text)), Term::Field(Field::Text(field))) => {
                 Test::TextIs(field, text)
             }
             (Term::Entity(var), Term::Literal(Literal::Entity(uid)))
@@ -462,6 +458,13 @@ fn address_test(op: UnaryOp) -> Option<AddressTest> {
         UnaryOp::IsMulticast => AddressTest::IsMulticast,
         _ => return None,
     })
+}
+
+fn is_a(term: Term, kind: Kind) -> Test {
+    match term {
+        Term::Entity(var) => Test::IsA(var, kind),
+        term => operator(Operator::IsA(term, kind)),
+    }
 }
 
 fn operator(operator: Operator) -> Test {

@@ -4,7 +4,7 @@
 use super::EvalError;
 use super::entity::{Kind, is, is_request, kind_of};
 use super::literal::Block;
-use super::node::{AddressTest, Arithmetic, Entity, Field, Operator, Term, Test, Value};
+use super::node::{AddressTest, Arithmetic, Entity, Field, Operator, Term, Test, TextField, Value};
 use super::set::has_header;
 use crate::question::{Question, millis};
 use std::cmp::Ordering;
@@ -45,10 +45,8 @@ impl Test {
                 };
                 branch.holds(question)?
             }
-            Self::TextIs(field, text) => match fact(*field, question)? {
-                Value::Text(fact) => fact == &**text,
-                _ => false,
-            },
+            Self::TextIs(field, text) => text_fact(*field, question)? == &**text,
+            Self::IsA(var, kind) => kind_of(*var, question) == *kind,
             Self::Has(field) => fact(*field, question).is_ok(),
             Self::Operator(operator) => operator.holds(question)?,
             Self::IsRequest => is_request(question),
@@ -76,10 +74,7 @@ impl Operator {
             }
             Self::Less(left, right) => order(left, right, question)?.is_lt(),
             Self::LessOrEqual(left, right) => order(left, right, question)?.is_le(),
-            Self::Like(term, pattern) => match term.value(question)? {
-                Value::Text(text) => pattern.matches(text),
-                _ => return Err(EvalError::Type),
-            },
+            Self::Like(term, pattern) => pattern.matches(term.text(question)?),
             Self::IsA(term, kind) => match term.value(question)? {
                 Value::Entity(entity) => entity.kind(question) == *kind,
                 _ => return Err(EvalError::Type),
@@ -158,6 +153,17 @@ impl Term {
             ),
             Self::Fails(error) => return Err(*error),
         })
+    }
+
+    /// A value that must be a String.
+    fn text<'a>(&'a self, question: &Question<'a>) -> Result<&'a str, EvalError> {
+        if let Self::Field(Field::Text(field)) = self {
+            return text_fact(*field, question);
+        }
+        match self.value(question)? {
+            Value::Text(text) => Ok(text),
+            _ => Err(EvalError::Type),
+        }
     }
 }
 
@@ -252,51 +258,54 @@ impl Value<'_> {
 /// A fact, or that it is absent.
 fn fact<'a>(field: Field, question: &Question<'a>) -> Result<Value<'a>, EvalError> {
     let (asker, target) = (&question.asker, &question.target);
-    let value = match field {
-        Field::PrincipalId => asker.id.map(|id| Value::Text(id.as_str())),
-        Field::PrincipalTrustDomain => asker.id.map(|id| Value::Text(id.trust_domain().as_str())),
-        Field::PrincipalNamespace => account(question).map(|(namespace, _)| Value::Text(namespace)),
-        Field::PrincipalAccount => account(question).map(|(_, name)| Value::Text(name)),
-        Field::ResourceNamespace => Some(Value::Text(target.namespace)),
-        Field::ResourceName => Some(Value::Text(match target.route {
+    match field {
+        Field::Text(field) => text_fact(field, question).map(Value::Text),
+        Field::ResourceIsDefault if is_request(question) => Err(absent(field)),
+        Field::ResourceIsDefault => Ok(Value::Bool(target.server.is_none())),
+        Field::ResourceRule => match target.route {
+            Some(route) => Ok(Value::Long(route.rule.into())),
+            None => Err(absent(field)),
+        },
+        Field::Ip => Ok(Value::Ip(Block::of(asker.ip))),
+        Field::Port => Ok(Value::Long(target.port.into())),
+        Field::Tls => Ok(Value::Bool(asker.tls)),
+        Field::CertNotAfter => match asker.cert_not_after {
+            Some(time) => Ok(Value::Datetime(millis(time))),
+            None => Err(absent(field)),
+        },
+        Field::Now => Ok(Value::Datetime(millis(question.now))),
+        Field::Grpc => match &question.request {
+            Some(request) => Ok(Value::Bool(request.grpc)),
+            None => Err(absent(field)),
+        },
+    }
+}
+
+fn absent(field: Field) -> EvalError {
+    EvalError::Absent(field.written())
+}
+
+/// As [`fact`]; apart, because a text is returned in registers.
+fn text_fact<'a>(field: TextField, question: &Question<'a>) -> Result<&'a str, EvalError> {
+    let (asker, target, request) = (&question.asker, &question.target, &question.request);
+    let account = || asker.id?.service_account();
+    let grpc = || request.as_ref()?.grpc_names();
+    let text = match field {
+        TextField::PrincipalId => asker.id.map(|id| id.as_str()),
+        TextField::PrincipalTrustDomain => asker.id.map(|id| id.trust_domain().as_str()),
+        TextField::PrincipalNamespace => account().map(|both| both.0),
+        TextField::PrincipalAccount => account().map(|both| both.1),
+        TextField::ResourceNamespace => Some(target.namespace),
+        TextField::ResourceName => Some(match target.route {
             Some(route) => route.name,
             None => target.server.unwrap_or("default"),
-        })),
-        Field::ResourceIsDefault => {
-            (!is_request(question)).then_some(Value::Bool(target.server.is_none()))
-        }
-        Field::ResourceKind => target.route.map(|route| Value::Text(route.kind)),
-        Field::ResourceRule => target.route.map(|route| Value::Long(route.rule.into())),
-        Field::Ip => Some(Value::Ip(Block::of(asker.ip))),
-        Field::Port => Some(Value::Long(target.port.into())),
-        Field::Tls => Some(Value::Bool(asker.tls)),
-        Field::CertNotAfter => asker
-            .cert_not_after
-            .map(|time| Value::Datetime(millis(time))),
-        Field::Now => Some(Value::Datetime(millis(question.now))),
-        Field::Method
-        | Field::Path
-        | Field::Host
-        | Field::Grpc
-        | Field::GrpcService
-        | Field::GrpcMethod => request_fact(field, question),
+        }),
+        TextField::ResourceKind => target.route.map(|route| route.kind),
+        TextField::Method => request.as_ref().map(|request| request.method),
+        TextField::Path => request.as_ref().map(|request| request.path),
+        TextField::Host => request.as_ref().and_then(|request| request.host),
+        TextField::GrpcService => grpc().map(|both| both.0),
+        TextField::GrpcMethod => grpc().map(|both| both.1),
     };
-    value.ok_or(EvalError::Absent(field.text()))
-}
-
-fn account<'a>(question: &Question<'a>) -> Option<(&'a str, &'a str)> {
-    question.asker.id?.service_account()
-}
-
-fn request_fact<'a>(field: Field, question: &Question<'a>) -> Option<Value<'a>> {
-    let request = question.request?;
-    Some(match field {
-        Field::Method => Value::Text(request.method),
-        Field::Path => Value::Text(request.path),
-        Field::Host => Value::Text(request.host?),
-        Field::Grpc => Value::Bool(request.grpc),
-        Field::GrpcService => Value::Text(request.grpc_names()?.0),
-        Field::GrpcMethod => Value::Text(request.grpc_names()?.1),
-        _ => return None,
-    })
+    text.ok_or_else(|| EvalError::Absent(field.written()))
 }

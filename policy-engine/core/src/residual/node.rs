@@ -21,9 +21,11 @@ pub(super) enum Test {
     /// `||`: stops at the first that is true.
     Any(Box<[Test]>),
     If(Box<(Test, Test, Test)>),
+    /// `is` of a variable.
+    IsA(Var, Kind),
     Operator(Box<Operator>),
     /// A text fact and a literal, equal: the commonest test of all.
-    TextIs(Field, Box<str>),
+    TextIs(TextField, Box<str>),
     /// `==` with a literal entity.
     Itself(Var, Uid),
     /// `in`; any of the groups.
@@ -52,7 +54,7 @@ pub(super) enum Operator {
     Less(Term, Term),
     LessOrEqual(Term, Term),
     Like(Term, Pattern),
-    /// `is`
+    /// `is` of anything else.
     IsA(Term, Kind),
     IsInRange(Term, Term),
     Address(AddressTest, Term),
@@ -116,24 +118,30 @@ pub(super) enum Entity<'a> {
 /// A fact of the question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Field {
-    PrincipalId,
-    PrincipalTrustDomain,
-    PrincipalNamespace,
-    PrincipalAccount,
-    ResourceNamespace,
-    ResourceName,
+    Text(TextField),
     ResourceIsDefault,
-    ResourceKind,
     ResourceRule,
     Ip,
     Port,
     Tls,
     CertNotAfter,
     Now,
+    Grpc,
+}
+
+/// A fact that is a String.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TextField {
+    PrincipalId,
+    PrincipalTrustDomain,
+    PrincipalNamespace,
+    PrincipalAccount,
+    ResourceNamespace,
+    ResourceName,
+    ResourceKind,
     Method,
     Path,
     Host,
-    Grpc,
     GrpcService,
     GrpcMethod,
 }
@@ -155,7 +163,29 @@ pub(super) enum AddressTest {
 
 impl Field {
     /// As the policy writes it.
-    pub(super) fn text(self) -> &'static str {
+    pub(super) fn written(self) -> &'static str {
+        match self {
+            Self::Text(field) => field.written(),
+            Self::ResourceIsDefault => "resource.isDefault",
+            Self::ResourceRule => "resource.rule",
+            Self::Ip => "context.conn.ip",
+            Self::Port => "context.conn.port",
+            Self::Tls => "context.conn.tls",
+            Self::CertNotAfter => "context.conn.certNotAfter",
+            Self::Now => "context.now",
+            Self::Grpc => "context.req.grpc",
+        }
+    }
+
+    /// Whether it is of the request, beyond the route that took it.
+    pub(super) fn is_of_request(self) -> bool {
+        self.written().starts_with("context.req.")
+    }
+}
+
+impl TextField {
+    /// As the policy writes it.
+    pub(super) fn written(self) -> &'static str {
         match self {
             Self::PrincipalId => "principal.id",
             Self::PrincipalTrustDomain => "principal.trustDomain",
@@ -163,41 +193,13 @@ impl Field {
             Self::PrincipalAccount => "principal.sa",
             Self::ResourceNamespace => "resource.ns",
             Self::ResourceName => "resource.name",
-            Self::ResourceIsDefault => "resource.isDefault",
             Self::ResourceKind => "resource.kind",
-            Self::ResourceRule => "resource.rule",
-            Self::Ip => "context.conn.ip",
-            Self::Port => "context.conn.port",
-            Self::Tls => "context.conn.tls",
-            Self::CertNotAfter => "context.conn.certNotAfter",
-            Self::Now => "context.now",
             Self::Method => "context.req.method",
             Self::Path => "context.req.path",
             Self::Host => "context.req.host",
-            Self::Grpc => "context.req.grpc",
             Self::GrpcService => "context.req.grpcService",
             Self::GrpcMethod => "context.req.grpcMethod",
         }
-    }
-
-    /// Whether it is of the request, beyond the route that took it.
-    pub(super) fn is_of_request(self) -> bool {
-        self.text().starts_with("context.req.")
-    }
-
-    /// Whether it is a String.
-    pub(super) fn is_text(self) -> bool {
-        !matches!(
-            self,
-            Self::ResourceIsDefault
-                | Self::ResourceRule
-                | Self::Ip
-                | Self::Port
-                | Self::Tls
-                | Self::CertNotAfter
-                | Self::Now
-                | Self::Grpc
-        )
     }
 }
 

@@ -4,9 +4,10 @@
 //! characters begin. The first place for each piece is the best one, so time is linear in the text for each piece.
 
 use cedar_policy::pst::PatternElem;
+use memchr::memmem::Finder;
 
 /// A pattern, cut at its wildcards.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) struct Pattern {
     /// Before the first wildcard.
     first: Box<str>,
@@ -14,10 +15,10 @@ pub(super) struct Pattern {
     rest: Option<Rest>,
 }
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 struct Rest {
     /// Between two wildcards; none is empty.
-    middle: Box<[Box<str>]>,
+    middle: Box<[Finder<'static>]>,
     /// After the last wildcard.
     last: Box<str>,
 }
@@ -31,8 +32,11 @@ impl Pattern {
         let mut others: Vec<Box<str>> = pieces.collect();
         let rest = others.pop().map(|last| {
             others.retain(|piece| !piece.is_empty());
+            let finders = others
+                .iter()
+                .map(|piece| Finder::new(piece.as_bytes()).into_owned());
             Rest {
-                middle: others.into(),
+                middle: finders.collect(),
                 last,
             }
         });
@@ -46,11 +50,14 @@ impl Pattern {
         let inner = text
             .strip_prefix(&*self.first)
             .and_then(|text| text.strip_suffix(&*rest.last));
-        let Some(mut inner) = inner else {
+        let Some(mut inner) = inner.map(str::as_bytes) else {
             return false;
         };
         for piece in &rest.middle {
-            let Some((_, after)) = inner.split_once(&**piece) else {
+            let after = piece
+                .find(inner)
+                .and_then(|at| inner.get(at + piece.needle().len()..));
+            let Some(after) = after else {
                 return false;
             };
             inner = after;

@@ -6,13 +6,12 @@
 use super::eval::same;
 use super::node::{Entity, Literal, Term, Value};
 use super::{EvalError, Unsupported};
+use crate::limits::PROGRAM_SET_MAX;
 use crate::question::Question;
+use std::cmp::Ordering;
 
 /// Literal members that a comparison can tell apart: bits of the word that remembers which were seen.
 const SEEN_MAX: usize = 64;
-
-/// Members of a literal set of anything but texts and Longs: each is compared in turn.
-const OTHERS_MAX: usize = 256;
 
 /// A set.
 #[derive(Debug)]
@@ -28,7 +27,7 @@ pub(super) enum Bag {
 /// Literals, each once.
 #[derive(Debug)]
 pub(super) enum Constant {
-    /// Sorted.
+    /// Sorted by [`shorter_first`].
     Texts(Box<[Box<str>]>),
     /// Sorted.
     Longs(Box<[i64]>),
@@ -61,7 +60,7 @@ impl Constant {
             _ => None,
         });
         if let Some(mut texts) = texts.collect::<Option<Vec<_>>>() {
-            texts.sort_unstable();
+            texts.sort_unstable_by(|left, right| shorter_first(left, right));
             texts.dedup();
             return Ok(Self::Texts(texts.into()));
         }
@@ -74,7 +73,7 @@ impl Constant {
             longs.dedup();
             return Ok(Self::Longs(longs.into()));
         }
-        if literals.len() > OTHERS_MAX {
+        if literals.len() > PROGRAM_SET_MAX {
             return Err(Unsupported("a large set of entities, times or addresses"));
         }
         let mut others: Vec<Literal> = Vec::with_capacity(literals.len());
@@ -97,9 +96,9 @@ impl Constant {
     /// Place of a member.
     pub(super) fn find(&self, value: Value<'_>, question: &Question<'_>) -> Option<usize> {
         match (self, value) {
-            (Self::Texts(texts), Value::Text(text)) => {
-                texts.binary_search_by(|known| (**known).cmp(text)).ok()
-            }
+            (Self::Texts(texts), Value::Text(text)) => texts
+                .binary_search_by(|known| shorter_first(known, text))
+                .ok(),
             (Self::Longs(longs), Value::Long(number)) => longs.binary_search(&number).ok(),
             (Self::Others(others), value) => others
                 .iter()
@@ -107,6 +106,12 @@ impl Constant {
             (Self::Texts(_) | Self::Longs(_), _) => None,
         }
     }
+}
+
+/// An order that most comparisons settle without looking at a character.
+fn shorter_first(left: &str, right: &str) -> Ordering {
+    let by_length = left.len().cmp(&right.len());
+    by_length.then_with(|| left.cmp(right))
 }
 
 impl Bag {

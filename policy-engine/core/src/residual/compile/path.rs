@@ -2,7 +2,7 @@
 
 use super::super::Unsupported;
 use super::super::entity::Var;
-use super::super::node::{Field, Test};
+use super::super::node::{Field, Test, TextField};
 use super::{Compiler, all};
 use cedar_policy::pst::{self, Expr, SmolStr};
 
@@ -54,26 +54,28 @@ impl Place {
 
     fn field(self, name: &str) -> Option<Field> {
         Some(match (self, name) {
-            (Self::Entity(Var::Principal), "id") => Field::PrincipalId,
-            (Self::Entity(Var::Principal), "trustDomain") => Field::PrincipalTrustDomain,
-            (Self::Entity(Var::Principal), "ns") => Field::PrincipalNamespace,
-            (Self::Entity(Var::Principal), "sa") => Field::PrincipalAccount,
-            (Self::Entity(Var::Resource), "ns") => Field::ResourceNamespace,
-            (Self::Entity(Var::Resource), "name") => Field::ResourceName,
+            (Self::Entity(Var::Principal), "id") => Field::Text(TextField::PrincipalId),
+            (Self::Entity(Var::Principal), "trustDomain") => {
+                Field::Text(TextField::PrincipalTrustDomain)
+            }
+            (Self::Entity(Var::Principal), "ns") => Field::Text(TextField::PrincipalNamespace),
+            (Self::Entity(Var::Principal), "sa") => Field::Text(TextField::PrincipalAccount),
+            (Self::Entity(Var::Resource), "ns") => Field::Text(TextField::ResourceNamespace),
+            (Self::Entity(Var::Resource), "name") => Field::Text(TextField::ResourceName),
             (Self::Entity(Var::Resource), "isDefault") => Field::ResourceIsDefault,
-            (Self::Entity(Var::Resource), "kind") => Field::ResourceKind,
+            (Self::Entity(Var::Resource), "kind") => Field::Text(TextField::ResourceKind),
             (Self::Entity(Var::Resource), "rule") => Field::ResourceRule,
             (Self::Context, "now") => Field::Now,
             (Self::Connection, "ip") => Field::Ip,
             (Self::Connection, "port") => Field::Port,
             (Self::Connection, "tls") => Field::Tls,
             (Self::Connection, "certNotAfter") => Field::CertNotAfter,
-            (Self::Request, "method") => Field::Method,
-            (Self::Request, "path") => Field::Path,
-            (Self::Request, "host") => Field::Host,
+            (Self::Request, "method") => Field::Text(TextField::Method),
+            (Self::Request, "path") => Field::Text(TextField::Path),
+            (Self::Request, "host") => Field::Text(TextField::Host),
             (Self::Request, "grpc") => Field::Grpc,
-            (Self::Request, "grpcService") => Field::GrpcService,
-            (Self::Request, "grpcMethod") => Field::GrpcMethod,
+            (Self::Request, "grpcService") => Field::Text(TextField::GrpcService),
+            (Self::Request, "grpcMethod") => Field::Text(TextField::GrpcMethod),
             _ => return None,
         })
     }
@@ -124,14 +126,14 @@ impl Compiler<'_> {
 fn is_optional(field: Field) -> bool {
     !matches!(
         field,
-        Field::ResourceNamespace
-            | Field::ResourceName
+        Field::Text(TextField::ResourceNamespace)
+            | Field::Text(TextField::ResourceName)
             | Field::Ip
             | Field::Port
             | Field::Tls
             | Field::Now
-            | Field::Method
-            | Field::Path
+            | Field::Text(TextField::Method)
+            | Field::Text(TextField::Path)
             | Field::Grpc
     )
 }

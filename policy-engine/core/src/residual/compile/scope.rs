@@ -2,8 +2,8 @@
 
 use super::super::Unsupported;
 use super::super::entity::{Kind, Var};
-use super::super::node::{Operator, Term, Test};
-use super::{Compiler, operator};
+use super::super::node::Test;
+use super::Compiler;
 use cedar_policy::pst::{
     self, ActionConstraint, EntityOrSlot, EntityType, PrincipalConstraint, ResourceConstraint,
 };
@@ -57,7 +57,7 @@ impl Compiler<'_> {
 
 fn is_a(var: Var, kind: &EntityType) -> Result<Test, Unsupported> {
     let kind = Kind::of(kind).ok_or(Unsupported("an unknown entity type"))?;
-    Ok(operator(Operator::IsA(Term::Entity(var), kind)))
+    Ok(Test::IsA(var, kind))
 }
 
 fn entity(constraint: &EntityOrSlot) -> Result<&pst::EntityUID, Unsupported> {
