@@ -9,7 +9,9 @@ use crate::manifest::network::canonical_block;
 use crate::manifest::resource::{
     Key, Object, ProbeTarget, RateLimit, Route, Selects, Server, Target,
 };
-use mesh_policy::snapshot::{Finding, PathMatch, PathOptions, RouteMatch, ServerProtocol};
+use mesh_policy::snapshot::{
+    Finding, PathMatch, PathOptions, RouteMatch, ServerProtocol, TextMatch,
+};
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// Adds the findings of the whole.
@@ -453,7 +455,7 @@ fn outranks(
     loser: &Object<Route>,
     l: &RouteMatch,
 ) -> Option<&'static str> {
-    if w.method.is_some() || !w.headers.is_empty() || !w.query.is_empty() {
+    if !is_path_alone(w) {
         return None;
     }
     let hosts_win = more_specific_hosts(&winner.spec.hostnames, &loser.spec.hostnames);
@@ -465,19 +467,24 @@ fn outranks(
         {
             Some("its hostname is the more specific one, and hostnames come before paths")
         }
+        (
+            PathMatch::Rpc { service, method },
+            PathMatch::Rpc {
+                service: s,
+                method: m,
+            },
+        ) if hosts_win && names(service, s) && names(method, m) => {
+            Some("its hostname is the more specific one, and hostnames come before services")
+        }
         (PathMatch::Prefix(broad), PathMatch::Regex(_))
             if (same_hosts || hosts_win) && broad == "/" =>
         {
             Some("a regular expression ranks below every prefix")
         }
-        (PathMatch::Prefix(a), PathMatch::Prefix(b))
-        | (PathMatch::Exact(a), PathMatch::Exact(b))
-            if a == b
-                && same_hosts
-                && !hosts_win
-                && l.method.is_none()
-                && l.headers.is_empty()
-                && l.query.is_empty() =>
+        (PathMatch::Prefix(_), PathMatch::Prefix(_))
+        | (PathMatch::Exact(_), PathMatch::Exact(_))
+        | (PathMatch::Rpc { .. }, PathMatch::Rpc { .. })
+            if w.path == l.path && same_hosts && !hosts_win && is_path_alone(l) =>
         {
             let older = (winner.created, &winner.key, winner.group)
                 < (loser.created, &loser.key, loser.group);
@@ -485,6 +492,17 @@ fn outranks(
         }
         _ => None,
     }
+}
+
+/// Whether a match looks at nothing but the path. Every gRPC call is a `POST`.
+fn is_path_alone(one: &RouteMatch) -> bool {
+    let any_method = one.method.is_none() || matches!(one.path, PathMatch::Rpc { .. });
+    any_method && one.headers.is_empty() && one.query.is_empty()
+}
+
+/// Whether a part of a gRPC match takes all that another does: not named, or named alike.
+fn names(broad: &Option<TextMatch>, narrow: &Option<TextMatch>) -> bool {
+    broad.is_none() || broad == narrow
 }
 
 fn covers(broad: &str, narrow: &str) -> bool {

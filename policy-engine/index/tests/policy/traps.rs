@@ -134,6 +134,51 @@ fn trap_02_a_less_protected_route_that_takes_over_is_reported() {
 }
 
 #[test]
+fn trap_02_a_less_protected_grpc_route_that_takes_over_is_reported_too() {
+    let server = SERVER.replace("HTTP/1", "gRPC");
+    let grpc = |name: &str, hostnames: &str, one: &str| {
+        format!(
+            "apiVersion: gateway.networking.k8s.io/v1\nkind: GRPCRoute\nmetadata: {{name: {name}, namespace: shop}}\nspec:\n  parentRefs: [{{group: policy.linkerd.io, kind: Server, name: cart}}]\n  hostnames: [{hostnames}]\n  rules: [{{matches: [{one}]}}]\n"
+        )
+    };
+    let delete = grpc(
+        "delete",
+        "",
+        "{method: {service: shop.Cart, method: Delete}}",
+    );
+    let on_delete = policy("a", "GRPCRoute delete", &["ServiceAccount admin"]);
+    for (other, reported) in [
+        (
+            grpc("other", "shop.example", "{method: {service: shop.Cart}}"),
+            1,
+        ),
+        (grpc("other", "shop.example", "{}"), 1),
+        (
+            dated(
+                "2020",
+                &grpc(
+                    "other",
+                    "",
+                    "{method: {service: shop.Cart, method: Delete}}",
+                ),
+            ),
+            1,
+        ),
+        (grpc("other", "", "{method: {service: shop.Cart}}"), 0),
+        (
+            grpc("other", "shop.example", "{method: {service: shop.Stock}}"),
+            0,
+        ),
+    ] {
+        let on_other = policy("b", "GRPCRoute other", &["MeshTLSAuthentication meshed"]);
+        let world = World::of(&[
+            SHOP, &server, MESHED, &delete, &other, &on_delete, &on_other,
+        ]);
+        assert_eq!(world.findings("MESH-0372").len(), reported, "{other}");
+    }
+}
+
+#[test]
 fn trap_03_an_invalid_update_takes_the_grant_away() {
     let good = [SHOP, SERVER, MESHED, &meshed_policy()].map(str::to_owned);
     for (part, from, to, why) in [
