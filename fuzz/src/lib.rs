@@ -8,9 +8,10 @@ use mesh_audits::checkpoint::Checkpoint;
 use mesh_audits::entry::{Entry, Start};
 use mesh_audits::verify::{Seal, verify};
 use mesh_policy::canonical;
+use mesh_policy::decide::Generation;
 use mesh_policy::request::RequestRecord;
-use mesh_policy::snapshot::PathOptions;
-use mesh_policy_index::manifest;
+use mesh_policy::snapshot::{Effect, PathOptions};
+use mesh_policy_index::{Index, IndexConfig, WorkloadKey, manifest};
 use mesh_proxy_core::detect::{self, DetectPolicy, Detection, Detector};
 use mesh_proxy_core::mesh_header;
 use mesh_trust::{SpiffeId, Svid, Timestamp, TrustBundle, TrustBundles, TrustDomain};
@@ -24,6 +25,7 @@ pub const TARGETS: &[Target] = &[
     ("svid_der", svid_der),
     ("bundle_json", bundle_json),
     ("manifest_yaml", manifest_yaml),
+    ("cedar_text", cedar_text),
     ("request_record", request_record),
     ("canonical_path", canonical_path),
     ("canonical_host", canonical_host),
@@ -128,6 +130,39 @@ pub fn manifest_yaml(data: &[u8]) {
         manifest::load(file()).findings,
         manifest::load(file()).findings
     );
+}
+
+/// Whatever stands before it in the text of a CedarPolicy, a forbid at its end is never lost: it is there, or the text
+/// closes its namespace. And nothing in the text is there twice.
+pub fn cedar_text(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    let meta = serde_json::json!({"name": "x", "namespace": "shop"});
+    let api = "mesh.internal/v1alpha1";
+    let text = format!("{text}\nforbid(principal, action, resource);");
+    let objects = serde_json::json!({"apiVersion": "v1", "kind": "List", "items": [
+        {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": {"containers": []}},
+        {"apiVersion": api, "kind": "CedarPolicy", "metadata": meta, "spec": {"cedar": text}},
+    ]});
+    let files = [("fuzz.json".to_owned(), objects.to_string().into_bytes())];
+    let domain = TrustDomain::parse("td").expect("a trust domain");
+    let index = Index::build(&manifest::load(files), &IndexConfig::new(domain));
+    let key = WorkloadKey {
+        namespace: "shop".to_owned(),
+        name: "x".to_owned(),
+    };
+    let snapshot = index.snapshot(&key, Generation::default());
+    let Some(policies) = snapshot.map(|snapshot| snapshot.cedar_policies) else {
+        // A control character makes the whole document unreadable, pod included.
+        return;
+    };
+    assert!(
+        policies.iter().any(|p| p.effect == Effect::Forbid),
+        "{text:?}"
+    );
+    let ids: std::collections::BTreeSet<_> = policies.iter().map(|p| &p.id).collect();
+    assert_eq!(ids.len(), policies.len(), "{text:?}");
 }
 
 /// A request record that is read survives being written and read again.

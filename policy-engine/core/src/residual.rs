@@ -31,7 +31,10 @@ pub(crate) struct Program {
     headers: Box<[Box<str>]>,
     #[cfg_attr(
         not(any(test, feature = "fuzzing")),
-        expect(dead_code, reason = "only tests and fuzzing hold it against what a program does")
+        expect(
+            dead_code,
+            reason = "only tests and fuzzing hold it against what a program does"
+        )
     )]
     looks_at_request: bool,
     looks_at_time: bool,

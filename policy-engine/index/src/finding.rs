@@ -5,7 +5,7 @@ use mesh_policy::snapshot::{Finding, ObjectRef, Severity, Source};
 macro_rules! codes {
     ($($(#[$doc:meta])* $name:ident = $code:literal, $severity:ident, $hint:literal;)*) => {
         /// What kind of thing is wrong.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         pub(crate) enum Code { $($(#[$doc])* $name,)* }
 
         impl Code {
@@ -28,6 +28,38 @@ macro_rules! codes {
 }
 
 codes! {
+    /// A text that Cedar cannot read.
+    CedarSyntax = "MESH-0320", Error, "mend the policy at this place; `docs/guides/raw-cedar.md` shows the form";
+    /// A Cedar text past a bound of [`crate::limits`].
+    CedarLimit = "MESH-0321", Error, "split the policy, or the object; long alternatives become flat with brackets around groups of them, or with a set";
+    /// A policy with slots.
+    CedarTemplate = "MESH-0322", Error, "write the entity itself where the slot stands";
+    /// A policy that does not pass strict validation.
+    CedarInvalid = "MESH-0323", Error, "compare with the schema in `docs/guides/raw-cedar.md`; an optional attribute or a header must be asked for first, with `has` or `hasTag`";
+    /// A policy that no request satisfies.
+    CedarImpossible = "MESH-0324", Error, "correct the condition, or remove the policy";
+    /// What the validator warns of.
+    CedarDoubt = "MESH-0325", Warning, "write names and strings in one script, without invisible characters";
+    /// A policy that mentions a set that is not there.
+    CedarReference = "MESH-0326", Error, "create or mend the MeshTLSAuthentication or NetworkAuthentication: the id of its set is `<kind>/<namespace>/<name>`";
+    /// An annotation of a policy that cannot be used.
+    CedarAnnotation = "MESH-0327", Error, "an `@id` is lower-case letters, digits and inner hyphens, and unique in its object; `@audit` is \"true\" or \"false\"";
+    /// A cluster-wide permit that nobody asked for.
+    CedarPermit = "MESH-0328", Error, "move the permit to a CedarPolicy of its namespace, or set `spec.allowPermits: true` if it is meant for every namespace";
+    /// An unreadable Cedar object that closes what it might forbid.
+    CedarCloses = "MESH-0329", Error, "mend the object; until then everything is denied that it might forbid";
+    /// A term that cannot be read.
+    BadTerm = "MESH-0330", Error, "`mesh.internal/expires` is a time like `2027-01-31T18:00:00Z`; `mesh.internal/break-glass` gives a reason and needs an end within 24 hours of the object's creation";
+    /// A break-glass grant whose age is not known.
+    UndatedBreakGlass = "MESH-0331", Warning, "apply it through an API server, which sets `metadata.creationTimestamp`";
+    /// An invariant that cannot be proved.
+    BadInvariant = "MESH-0332", Error, "mend the invariant; until then it counts as not proved";
+    /// A policy that mentions what is not there, or not its own.
+    CedarElsewhere = "MESH-0333", Warning, "correct the name; a CedarPolicy speaks only about the Servers of its own namespace";
+    /// A forbid that may fail when it is evaluated.
+    CedarMayFail = "MESH-0334", Warning, "compare without arithmetic; where the forbid fails, the request is denied";
+    /// An entity id that none of its type can have.
+    CedarEntity = "MESH-0335", Error, "write the id in full: `Mesh::Namespace::\"<trust domain>/<namespace>\"`, `Mesh::Server::\"<namespace>/<name>\"`";
     /// The text is no YAML.
     Syntax = "MESH-0350", Error, "mend the syntax at this place; the other documents of the file are read as they are";
     /// A bound of [`crate::limits`] is passed.

@@ -3,17 +3,21 @@
 //! An invalid object closes and never opens. An invalid Server denies on the ports that it selects, or closes the default
 //! policy of its namespace if it cannot be read; an invalid route denies what it would have taken; an invalid
 //! policy or authentication grants nothing; an invalid pod denies on every port; an invalid namespace has default policy
-//! `deny`; an invalid Service has no endpoints.
+//! `deny`; an invalid Service has no endpoints; a Cedar object that cannot be read whole denies all that it might forbid.
 
 mod annotations;
 mod authority;
+mod cedar_texts;
+mod invariants;
 mod lint;
 mod ports;
 mod routes;
 mod services;
 mod snapshot;
+mod terms;
 mod workloads;
 
+pub use invariants::{Claim, ClaimText, Invariant};
 pub use services::{ResolveError, ServiceEndpoint, ServiceEndpoints};
 pub use workloads::WorkloadKey;
 
@@ -22,9 +26,10 @@ use crate::finding::{Code, finding};
 use crate::manifest::Loaded;
 use crate::manifest::resource::{Key, Object, Resources, Route, Target};
 use authority::Authorities;
+use cedar_texts::CedarTexts;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use mesh_policy::decide::Generation;
-use mesh_policy::snapshot::{Finding, SnapshotData, Source, WorkloadInfo};
+use mesh_policy::snapshot::{Finding, SnapshotData, Source, Term, WorkloadInfo};
 use mesh_trust::TrustDomain;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -91,11 +96,24 @@ pub struct Index {
     rate_limits: HashMap<Key, Vec<usize>>,
     policies: Policies,
     authorities: Authorities,
+    cedar: CedarTexts,
+    invariants: Vec<Invariant>,
     findings: Vec<Finding>,
     /// Indexes of the findings that close a namespace, or all.
     closing: Vec<usize>,
     /// Indexes into `findings` by kind, namespace and name of their object.
     findings_of: HashMap<(String, String, String), Vec<usize>>,
+}
+
+/// A grant or policy that ends, or is broken glass.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedTerm {
+    /// Id of the grant or policy, as decisions give it as a reason.
+    pub id: String,
+    /// Its term.
+    pub term: Term,
+    /// Where it is declared.
+    pub source: Source,
 }
 
 /// AuthorizationPolicies and ServerAuthorizations by what they target.
@@ -134,6 +152,9 @@ impl Index {
         let namespaces = namespaces(&resources);
         let workloads = workloads::collect(&resources, &namespaces, config, &mut findings);
         let authorities = Authorities::resolve(&resources, config, &mut findings);
+        let cedar = CedarTexts::resolve(&resources, &authorities, &mut findings);
+        let domain = &config.trust_domain;
+        let invariants = invariants::resolve(&resources, &authorities, domain, &mut findings);
         let mut index = Self {
             by_key: workloads
                 .iter()
@@ -173,11 +194,14 @@ impl Index {
             resources,
             workloads,
             authorities,
+            cedar,
+            invariants,
             findings: Vec::new(),
             closing: Vec::new(),
             findings_of: HashMap::new(),
         };
         lint::lint(&index, &mut findings);
+        cedar_texts::lint(&index, &mut findings);
         findings.sort();
         findings.dedup();
         for (number, found) in findings.iter().enumerate() {
@@ -188,9 +212,13 @@ impl Index {
                     object.name.clone(),
                 );
                 index.findings_of.entry(key).or_default().push(number);
-            } else if [Code::UnknownDocument, Code::NamespaceClosed]
-                .iter()
-                .any(|c| c.text() == found.code)
+            } else if [
+                Code::UnknownDocument,
+                Code::NamespaceClosed,
+                Code::CedarCloses,
+            ]
+            .iter()
+            .any(|c| c.text() == found.code)
             {
                 index.closing.push(number);
             }
@@ -207,6 +235,17 @@ impl Index {
     /// Everything that is wrong or doubtful, sorted.
     pub fn findings(&self) -> &[Finding] {
         &self.findings
+    }
+
+    /// What must hold of the whole, sorted by namespace and name: for whoever proves it, never evaluated.
+    pub fn invariants(&self) -> &[Invariant] {
+        &self.invariants
+    }
+
+    /// Every grant and policy in force that ends or is broken glass, sorted by id. The index has no clock: whether one
+    /// has expired is for its reader to say.
+    pub fn terms(&self) -> Vec<NamedTerm> {
+        terms::terms(self)
     }
 
     /// The settings it was built with.

@@ -13,6 +13,9 @@ pub mod manifest;
 pub mod mode;
 pub mod replay;
 
-pub use index::{Index, IndexConfig, ResolveError, ServiceEndpoint, ServiceEndpoints, WorkloadKey};
+pub use index::{
+    Claim, ClaimText, Index, IndexConfig, Invariant, NamedTerm, ResolveError, ServiceEndpoint,
+    ServiceEndpoints, WorkloadKey,
+};
 pub use manifest::{Loaded, load};
 pub use mode::Mode;

@@ -26,3 +26,22 @@ pub const RATE_MAX: i64 = u32::MAX as i64;
 
 /// Ports of one annotation that get a policy of their own. Wider ranges set the policy of all other ports instead.
 pub const LISTED_PORTS_MAX: usize = 512;
+
+/// Bytes of the Cedar text of one object. A policy of some clauses has 500; what is longer is generated, and can be split.
+pub const CEDAR_BYTES_MAX: usize = mesh_policy::limits::CEDAR_TEXT_BYTES_MAX;
+
+/// Depth of one Cedar policy, brackets and chains of operators alike, measured before Cedar's parser sees it. Parser,
+/// validator and evaluator walk the tree by calling themselves; 64 levels take up to 800 KiB of the 2 MiB that a thread has.
+pub const CEDAR_DEPTH_MAX: usize = 64;
+
+/// Policies of one Cedar object: as many as one workload may have. Each is parsed and validated, at about 0.2 ms.
+pub const CEDAR_POLICIES_MAX: usize = mesh_policy::limits::CEDAR_TEXTS_MAX;
+
+/// Bytes of policy texts whose judgements are remembered; with them, about four times as much. Past it all are forgotten.
+pub const JUDGED_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Seconds that broken glass may stay so after its object was created: one shift and the night after it.
+pub const BREAK_GLASS_SECS_MAX: i64 = 24 * 3600;
+
+/// Bytes of the reason of a break-glass grant; it stands in every record of its use.
+pub const REASON_BYTES_MAX: usize = 1024;

@@ -4,9 +4,14 @@
 //! in becomes invalid; the other objects are read as they are. What an invalid object still does is said in
 //! [`crate::index`]: it closes, it never opens.
 
+pub(crate) mod cedar_check;
+pub(crate) mod cedar_judge;
+pub(crate) mod cedar_kinds;
+mod cedar_scan;
 mod checked_only;
 mod core_kinds;
 pub(crate) mod identity;
+pub(crate) mod invariant_kind;
 mod kinds;
 mod limit_kinds;
 mod meta;
@@ -22,6 +27,7 @@ mod route_match;
 mod selector;
 mod server_kinds;
 mod service_profile;
+pub(crate) mod term;
 mod tree;
 
 pub use resource::Resources;

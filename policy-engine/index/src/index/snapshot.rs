@@ -2,6 +2,7 @@
 
 use super::authority::{AUTHENTICATED, Authority, CLUSTER_NETWORKS, PROBE_NETWORKS};
 use super::routes::{core_route, shown_kind, takes};
+use super::terms::{grant_id, term_of};
 use super::workloads::Workload;
 use super::{Index, route_key};
 use crate::Mode;
@@ -33,6 +34,14 @@ pub(crate) fn assemble(index: &Index, workload: &Workload, generation: Generatio
         &workload.object_name,
     );
     assembly.bears("Namespace", "", &workload.key.namespace);
+    let own = index.cedar.objects_of.get(&workload.key.namespace);
+    for object in own
+        .into_iter()
+        .flatten()
+        .chain(&index.cedar.objects_everywhere)
+    {
+        assembly.bears(&object.kind, &object.namespace, &object.name);
+    }
     let mut ports: BTreeMap<u16, Draft> = BTreeMap::new();
     for (port, claims) in claims(index, workload) {
         ports.insert(port, assembly.port(port, &claims));
@@ -292,16 +301,13 @@ impl Assembly<'_> {
     ) {
         let Some(authority) = authority else { return };
         let grant = Grant {
-            id: format!(
-                "{}/{}/{}/0",
-                policy.kind, policy.key.namespace, policy.key.name
-            ),
+            id: grant_id(policy),
             effect: Effect::Permit,
             scope,
             who: authority.who.clone(),
             networks: authority.networks.clone(),
             audit: false,
-            term: Term::default(),
+            term: term_of(policy),
             source: policy.source.clone(),
         };
         self.grant(draft, grant);
@@ -475,7 +481,7 @@ impl Assembly<'_> {
             federations.filter_map(|f| f.spec.domain.clone()).collect();
         wildcard_domains.sort();
         wildcard_domains.dedup();
-        SnapshotData {
+        let mut data = SnapshotData {
             generation,
             workload: self.workload.info.clone(),
             trust_domain: index.config.trust_domain.clone(),
@@ -487,7 +493,9 @@ impl Assembly<'_> {
             network_sets,
             cedar_policies: Vec::new(),
             findings: findings(index, &self.bearing, &self.workload.key.namespace),
-        }
+        };
+        index.cedar.add_to(&mut data, &index.authorities);
+        data
     }
 }
 
@@ -539,7 +547,11 @@ fn findings(
     let closing = index.closing.iter().filter_map(|n| index.findings.get(*n));
     out.extend(
         closing
-            .filter(|f| f.code == Code::UnknownDocument.text() || f.message.contains(&here))
+            .filter(|f| {
+                f.code == Code::UnknownDocument.text()
+                    || f.message.contains("everything in every namespace")
+                    || f.message.contains(&here)
+            })
             .cloned(),
     );
     out.sort();

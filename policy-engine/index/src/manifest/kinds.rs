@@ -22,6 +22,9 @@ pub(crate) enum Kind {
     ServiceProfile,
     ExternalWorkload,
     Federation,
+    CedarPolicy,
+    ClusterCedarPolicy,
+    Invariant,
 }
 
 /// One row for each group, kind and the versions that are read.
@@ -109,6 +112,14 @@ pub(crate) const KINDS: &[Row] = &[
         ALPHA_BETA,
     ),
     Row("mesh.internal", "Federation", Kind::Federation, ALPHA),
+    Row("mesh.internal", "CedarPolicy", Kind::CedarPolicy, ALPHA),
+    Row(
+        "mesh.internal",
+        "ClusterCedarPolicy",
+        Kind::ClusterCedarPolicy,
+        ALPHA,
+    ),
+    Row("mesh.internal", "Invariant", Kind::Invariant, ALPHA),
 ];
 
 /// Gateway API kinds that are not ours to read.

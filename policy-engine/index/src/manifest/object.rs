@@ -1,5 +1,7 @@
 //! Documents to objects: which kind, which version, what is wrong, who is who twice.
 
+mod cedar;
+
 use super::Loaded;
 use super::checked_only::{check_external_workload, read_egress_network};
 use super::core_kinds::{read_pod, read_service, read_template};
@@ -17,6 +19,7 @@ use super::server_kinds::{read_server, read_server_authorization};
 use super::service_profile::check_service_profile;
 use super::tree::{self, Defect, Document, Node, Place, Value};
 use crate::finding::{Code, finding};
+use cedar::{check_term, namespace_node};
 use mesh_policy::snapshot::{Finding, ObjectRef, Source};
 
 /// What one object is read from.
@@ -25,6 +28,8 @@ struct Input<'a> {
     root: &'a Node,
     defects: Vec<&'a Defect>,
     complete: bool,
+    /// Whether the text of a faulty document names a Cedar kind.
+    names_cedar: bool,
     /// `apiVersion` and `kind` that the list around it gives.
     api: Option<&'a str>,
     kind: Option<&'a str>,
@@ -62,8 +67,13 @@ impl Loader {
         settle(&mut resources.rate_limits, findings);
         settle(&mut resources.federations, findings);
         settle(&mut resources.egress_networks, findings);
+        settle(&mut resources.cedar_policies, findings);
+        settle(&mut resources.invariants, findings);
         resources
             .closed
+            .sort_by(|a, b| (&a.namespace, &a.source).cmp(&(&b.namespace, &b.source)));
+        resources
+            .cedar_closed
             .sort_by(|a, b| (&a.namespace, &a.source).cmp(&(&b.namespace, &b.source)));
         findings.sort();
         findings.dedup();
@@ -79,6 +89,7 @@ impl Loader {
             root: &document.root,
             defects: document.defects.iter().collect(),
             complete: document.complete,
+            names_cedar: document.names_cedar,
             api: None,
             kind: None,
         };
@@ -112,6 +123,7 @@ impl Loader {
         let Some(Value::List(items)) = input.root.get("items").map(|n| &n.value) else {
             self.defects(input, None);
             self.close(input, None, "the items of a list cannot be read");
+            self.maybe_cedar(input, api, "the items of a list cannot be read");
             return;
         };
         let mut claimed = 0;
@@ -126,6 +138,7 @@ impl Loader {
                 root: item,
                 defects,
                 complete: input.complete || next.is_some(),
+                names_cedar: input.names_cedar,
                 api: api.filter(|_| typed),
                 kind: if typed { Some(item_kind) } else { Some("") }.filter(|k| !k.is_empty()),
             });
@@ -135,6 +148,7 @@ impl Loader {
         }
         if !input.complete || claimed < input.defects.len() {
             self.close(input, None, "a list cannot be read to its end");
+            self.maybe_cedar(input, None, "a list cannot be read to its end");
         }
     }
 
@@ -165,6 +179,8 @@ impl Loader {
                 "a document cannot be read well enough to tell its kind",
             );
         }
+        let why = "a document cannot be read well enough to tell its kind";
+        self.maybe_cedar(input, api, why);
     }
 
     fn close(&mut self, input: &Input<'_>, namespace: Option<&str>, why: &str) {
@@ -263,7 +279,10 @@ impl Loader {
             return;
         };
         root.ignore(&["apiVersion", "kind", "status"]);
-        let cluster_wide = matches!(kind, Kind::Namespace | Kind::Federation);
+        let cluster_wide = matches!(
+            kind,
+            Kind::Namespace | Kind::Federation | Kind::ClusterCedarPolicy
+        ) || *kind == Kind::Invariant && namespace_node(input).is_none();
         let meta = read_meta(&mut reading, &mut root, cluster_wide, input.complete);
         let context = Context {
             input,
@@ -308,6 +327,7 @@ impl Loader {
                     "a document looks like a Server, but its kind is not",
                 );
             }
+            self.nearly_cedar(input, group, kind);
         } else if alike {
             let message = format!(
                 "`{kind}` of group `{group}` is ignored; the kind of this mesh is in another group"
@@ -336,6 +356,12 @@ impl Loader {
         let own = meta.key.namespace.clone();
         let file = context.input.file;
         let locate = |at: Place, end: u32| source(file, at, end);
+        if matches!(
+            context.kind,
+            Kind::ServerAuthorization | Kind::AuthorizationPolicy
+        ) {
+            check_term(r, root.at, &meta);
+        }
         match context.kind {
             Kind::Namespace => {
                 root.ignore(&["spec"]);
@@ -431,6 +457,10 @@ impl Loader {
                 let object = self.object_of(context, reading, root, meta, spec);
                 self.resources.federations.push(object);
             }
+            Kind::CedarPolicy | Kind::ClusterCedarPolicy => {
+                self.cedar_policies(context, reading, root, meta);
+            }
+            Kind::Invariant => self.invariant(context, reading, root, meta),
             Kind::EgressNetwork => {
                 let networks = read_egress_network(r, &mut root);
                 let object = self.object_of(context, reading, root, meta, networks);

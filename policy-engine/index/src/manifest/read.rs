@@ -373,7 +373,7 @@ impl<'n> Fields<'n> {
 }
 
 /// Whether two names differ by case, or by at most two edits.
-fn near(known: &str, given: &str) -> bool {
+pub(crate) fn near(known: &str, given: &str) -> bool {
     if known.eq_ignore_ascii_case(given) {
         return true;
     }

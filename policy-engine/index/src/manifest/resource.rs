@@ -3,7 +3,9 @@
 //! An invalid object stays here with whatever of it could be read: a Server that cannot be trusted must still close its
 //! port (see [`crate::index`]).
 
+use super::cedar_kinds::CedarPolicies;
 use super::identity::Identity;
+use super::invariant_kind::InvariantSpec;
 use crate::Mode;
 use ipnet::IpNet;
 use mesh_policy::snapshot::{
@@ -31,8 +33,13 @@ pub struct Resources {
     pub(crate) federations: Vec<Object<Federation>>,
     /// Their networks, if they name any.
     pub(crate) egress_networks: Vec<Object<Option<Vec<NetworkEntry>>>>,
+    /// CedarPolicies and ClusterCedarPolicies.
+    pub(crate) cedar_policies: Vec<Object<CedarPolicies>>,
+    pub(crate) invariants: Vec<Object<InvariantSpec>>,
     /// Documents that may have held a Server, and of which namespace (`None`: any).
     pub(crate) closed: Vec<Closed>,
+    /// Documents that may have held a policy in Cedar, and for which namespace (`None`: any).
+    pub(crate) cedar_closed: Vec<Closed>,
 }
 
 /// A namespace that something unreadable closes.

@@ -536,10 +536,9 @@ fn kinds_that_are_not_ours_are_ignored_and_look_alikes_are_pointed_out() {
             .collect::<Vec<_>>(),
         ["MESH-0382"]
     );
-    let cedar =
-        "apiVersion: mesh.internal/v1alpha1\nkind: CedarPolicy\nmetadata: {name: a}\nspec: {}\n";
+    let newer = "apiVersion: mesh.internal/v1alpha1\nkind: Shield\nmetadata: {name: a}\nspec: {}\n";
     assert_eq!(
-        errors(cedar).first().map(|e| e.0.clone()).as_deref(),
+        errors(newer).first().map(|e| e.0.clone()).as_deref(),
         Some("MESH-0355"),
         "a policy that is not read is said"
     );

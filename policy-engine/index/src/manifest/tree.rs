@@ -132,6 +132,8 @@ pub(crate) struct Document {
     pub(crate) defects: Vec<Defect>,
     /// False if the text could not be read to its end.
     pub(crate) complete: bool,
+    /// Whether the text, where it is faulty, names a Cedar kind: if not, the document was none.
+    pub(crate) names_cedar: bool,
 }
 
 /// Reads a file; documents without content are left out.
@@ -144,6 +146,7 @@ pub(crate) fn read(bytes: &[u8]) -> Vec<Document> {
                 root,
                 defects: vec![defect],
                 complete: false,
+                names_cedar: names_cedar(bytes),
             }];
         }
     };
@@ -168,6 +171,7 @@ fn read_chunk(text: &str, lines_before: u32) -> Vec<Document> {
             root: Node::bad(defect.at),
             defects: vec![defect],
             complete: false,
+            names_cedar: names_cedar(text.as_bytes()),
         }];
     }
     let mut documents = Vec::new();
@@ -189,6 +193,7 @@ fn read_chunk(text: &str, lines_before: u32) -> Vec<Document> {
                 let defects = std::mem::take(&mut builder.defects);
                 if root.value != Value::Null || !defects.is_empty() {
                     documents.push(Document {
+                        names_cedar: !defects.is_empty() && names_cedar(text.as_bytes()),
                         root,
                         defects,
                         complete: true,
@@ -198,7 +203,9 @@ fn read_chunk(text: &str, lines_before: u32) -> Vec<Document> {
             }
             Ok(None) => {}
             Err(fatal) => {
-                documents.push(builder.broken(fatal));
+                let mut document = builder.broken(fatal);
+                document.names_cedar = names_cedar(text.as_bytes());
+                documents.push(document);
                 break;
             }
         }
@@ -471,8 +478,16 @@ impl Builder {
             root,
             defects: self.defects,
             complete: false,
+            names_cedar: false,
         }
     }
+}
+
+/// Whether a text names `CedarPolicy` or `ClusterCedarPolicy`, in whatever encoding of Unicode.
+fn names_cedar(bytes: &[u8]) -> bool {
+    let name = b"CedarPolicy";
+    let plain: Vec<u8> = bytes.iter().copied().filter(|b| *b != 0).collect();
+    plain.windows(name.len()).any(|window| window == name)
 }
 
 /// A plain scalar by the YAML 1.2 core schema; numbers that YAML 1.1 reads otherwise stay text. `None`: refused.

@@ -27,9 +27,17 @@ mod fields_workloads;
 #[cfg(test)]
 mod findings;
 #[cfg(test)]
+mod guide;
+#[cfg(test)]
+mod invariants;
+#[cfg(test)]
 mod linkerd_model;
 #[cfg(test)]
 mod properties;
+#[cfg(test)]
+mod raw_cedar;
+#[cfg(test)]
+mod raw_cedar_decisions;
 #[cfg(test)]
 mod readings_01_05;
 #[cfg(test)]
@@ -46,6 +54,8 @@ mod services;
 mod side_by_side;
 #[cfg(test)]
 mod speed;
+#[cfg(test)]
+mod terms;
 #[cfg(test)]
 mod traps;
 #[cfg(test)]
