@@ -51,7 +51,10 @@ fn main() {
     }
 }
 
-const MEASURES: &[(&str, fn(&str, &World))] = &[
+/// A name, and what prints its row.
+type Measure = (&'static str, fn(&str, &World));
+
+const MEASURES: &[Measure] = &[
     ("hit", hit),
     ("hit, path and host to be rewritten", rewritten),
     ("miss: first request on a route", miss),
