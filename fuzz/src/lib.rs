@@ -1,5 +1,6 @@
 //! One function per decoder that reads what a stranger wrote. Each takes any bytes, must return soon, and panics if the
-//! decoder panics or breaks a promise that is stated beside it.
+//! decoder panics or breaks a promise that is stated beside it. One more makes policies of the bytes and compares two
+//! evaluators.
 //!
 //! A new decoder gets a function here, a line in [`TARGETS`], a file in `fuzz_targets/` and seeds in `seeds/<name>/`.
 
@@ -33,6 +34,7 @@ pub const TARGETS: &[Target] = &[
     ("mesh_header", mesh_header),
     ("audit_line", audit_line),
     ("checkpoint", checkpoint),
+    ("residual_vs_cedar", residual_vs_cedar),
 ];
 
 /// What is accepted is the grammar of the standard, read here a second time, and prints as it was read.
@@ -291,4 +293,9 @@ pub fn checkpoint(data: &[u8]) {
             Some(checkpoint.to_text())
         );
     }
+}
+
+/// A policy and questions, made of the bytes: the compiled program answers each as Cedar does.
+pub fn residual_vs_cedar(data: &[u8]) {
+    mesh_policy::fuzzing::residual_vs_cedar(data);
 }
