@@ -46,17 +46,30 @@ enum CedarError {
     NoWorkload { asked: String, known: String },
 }
 
+/// The workloads that are asked about, with their policies.
+///
+/// # Errors
+/// Exit code 2 if there is none of that name.
+pub(crate) fn chosen(args: &CedarArgs) -> Result<Vec<(WorkloadKey, Snapshot)>, Fault> {
+    let snapshots = snapshots(args)?;
+    let name = |key: &WorkloadKey| format!("{}/{}", key.namespace, key.name);
+    let known: Vec<_> = snapshots.iter().map(|(key, _)| name(key)).collect();
+    let asked = args.workload.as_ref();
+    let found: Vec<_> = snapshots
+        .into_iter()
+        .filter(|(key, _)| asked.is_none_or(|asked| *asked == name(key)))
+        .collect();
+    if found.is_empty() {
+        let (asked, known) = (args.workload.clone().unwrap_or_default(), known.join(", "));
+        return Err(Fault::usage(&CedarError::NoWorkload { asked, known }));
+    }
+    Ok(found)
+}
+
 /// Prints the policies.
 pub(crate) fn run(args: &CedarArgs, output: &mut Output) -> Result<Exit, Fault> {
-    let snapshots = snapshots(args)?;
-    let wanted = |key: &WorkloadKey| {
-        args.workload
-            .as_ref()
-            .is_none_or(|asked| *asked == format!("{}/{}", key.namespace, key.name))
-    };
-    let found: Vec<Generated> = snapshots
+    let found: Vec<Generated> = chosen(args)?
         .iter()
-        .filter(|(key, _)| wanted(key))
         .map(|(key, snapshot)| Generated {
             workload: format!("{}/{}", key.namespace, key.name),
             policies: generated(snapshot).to_vec(),
@@ -64,14 +77,6 @@ pub(crate) fn run(args: &CedarArgs, output: &mut Output) -> Result<Exit, Fault> 
             network_sets: snapshot.data().network_sets.clone(),
         })
         .collect();
-    if found.is_empty() {
-        let known: Vec<_> = snapshots
-            .iter()
-            .map(|(key, _)| format!("{}/{}", key.namespace, key.name))
-            .collect();
-        let (asked, known) = (args.workload.clone().unwrap_or_default(), known.join(", "));
-        return Err(Fault::usage(&CedarError::NoWorkload { asked, known }));
-    }
     output.value(args.output, &found, |output, found| {
         for one in found {
             output.line(format_args!(

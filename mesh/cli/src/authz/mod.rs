@@ -4,6 +4,7 @@
 //! - [`replay`]: a file of requests, one decision record each
 //! - [`lint`]: what is wrong or doubtful in manifests
 //! - [`cedar`]: the Cedar policies that manifests become
+//! - [`verify`]: whether the compiled matcher and Cedar are the same
 //! - [`target`]: `--from` and `--to`
 //! - [`policy`]: where decisions come from, manifests or running proxies
 
@@ -13,6 +14,7 @@ mod lint;
 mod policy;
 mod replay;
 mod target;
+mod verify;
 
 use crate::exit::Exit;
 use crate::fault::Fault;
@@ -37,6 +39,9 @@ pub(crate) enum AuthzCommand {
 pub(crate) enum PolicyCommand {
     /// Prints the Cedar policies that manifests become, each with its place.
     Cedar(cedar::CedarArgs),
+    /// Tries every grant by the compiled matcher and by Cedar, on each combination of what it asks. Ends with 1 if the two
+    /// differ anywhere.
+    Verify(cedar::CedarArgs),
 }
 
 impl AuthzCommand {
@@ -53,7 +58,7 @@ impl AuthzCommand {
 impl PolicyCommand {
     /// The form that errors take.
     pub(crate) fn format(&self) -> Format {
-        let Self::Cedar(args) = self;
+        let (Self::Cedar(args) | Self::Verify(args)) = self;
         args.output
     }
 }
@@ -69,6 +74,8 @@ pub(crate) fn run(command: AuthzCommand, output: &mut Output) -> Result<Exit, Fa
 
 /// Runs one of the views of policy.
 pub(crate) fn run_policy(command: PolicyCommand, output: &mut Output) -> Result<Exit, Fault> {
-    let PolicyCommand::Cedar(args) = command;
-    cedar::run(&args, output)
+    match command {
+        PolicyCommand::Cedar(args) => cedar::run(&args, output),
+        PolicyCommand::Verify(args) => verify::run(&args, output),
+    }
 }
