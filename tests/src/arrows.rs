@@ -8,6 +8,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("mesh-trust", &[]),
     ("mesh-policy", &["mesh-trust"]),
     ("mesh-policy-index", &["mesh-trust", "mesh-policy"]),
+    (
+        "mesh-policy-analysis",
+        &["mesh-trust", "mesh-policy", "mesh-policy-index"],
+    ),
     ("mesh-issuance", &["mesh-trust"]),
     ("mesh-proxy-core", &["mesh-trust", "mesh-policy"]),
     ("mesh-audits", &["mesh-trust", "mesh-policy"]),
@@ -59,6 +63,7 @@ const PURE: &[&str] = &[
     "mesh-trust",
     "mesh-policy",
     "mesh-policy-index",
+    "mesh-policy-analysis",
     "mesh-issuance",
     "mesh-proxy-core",
     "mesh-audits",

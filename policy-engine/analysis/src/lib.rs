@@ -1,0 +1,19 @@
+//! Questions about policy beyond one request. Pure, and by the code of the data path: every answer is a set of decisions.
+//!
+//! - [`world`]: a whole mesh, as it is asked about
+//! - [`classes`]: the finite classes of clients and requests that a policy tells apart
+//! - [`survey`]: one port, asked in full; start at [`survey::Survey::of`]
+//! - [`access`]: who can, what can, and the matrix of workloads
+//! - [`diff`]: what two policies decide differently, each with a request that shows it
+//! - [`prove`]: what must hold, and whether it does
+//! - [`graph`]: who reaches whom, and what to remove to keep two apart
+//! - [`error`]: why there is no answer
+
+pub mod access;
+pub mod classes;
+pub mod diff;
+pub mod error;
+pub mod graph;
+pub mod prove;
+pub mod survey;
+pub mod world;

@@ -1,0 +1,8 @@
+//! Questions beyond one request, held against single decisions.
+#![cfg(test)]
+
+mod changes;
+mod claims;
+mod large;
+mod reach;
+mod world;
