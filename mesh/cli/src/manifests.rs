@@ -94,16 +94,27 @@ impl Manifests {
                 files::read_limited(&file, FILE_BYTES_MAX).map_err(|error| Fault::usage(&error))?;
             contents.push((file.display().to_string(), bytes));
         }
+        Ok(Self::of(contents, settings))
+    }
+
+    /// Indexes files that were read already: names and contents.
+    pub(crate) fn of(contents: Vec<(String, Vec<u8>)>, settings: &MeshSettings) -> Self {
         let files = contents.len();
         let loaded = load(contents);
         let config = IndexConfig {
             default_policy: settings.default_policy,
             ..IndexConfig::new(settings.trust_domain.clone())
         };
-        Ok(Self {
+        Self {
             index: Index::build(&loaded, &config),
             files,
-        })
+        }
+    }
+
+    /// The first file, or document in one, that could not be read at all: what it says is not known.
+    pub(crate) fn unread(&self) -> Option<&Finding> {
+        let mut findings = self.index.findings().iter();
+        findings.find(|finding| UNPARSABLE.contains(&finding.code.as_str()))
     }
 
     /// The compiled policy of one workload.

@@ -5,16 +5,30 @@
 //! - [`lint`]: what is wrong or doubtful in manifests
 //! - [`cedar`]: the Cedar policies that manifests become
 //! - [`verify`]: whether the compiled matcher and Cedar are the same
+//! - [`who_can`]: everybody who reaches a port, everything that an identity reaches
+//! - [`matrix`]: which workload reaches which
+//! - [`diff`]: what two policies decide differently
+//! - [`revision`]: manifests of a git revision
+//! - [`prove`]: what must hold of the whole
+//! - [`graph`]: who reaches whom over others, and what to remove so that two no longer do
+//! - [`world`]: a whole mesh to ask about
 //! - [`target`]: `--from` and `--to`
 //! - [`policy`]: where decisions come from, manifests or running proxies
 
 mod cedar;
+mod diff;
 mod explain;
+mod graph;
 mod lint;
+mod matrix;
 mod policy;
+mod prove;
 mod replay;
+mod revision;
 mod target;
 mod verify;
+mod who_can;
+mod world;
 
 use crate::exit::Exit;
 use crate::fault::Fault;
@@ -32,6 +46,20 @@ pub(crate) enum AuthzCommand {
     /// Finds what is wrong or doubtful in manifests. Ends with 1 for errors, 2 for input that cannot be read, 3 for
     /// warnings under `--fail-on warn`.
     Lint(lint::LintArgs),
+    /// Says who can reach a port, in classes of clients and requests, by which policies.
+    WhoCan(Box<who_can::WhoCanArgs>),
+    /// Says what an identity can reach.
+    WhatCan(Box<who_can::WhatCanArgs>),
+    /// Prints which workload can reach which.
+    Matrix(matrix::MatrixArgs),
+    /// Says what two policies decide differently, each with a request that shows it. Ends with 0 if nothing, 1 if
+    /// something, 11 if nothing was found but not all could be asked.
+    Diff(Box<diff::DiffArgs>),
+    /// Proves what must hold, by deciding every class of requests. Ends with 1 if something is violated, 11 if something
+    /// cannot be decided.
+    Prove(prove::ProveArgs),
+    /// Prints who reaches whom, directly and over others, by which policies.
+    Graph(Box<graph::GraphArgs>),
 }
 
 /// Policies as the engine sees them.
@@ -51,6 +79,12 @@ impl AuthzCommand {
             Self::Explain(args) => args.output,
             Self::Replay(_) => Format::Json,
             Self::Lint(args) => args.format(),
+            Self::WhoCan(args) => args.output,
+            Self::WhatCan(args) => args.output,
+            Self::Matrix(args) => args.format(),
+            Self::Diff(args) => args.format(),
+            Self::Prove(args) => args.output,
+            Self::Graph(args) => args.format(),
         }
     }
 }
@@ -69,6 +103,12 @@ pub(crate) fn run(command: AuthzCommand, output: &mut Output) -> Result<Exit, Fa
         AuthzCommand::Explain(args) => explain::run(&args, output),
         AuthzCommand::Replay(args) => replay::run(&args, output),
         AuthzCommand::Lint(args) => lint::run(&args, output),
+        AuthzCommand::WhoCan(args) => who_can::who(&args, output),
+        AuthzCommand::WhatCan(args) => who_can::what(&args, output),
+        AuthzCommand::Matrix(args) => matrix::run(&args, output),
+        AuthzCommand::Diff(args) => diff::run(&args, output),
+        AuthzCommand::Prove(args) => prove::run(&args, output),
+        AuthzCommand::Graph(args) => graph::run(&args, output),
     }
 }
 

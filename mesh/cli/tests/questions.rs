@@ -1,0 +1,361 @@
+//! Questions beyond one request, as people and pipelines ask them: exit codes, witnesses, and input that is refused.
+#![cfg(test)]
+#![expect(clippy::disallowed_methods, reason = "tests write files themselves")]
+
+use serde_json::Value;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+fn shop() -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/shop");
+    path.to_str().expect("a path of text").to_owned()
+}
+
+fn mesh(folder: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_mesh"))
+        .arg("authz")
+        .args(arguments)
+        .current_dir(folder)
+        .env_remove("MESH_STATE")
+        .output()
+        .expect("mesh runs")
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn json(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"))
+}
+
+/// The shop, and the shop with a grant to the intruder.
+fn two() -> (tempfile::TempDir, PathBuf, PathBuf) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (before, after) = (folder.path().join("before"), folder.path().join("after"));
+    for side in [&before, &after] {
+        let copied = Command::new("cp").arg("-r").arg(shop()).arg(side).status();
+        assert!(copied.expect("cp runs").success());
+    }
+    let grant = "apiVersion: policy.linkerd.io/v1alpha1\nkind: AuthorizationPolicy\nmetadata: {name: oops, namespace: shop}\nspec:\n  targetRef: {group: policy.linkerd.io, kind: Server, name: ledger-post}\n  requiredAuthenticationRefs: [{group: '', kind: ServiceAccount, name: intruder}]\n";
+    let server = stdout(&mesh(
+        folder.path(),
+        &[
+            "who-can",
+            "-f",
+            &shop(),
+            "--to",
+            "shop/ledger:7070",
+            "-o",
+            "json",
+        ],
+    ));
+    assert!(server.contains("shop/payments"), "{server}");
+    let explained = Command::new(env!("CARGO_BIN_EXE_mesh"))
+        .args([
+            "authz",
+            "explain",
+            "-f",
+            &shop(),
+            "--from",
+            "none",
+            "--to",
+            "shop/ledger:7070",
+            "-o",
+            "json",
+        ])
+        .output()
+        .expect("mesh runs");
+    let name = json(&explained)["server"]["name"]
+        .as_str()
+        .expect("a Server")
+        .to_owned();
+    std::fs::write(
+        after.join("policy/oops.yaml"),
+        grant.replace("ledger-post", &name),
+    )
+    .expect("a file");
+    (folder, before, after)
+}
+
+fn diff(folder: &Path, before: &Path, after: &Path, more: &[&str]) -> Output {
+    let sides = [
+        before.to_str().expect("text"),
+        after.to_str().expect("text"),
+    ];
+    let arguments: Vec<&str> = ["diff"].iter().chain(&sides).chain(more).copied().collect();
+    mesh(folder, &arguments)
+}
+
+#[test]
+fn who_can_names_everybody_and_the_place_of_what_lets_them_in() {
+    let folder = std::env::temp_dir();
+    let output = mesh(
+        &folder,
+        &[
+            "who-can",
+            "-f",
+            &shop(),
+            "--to",
+            "shop/orders:8080",
+            "-o",
+            "json",
+        ],
+    );
+    let value = json(&output);
+    assert_eq!(
+        (output.status.code(), &value[0]["exact"]),
+        (Some(0), &Value::Bool(true))
+    );
+    assert_eq!(
+        value[0]["access"][0]["who"],
+        serde_json::json!(["shop/web"])
+    );
+    assert!(
+        value[0]["access"][0]["reasons"][0]["source"]
+            .as_str()
+            .is_some_and(|place| place.contains(".yaml:"))
+    );
+    // One request alone.
+    for (path, want) in [("/orders/1", true), ("/admin", false)] {
+        let output = mesh(
+            &folder,
+            &[
+                "who-can",
+                "-f",
+                &shop(),
+                "--to",
+                "shop/orders:8080",
+                "--path",
+                path,
+            ],
+        );
+        assert_eq!(stdout(&output).contains("shop/web"), want, "{path}");
+    }
+}
+
+#[test]
+fn what_can_and_the_matrix_agree() {
+    let folder = std::env::temp_dir();
+    let text = stdout(&mesh(
+        &folder,
+        &["what-can", "-f", &shop(), "--from", "shop/web"],
+    ));
+    assert!(
+        text.contains("shop/orders:8080") && !text.contains("shop/ledger"),
+        "{text}"
+    );
+    let text = stdout(&mesh(
+        &folder,
+        &["what-can", "-f", &shop(), "--from", "shop/intruder"],
+    ));
+    assert_eq!(text, "nothing is allowed\n");
+    let csv = stdout(&mesh(&folder, &["matrix", "-f", &shop(), "-o", "csv"]));
+    let rows: Vec<Vec<&str>> = csv.lines().map(|line| line.split(',').collect()).collect();
+    assert!(rows.iter().all(|row| row.len() == rows[0].len()));
+    assert_eq!(
+        rows.iter()
+            .skip(1)
+            .flat_map(|row| &row[1..])
+            .filter(|cell| !cell.is_empty())
+            .count(),
+        3
+    );
+    assert!(
+        stdout(&mesh(&folder, &["matrix", "-f", &shop(), "-o", "markdown"]))
+            .lines()
+            .nth(1)
+            .is_some_and(|l| l.starts_with("|---"))
+    );
+}
+
+#[test]
+fn a_difference_ends_with_1_and_its_witness_is_decided_so_by_replay() {
+    let (folder, before, after) = two();
+    let folder = folder.path();
+    assert_eq!(diff(folder, &before, &before, &[]).status.code(), Some(0));
+    let output = diff(folder, &before, &after, &["-o", "json"]);
+    assert_eq!(output.status.code(), Some(1));
+    let value = json(&output);
+    assert_eq!(
+        value["gained"][0]["who"],
+        serde_json::json!(["shop/intruder"])
+    );
+    let witness = value["gained"][0]["witness"].to_string();
+    for (side, verdict) in [(&before, "deny"), (&after, "allow")] {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_mesh"))
+            .args(["authz", "replay", "--requests", "-", "-f"])
+            .arg(side)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("mesh runs");
+        writeln!(child.stdin.take().expect("a pipe"), "{witness}").expect("written");
+        let record = json(&child.wait_with_output().expect("an answer"));
+        assert_eq!(record["verdict"], verdict);
+    }
+    // Lost alone is no failure under --fail-on gained.
+    assert_eq!(diff(folder, &after, &before, &[]).status.code(), Some(1));
+    assert_eq!(
+        diff(folder, &after, &before, &["--fail-on", "gained"])
+            .status
+            .code(),
+        Some(0)
+    );
+    let sarif = json(&diff(folder, &before, &after, &["-o", "sarif"]));
+    let result = &sarif["runs"][0]["results"][0];
+    assert_eq!(
+        (&sarif["version"], &result["ruleId"]),
+        (&"2.1.0".into(), &"access-gained".into())
+    );
+    let place = &result["locations"][0]["physicalLocation"];
+    assert!(
+        place["artifactLocation"]["uri"]
+            .as_str()
+            .is_some_and(|uri| uri.ends_with("oops.yaml"))
+    );
+    assert_eq!(place["region"]["startLine"], 1);
+    assert!(
+        stdout(&diff(folder, &before, &after, &["-o", "markdown"])).contains("| shop/intruder |")
+    );
+}
+
+#[test]
+fn a_git_revision_is_compared_without_a_checkout() {
+    let (folder, before, after) = two();
+    let git = |arguments: &[&str]| {
+        let done = Command::new("git")
+            .args([
+                "-c",
+                "user.name=t",
+                "-c",
+                "user.email=t@example.com",
+                "-c",
+                "commit.gpgsign=false",
+            ])
+            .args(arguments)
+            .current_dir(folder.path())
+            .output()
+            .expect("git runs");
+        assert!(done.status.success(), "{done:?}");
+    };
+    git(&["init", "-q"]);
+    git(&["add", "before"]);
+    git(&["commit", "-qm", "one"]);
+    let after = after.to_str().expect("text");
+    assert!(before.is_dir());
+    for revision in ["git:HEAD", "git:HEAD:before"] {
+        let output = mesh(folder.path(), &["diff", revision, after]);
+        assert_eq!(output.status.code(), Some(1), "{revision}: {output:?}");
+        assert!(
+            stdout(&output).starts_with("+ shop/intruder"),
+            "{}",
+            stdout(&output)
+        );
+    }
+    for broken in [
+        "git:nowhere",
+        "git:",
+        "git:--output=x",
+        "git:HEAD:",
+        "git:HEAD:none",
+    ] {
+        let output = mesh(folder.path(), &["diff", broken, after]);
+        assert_eq!(output.status.code(), Some(2), "{broken}");
+        assert!(
+            String::from_utf8_lossy(&output.stderr).contains("MESH-0644"),
+            "{broken}: {output:?}"
+        );
+    }
+}
+
+#[test]
+fn a_proof_ends_with_0_1_or_11_and_never_holds_over_what_could_not_be_read() {
+    let (folder, before, after) = two();
+    let prove = |side: &Path, more: &[&str]| {
+        let side = ["prove", "-f", side.to_str().expect("text")];
+        let arguments: Vec<&str> = side.iter().chain(more).copied().collect();
+        mesh(folder.path(), &arguments)
+    };
+    let claim = ["--no-path", "shop/intruder", "shop/ledger"];
+    let output = prove(&before, &claim);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(stdout(&output).starts_with("holds"));
+    let output = prove(&after, &claim);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stdout(&output).contains("oops.yaml:1") && stdout(&output).starts_with("violated"));
+    assert_eq!(prove(&after, &["--deny-anonymous"]).status.code(), Some(0));
+    // Nothing to prove, and names that nobody has, are no proof.
+    assert_eq!(prove(&before, &[]).status.code(), Some(2));
+    assert_eq!(
+        prove(&before, &["--no-path", "nobody", "shop"])
+            .status
+            .code(),
+        Some(2)
+    );
+    assert_eq!(
+        prove(&before, &["--no-path", "shop"]).status.code(),
+        Some(2)
+    );
+    std::fs::write(before.join("broken.yaml"), "kind: [").expect("a file");
+    let output = prove(&before, &claim);
+    assert_eq!(output.status.code(), Some(11), "{output:?}");
+    assert!(
+        String::from_utf8_lossy(&output.stderr).contains("MESH-0646") && output.stdout.is_empty()
+    );
+}
+
+#[test]
+fn a_graph_has_edges_and_a_cut() {
+    let folder = std::env::temp_dir();
+    let graph = |more: &[&str]| {
+        let shop = shop();
+        let arguments: Vec<&str> = ["graph", "-f", &shop].iter().chain(more).copied().collect();
+        mesh(&folder, &arguments)
+    };
+    assert_eq!(stdout(&graph(&["--from", "shop/web"])).lines().count(), 3);
+    assert_eq!(
+        stdout(&graph(&["--from", "shop/web", "--depth", "1"]))
+            .lines()
+            .count(),
+        1
+    );
+    assert!(stdout(&graph(&["-o", "dot"])).starts_with("digraph access {\n"));
+    let value = json(&graph(&["--cut", "shop/web", "shop/ledger", "-o", "json"]));
+    assert_eq!(
+        (value["grants"].as_array().map(Vec::len), &value["smallest"]),
+        (Some(1), &Value::Bool(true))
+    );
+    assert!(stdout(&graph(&["--cut", "shop/intruder", "shop/ledger"])).contains("no path"));
+}
+
+#[test]
+fn targets_and_paths_that_there_are_not_end_with_2_and_no_mesh_with_11() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let shop = shop();
+    for (arguments, code) in [
+        (&["who-can", "-f", &shop, "--to", "shop/nobody:1"][..], 2),
+        (&["who-can", "-f", &shop, "--to", "shop/orders"], 2),
+        (&["who-can", "-f", "missing", "--to", "shop/orders:1"], 2),
+        (&["what-can", "-f", &shop, "--from", "web"], 2),
+        (&["what-can", "-f", &shop, "--from", "spiffe://UPPER/x"], 2),
+        (&["matrix", "-f", "missing"], 2),
+        (&["diff", &shop, "missing"], 2),
+        (&["diff", &shop], 2),
+        (&["prove", "--deny-anonymous"], 2),
+        (&["graph", "-f", &shop, "--from", "nobody"], 2),
+        (&["graph", "-f", &shop, "--cut", "shop/web", "nobody"], 2),
+        (&["who-can", "--to", "shop/orders:8080"], 11),
+        (&["matrix"], 11),
+        (&["diff", &shop, "live"], 11),
+    ] {
+        let output = mesh(folder.path(), arguments);
+        assert_eq!(
+            output.status.code(),
+            Some(code),
+            "{arguments:?}: {output:?}"
+        );
+        assert!(output.stdout.is_empty(), "{arguments:?}");
+    }
+}
