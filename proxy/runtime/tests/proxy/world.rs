@@ -206,7 +206,7 @@ impl World {
 
     /// Where the application of `web` reaches `cart`.
     pub(crate) fn web_to_cart(&self) -> SocketAddr {
-        self.address(20, 80)
+        self.address(20, 8000)
     }
 
     pub(crate) fn cart_socket(&self) -> PathBuf {
