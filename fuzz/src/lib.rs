@@ -1,6 +1,6 @@
 //! One function per decoder that reads what a stranger wrote. Each takes any bytes, must return soon, and panics if the
-//! decoder panics or breaks a promise that is stated beside it. One more makes policies of the bytes and compares two
-//! evaluators.
+//! decoder panics or breaks a promise that is stated beside it. Two more make policies of the bytes and compare those who
+//! evaluate them.
 //!
 //! A new decoder gets a function here, a line in [`TARGETS`], a file in `fuzz_targets/` and seeds in `seeds/<name>/`.
 
@@ -35,6 +35,7 @@ pub const TARGETS: &[Target] = &[
     ("audit_line", audit_line),
     ("checkpoint", checkpoint),
     ("residual_vs_cedar", residual_vs_cedar),
+    ("decisions", decisions),
 ];
 
 /// What is accepted is the grammar of the standard, read here a second time, and prints as it was read.
@@ -298,4 +299,10 @@ pub fn checkpoint(data: &[u8]) {
 /// A policy and questions, made of the bytes: the compiled program answers each as Cedar does.
 pub fn residual_vs_cedar(data: &[u8]) {
     mesh_policy::fuzzing::residual_vs_cedar(data);
+}
+
+/// Manifests and requests of the bytes: the matcher, Cedar and a plain reading of the rules decide alike.
+pub fn decisions(data: &[u8]) {
+    let agreed = mesh_policy_trials::equality::try_bytes(data);
+    assert!(agreed.is_ok(), "{agreed:?}");
 }

@@ -12,6 +12,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "mesh-policy-analysis",
         &["mesh-trust", "mesh-policy", "mesh-policy-index"],
     ),
+    (
+        "mesh-policy-trials",
+        &["mesh-trust", "mesh-policy", "mesh-policy-index"],
+    ),
     ("mesh-issuance", &["mesh-trust"]),
     ("mesh-proxy-core", &["mesh-trust", "mesh-policy"]),
     ("mesh-audits", &["mesh-trust", "mesh-policy"]),
@@ -64,6 +68,7 @@ const PURE: &[&str] = &[
     "mesh-policy",
     "mesh-policy-index",
     "mesh-policy-analysis",
+    "mesh-policy-trials",
     "mesh-issuance",
     "mesh-proxy-core",
     "mesh-audits",

@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 pub(crate) mod cedar_world;
-pub(crate) mod choices;
+pub mod choices;
 pub(crate) mod policies;
 pub(crate) mod questions;
 

@@ -3,14 +3,16 @@
 
 /// Bytes not yet used.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Choices<'d>(&'d [u8]);
+pub struct Choices<'d>(&'d [u8]);
 
 impl<'d> Choices<'d> {
-    pub(crate) fn of(data: &'d [u8]) -> Self {
+    /// Decisions of these bytes.
+    pub fn of(data: &'d [u8]) -> Self {
         Self(data)
     }
 
-    pub(crate) fn byte(&mut self) -> u8 {
+    /// The next byte; 0 if none is left.
+    pub fn byte(&mut self) -> u8 {
         match self.0.split_first() {
             Some((first, rest)) => {
                 self.0 = rest;
@@ -21,16 +23,17 @@ impl<'d> Choices<'d> {
     }
 
     /// A number below `bound`, which must not be beyond 256; 0 if `bound` is.
-    pub(crate) fn below(&mut self, bound: usize) -> usize {
+    pub fn below(&mut self, bound: usize) -> usize {
         usize::from(self.byte()).checked_rem(bound).unwrap_or(0)
     }
 
     /// True about once in `times`.
-    pub(crate) fn once_in(&mut self, times: usize) -> bool {
+    pub fn once_in(&mut self, times: usize) -> bool {
         self.below(times) + 1 == times
     }
 
-    pub(crate) fn pick<T: Copy>(&mut self, from: &[T]) -> Option<T> {
+    /// One of several; none if there are none.
+    pub fn pick<T: Copy>(&mut self, from: &[T]) -> Option<T> {
         let place = self.below(from.len());
         from.get(place).copied()
     }
