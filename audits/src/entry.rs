@@ -4,6 +4,7 @@ use crate::chain::Hash;
 use crate::limits::{
     HOST_BYTES_MAX, IDENTITY_BYTES_MAX, LIST_MAX, METHOD_BYTES_MAX, NAME_BYTES_MAX, PATH_BYTES_MAX,
 };
+use mesh_policy::equivalence::Assurance;
 use mesh_policy::record::DecisionRecord;
 use mesh_trust::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -22,6 +23,8 @@ pub enum Entry {
     Gap(Gap),
     /// The controller put a new policy into force.
     Change(PolicyChange),
+    /// A proxy held the compiled form of a policy in force against Cedar.
+    Equivalence(Equivalence),
 }
 
 /// A writer opened the log.
@@ -85,6 +88,18 @@ pub struct PolicyChange {
     pub warnings: u64,
 }
 
+/// What a proxy found when it held the compiled form of a policy in force against Cedar.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Equivalence {
+    /// When it was done.
+    pub time: Timestamp,
+    /// The generation.
+    pub generation: u64,
+    /// What was tried, and whether the two differ.
+    pub found: Assurance,
+}
+
 /// A line as a reader of the log sees it; [`crate::verify`] is what proves it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Line {
@@ -114,6 +129,12 @@ impl Entry {
             Self::Start(start) => cut_text(&mut start.origin, NAME_BYTES_MAX, "origin", &mut cut),
             Self::Decision(record) => cut_decision(record, &mut cut),
             Self::Gap(_) => {}
+            Self::Equivalence(equivalence) => {
+                if let Assurance::Differs { grant, case, .. } = &mut equivalence.found {
+                    cut_text(grant, IDENTITY_BYTES_MAX, "found.grant", &mut cut);
+                    cut_text(case, PATH_BYTES_MAX, "found.case", &mut cut);
+                }
+            }
             Self::Change(change) => cut_list(&mut change.files, "files", &mut cut),
         }
         cut

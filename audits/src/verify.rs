@@ -337,7 +337,7 @@ impl Verifier {
                 self.found.lost = self.found.lost.saturating_add(gap.lost);
             }
             Entry::Change(_) => self.found.changes += 1,
-            Entry::Decision(_) => {}
+            Entry::Decision(_) | Entry::Equivalence(_) => {}
         }
         Ok(())
     }

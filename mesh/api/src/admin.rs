@@ -14,6 +14,7 @@
 //! | controller | `/workloads` | list of [`WorkloadStatus`] |
 
 use mesh_policy::decide::Phase;
+use mesh_policy::equivalence::Assurance;
 use mesh_policy::request::Protocol;
 use mesh_trust::{SpiffeId, Timestamp, TrustDomain};
 use serde::{Deserialize, Serialize};
@@ -62,6 +63,9 @@ pub struct SnapshotStatus {
     pub digest: String,
     /// When it came into force here.
     pub in_force_since: Timestamp,
+    /// What came of holding its compiled form against Cedar; absent until that is done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub equivalence: Option<Assurance>,
 }
 
 /// State of an audit log.

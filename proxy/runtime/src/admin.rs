@@ -244,6 +244,7 @@ fn status(shared: &Shared) -> ProxyStatus {
             generation: policy.generation().0,
             digest: sha256(&serde_json::to_vec(policy.data()).unwrap_or_default()),
             in_force_since: *shared.policy_since.load_full(),
+            equivalence: shared.cross_checks.assurance(policy),
         }),
         controller_connected: shared.control_connected.load(Ordering::Relaxed),
         spiffe_id: identity.as_ref().map(|identity| identity.svid.id().clone()),

@@ -4,6 +4,7 @@ use crate::config::ProxyConfig;
 use crate::error::ProxyError;
 use mesh_api::admin::AuditStatus;
 use mesh_audits::Entry;
+use mesh_audits::entry::Equivalence;
 use mesh_platform::Platform;
 use mesh_platform::audit_log::{AuditHandle, AuditLog, AuditLogConfig};
 use mesh_policy::record::DecisionRecord;
@@ -19,6 +20,13 @@ impl Records {
     pub(crate) fn send(&self, record: DecisionRecord) {
         if let Some(log) = &self.0 {
             log.record(Entry::Decision(Box::new(record)));
+        }
+    }
+
+    /// Writes what came of holding the policy in force against Cedar.
+    pub(crate) fn send_equivalence(&self, equivalence: Equivalence) {
+        if let Some(log) = &self.0 {
+            log.record(Entry::Equivalence(equivalence));
         }
     }
 

@@ -1,13 +1,16 @@
-//! A few live decisions, decided again by Cedar, off the data path.
+//! Each policy, and a few live decisions, held against Cedar, off the data path.
 //!
-//! The compiled matcher decides; Cedar is what it must be equal to. One decision in ten thousand is taken aside and made
-//! again by a thread of its own. If the two differ, the port denies everything until the next policy comes: a wrong denial
-//! is an outage, a wrong permission is a breach.
+//! The compiled matcher decides; Cedar is what it must be equal to. When a policy comes into force, a thread of its own
+//! tries its grants on every combination of what they ask; and one decision in ten thousand is taken aside and made again.
+//! If the two differ, the port denies everything until the next policy comes: a wrong denial is an outage, a wrong
+//! permission is a breach.
 
 use crate::audit::Records;
 use crate::error::ProxyError;
 use crate::state::Shared;
-use mesh_policy::equivalence::Sample;
+use mesh_audits::entry::Equivalence;
+use mesh_policy::Snapshot;
+use mesh_policy::equivalence::{self, Assurance, Sample};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -17,11 +20,26 @@ pub(crate) const CROSS_CHECKED_SHARE: f64 = 1.0 / 10_000.0;
 /// Decisions that wait to be made again; more are let go and counted. About 2 KiB each.
 const WAITING_MAX: usize = 64;
 
+/// Questions for one policy, about 20 µs each: a second at most. Grants have some dozens of cases each.
+const QUESTIONS_MAX: u64 = 50_000;
+
 /// Where cores put decisions aside.
 pub(crate) struct CrossChecks {
-    sender: SyncSender<Sample>,
+    sender: SyncSender<Work>,
     /// Taken by the thread that checks, once.
-    receiver: Mutex<Option<Receiver<Sample>>>,
+    receiver: Mutex<Option<Receiver<Work>>>,
+    /// The newest policy that waits to be tried. It replaces an older one, which is not in force any more.
+    policy: Mutex<Option<Snapshot>>,
+    /// What came of the last one that was tried.
+    tried: Mutex<Option<(Snapshot, Assurance)>>,
+}
+
+/// What the thread is woken for.
+enum Work {
+    /// A decision to be made again.
+    Again(Box<Sample>),
+    /// There is a policy to try.
+    Policy,
 }
 
 impl Default for CrossChecks {
@@ -30,6 +48,8 @@ impl Default for CrossChecks {
         Self {
             sender,
             receiver: Mutex::new(Some(receiver)),
+            policy: Mutex::new(None),
+            tried: Mutex::new(None),
         }
     }
 }
@@ -37,11 +57,30 @@ impl Default for CrossChecks {
 impl CrossChecks {
     /// Puts a decision aside, if there is room. `false`: there was none.
     pub(crate) fn offer(&self, sample: Sample) -> bool {
-        self.sender.try_send(sample).is_ok()
+        self.sender.try_send(Work::Again(Box::new(sample))).is_ok()
+    }
+
+    /// Has a policy tried that comes into force.
+    pub(crate) fn offer_policy(&self, snapshot: Snapshot) {
+        *self.policy.lock().unwrap_or_else(PoisonError::into_inner) = Some(snapshot);
+        // Full: the thread is awake, and looks for a policy before it takes what waits.
+        let _ = self.sender.try_send(Work::Policy);
+    }
+
+    /// What came of trying `policy`; `None` as long as that is not done.
+    pub(crate) fn assurance(&self, policy: &Snapshot) -> Option<Assurance> {
+        let tried = self.tried.lock().unwrap_or_else(PoisonError::into_inner);
+        let (snapshot, assurance) = tried.as_ref()?;
+        snapshot.is(policy).then(|| assurance.clone())
+    }
+
+    fn take_policy(&self) -> Option<Snapshot> {
+        let mut policy = self.policy.lock().unwrap_or_else(PoisonError::into_inner);
+        policy.take()
     }
 }
 
-/// Starts the thread that has Cedar decide again. It ends with the process.
+/// Starts the thread that asks Cedar. It ends with the process.
 ///
 /// # Errors
 /// [`ProxyError::Start`] if the system gives no thread.
@@ -57,11 +96,16 @@ pub(crate) fn spawn(shared: &Arc<Shared>) -> Result<(), ProxyError> {
     };
     let shared = Arc::downgrade(shared);
     let run = move || {
-        for sample in receiver {
+        for work in receiver {
             let Some(shared) = shared.upgrade() else {
                 return;
             };
-            check(&shared, &sample);
+            if let Some(policy) = shared.cross_checks.take_policy() {
+                try_policy(&shared, policy);
+            }
+            if let Work::Again(sample) = work {
+                check(&shared, &sample);
+            }
         }
     };
     std::thread::Builder::new()
@@ -77,6 +121,37 @@ pub(crate) fn spawn(shared: &Arc<Shared>) -> Result<(), ProxyError> {
 
 /// Cedar refuses to evaluate with less than 100 KiB of stack left.
 const STACK_BYTES: usize = 2 << 20;
+
+/// Tries the grants of a policy, and remembers what came of it: in the status, in the metrics and in the audit log.
+fn try_policy(shared: &Shared, policy: Snapshot) {
+    let found = equivalence::check(&policy, QUESTIONS_MAX);
+    let generation = policy.generation().0;
+    shared
+        .telemetry
+        .count("mesh_policy_equivalence_checks_total");
+    if let Assurance::Differs { port, grant, case } = &found {
+        shared.telemetry.count("mesh_policy_mismatches_total");
+        tracing::error!(
+            code = "MESH-0429",
+            generation,
+            port,
+            grant,
+            case,
+            "the compiled policy and Cedar differ; the port denies everything until the next policy"
+        );
+        policy.distrust(*port);
+        shared.policy_doubted();
+    } else {
+        tracing::info!(generation, ?found, "the compiled policy is Cedar's");
+    }
+    shared.records.send_equivalence(Equivalence {
+        time: shared.platform.wall_clock(),
+        generation,
+        found: found.clone(),
+    });
+    let tried = &shared.cross_checks.tried;
+    *tried.lock().unwrap_or_else(PoisonError::into_inner) = Some((policy, found));
+}
 
 fn check(shared: &Shared, sample: &Sample) {
     shared.telemetry.count("mesh_policy_cross_checks_total");

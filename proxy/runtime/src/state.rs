@@ -120,6 +120,7 @@ impl Shared {
 
     /// Puts a policy into force and tells every core, so that what runs is decided anew.
     pub(crate) fn install_policy(&self, snapshot: Snapshot) {
+        self.cross_checks.offer_policy(snapshot.clone());
         self.policy.store(Some(Arc::new(snapshot)));
         self.policy_since
             .store(Arc::new(self.platform.wall_clock()));

@@ -6,6 +6,7 @@ use crate::fault::Fault;
 use crate::live::{self, Live};
 use mesh_api::admin::{ControllerStatus, IdentityStatus, ProxyStatus};
 use mesh_platform::{Platform, System};
+use mesh_policy::equivalence::Assurance;
 use mesh_policy::snapshot::{Finding, Severity};
 
 /// Findings that are listed; the rest is counted.
@@ -86,6 +87,14 @@ async fn proxies(live: &Live, generation: Option<u64>) -> Vec<Item> {
             }
         };
         items.push(readiness(CATEGORY, &name, &status, generation, &fix));
+        if let Some(snapshot) = &status.snapshot
+            && let Some(Assurance::Differs { port, grant, case }) = &snapshot.equivalence
+        {
+            let says = format!(
+                "{name} denies everything on port {port}: the compiled form of {grant} is not what Cedar says ({case})"
+            );
+            items.push(Item::broken(CATEGORY, "MESH-0429", says, fix.clone()));
+        }
         if let Some(why) = &status.audit.failing {
             let says = format!("{name} cannot write its decision log: {why}");
             items.push(Item::broken(
@@ -168,14 +177,35 @@ fn readiness(
         }
         (true, Some(found), Some(wanted)) if found != wanted => {
             // Generations count changes of all policy; a proxy keeps the number of the last change that concerned it.
+            let tried = held_against_cedar(status);
             Item::ok(
                 category,
-                format!("{name} is ready, generation {found} (newest for others: {wanted})"),
+                format!("{name} is ready, generation {found} (newest for others: {wanted}){tried}"),
             )
         }
         (true, Some(found), _) => {
-            Item::ok(category, format!("{name} is ready, generation {found}"))
+            let tried = held_against_cedar(status);
+            Item::ok(
+                category,
+                format!("{name} is ready, generation {found}{tried}"),
+            )
         }
+    }
+}
+
+/// How far the policy in force was tried against Cedar.
+fn held_against_cedar(status: &ProxyStatus) -> String {
+    let snapshot = status.snapshot.as_ref();
+    match snapshot.and_then(|snapshot| snapshot.equivalence.as_ref()) {
+        Some(Assurance::Exhaustive { grants, questions }) => {
+            format!(", {grants} grants equal to Cedar in all {questions} cases")
+        }
+        Some(Assurance::Sampled {
+            grants,
+            of,
+            questions,
+        }) => format!(", {grants} of {of} grants equal to Cedar in {questions} cases"),
+        Some(Assurance::Differs { .. }) | None => String::new(),
     }
 }
 

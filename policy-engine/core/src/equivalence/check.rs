@@ -12,11 +12,11 @@ use crate::request::Headers;
 use crate::snapshot::{Effect, Grant, Scope, Who};
 use cedar_policy::Policy;
 use mesh_trust::{SpiffeId, Timestamp};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr};
 
 /// What is known of a snapshot's compiled form.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "assurance", rename_all = "kebab-case")]
 pub enum Assurance {
     /// Every grant was tried on every combination of what it asks: the matcher is Cedar.

@@ -1,6 +1,7 @@
 //! What is missing or ends: applications, services, the proxy itself.
 
 use super::world::*;
+use mesh_policy::equivalence::Assurance;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -115,6 +116,26 @@ async fn the_admin_socket_tells_the_same_as_the_traffic() {
     let status: mesh_api::admin::ProxyStatus =
         serde_json::from_slice(&ask("/status").await).expect("a status");
     assert!(status.ready && status.snapshot.is_some(), "{status:?}");
+    let mut tried = status.snapshot.and_then(|snapshot| snapshot.equivalence);
+    for _ in 0..200 {
+        if tried.is_some() {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(25)).await;
+        let status: mesh_api::admin::ProxyStatus =
+            serde_json::from_slice(&ask("/status").await).expect("a status");
+        tried = status.snapshot.and_then(|snapshot| snapshot.equivalence);
+    }
+    assert!(
+        matches!(
+            tried,
+            Some(Assurance::Exhaustive {
+                grants: 1..,
+                questions: 2..
+            })
+        ),
+        "the policy in force is held against Cedar: {tried:?}"
+    );
     let identity: mesh_api::admin::IdentityStatus =
         serde_json::from_slice(&ask("/identity").await).expect("an identity");
     assert_eq!(identity.spiffe_id.as_str(), CART);
