@@ -1,7 +1,7 @@
 //! Sources to one update per workload. Pure: the clock and the disk are the caller's.
 
 use crate::limits::NAME_BYTES_MAX;
-use crate::sources::Sources;
+use crate::sources::{SourceFile, Sources};
 use data_encoding::HEXLOWER;
 use mesh_api::discovery::{Discovery, Endpoint, ProtocolHint, ServicePort};
 use mesh_api::proto::WorkloadUpdate;
@@ -11,7 +11,7 @@ use mesh_policy::snapshot::{
     WorkloadInfo,
 };
 use mesh_policy_index::index::{Index, IndexConfig, ServiceEndpoints, WorkloadKey};
-use mesh_policy_index::manifest;
+use mesh_policy_index::manifest::{self, Affected, Part};
 use mesh_trust::{SpiffeId, Timestamp, TrustDomain};
 use ring::digest::{Context, SHA256};
 use std::collections::BTreeMap;
@@ -30,6 +30,9 @@ pub(crate) struct Published {
     pub(crate) discovery: Discovery,
     pub(crate) findings: Vec<Finding>,
     pub(crate) files: u64,
+    /// What each file holds, by its name, and the digest of its content.
+    parts: BTreeMap<String, ([u8; 32], Arc<Part>)>,
+    discovery_json: Arc<[u8]>,
 }
 
 /// What one workload is served.
@@ -56,7 +59,8 @@ impl Publishing {
         format!("{:?} {}", self.index, self.proxy_port)
     }
 
-    /// Builds everything that `sources` say. Updates that say nothing new are taken over from `before`.
+    /// Builds everything that `sources` say. Files that did not change since `before` are not read again, the policy of
+    /// workloads that no changed file concerns is not made again, and updates that say nothing new are taken over.
     pub(crate) fn publish(
         &self,
         sources: &Sources,
@@ -64,12 +68,8 @@ impl Publishing {
         since: Timestamp,
         before: Option<&Published>,
     ) -> Published {
-        let loaded = manifest::load(
-            sources
-                .files
-                .iter()
-                .map(|(name, file)| (name.clone(), file.bytes.clone())),
-        );
+        let parts = read_parts(sources, before);
+        let loaded = manifest::join(parts.values().map(|(_, part)| part.as_ref()));
         let index = Index::build(&loaded, &self.index);
         let services = index.services();
         let discovery = Discovery {
@@ -78,12 +78,20 @@ impl Publishing {
                 .map(|service| self.service(service))
                 .collect(),
         };
-        let discovery_json = json(&discovery);
+        let discovery_json: Arc<[u8]> = json(&discovery).into();
+        let affected = before.map_or(Affected::Everywhere, |before| affected(before, &parts));
+        let same_discovery = before.is_some_and(|before| before.discovery_json == discovery_json);
         let workloads = index
             .workloads()
             .filter_map(|(key, info)| {
-                let neutral = index.snapshot(key, Generation(0))?;
                 let old = before.and_then(|before| before.workloads.get(key));
+                if let Some(old) = old
+                    && same_discovery
+                    && !affected.includes(&key.namespace)
+                {
+                    return Some((key.clone(), old.clone()));
+                }
+                let neutral = index.snapshot(key, Generation(0))?;
                 let policy = self.workload(info, neutral, &discovery_json, generation, old);
                 Some((key.clone(), policy))
             })
@@ -99,6 +107,8 @@ impl Publishing {
             discovery,
             findings,
             files: sources.files.len() as u64,
+            parts,
+            discovery_json,
         }
     }
 
@@ -157,6 +167,38 @@ impl Publishing {
                 .collect(),
         }
     }
+}
+
+/// The files as objects; those that are as they were, from `before`.
+fn read_parts(
+    sources: &Sources,
+    before: Option<&Published>,
+) -> BTreeMap<String, ([u8; 32], Arc<Part>)> {
+    let read = |(name, file): (&String, &SourceFile)| {
+        let kept = before
+            .and_then(|before| before.parts.get(name))
+            .filter(|(digest, _)| *digest == file.digest)
+            .map(|(_, part)| Arc::clone(part));
+        let part = kept.unwrap_or_else(|| Arc::new(manifest::read_part(name, &file.bytes)));
+        (name.clone(), (file.digest, part))
+    };
+    sources.files.iter().map(read).collect()
+}
+
+/// Whom the difference between the files of `before` and these concerns.
+fn affected(before: &Published, parts: &BTreeMap<String, ([u8; 32], Arc<Part>)>) -> Affected {
+    let differs = |name: &str, one: &[u8; 32], others: &BTreeMap<String, ([u8; 32], Arc<Part>)>| {
+        others.get(name).is_none_or(|(other, _)| one != other)
+    };
+    let old = before
+        .parts
+        .iter()
+        .filter(|(name, (digest, _))| differs(name, digest, parts));
+    let new = parts
+        .iter()
+        .filter(|(name, (digest, _))| differs(name, digest, &before.parts));
+    let changed = old.chain(new).map(|(_, (_, part))| part.as_ref());
+    Affected::by(changed, parts.values().map(|(_, part)| part.as_ref()))
 }
 
 impl Published {
@@ -281,3 +323,6 @@ fn digest_of(parts: &[&[u8]]) -> String {
     }
     HEXLOWER.encode(context.finish().as_ref())
 }
+
+#[cfg(test)]
+mod tests;

@@ -116,7 +116,7 @@ pub(crate) fn read(roots: &[PathBuf]) -> Result<Sources, SourceError> {
 }
 
 impl SourceFile {
-    fn new(bytes: Vec<u8>) -> Self {
+    pub(crate) fn new(bytes: Vec<u8>) -> Self {
         let mut digest = [0; 32];
         // A SHA-256 digest has exactly these 32 bytes.
         for (to, from) in digest

@@ -33,6 +33,7 @@ use mesh_policy::snapshot::{Finding, SnapshotData, Source, Term, WorkloadInfo};
 use mesh_trust::TrustDomain;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 use workloads::Workload;
 
 /// Settings of the whole mesh that policy depends on.
@@ -327,7 +328,7 @@ impl Policies {
 
 /// Objects by some key, oldest first, then by namespace, name and group.
 fn by<T, K: std::hash::Hash + Eq>(
-    objects: &[Object<T>],
+    objects: &[Arc<Object<T>>],
     keys: impl Fn(&Object<T>) -> Vec<K>,
 ) -> HashMap<K, Vec<usize>> {
     let mut order: Vec<usize> = (0..objects.len()).collect();
@@ -338,14 +339,18 @@ fn by<T, K: std::hash::Hash + Eq>(
     });
     let mut out: HashMap<K, Vec<usize>> = HashMap::new();
     for at in order {
-        for key in objects.get(at).map(&keys).unwrap_or_default() {
+        for key in objects
+            .get(at)
+            .map(|object| keys(object))
+            .unwrap_or_default()
+        {
             out.entry(key).or_default().push(at);
         }
     }
     out
 }
 
-fn twins(routes: &[Object<Route>]) -> HashSet<(Key, &'static str)> {
+fn twins(routes: &[Arc<Object<Route>>]) -> HashSet<(Key, &'static str)> {
     let mut groups: HashMap<(Key, &'static str), &'static str> = HashMap::new();
     let mut out = HashSet::new();
     for route in routes {

@@ -6,6 +6,12 @@ pub const FILE_BYTES_MAX: usize = 10 * 1024 * 1024;
 /// Bytes of one document: what a Kubernetes API server stores as one object (1.5 MiB).
 pub const DOCUMENT_BYTES_MAX: usize = 1536 * 1024;
 
+/// Documents of one file: as many as fit into it at the 200 bytes of the smallest policy.
+pub const DOCUMENTS_MAX: usize = 50_000;
+
+/// Findings on one object, and on one document; the rest is counted. Who mends a hundred looks again anyway.
+pub const FINDINGS_EACH_MAX: usize = 100;
+
 /// Levels of nesting in one document. The deepest field we read stands at 10; the bound keeps every walk off the stack's end.
 pub const DEPTH_MAX: usize = 64;
 

@@ -17,6 +17,7 @@ mod limit_kinds;
 mod meta;
 pub(crate) mod network;
 mod object;
+mod part;
 pub(crate) mod policy_kinds;
 mod read;
 mod refs;
@@ -30,6 +31,7 @@ mod service_profile;
 pub(crate) mod term;
 mod tree;
 
+pub use part::{Affected, Part};
 pub use resource::Resources;
 
 use mesh_policy::snapshot::Finding;
@@ -46,11 +48,23 @@ pub struct Loaded {
 
 /// Reads manifests: names (for findings) and contents of files. Neither the order of files nor that of documents matters.
 pub fn load(files: impl IntoIterator<Item = (String, Vec<u8>)>) -> Loaded {
+    let parts: Vec<Part> = files
+        .into_iter()
+        .map(|(name, bytes)| read_part(&name, &bytes))
+        .collect();
+    join(&parts)
+}
+
+/// Reads one file: its name (for findings) and content.
+pub fn read_part(name: &str, bytes: &[u8]) -> Part {
     let mut loader = Loader::default();
-    for (name, bytes) in files {
-        loader.file(&name, &bytes);
-    }
-    loader.finish()
+    loader.file(name, bytes);
+    loader.part()
+}
+
+/// [`load`], of files that were read already.
+pub fn join<'p>(parts: impl IntoIterator<Item = &'p Part>) -> Loaded {
+    part::join(parts)
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use mesh_policy::snapshot::{
     Finding, IdentityPattern, IdentitySet, Network, NetworkSet, Source, Who,
 };
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
 /// Set of every verified identity, for the authenticated modes.
 pub(crate) const AUTHENTICATED: &str = "default/authenticated";
@@ -355,7 +356,7 @@ enum Half {
     Networks(String),
 }
 
-fn validity<T>(objects: &[Object<T>]) -> HashMap<&Key, bool> {
+fn validity<T>(objects: &[Arc<Object<T>>]) -> HashMap<&Key, bool> {
     let mut out = HashMap::new();
     for object in objects {
         let valid = out.entry(&object.key).or_insert(true);

@@ -13,6 +13,7 @@ use mesh_policy::snapshot::{
     Finding, PathMatch, PathOptions, RouteMatch, ServerProtocol, TextMatch,
 };
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
 /// Adds the findings of the whole.
 pub(crate) fn lint(index: &Index, findings: &mut Vec<Finding>) {
@@ -140,7 +141,12 @@ impl<'a> Lint<'a> {
 
     fn policies(&mut self) {
         let index = self.index;
-        let routes: HashSet<_> = index.resources.routes.iter().map(route_key).collect();
+        let routes: HashSet<_> = index
+            .resources
+            .routes
+            .iter()
+            .map(|route| route_key(route))
+            .collect();
         for policy in &index.resources.authorization_policies {
             match &policy.spec.target {
                 Some(Target::Server(name)) => {
@@ -237,6 +243,7 @@ impl<'a> Lint<'a> {
             let routes: Vec<&Object<Route>> = numbers
                 .iter()
                 .filter_map(|n| index.resources.routes.get(*n))
+                .map(Arc::as_ref)
                 .collect();
             let routes: Vec<_> = routes
                 .into_iter()
@@ -343,6 +350,7 @@ impl<'a> Lint<'a> {
                 .into_iter()
                 .flatten()
                 .filter_map(|n| index.resources.rate_limits.get(*n))
+                .map(Arc::as_ref)
                 .collect();
             let counts = in_force(&same).map(|l| &l.key);
             if counts != Some(&limit.key) {

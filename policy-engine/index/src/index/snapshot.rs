@@ -16,6 +16,7 @@ use mesh_policy::snapshot::{
 };
 use mesh_trust::SpiffeId;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
 
 /// The node of a pod, as the network that its probes come from.
 const PROBE_NODE: &str = "probe/node";
@@ -350,6 +351,7 @@ impl Assembly<'_> {
         let limits = index.rate_limits.get(&server.key).into_iter().flatten();
         let limits: Vec<&Object<RateLimit>> = limits
             .filter_map(|at| index.resources.rate_limits.get(*at))
+            .map(Arc::as_ref)
             .collect();
         for limit in &limits {
             self.bears_object(limit);

@@ -5,6 +5,7 @@ use super::{Index, NamedTerm};
 use crate::manifest::resource::Object;
 use crate::manifest::term::read_term;
 use mesh_policy::snapshot::Term;
+use std::sync::Arc;
 
 /// The term of a grant, which is that of its object.
 pub(crate) fn term_of<T>(object: &Object<T>) -> Term {
@@ -14,7 +15,7 @@ pub(crate) fn term_of<T>(object: &Object<T>) -> Term {
 /// Every grant and policy in force that is no standing one, sorted by id.
 pub(crate) fn terms(index: &Index) -> Vec<NamedTerm> {
     fn grants<'i, T, A>(
-        objects: &'i [Object<T>],
+        objects: &'i [Arc<Object<T>>],
         authorities: &'i [Option<A>],
     ) -> impl Iterator<Item = NamedTerm> + 'i {
         let granting = objects.iter().zip(authorities).filter(|(_, a)| a.is_some());

@@ -11,6 +11,7 @@ use crate::limits::LISTED_PORTS_MAX;
 use crate::manifest::resource::{Key, Object, Pod, PortRef, Probe, Resources, Template};
 use mesh_policy::snapshot::{Finding, Source, WorkloadInfo};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
 /// Which workload: namespace and pod, or the workload whose template stands for its pods.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -154,7 +155,7 @@ pub(crate) fn collect(
 }
 
 /// How many kinds of template share a name.
-fn template_names(templates: &[Object<Template>]) -> HashMap<Key, usize> {
+fn template_names(templates: &[Arc<Object<Template>>]) -> HashMap<Key, usize> {
     let mut kinds: HashMap<Key, BTreeSet<&str>> = HashMap::new();
     for template in templates {
         kinds

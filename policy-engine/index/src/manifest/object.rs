@@ -2,12 +2,12 @@
 
 mod cedar;
 
-use super::Loaded;
 use super::checked_only::{check_external_workload, read_egress_network};
 use super::core_kinds::{read_pod, read_service, read_template};
 use super::kinds::{GATEWAY_OTHERS, KINDS, Kind, Row};
 use super::limit_kinds::{read_federation, read_rate_limit};
 use super::meta::{Meta, read_meta};
+use super::part::{Part, Reach, mentions};
 use super::policy_kinds::{
     GATEWAY_GROUP, POLICY_GROUP, Version, read_authorization_policy, read_mesh_tls,
     read_network_authentication,
@@ -19,8 +19,11 @@ use super::server_kinds::{read_server, read_server_authorization};
 use super::service_profile::check_service_profile;
 use super::tree::{self, Defect, Document, Node, Place, Value};
 use crate::finding::{Code, finding};
+use crate::limits::FINDINGS_EACH_MAX;
 use cedar::{check_term, namespace_node};
 use mesh_policy::snapshot::{Finding, ObjectRef, Source};
+use std::collections::HashSet;
+use std::sync::Arc;
 
 /// What one object is read from.
 struct Input<'a> {
@@ -40,6 +43,10 @@ struct Input<'a> {
 pub(crate) struct Loader {
     resources: Resources,
     findings: Vec<Finding>,
+    /// Words of the texts that were read.
+    mentions: HashSet<String>,
+    /// Some document is of a Cedar kind, or may have been.
+    names_cedar: bool,
 }
 
 impl Loader {
@@ -50,40 +57,19 @@ impl Loader {
         }
     }
 
-    /// Sorts everything and finds what stands twice.
-    pub(crate) fn finish(mut self) -> Loaded {
-        let (resources, findings) = (&mut self.resources, &mut self.findings);
-        settle(&mut resources.namespaces, findings);
-        settle(&mut resources.service_accounts, findings);
-        settle(&mut resources.pods, findings);
-        settle(&mut resources.templates, findings);
-        settle(&mut resources.services, findings);
-        settle(&mut resources.servers, findings);
-        settle(&mut resources.server_authorizations, findings);
-        settle(&mut resources.authorization_policies, findings);
-        settle(&mut resources.mesh_tls, findings);
-        settle(&mut resources.network_authentications, findings);
-        settle(&mut resources.routes, findings);
-        settle(&mut resources.rate_limits, findings);
-        settle(&mut resources.federations, findings);
-        settle(&mut resources.egress_networks, findings);
-        settle(&mut resources.cedar_policies, findings);
-        settle(&mut resources.invariants, findings);
-        resources
-            .closed
-            .sort_by(|a, b| (&a.namespace, &a.source).cmp(&(&b.namespace, &b.source)));
-        resources
-            .cedar_closed
-            .sort_by(|a, b| (&a.namespace, &a.source).cmp(&(&b.namespace, &b.source)));
-        findings.sort();
-        findings.dedup();
-        Loaded {
+    /// What was read so far, as one part of a load.
+    pub(crate) fn part(self) -> Part {
+        let reach = Reach::of(&self.resources, self.mentions, self.names_cedar);
+        Part {
             resources: self.resources,
             findings: self.findings,
+            reach,
         }
     }
 
     fn document(&mut self, file: &str, document: &Document) {
+        mentions(&document.root, &mut self.mentions);
+        self.names_cedar |= document.names_cedar;
         let input = Input {
             file,
             root: &document.root,
@@ -374,26 +360,26 @@ impl Loader {
                         "the name of a Namespace cannot be read",
                     );
                 }
-                self.resources.namespaces.push(object);
+                self.resources.namespaces.push(Arc::new(object));
             }
             Kind::ServiceAccount => {
                 let object = self.object_of(context, reading, root, meta, ());
-                self.resources.service_accounts.push(object);
+                self.resources.service_accounts.push(Arc::new(object));
             }
             Kind::Pod => {
                 let spec = read_pod(r, &mut root, &locate);
                 let object = self.object_of(context, reading, root, meta, spec);
-                self.resources.pods.push(object);
+                self.resources.pods.push(Arc::new(object));
             }
             Kind::Template => {
                 let spec = read_template(r, &mut root, context.name, &locate);
                 let object = self.object_of(context, reading, root, meta, spec);
-                self.resources.templates.push(object);
+                self.resources.templates.push(Arc::new(object));
             }
             Kind::Service => {
                 let spec = read_service(r, &mut root);
                 let object = self.object_of(context, reading, root, meta, spec);
-                self.resources.services.push(object);
+                self.resources.services.push(Arc::new(object));
             }
             Kind::Server => {
                 let spec = read_server(r, &mut root, &meta.annotations, context.version);
@@ -413,33 +399,35 @@ impl Loader {
                         &format!("selector or port of {} cannot be read", object.title()),
                     );
                 }
-                self.resources.servers.push(object);
+                self.resources.servers.push(Arc::new(object));
             }
             Kind::ServerAuthorization => {
                 let spec = read_server_authorization(r, &mut root, &own);
                 let object = self.object_of(context, reading, root, meta, spec);
-                self.resources.server_authorizations.push(object);
+                self.resources.server_authorizations.push(Arc::new(object));
             }
             Kind::AuthorizationPolicy => {
                 let spec =
                     read_authorization_policy(r, &mut root, &own, &meta.annotations, &locate);
                 let object = self.object_of(context, reading, root, meta, spec);
-                self.resources.authorization_policies.push(object);
+                self.resources.authorization_policies.push(Arc::new(object));
             }
             Kind::MeshTls => {
                 let spec = read_mesh_tls(r, &mut root, &own);
                 let object = self.object_of(context, reading, root, meta, spec);
-                self.resources.mesh_tls.push(object);
+                self.resources.mesh_tls.push(Arc::new(object));
             }
             Kind::NetworkAuthentication => {
                 let spec = read_network_authentication(r, &mut root);
                 let object = self.object_of(context, reading, root, meta, spec);
-                self.resources.network_authentications.push(object);
+                self.resources
+                    .network_authentications
+                    .push(Arc::new(object));
             }
             Kind::RateLimit => {
                 let spec = read_rate_limit(r, &mut root, &own);
                 let object = self.object_of(context, reading, root, meta, spec);
-                self.resources.rate_limits.push(object);
+                self.resources.rate_limits.push(Arc::new(object));
             }
             Kind::HttpRoute | Kind::GrpcRoute => {
                 let grpc = context.kind == Kind::GrpcRoute;
@@ -450,12 +438,12 @@ impl Loader {
                 };
                 let spec = read_route(r, &mut root, &own, kind, &locate);
                 let object = self.object_of(context, reading, root, meta, spec);
-                self.resources.routes.push(object);
+                self.resources.routes.push(Arc::new(object));
             }
             Kind::Federation => {
                 let spec = read_federation(r, &mut root);
                 let object = self.object_of(context, reading, root, meta, spec);
-                self.resources.federations.push(object);
+                self.resources.federations.push(Arc::new(object));
             }
             Kind::CedarPolicy | Kind::ClusterCedarPolicy => {
                 self.cedar_policies(context, reading, root, meta);
@@ -464,7 +452,7 @@ impl Loader {
             Kind::EgressNetwork => {
                 let networks = read_egress_network(r, &mut root);
                 let object = self.object_of(context, reading, root, meta, networks);
-                self.resources.egress_networks.push(object);
+                self.resources.egress_networks.push(Arc::new(object));
             }
             Kind::ServiceProfile => {
                 check_service_profile(r, &mut root);
@@ -508,7 +496,15 @@ impl Loader {
         object.invalid = first.or(spoiled);
         let reference = object.reference();
         self.defects(input, Some(&reference));
-        for problem in reading.problems.into_iter().chain(reading.doubts) {
+        let mut all = reading.problems;
+        all.extend(reading.doubts);
+        let rest = all.split_off(all.len().min(FINDINGS_EACH_MAX));
+        let more = rest.len();
+        all.extend(rest.into_iter().next().map(|first| Problem {
+            message: format!("and {more} more in this object"),
+            ..first
+        }));
+        for problem in all {
             self.problem(input.file, problem, &reference);
         }
         object
@@ -531,38 +527,5 @@ fn source(file: &str, at: Place, end_line: u32) -> Source {
         line: at.line,
         column: at.column,
         end_line: end_line.max(at.line),
-    }
-}
-
-/// Sorts objects, and makes all of those that share group, kind and key invalid.
-fn settle<T>(objects: &mut [Object<T>], findings: &mut Vec<Finding>) {
-    objects.sort_by(|a, b| {
-        (&a.key, a.kind, a.group, &a.source).cmp(&(&b.key, b.kind, b.group, &b.source))
-    });
-    for same in objects.chunk_by_mut(|a, b| (&a.key, a.kind, a.group) == (&b.key, b.kind, b.group))
-    {
-        if same.len() < 2 || same.first().is_some_and(|o| o.key.name == "<unnamed>") {
-            continue;
-        }
-        let places: Vec<String> = same.iter().map(|o| o.source.to_string()).collect();
-        for object in same.iter_mut() {
-            let others: Vec<&str> = places
-                .iter()
-                .filter(|p| **p != object.source.to_string())
-                .map(String::as_str)
-                .collect();
-            let message = format!(
-                "{} stands more than once: also at {}",
-                object.title(),
-                others.join(", ")
-            );
-            findings.push(finding(
-                Code::DuplicateObject,
-                message.clone(),
-                Some(object.reference()),
-                object.source.clone(),
-            ));
-            object.invalid.get_or_insert(message);
-        }
     }
 }

@@ -14,32 +14,65 @@ use mesh_policy::snapshot::{
 use mesh_trust::{Timestamp, TrustDomain};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
+
+/// Objects of a kind. Shared: what a file holds is read once, and stays in the next load if the file does not change.
+pub(crate) type All<T> = Vec<Arc<Object<T>>>;
 
 /// All objects of a load, each list sorted by namespace, name and place.
 #[derive(Clone, Debug, Default)]
 pub struct Resources {
-    pub(crate) namespaces: Vec<Object<()>>,
-    pub(crate) service_accounts: Vec<Object<()>>,
-    pub(crate) pods: Vec<Object<Pod>>,
-    pub(crate) templates: Vec<Object<Template>>,
-    pub(crate) services: Vec<Object<Service>>,
-    pub(crate) servers: Vec<Object<Server>>,
-    pub(crate) server_authorizations: Vec<Object<ServerAuthorization>>,
-    pub(crate) authorization_policies: Vec<Object<AuthorizationPolicy>>,
-    pub(crate) mesh_tls: Vec<Object<MeshTls>>,
-    pub(crate) network_authentications: Vec<Object<Vec<NetworkEntry>>>,
-    pub(crate) routes: Vec<Object<Route>>,
-    pub(crate) rate_limits: Vec<Object<RateLimit>>,
-    pub(crate) federations: Vec<Object<Federation>>,
+    pub(crate) namespaces: All<()>,
+    pub(crate) service_accounts: All<()>,
+    pub(crate) pods: All<Pod>,
+    pub(crate) templates: All<Template>,
+    pub(crate) services: All<Service>,
+    pub(crate) servers: All<Server>,
+    pub(crate) server_authorizations: All<ServerAuthorization>,
+    pub(crate) authorization_policies: All<AuthorizationPolicy>,
+    pub(crate) mesh_tls: All<MeshTls>,
+    pub(crate) network_authentications: All<Vec<NetworkEntry>>,
+    pub(crate) routes: All<Route>,
+    pub(crate) rate_limits: All<RateLimit>,
+    pub(crate) federations: All<Federation>,
     /// Their networks, if they name any.
-    pub(crate) egress_networks: Vec<Object<Option<Vec<NetworkEntry>>>>,
+    pub(crate) egress_networks: All<Option<Vec<NetworkEntry>>>,
     /// CedarPolicies and ClusterCedarPolicies.
-    pub(crate) cedar_policies: Vec<Object<CedarPolicies>>,
-    pub(crate) invariants: Vec<Object<InvariantSpec>>,
+    pub(crate) cedar_policies: All<CedarPolicies>,
+    pub(crate) invariants: All<InvariantSpec>,
     /// Documents that may have held a Server, and of which namespace (`None`: any).
     pub(crate) closed: Vec<Closed>,
     /// Documents that may have held a policy in Cedar, and for which namespace (`None`: any).
     pub(crate) cedar_closed: Vec<Closed>,
+}
+
+impl Resources {
+    /// Adds the objects of another load.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.namespaces.extend_from_slice(&other.namespaces);
+        self.service_accounts
+            .extend_from_slice(&other.service_accounts);
+        self.pods.extend_from_slice(&other.pods);
+        self.templates.extend_from_slice(&other.templates);
+        self.services.extend_from_slice(&other.services);
+        self.servers.extend_from_slice(&other.servers);
+        self.server_authorizations
+            .extend_from_slice(&other.server_authorizations);
+        self.authorization_policies
+            .extend_from_slice(&other.authorization_policies);
+        self.mesh_tls.extend_from_slice(&other.mesh_tls);
+        self.network_authentications
+            .extend_from_slice(&other.network_authentications);
+        self.routes.extend_from_slice(&other.routes);
+        self.rate_limits.extend_from_slice(&other.rate_limits);
+        self.federations.extend_from_slice(&other.federations);
+        self.egress_networks
+            .extend_from_slice(&other.egress_networks);
+        self.cedar_policies.extend_from_slice(&other.cedar_policies);
+        self.invariants.extend_from_slice(&other.invariants);
+        self.closed.extend_from_slice(&other.closed);
+        self.cedar_closed.extend_from_slice(&other.cedar_closed);
+    }
 }
 
 /// A namespace that something unreadable closes.

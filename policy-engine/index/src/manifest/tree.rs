@@ -8,7 +8,9 @@
 mod text;
 
 use crate::finding::Code;
-use crate::limits::{ALIAS_WEIGHT_MAX, DEPTH_MAX, DOCUMENT_BYTES_MAX, NODES_MAX};
+use crate::limits::{
+    ALIAS_WEIGHT_MAX, DEPTH_MAX, DOCUMENT_BYTES_MAX, DOCUMENTS_MAX, FINDINGS_EACH_MAX, NODES_MAX,
+};
 use saphyr_parser::{Event, Parser, ScalarStyle, Span};
 use std::collections::HashMap;
 use text::{as_json, checked_text, chunks, defect};
@@ -136,19 +138,39 @@ pub(crate) struct Document {
     pub(crate) names_cedar: bool,
 }
 
+impl Document {
+    /// Text that is not looked at any further.
+    fn refused(defect: Defect, text: &[u8]) -> Self {
+        Self {
+            root: Node::bad(defect.at),
+            defects: vec![defect],
+            complete: false,
+            names_cedar: names_cedar(text),
+        }
+    }
+
+    /// Keeps so many defects that one text cannot fill the memory with them; the last one counts the rest.
+    fn limit_defects(mut self) -> Self {
+        let rest = self
+            .defects
+            .split_off(self.defects.len().min(FINDINGS_EACH_MAX));
+        if let Some(first) = rest.first() {
+            let message = format!("and {} more in this document", rest.len());
+            self.defects.push(Defect {
+                at: first.at,
+                code: first.code,
+                message,
+            });
+        }
+        self
+    }
+}
+
 /// Reads a file; documents without content are left out.
 pub(crate) fn read(bytes: &[u8]) -> Vec<Document> {
     let text = match checked_text(bytes) {
         Ok(text) => text,
-        Err(defect) => {
-            let root = Node::bad(defect.at);
-            return vec![Document {
-                root,
-                defects: vec![defect],
-                complete: false,
-                names_cedar: names_cedar(bytes),
-            }];
-        }
+        Err(defect) => return vec![Document::refused(defect, bytes)],
     };
     if let Some(json) = as_json(text) {
         return read_chunk(&json, 0);
@@ -156,6 +178,11 @@ pub(crate) fn read(bytes: &[u8]) -> Vec<Document> {
     let mut documents = Vec::new();
     for (first_line, chunk) in chunks(text) {
         documents.extend(read_chunk(chunk, first_line));
+        if documents.len() > DOCUMENTS_MAX {
+            let message = format!("more than {DOCUMENTS_MAX} documents in one file");
+            let defect = defect(first_line + 1, 1, Code::Limit, message);
+            return vec![Document::refused(defect, bytes)];
+        }
     }
     documents
 }
@@ -167,12 +194,7 @@ fn read_chunk(text: &str, lines_before: u32) -> Vec<Document> {
             text.len()
         );
         let defect = defect(lines_before + 1, 1, Code::Limit, message);
-        return vec![Document {
-            root: Node::bad(defect.at),
-            defects: vec![defect],
-            complete: false,
-            names_cedar: names_cedar(text.as_bytes()),
-        }];
+        return vec![Document::refused(defect, text.as_bytes())];
     }
     let mut documents = Vec::new();
     let mut builder = Builder::new(lines_before);
@@ -192,12 +214,16 @@ fn read_chunk(text: &str, lines_before: u32) -> Vec<Document> {
             Ok(Some(root)) => {
                 let defects = std::mem::take(&mut builder.defects);
                 if root.value != Value::Null || !defects.is_empty() {
-                    documents.push(Document {
+                    let document = Document {
                         names_cedar: !defects.is_empty() && names_cedar(text.as_bytes()),
                         root,
                         defects,
                         complete: true,
-                    });
+                    };
+                    documents.push(document.limit_defects());
+                    if documents.len() > DOCUMENTS_MAX {
+                        break;
+                    }
                 }
                 builder = Builder::new(lines_before);
             }
@@ -205,7 +231,7 @@ fn read_chunk(text: &str, lines_before: u32) -> Vec<Document> {
             Err(fatal) => {
                 let mut document = builder.broken(fatal);
                 document.names_cedar = names_cedar(text.as_bytes());
-                documents.push(document);
+                documents.push(document.limit_defects());
                 break;
             }
         }

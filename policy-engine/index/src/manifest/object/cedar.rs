@@ -13,6 +13,7 @@ use crate::manifest::read::{Problem, near};
 use crate::manifest::resource::{Closed, Object};
 use crate::manifest::term::read_term;
 use crate::manifest::tree::{Node, Place};
+use std::sync::Arc;
 
 /// Group of our own kinds.
 const OWN_GROUP: &str = "mesh.internal";
@@ -82,7 +83,7 @@ impl Loader {
         for doubt in checked.doubts {
             self.problem(file, doubt, &reference);
         }
-        self.resources.cedar_policies.push(object);
+        self.resources.cedar_policies.push(Arc::new(object));
     }
 
     /// Reads an Invariant.
@@ -113,7 +114,7 @@ impl Loader {
             );
             self.findings.push(found);
         }
-        self.resources.invariants.push(object);
+        self.resources.invariants.push(Arc::new(object));
     }
 
     /// An object of a Cedar kind that could not be read whole.

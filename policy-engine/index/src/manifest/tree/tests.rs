@@ -1,7 +1,7 @@
 //! YAML that is read with its places, and YAML that is refused: bombs, aliases, duplicates, tags.
 
 use super::*;
-use crate::limits::FILE_BYTES_MAX;
+use crate::limits::{DOCUMENTS_MAX, FILE_BYTES_MAX, FINDINGS_EACH_MAX};
 
 fn only(text: &str) -> Document {
     let mut documents = read(text.as_bytes());
@@ -129,6 +129,16 @@ fn too_much_text_is_refused() {
         defects(&vec![b'\n'; FILE_BYTES_MAX + 1]),
         [(1, 1, "MESH-0351")]
     );
+    let documents = "---\n{}\n".repeat(DOCUMENTS_MAX + 1);
+    assert_eq!(
+        defects(documents.as_bytes()).first().map(|d| d.2),
+        Some("MESH-0351")
+    );
+    assert_eq!(read(documents.as_bytes()).len(), 1, "none of them is read");
+    let ended = "a: 1\n...\n".repeat(DOCUMENTS_MAX + 1);
+    assert_eq!(read(ended.as_bytes()).len(), 1, "nor of those");
+    let twice = "a: 1\n".repeat(1_000);
+    assert_eq!(defects(twice.as_bytes()).len(), FINDINGS_EACH_MAX + 1);
     let many = format!("a: [{}]\n", "1,".repeat(NODES_MAX + 1));
     assert_eq!(
         defects(many.as_bytes()).first().map(|d| d.2),

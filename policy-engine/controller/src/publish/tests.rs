@@ -1,0 +1,146 @@
+//! What is published after a change is what would be published had nothing been kept from before.
+
+use super::*;
+use mesh_policy_trials::mesh::{Make, Mesh, Names};
+use mesh_policy_trials::random::Random;
+use std::collections::BTreeSet;
+
+const PREFIXES: [&str; 3] = ["a-", "b-", "c-"];
+
+fn publishing() -> Publishing {
+    Publishing {
+        index: IndexConfig::new(TrustDomain::parse("cluster.local").unwrap()),
+        proxy_port: 4143,
+    }
+}
+
+/// The objects of some namespaces, a file for each; two and two of them refer to each other. Objects of the cluster have
+/// a file of their own.
+fn files(seed: u64, make: Make, soundness: usize) -> BTreeMap<String, Vec<u8>> {
+    let mut files: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+    for (place, prefix) in PREFIXES.into_iter().enumerate() {
+        let bytes = Random::new(seed * 7 + place as u64).bytes(2_048);
+        for object in Mesh::of(&bytes, Names { prefix }, make, soundness).objects {
+            let meta = &object["metadata"];
+            let of = match object["kind"].as_str() {
+                Some("Namespace") => meta["name"].as_str(),
+                _ => meta["namespace"].as_str(),
+            };
+            let file = format!("{}.yaml", of.unwrap_or("cluster"));
+            // The guard rails of three meshes have one name; one is enough.
+            if of.is_none() && files.contains_key(&file) {
+                continue;
+            }
+            let text = files.entry(file).or_default();
+            text.extend_from_slice(format!("---\n{object}\n").as_bytes());
+        }
+    }
+    files
+}
+
+fn sources(files: &BTreeMap<String, Vec<u8>>) -> Sources {
+    let files = files.clone().into_iter();
+    Sources {
+        files: files
+            .map(|(name, bytes)| (name, SourceFile::new(bytes)))
+            .collect(),
+        findings: Vec::new(),
+    }
+}
+
+fn publish(sources: &Sources, generation: u64, before: Option<&Published>) -> Published {
+    publishing().publish(
+        sources,
+        (generation, generation.to_string()),
+        Timestamp::default(),
+        before,
+    )
+}
+
+/// A file replaced by that of another mesh, gone, or with a part that nobody can read.
+fn change(files: &mut BTreeMap<String, Vec<u8>>, seed: u64, others: BTreeMap<String, Vec<u8>>) {
+    let bytes = Random::new(seed).bytes(4);
+    let names: Vec<String> = files.keys().chain(others.keys()).cloned().collect();
+    let name = &names[usize::from(bytes[0]) % names.len()];
+    match bytes[1] % 8 {
+        0 => drop(files.remove(name)),
+        1 => files
+            .entry(name.clone())
+            .or_default()
+            .extend_from_slice(b"---\nkind: {\n"),
+        2 => files
+            .entry(name.clone())
+            .or_default()
+            .extend_from_slice(b"---\n{apiVersion: policy.linkerd.io/v1beta3, kind: Server, metadata: {namespace: a-bank}, spec: 1}\n"),
+        _ => drop(match others.get(name) {
+            Some(other) => files.insert(name.clone(), other.clone()),
+            None => files.remove(name),
+        }),
+    }
+}
+
+#[test]
+fn what_is_kept_from_before_is_what_would_be_made_anew() {
+    let (mut kept, mut changed) = (0, 0);
+    for seed in 0..60 {
+        let make = if seed % 4 == 0 {
+            Make::WithCedar
+        } else {
+            Make::WithoutCedar
+        };
+        let mut now = files(seed, make, 50);
+        let mut before = publish(&sources(&now), 1, None);
+        for step in 0..4 {
+            change(
+                &mut now,
+                seed * 10 + step,
+                files(seed + 1_000 + step, make, 50),
+            );
+            let sources = sources(&now);
+            let incremental = publish(&sources, step + 2, Some(&before));
+            let anew = publish(&sources, step + 2, None);
+            let keys = |published: &Published| -> BTreeSet<_> {
+                published.workloads.keys().cloned().collect()
+            };
+            assert_eq!(keys(&incremental), keys(&anew));
+            assert_eq!(incremental.discovery, anew.discovery);
+            assert_eq!(incremental.findings, anew.findings);
+            for (key, policy) in &incremental.workloads {
+                assert_eq!(
+                    policy.digest, anew.workloads[key].digest,
+                    "{seed} {step} {key:?}"
+                );
+                assert_eq!(policy.identity, anew.workloads[key].identity);
+                let old = before.workloads.get(key);
+                match old.is_some_and(|old| Arc::ptr_eq(&old.update, &policy.update)) {
+                    true => kept += 1,
+                    false => changed += 1,
+                }
+            }
+            before = incremental;
+        }
+    }
+    assert!(
+        kept > 500 && changed > 300,
+        "{kept} kept, {changed} changed"
+    );
+}
+
+#[test]
+fn a_change_in_one_namespace_makes_only_its_workloads_anew() {
+    let mut now = files(3, Make::WithoutCedar, 0);
+    let before = publish(&sources(&now), 1, None);
+    let added = b"---\n{apiVersion: policy.linkerd.io/v1beta3, kind: Server, metadata: {name: more, namespace: a-bank}, spec: {podSelector: {}, port: 99}}\n";
+    now.get_mut("a-bank.yaml").unwrap().extend_from_slice(added);
+    let parts = read_parts(&sources(&now), Some(&before));
+    let reached = affected(&before, &parts);
+    assert!(reached.includes("a-bank"), "{reached:?}");
+    for other in ["b-bank", "b-shop", "c-bank", "c-shop"] {
+        assert!(!reached.includes(other), "{other} {reached:?}");
+    }
+    // The parts of the files that did not change are the ones that were there.
+    let same = parts
+        .iter()
+        .filter(|(name, (_, part))| Arc::ptr_eq(part, &before.parts[*name].1));
+    assert_eq!(same.count(), parts.len() - 1);
+}

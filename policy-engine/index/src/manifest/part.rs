@@ -1,0 +1,240 @@
+//! What one file holds, and how far a change of it reaches.
+//!
+//! A controller keeps the parts of files that did not change, and makes the policy of those workloads anew that a change
+//! may concern. What it may concern is overestimated: every word of a file counts as a name of what the file refers to.
+
+use super::Loaded;
+use super::resource::{Key, Object, Resources};
+use super::tree::{Node, Value};
+use crate::finding::{Code, finding};
+use mesh_policy::snapshot::Finding;
+use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
+
+/// The objects of one file, and what is wrong with each by itself.
+#[derive(Clone, Debug, Default)]
+pub struct Part {
+    pub(super) resources: Resources,
+    pub(super) findings: Vec<Finding>,
+    pub(super) reach: Reach,
+}
+
+/// Whom a file may concern.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Reach {
+    /// Namespaces that it has objects of.
+    namespaces: BTreeSet<String>,
+    /// All words in it, names of other namespaces among them.
+    mentions: HashSet<String>,
+    /// Something in it concerns every namespace.
+    everywhere: bool,
+    /// Something in it may refer to any namespace in ways that its words do not show.
+    looks_everywhere: bool,
+}
+
+/// The namespaces whose workloads a change may concern.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Affected {
+    /// All.
+    Everywhere,
+    /// These.
+    Namespaces(BTreeSet<String>),
+}
+
+impl Affected {
+    /// Whether workloads of a namespace may be concerned.
+    pub fn includes(&self, namespace: &str) -> bool {
+        match self {
+            Self::Everywhere => true,
+            Self::Namespaces(namespaces) => namespaces.contains(namespace),
+        }
+    }
+
+    /// Whom a change concerns: `changed` are the parts of all files that are new, gone or different, as they were and as
+    /// they are; `now` are all parts as they are.
+    pub fn by<'p>(
+        changed: impl IntoIterator<Item = &'p Part>,
+        now: impl IntoIterator<Item = &'p Part>,
+    ) -> Self {
+        let mut reached = BTreeSet::new();
+        for part in changed {
+            if part.reach.everywhere {
+                return Self::Everywhere;
+            }
+            reached.extend(part.reach.namespaces.iter().cloned());
+        }
+        let mut others: Vec<&Reach> = now.into_iter().map(|part| &part.reach).collect();
+        // A file that refers to a namespace that is reached hands the change on to its own namespaces.
+        loop {
+            let before = others.len();
+            others.retain(|reach| {
+                let concerned = !reached.is_empty()
+                    && (reach.looks_everywhere
+                        || reached.iter().any(|name| reach.mentions.contains(name)));
+                if concerned {
+                    reached.extend(reach.namespaces.iter().cloned());
+                }
+                !concerned
+            });
+            if others.len() == before {
+                return Self::Namespaces(reached);
+            }
+        }
+    }
+}
+
+impl Reach {
+    pub(super) fn of(resources: &Resources, mentions: HashSet<String>, names_cedar: bool) -> Self {
+        let mut namespaces = BTreeSet::new();
+        // Every kind by name, so that a new one cannot be forgotten.
+        let Resources {
+            namespaces: own,
+            service_accounts,
+            pods,
+            templates,
+            services,
+            servers,
+            server_authorizations,
+            authorization_policies,
+            mesh_tls,
+            network_authentications,
+            routes,
+            rate_limits,
+            federations,
+            egress_networks,
+            cedar_policies,
+            invariants,
+            closed,
+            cedar_closed,
+        } = resources;
+        namespaces.extend(own.iter().map(|object| object.key.name.clone()));
+        place(&mut namespaces, service_accounts);
+        place(&mut namespaces, pods);
+        place(&mut namespaces, templates);
+        place(&mut namespaces, services);
+        place(&mut namespaces, servers);
+        place(&mut namespaces, server_authorizations);
+        place(&mut namespaces, authorization_policies);
+        place(&mut namespaces, mesh_tls);
+        place(&mut namespaces, network_authentications);
+        place(&mut namespaces, routes);
+        place(&mut namespaces, rate_limits);
+        place(&mut namespaces, egress_networks);
+        place(&mut namespaces, cedar_policies);
+        place(&mut namespaces, invariants);
+        let everywhere = !closed.is_empty()
+            || !cedar_closed.is_empty()
+            || !federations.is_empty()
+            || cedar_policies.iter().any(|object| !object.namespaced)
+            || invariants.iter().any(|object| !object.namespaced);
+        Self {
+            namespaces,
+            mentions,
+            everywhere,
+            looks_everywhere: everywhere || names_cedar || !cedar_policies.is_empty(),
+        }
+    }
+}
+
+fn place<T>(namespaces: &mut BTreeSet<String>, objects: &[Arc<Object<T>>]) {
+    for Key { namespace, .. } in objects.iter().map(|object| &object.key) {
+        if !namespaces.contains(namespace) {
+            namespaces.insert(namespace.clone());
+        }
+    }
+}
+
+/// All texts below a node, and the words that they are made of: an identity names its namespace between dots or slashes.
+pub(super) fn mentions(node: &Node, words: &mut HashSet<String>) {
+    let mut add = |text: &str| {
+        for word in text.split(['.', '/', '"', ' ', '\n']) {
+            if !word.is_empty() && !words.contains(word) {
+                words.insert(word.to_owned());
+            }
+        }
+    };
+    match &node.value {
+        Value::Text(text) => add(text),
+        Value::List(items) => items.iter().for_each(|item| mentions(item, words)),
+        Value::Map(entries) => {
+            for entry in entries {
+                add(&entry.key);
+            }
+            for entry in entries {
+                mentions(&entry.value, words);
+            }
+        }
+        // A name that YAML takes for a number or a boolean is refused where a name must stand.
+        Value::Null | Value::Bool(_) | Value::Int(_) | Value::Float(_) | Value::Bad => {}
+    }
+}
+
+/// All parts together: sorted, and what stands twice found.
+pub(super) fn join<'p>(parts: impl IntoIterator<Item = &'p Part>) -> Loaded {
+    let (mut resources, mut findings) = (Resources::default(), Vec::new());
+    for part in parts {
+        resources.add(&part.resources);
+        findings.extend(part.findings.iter().cloned());
+    }
+    settle(&mut resources.namespaces, &mut findings);
+    settle(&mut resources.service_accounts, &mut findings);
+    settle(&mut resources.pods, &mut findings);
+    settle(&mut resources.templates, &mut findings);
+    settle(&mut resources.services, &mut findings);
+    settle(&mut resources.servers, &mut findings);
+    settle(&mut resources.server_authorizations, &mut findings);
+    settle(&mut resources.authorization_policies, &mut findings);
+    settle(&mut resources.mesh_tls, &mut findings);
+    settle(&mut resources.network_authentications, &mut findings);
+    settle(&mut resources.routes, &mut findings);
+    settle(&mut resources.rate_limits, &mut findings);
+    settle(&mut resources.federations, &mut findings);
+    settle(&mut resources.egress_networks, &mut findings);
+    settle(&mut resources.cedar_policies, &mut findings);
+    settle(&mut resources.invariants, &mut findings);
+    resources
+        .closed
+        .sort_by(|a, b| (&a.namespace, &a.source).cmp(&(&b.namespace, &b.source)));
+    resources
+        .cedar_closed
+        .sort_by(|a, b| (&a.namespace, &a.source).cmp(&(&b.namespace, &b.source)));
+    findings.sort();
+    findings.dedup();
+    Loaded {
+        resources,
+        findings,
+    }
+}
+
+/// Sorts objects, and makes all of those that share group, kind and key invalid.
+fn settle<T: Clone>(objects: &mut [Arc<Object<T>>], findings: &mut Vec<Finding>) {
+    objects.sort_by(|a, b| {
+        (&a.key, a.kind, a.group, &a.source).cmp(&(&b.key, b.kind, b.group, &b.source))
+    });
+    for same in objects.chunk_by_mut(|a, b| (&a.key, a.kind, a.group) == (&b.key, b.kind, b.group))
+    {
+        if same.len() < 2 || same.first().is_some_and(|o| o.key.name == "<unnamed>") {
+            continue;
+        }
+        let places: Vec<String> = same.iter().map(|o| o.source.to_string()).collect();
+        for object in same.iter_mut() {
+            let others: Vec<&str> = places
+                .iter()
+                .filter(|p| **p != object.source.to_string())
+                .map(String::as_str)
+                .collect();
+            let message = format!(
+                "{} stands more than once: also at {}",
+                object.title(),
+                others.join(", ")
+            );
+            findings.push(finding(
+                Code::DuplicateObject,
+                message.clone(),
+                Some(object.reference()),
+                object.source.clone(),
+            ));
+            Arc::make_mut(object).invalid.get_or_insert(message);
+        }
+    }
+}
