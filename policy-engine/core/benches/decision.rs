@@ -42,6 +42,9 @@ fn main() {
             }
         }
     }
+    if wanted("memory") {
+        memory();
+    }
     for texts in [1, 8, 64] {
         let world = World::with(10, texts);
         if wanted("raw Cedar") {
@@ -359,6 +362,24 @@ fn compile(name: &str, world: &World) {
         |data| {
             drop(black_box(Snapshot::compile(data.clone())));
         },
+    );
+}
+
+/// Heap that a proxy holds for each grant: what more grants add to a snapshot that came as JSON.
+fn memory() {
+    let held = |policies: usize| {
+        let json = serde_json::to_vec(&World::with(policies, 0).data).expect("JSON");
+        let mut snapshot = None;
+        let heap = allocation_counter::measure(|| {
+            let data = serde_json::from_slice(&json).expect("data");
+            snapshot = Some(Snapshot::compile(data).expect("a snapshot"));
+        });
+        heap.bytes_current
+    };
+    let (few, many) = (held(1_000), held(10_000));
+    println!(
+        "| memory of a grant with an identity set and a network set of its own | 10000 | {} B | | |",
+        (many - few) / 9_000
     );
 }
 
