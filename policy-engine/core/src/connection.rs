@@ -270,61 +270,73 @@ impl ConnectionAtoms {
         (at, held)
     }
 
-    /// What the policies of a port say.
+    /// What the policies of a port say, and why.
     pub(crate) fn ask(
         &self,
         number: u16,
         port: &Port,
         query: &Query<'_>,
         by: By,
-    ) -> (Says, Reasons) {
+        reasons: &mut Reasons,
+    ) -> Says {
         let compiled = self.0.snapshot.compiled();
         if !compiled.headers.is_empty()
             && let Some(head) = &query.request
             && let Some(name) = unreadable_header(head.headers, &compiled.headers)
         {
             let why = format!("a value of header `{name}`, which a policy looks at, is not UTF-8");
-            return (Says::Undecidable(why.into()), Reasons::None);
+            return Says::Undecidable(why.into());
         }
         match by {
-            By::Matcher => self.ask_matcher(number, port, query),
-            By::Cedar => listed(self.ask_cedar(number, port, query)),
+            By::Matcher => self.ask_matcher(number, port, query, reasons),
+            By::Cedar => {
+                let (says, listed) = listed(self.ask_cedar(number, port, query));
+                *reasons = listed;
+                says
+            }
         }
     }
 
-    fn ask_matcher(&self, number: u16, port: &Port, query: &Query<'_>) -> (Says, Reasons) {
+    fn ask_matcher(
+        &self,
+        number: u16,
+        port: &Port,
+        query: &Query<'_>,
+        reasons: &mut Reasons,
+    ) -> Says {
         let compiled = self.0.snapshot.compiled();
         let held = self.held(number);
         let broken = held.matcher().broken_forbid();
         if let Some(why) = broken.or(compiled.broken_text.as_ref()) {
-            return (Says::Undecidable(Arc::clone(why)), Reasons::None);
+            return Says::Undecidable(Arc::clone(why));
         }
         let mut tally = held.tally(query.asked, millis(query.now));
         let mut written = Marks::default();
         if !compiled.texts.is_empty() {
             let question = self.question(number, port, query);
             if let Err(why) = self.run_texts(&question, &mut tally, &mut written) {
-                return (Says::Undecidable(why), Reasons::None);
+                return Says::Undecidable(why);
             }
         }
-        let reasons = |effect| Reasons::Held {
+        let (says, effect) = match tally {
+            Tally { forbid: true, .. } => (Says::Forbidden, Effect::Forbid),
+            Tally { permit: true, .. } => {
+                let says = Says::Permitted {
+                    audit: !tally.plain_permit,
+                    break_glass: tally.break_glass,
+                };
+                (says, Effect::Permit)
+            }
+            Tally { .. } => return Says::NoPermit,
+        };
+        *reasons = Reasons::Held {
             port: number,
             asked: query.asked,
             now: query.now,
             effect,
             written,
         };
-        match tally {
-            Tally { forbid: true, .. } => (Says::Forbidden, reasons(Effect::Forbid)),
-            Tally { permit: true, .. } => {
-                let says = Says::Permitted {
-                    audit: !tally.plain_permit,
-                    break_glass: tally.break_glass,
-                };
-                (says, reasons(Effect::Permit))
-            }
-            Tally { .. } => (Says::NoPermit, Reasons::None),
-        }
+        says
     }
 
     /// Evaluates the policies that were written in Cedar.

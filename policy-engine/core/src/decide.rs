@@ -67,22 +67,25 @@ fn decide_by(
         now,
         by,
     };
-    let ruling = inquiry.rule(call);
+    let mut ruling = Ruling::default();
+    inquiry.rule(call, &mut ruling);
     let spoken = match call {
         Call::Http(_) if ruling.as_bytes => Protocol::Tcp,
         Call::Http(head) if head.grpc => Protocol::Grpc,
         Call::Http(_) => Protocol::Http,
         Call::Tcp => Protocol::Tcp,
     };
-    let blank = Facts {
+    let outcome = ruling.cause.outcome(spoken);
+    // Made once, where it stays: a decision is large, and moving it about costs as much as making it.
+    Decision(Facts {
         generation: snapshot.generation(),
-        verdict: Verdict::Deny,
-        status: None,
-        grpc_status: None,
-        phase: Phase::Transport,
-        cause: Cause::NoGrant,
-        audit: false,
-        break_glass: false,
+        verdict: outcome.verdict,
+        status: outcome.status,
+        grpc_status: outcome.grpc_status,
+        phase: outcome.phase,
+        cause: ruling.cause,
+        audit: ruling.audit,
+        break_glass: ruling.break_glass,
         port: number,
         route: ruling.route,
         spoken,
@@ -90,13 +93,7 @@ fn decide_by(
         host: ruling.host,
         atoms: atoms.clone(),
         at,
-        reasons: Reasons::None,
-    };
-    Decision(Facts {
         reasons: ruling.reasons,
-        audit: ruling.audit,
-        break_glass: ruling.break_glass,
-        ..blank.turned(ruling.cause)
     })
 }
 
@@ -109,7 +106,7 @@ pub fn empty_connection_is_probe(atoms: &ConnectionAtoms, port: u16) -> bool {
         && probe_holds(atoms, port, |kind| matches!(kind, ProbeKind::Tcp))
 }
 
-/// What was found.
+/// What was found; filled in where it stands.
 #[derive(Default)]
 struct Ruling {
     cause: Cause,
@@ -124,28 +121,17 @@ struct Ruling {
 }
 
 impl Ruling {
-    fn because(cause: Cause) -> Self {
-        Self {
-            cause,
-            ..Self::default()
-        }
-    }
-
     /// What the policies said.
-    fn answered(self, (says, reasons): (Says, Reasons)) -> Self {
-        let (cause, audit, break_glass) = match says {
-            Says::Permitted { audit, break_glass } => (Cause::Granted, audit, break_glass),
-            Says::Forbidden => (Cause::Forbidden, false, false),
-            Says::Undecidable(why) => (Cause::Undecidable(why), false, false),
-            Says::NoPermit => (Cause::NoGrant, false, false),
+    fn answer(&mut self, says: Says) {
+        self.cause = match says {
+            Says::Permitted { audit, break_glass } => {
+                (self.audit, self.break_glass) = (audit, break_glass);
+                Cause::Granted
+            }
+            Says::Forbidden => Cause::Forbidden,
+            Says::Undecidable(why) => Cause::Undecidable(why),
+            Says::NoPermit => Cause::NoGrant,
         };
-        Self {
-            cause,
-            reasons,
-            audit,
-            break_glass,
-            ..self
-        }
     }
 }
 
@@ -180,43 +166,47 @@ struct Inquiry<'a> {
 }
 
 impl Inquiry<'_> {
-    fn rule(&self, call: &Call<'_>) -> Ruling {
+    fn rule(&self, call: &Call<'_>, ruling: &mut Ruling) {
         if let Some(fault) = transport_fault(self.atoms) {
-            return Ruling::because(fault);
+            ruling.cause = fault;
+            return;
         }
         if let Some(why) = &self.port.policy.server.invalid {
-            return Ruling::because(Cause::InvalidServer(why.as_str().into()));
+            ruling.cause = Cause::InvalidServer(why.as_str().into());
+            return;
         }
         if self.port.is_distrusted() && self.by == By::Matcher {
             let why = "the compiled policy of this port gave another answer than Cedar";
-            return Ruling::because(Cause::Undecidable(why.into()));
+            ruling.cause = Cause::Undecidable(why.into());
+            return;
         }
         match call {
-            Call::Tcp => self.bytes(),
-            Call::Http(head) if self.port.is_bytes() => {
+            Call::Tcp => self.bytes(ruling),
+            Call::Http(head) => {
                 let reading = self.reading(head);
-                match reading.way {
-                    Way::Probe => self.judge(reading, head),
-                    _ => Ruling {
-                        as_bytes: true,
-                        ..self.bytes()
-                    },
+                if self.port.is_bytes() && !matches!(reading.way, Way::Probe) {
+                    ruling.as_bytes = true;
+                    self.bytes(ruling);
+                } else {
+                    self.judge(reading, head, ruling);
                 }
             }
-            Call::Http(head) => self.judge(self.reading(head), head),
         }
     }
 
-    fn bytes(&self) -> Ruling {
+    fn bytes(&self, ruling: &mut Ruling) {
         if self.port.wants_requests() {
-            return Ruling::because(Cause::RawBytes);
+            ruling.cause = Cause::RawBytes;
+            return;
         }
-        Ruling::default().answered(self.ask(&Query {
+        let query = Query {
             asked: Asked::Bytes,
             route: None,
             request: None,
             now: self.now,
-        }))
+        };
+        let says = self.ask(&query, &mut ruling.reasons);
+        ruling.answer(says);
     }
 
     /// The head in canonical form and where it leads; remembered where nothing else than its text decides that.
@@ -270,46 +260,34 @@ impl Inquiry<'_> {
         }
     }
 
-    fn judge(&self, reading: Reading, head: &Head<'_>) -> Ruling {
+    fn judge(&self, reading: Reading, head: &Head<'_>, ruling: &mut Ruling) {
         let Reading { path, host, way } = reading;
-        let ruling = match way {
-            Way::Refused(refusal) => Ruling::because(Cause::Refused(refusal)),
-            Way::NoRoute => Ruling::because(Cause::NoRoute),
-            Way::Invalid(taken, why) => Ruling {
-                route: Some(taken),
-                ..Ruling::because(Cause::InvalidRoute(why))
-            },
-            Way::Route(asked, taken) => {
-                let answer = self.ask_for(asked, &taken, head, (&path, &host));
-                Ruling {
-                    route: Some(taken),
-                    ..Ruling::default()
-                }
-                .answered(answer)
+        let judged = (&path, &host);
+        match way {
+            Way::Refused(refusal) => ruling.cause = Cause::Refused(refusal),
+            Way::NoRoute => ruling.cause = Cause::NoRoute,
+            Way::Invalid(taken, why) => {
+                ruling.route = Some(taken);
+                ruling.cause = Cause::InvalidRoute(why);
             }
-            Way::Probe => self.probe(head, (&path, &host)),
-        };
-        Ruling {
-            path,
-            host,
-            ..ruling
+            Way::Route(asked, taken) => {
+                let says = self.ask_for(asked, &taken, head, judged, &mut ruling.reasons);
+                ruling.answer(says);
+                ruling.route = Some(taken);
+            }
+            Way::Probe => self.probe(head, judged, ruling),
         }
+        (ruling.path, ruling.host) = (path, host);
     }
 
     /// A probe needs no permit, but a forbid still closes it.
-    fn probe(&self, head: &Head<'_>, judged: (&Judged, &Judged)) -> Ruling {
+    fn probe(&self, head: &Head<'_>, judged: (&Judged, &Judged), ruling: &mut Ruling) {
         let taken = &self.port.probe_route;
-        let ruling = Ruling {
-            route: Some(Arc::clone(taken)),
-            ..Ruling::default()
-        };
-        match self.ask_for(Asked::ProbeRoute, taken, head, judged) {
-            (Says::Permitted { .. } | Says::NoPermit, reasons) => Ruling {
-                cause: Cause::Probe,
-                reasons,
-                ..ruling
-            },
-            denied => ruling.answered(denied),
+        ruling.route = Some(Arc::clone(taken));
+        let reasons = &mut ruling.reasons;
+        match self.ask_for(Asked::ProbeRoute, taken, head, judged, reasons) {
+            Says::Permitted { .. } | Says::NoPermit => ruling.cause = Cause::Probe,
+            denied => ruling.answer(denied),
         }
     }
 
@@ -319,9 +297,10 @@ impl Inquiry<'_> {
         taken: &RouteTaken,
         head: &Head<'_>,
         (path, host): (&Judged, &Judged),
-    ) -> (Says, Reasons) {
+        reasons: &mut Reasons,
+    ) -> Says {
         let looked_at = self.by == By::Cedar || self.atoms.snapshot().compiled().has_texts();
-        self.ask(&Query {
+        let query = Query {
             asked,
             route: Some(RouteFacts {
                 kind: &taken.kind,
@@ -338,11 +317,13 @@ impl Inquiry<'_> {
                 grpc: head.grpc,
             }),
             now: self.now,
-        })
+        };
+        self.ask(&query, reasons)
     }
 
-    fn ask(&self, query: &Query<'_>) -> (Says, Reasons) {
-        self.atoms.ask(self.number, self.port, query, self.by)
+    fn ask(&self, query: &Query<'_>, reasons: &mut Reasons) -> Says {
+        self.atoms
+            .ask(self.number, self.port, query, self.by, reasons)
     }
 
     /// Whether the request is exactly a declared probe: method, path as it came, port and source.

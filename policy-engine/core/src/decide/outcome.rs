@@ -98,9 +98,36 @@ pub enum Cause {
     RateLimited,
 }
 
+/// What follows from a cause.
+pub(super) struct Outcome {
+    pub(super) verdict: Verdict,
+    pub(super) phase: Phase,
+    pub(super) status: Option<u16>,
+    pub(super) grpc_status: Option<u8>,
+}
+
 impl Cause {
+    /// What is said to a client that speaks `spoken`.
+    pub(super) fn outcome(&self, spoken: Protocol) -> Outcome {
+        let (verdict, phase, status) = self.table();
+        let speaks = spoken != Protocol::Tcp && phase != Phase::Transport;
+        let grpc_status = match status {
+            400 => Some(3),
+            404 => Some(5),
+            403 => Some(7),
+            429 => Some(8),
+            _ => None,
+        };
+        Outcome {
+            verdict,
+            phase,
+            status: speaks.then_some(status),
+            grpc_status: grpc_status.filter(|_| speaks && spoken == Protocol::Grpc),
+        }
+    }
+
     /// The table of outcomes: verdict, phase, and the HTTP status of a request.
-    fn outcome(&self) -> (Verdict, Phase, u16) {
+    fn table(&self) -> (Verdict, Phase, u16) {
         match self {
             Self::Granted | Self::Probe => (Verdict::Allow, Phase::Permit, 200),
             Self::IdentityWithoutTls => (Verdict::Deny, Phase::Transport, 403),
@@ -361,21 +388,12 @@ impl Facts {
 
     /// The same facts with this outcome, and no reasons.
     pub(super) fn turned(self, cause: Cause) -> Self {
-        let (verdict, phase, status) = cause.outcome();
-        let speaks = self.spoken != Protocol::Tcp && phase != Phase::Transport;
-        let grpc_status = match status {
-            400 => Some(3),
-            404 => Some(5),
-            403 => Some(7),
-            429 => Some(8),
-            _ => None,
-        };
-        let grpc_status = grpc_status.filter(|_| speaks && self.spoken == Protocol::Grpc);
+        let outcome = cause.outcome(self.spoken);
         Self {
-            verdict,
-            phase,
-            status: speaks.then_some(status),
-            grpc_status,
+            verdict: outcome.verdict,
+            phase: outcome.phase,
+            status: outcome.status,
+            grpc_status: outcome.grpc_status,
             cause,
             reasons: Reasons::None,
             audit: false,
