@@ -11,7 +11,8 @@ use mesh_audits::verify::{Seal, verify};
 use mesh_policy::canonical;
 use mesh_policy::decide::Generation;
 use mesh_policy::request::RequestRecord;
-use mesh_policy::snapshot::{Effect, PathOptions};
+use mesh_policy::snapshot::{Effect, PathOptions, Severity};
+use mesh_policy_index::import::{self, CustomAction, ImportConfig, LinkerdConfig};
 use mesh_policy_index::{Index, IndexConfig, WorkloadKey, manifest};
 use mesh_proxy_core::detect::{self, DetectPolicy, Detection, Detector};
 use mesh_proxy_core::mesh_header;
@@ -27,6 +28,7 @@ pub const TARGETS: &[Target] = &[
     ("bundle_json", bundle_json),
     ("manifest_yaml", manifest_yaml),
     ("cedar_text", cedar_text),
+    ("import", import),
     ("request_record", request_record),
     ("canonical_path", canonical_path),
     ("canonical_host", canonical_host),
@@ -166,6 +168,24 @@ pub fn cedar_text(data: &[u8]) {
     );
     let ids: std::collections::BTreeSet<_> = policies.iter().map(|p| &p.id).collect();
     assert_eq!(ids.len(), policies.len(), "{text:?}");
+}
+
+/// What is imported is the same each time, and passes the checks of what people write.
+pub fn import(data: &[u8]) {
+    let domain = TrustDomain::parse("cluster.local").expect("a trust domain");
+    let mut config = ImportConfig::new(domain.clone());
+    config.custom = CustomAction::Deny;
+    let files = [("fuzz.yaml".to_owned(), data.to_vec())];
+    let _ = import::linkerd(&files, &LinkerdConfig::new(domain));
+    let Ok(imported) = import::istio(&files, &config) else {
+        return;
+    };
+    let again = import::istio(&files, &config).expect("the same input");
+    assert_eq!(imported.files, again.files);
+    assert_eq!(imported.report, again.report);
+    let written = imported.files.iter().map(|file| (file.name.clone(), file.text.clone().into_bytes()));
+    let errors = manifest::load(written).findings.into_iter().filter(|f| f.severity == Severity::Error);
+    assert_eq!(errors.collect::<Vec<_>>(), []);
 }
 
 /// A request record that is read survives being written and read again.

@@ -87,14 +87,7 @@ impl Manifests {
     /// # Errors
     /// [`ManifestError`], ending the command with exit code 2. What is wrong *inside* files is a finding, not an error.
     pub(crate) fn read(paths: &[PathBuf], settings: &MeshSettings) -> Result<Self, Fault> {
-        let files = collect(paths).map_err(|error| Fault::usage(&error))?;
-        let mut contents = Vec::with_capacity(files.len());
-        for file in files {
-            let bytes =
-                files::read_limited(&file, FILE_BYTES_MAX).map_err(|error| Fault::usage(&error))?;
-            contents.push((file.display().to_string(), bytes));
-        }
-        Ok(Self::of(contents, settings))
+        Ok(Self::of(contents(paths)?, settings))
     }
 
     /// Indexes files that were read already: names and contents.
@@ -162,6 +155,21 @@ pub(crate) fn exit_for(findings: &[Finding], fail_on_warnings: bool) -> Exit {
     } else {
         Exit::Ok
     }
+}
+
+/// Names and contents of the manifests under `paths`.
+///
+/// # Errors
+/// [`ManifestError`], ending the command with exit code 2.
+pub(crate) fn contents(paths: &[PathBuf]) -> Result<Vec<(String, Vec<u8>)>, Fault> {
+    let files = collect(paths).map_err(|error| Fault::usage(&error))?;
+    let mut contents = Vec::with_capacity(files.len());
+    for file in files {
+        let bytes =
+            files::read_limited(&file, FILE_BYTES_MAX).map_err(|error| Fault::usage(&error))?;
+        contents.push((file.display().to_string(), bytes));
+    }
+    Ok(contents)
 }
 
 /// The manifests under `paths`, in the order of the paths and of names below them, each once.

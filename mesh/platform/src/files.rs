@@ -84,6 +84,36 @@ pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Platform
     sync_parent(path)
 }
 
+/// Makes the directory `path` with these files in it, whole or not at all. Names are plain; the files get exactly the
+/// permission bits of `mode`. An empty directory that stands there is replaced.
+///
+/// # Errors
+/// [`PlatformError`]; nothing of the name stands there then that did not before.
+pub fn write_directory(
+    path: &Path,
+    files: &[(&str, &[u8])],
+    mode: u32,
+) -> Result<(), PlatformError> {
+    let failed = |source| PlatformError::from_io("write", path, source);
+    let temporary = temporary_beside(path).map_err(failed)?;
+    let written = fs::create_dir(&temporary)
+        .and_then(|()| {
+            for (name, bytes) in files {
+                if Path::new(name).file_name() != Some(name.as_ref()) {
+                    return Err(io::Error::from(io::ErrorKind::InvalidInput));
+                }
+                write_new(&temporary.join(name), bytes, mode)?;
+            }
+            File::open(&temporary)?.sync_all()
+        })
+        .and_then(|()| fs::rename(&temporary, path));
+    if let Err(source) = written {
+        let _ = fs::remove_dir_all(&temporary);
+        return Err(failed(source));
+    }
+    sync_parent(path)
+}
+
 /// Removes a file and flushes the directory; a file that is not there is no error.
 ///
 /// # Errors
@@ -266,6 +296,32 @@ mod tests {
         assert_eq!(read_to_string(&path).unwrap(), "new");
         assert_eq!(mode(&path), 0o600);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_directory_appears_with_all_its_files_or_not_at_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("imported");
+        let files: [(&str, &[u8]); 2] = [("a.yaml", b"a"), ("b.yaml", b"b")];
+        write_directory(&path, &files, 0o644).unwrap();
+        assert_eq!(read_to_string(&path.join("b.yaml")).unwrap(), "b");
+        assert_eq!(mode(&path.join("a.yaml")), 0o644);
+        // What holds files already stays as it is, and nothing is left beside it.
+        assert!(write_directory(&path, &[("c.yaml", b"c")], 0o644).is_err());
+        assert!(!path.join("c.yaml").exists());
+        for name in ["", "..", "a/b", "/etc/x"] {
+            let other = dir.path().join("other");
+            assert!(
+                write_directory(&other, &[("a", b"a"), (name, b"x")], 0o644).is_err(),
+                "{name}"
+            );
+            assert!(!other.exists(), "{name}");
+        }
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        let empty = dir.path().join("empty");
+        fs::create_dir(&empty).unwrap();
+        write_directory(&empty, &files, 0o644).unwrap();
+        assert_eq!(fs::read_dir(&empty).unwrap().count(), 2);
     }
 
     #[test]

@@ -60,6 +60,8 @@ codes! {
     CedarMayFail = "MESH-0334", Warning, "compare without arithmetic; where the forbid fails, the request is denied";
     /// An entity id that none of its type can have.
     CedarEntity = "MESH-0335", Error, "write the id in full: `Mesh::Namespace::\"<trust domain>/<namespace>\"`, `Mesh::Server::\"<namespace>/<name>\"`";
+    /// A policy of Istio that asks an external provider.
+    CustomAction = "MESH-0340", Error, "turn its rules into ALLOW and DENY, or let what it would be asked about be denied: `--custom deny`";
     /// The text is no YAML.
     Syntax = "MESH-0350", Error, "mend the syntax at this place; the other documents of the file are read as they are";
     /// A bound of [`crate::limits`] is passed.

@@ -34,7 +34,7 @@ use mesh_trust::TrustDomain;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
-use workloads::Workload;
+pub(crate) use workloads::Workload;
 
 /// Settings of the whole mesh that policy depends on.
 #[derive(Clone, Debug)]
@@ -231,6 +231,11 @@ impl Index {
     /// Every workload, sorted by namespace and name.
     pub fn workloads(&self) -> impl Iterator<Item = (&WorkloadKey, &WorkloadInfo)> {
         self.workloads.iter().map(|w| (&w.key, &w.info))
+    }
+
+    /// The workloads themselves, for who reads more of them than a snapshot tells.
+    pub(crate) fn workload_list(&self) -> &[Workload] {
+        &self.workloads
     }
 
     /// Everything that is wrong or doubtful, sorted.

@@ -1,12 +1,14 @@
 //! Manifests in, per-workload policy snapshots out. Pure: files come as bytes, time does not come at all.
 //!
 //! - [`manifest`]: YAML and JSON to typed objects with file and line; start at [`manifest::load`]
+//! - [`import`]: policies of other meshes to manifests of this one; start at [`import::istio`]
 //! - [`index`]: objects to workloads, Servers, grants, routes; start at [`index::Index::build`]
 //! - [`replay`]: recorded requests through the index; start at [`replay::Replay::new`]
 //! - [`mode`]: default policies
 //! - [`limits`]: every bound
 
 mod finding;
+pub mod import;
 pub mod index;
 pub mod limits;
 pub mod manifest;

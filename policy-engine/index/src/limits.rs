@@ -51,3 +51,6 @@ pub const BREAK_GLASS_SECS_MAX: i64 = 24 * 3600;
 
 /// Bytes of the reason of a break-glass grant; it stands in every record of its use.
 pub const REASON_BYTES_MAX: usize = 1024;
+
+/// Combinations of a source and an operation in one rule of an Istio policy: each is looked at for every port.
+pub const RULE_PIECES_MAX: usize = 1024;

@@ -3,6 +3,7 @@
 //! - [`explain`]: one request, every layer of its decision
 //! - [`replay`]: a file of requests, one decision record each
 //! - [`lint`]: what is wrong or doubtful in manifests
+//! - [`import`]: policies of other meshes as manifests of this one
 //! - [`cedar`]: the Cedar policies that manifests become
 //! - [`verify`]: whether the compiled matcher and Cedar are the same
 //! - [`who_can`]: everybody who reaches a port, everything that an identity reaches
@@ -19,6 +20,7 @@ mod cedar;
 mod diff;
 mod explain;
 mod graph;
+mod import;
 mod lint;
 mod matrix;
 mod policy;
@@ -60,6 +62,10 @@ pub(crate) enum AuthzCommand {
     Prove(prove::ProveArgs),
     /// Prints who reaches whom, directly and over others, by which policies.
     Graph(Box<graph::GraphArgs>),
+    /// Turns Istio's security policies into manifests of this mesh, or checks Linkerd's, and reports everything that does
+    /// not mean the same here. Never allows what was not allowed. Ends with 2 for input that cannot be understood, 3
+    /// under `--fail-on warn` if anything changed its meaning.
+    Import(import::ImportArgs),
 }
 
 /// Policies as the engine sees them.
@@ -85,6 +91,7 @@ impl AuthzCommand {
             Self::Diff(args) => args.format(),
             Self::Prove(args) => args.output,
             Self::Graph(args) => args.format(),
+            Self::Import(args) => args.format(),
         }
     }
 }
@@ -109,6 +116,7 @@ pub(crate) fn run(command: AuthzCommand, output: &mut Output) -> Result<Exit, Fa
         AuthzCommand::Diff(args) => diff::run(&args, output),
         AuthzCommand::Prove(args) => prove::run(&args, output),
         AuthzCommand::Graph(args) => graph::run(&args, output),
+        AuthzCommand::Import(args) => import::run(&args, output),
     }
 }
 
