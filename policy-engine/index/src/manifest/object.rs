@@ -94,7 +94,9 @@ impl Loader {
             return;
         }
         match (kind, &input.root.value) {
-            (Some(kind), _) => self.object(input, api, kind),
+            (Some(kind), Value::Map(_)) => self.object(input, api, kind),
+            // An item of a typed list: its kind is known, and nothing else.
+            (Some(kind), _) => self.no_object(input, api, kind),
             (None, Value::Map(_)) => self.without_kind(input, api),
             (None, _) if input.complete && input.defects.is_empty() => {
                 let message = format!("expected an object, found {}", input.root.describe());
@@ -136,6 +138,21 @@ impl Loader {
             self.close(input, None, "a list cannot be read to its end");
             self.maybe_cedar(input, None, "a list cannot be read to its end");
         }
+    }
+
+    /// An item of a list of some kind that is no mapping: it says nothing, and may have been meant to close something.
+    fn no_object(&mut self, input: &Input<'_>, api: Option<&str>, kind: &str) {
+        self.defects(input, None);
+        if input.defects.is_empty() {
+            let found = input.root.describe();
+            let message = format!("expected an object of kind `{kind}`, found {found}");
+            self.note(input.file, input.root.at, Code::NotAnObject, message, None);
+        }
+        let why = format!("an item of a list of kind `{kind}` cannot be read");
+        if matches!(kind, "Server" | "Namespace") || !input.complete || !input.defects.is_empty() {
+            self.close(input, None, &why);
+        }
+        self.maybe_cedar(input, api, &why);
     }
 
     /// A document whose kind cannot be told. It may have been a Server.
