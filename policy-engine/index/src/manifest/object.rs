@@ -57,6 +57,13 @@ impl Loader {
         }
     }
 
+    /// Reads one document of a file, behind so many lines.
+    pub(crate) fn text(&mut self, file: &str, text: &str, lines_before: u32) {
+        for document in tree::read_at(text, lines_before) {
+            self.document(file, &document);
+        }
+    }
+
     /// What was read so far, as one part of a load.
     pub(crate) fn part(self) -> Part {
         let reach = Reach::of(&self.resources, self.mentions, self.names_cedar);
