@@ -9,7 +9,7 @@ use mesh_policy::decide::Generation;
 use mesh_policy::snapshot::{Finding, Severity};
 use mesh_policy_index::Mode;
 use mesh_policy_index::index::{Index, IndexConfig, WorkloadKey};
-use mesh_policy_index::manifest::load;
+use mesh_policy_index::manifest::{Loaded, Part, join, read_part};
 use mesh_trust::TrustDomain;
 use std::path::{Path, PathBuf};
 
@@ -17,6 +17,8 @@ use std::path::{Path, PathBuf};
 const FILES_MAX: usize = 100_000;
 /// Bytes of one file. The longest bundles of manifests have a few MB.
 const FILE_BYTES_MAX: u64 = 64 << 20;
+/// Bytes from which a second thread is worth its start: about 10 ms of reading.
+const THREADS_FROM_BYTES: usize = 128 << 10;
 /// Folders below each other; more is a loop of links.
 const DEPTH_MAX: usize = 32;
 
@@ -36,8 +38,8 @@ pub(crate) struct MeshSettings {
 pub(crate) struct Manifests {
     /// The index.
     pub(crate) index: Index,
-    /// Files read.
-    pub(crate) files: usize,
+    /// Files read: names and contents.
+    pub(crate) files: Vec<(String, Vec<u8>)>,
 }
 
 /// Why manifests cannot be read.
@@ -91,9 +93,8 @@ impl Manifests {
     }
 
     /// Indexes files that were read already: names and contents.
-    pub(crate) fn of(contents: Vec<(String, Vec<u8>)>, settings: &MeshSettings) -> Self {
-        let files = contents.len();
-        let loaded = load(contents);
+    pub(crate) fn of(files: Vec<(String, Vec<u8>)>, settings: &MeshSettings) -> Self {
+        let loaded = read(&files);
         let config = IndexConfig {
             default_policy: settings.default_policy,
             ..IndexConfig::new(settings.trust_domain.clone())
@@ -129,6 +130,35 @@ impl Manifests {
         });
         findings
     }
+}
+
+/// Reads files; many on two threads, about half of their bytes on each.
+fn read(files: &[(String, Vec<u8>)]) -> Loaded {
+    let parts = |files: &[(String, Vec<u8>)]| -> Vec<Part> {
+        let files = files.iter();
+        files
+            .map(|(name, content)| read_part(name, content))
+            .collect()
+    };
+    let bytes: usize = files.iter().map(|(_, content)| content.len()).sum();
+    if bytes < THREADS_FROM_BYTES {
+        return join(&parts(files));
+    }
+    let mut sum = 0;
+    let half = files.iter().take_while(|(_, content)| {
+        sum += content.len();
+        sum <= bytes / 2
+    });
+    let (mine, other) = files.split_at(half.count());
+    std::thread::scope(|scope| {
+        let other = scope.spawn(|| parts(other));
+        let mine = parts(mine);
+        match other.join() {
+            Ok(other) => join(mine.iter().chain(&other)),
+            // Nothing that was to be read may be missing.
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
 }
 
 /// Codes of findings that mean a file, or a document in it, could not be read at all (policy-engine/index).

@@ -17,7 +17,9 @@ use mesh_policy::connection::ConnectionAtoms;
 use mesh_policy::decide::{Decision, Generation, Verdict, decide_on};
 use mesh_policy::record::{DecisionRecord, decide_record};
 use mesh_policy::request::RequestRecord;
-use mesh_policy::snapshot::{Finding, Grant, IdentityPattern, SnapshotData, Who as GrantWho};
+use mesh_policy::snapshot::{
+    Finding, Grant, IdentityPattern, PortPolicy, SnapshotData, Who as GrantWho,
+};
 use mesh_policy_index::WorkloadKey;
 use mesh_trust::SpiffeId;
 use serde::Serialize;
@@ -133,15 +135,15 @@ fn changed(before: &[Finding], after: &[Finding]) -> (Vec<Finding>, Vec<Finding>
 }
 
 /// One workload under two policies; `None`: it is not there.
-struct Pair<'a> {
-    key: &'a WorkloadKey,
-    before: Option<Snapshot>,
-    after: Option<Snapshot>,
-    setting: Setting<'a>,
+pub(crate) struct Pair<'a> {
+    pub(crate) key: &'a WorkloadKey,
+    pub(crate) before: Option<Snapshot>,
+    pub(crate) after: Option<Snapshot>,
+    pub(crate) setting: Setting<'a>,
 }
 
 impl Pair<'_> {
-    fn views(&self) -> Vec<&Snapshot> {
+    pub(crate) fn views(&self) -> Vec<&Snapshot> {
         self.before.iter().chain(&self.after).collect()
     }
 
@@ -166,7 +168,7 @@ impl Pair<'_> {
         literals: Option<&Literals>,
         out: &mut Diff,
     ) -> Result<(), AnalysisError> {
-        let found = requests(&self.views(), port.number(), self.setting.now, literals);
+        let found = self.requests(port, literals);
         let questions = who
             .who
             .len()
@@ -206,8 +208,13 @@ impl Pair<'_> {
         Ok(())
     }
 
+    /// What can be asked of a port that the two tell apart.
+    pub(crate) fn requests(&self, port: AskedPort, literals: Option<&Literals>) -> Requests {
+        requests(&self.views(), port.number(), self.setting.now, literals)
+    }
+
     /// What only the second allows, and what only the first does.
-    fn ask(
+    pub(crate) fn ask(
         &self,
         port: AskedPort,
         who: &Clients,
@@ -280,69 +287,54 @@ impl Pair<'_> {
     }
 
     /// Whom the change can concern; `None`: anybody.
-    fn touched(&self) -> Option<Touched> {
-        let before = deciding_part(self.before.as_ref()?.data().clone());
-        let after = deciding_part(self.after.as_ref()?.data().clone());
-        Touched::between(&before, &after)
+    pub(crate) fn touched(&self) -> Option<Touched> {
+        Touched::between(self.before.as_ref()?.data(), self.after.as_ref()?.data())
     }
 }
 
 /// Whom a change of grants alone can concern: members of the sets that changed, or that a changed grant names. All others
 /// hold the same grants before and after.
 #[derive(Debug, Default)]
-struct Touched {
+pub(crate) struct Touched {
     patterns: Vec<IdentityPattern>,
 }
 
-/// Grants that count on each port, by their content.
-type PortGrants<'d> = BTreeMap<Option<u16>, BTreeMap<String, &'d Grant>>;
+/// Grants that count on each port, by id.
+type PortGrants<'d> = BTreeMap<Option<u16>, BTreeMap<&'d str, Vec<&'d Grant>>>;
 
 impl Touched {
     fn between(before: &SnapshotData, after: &SnapshotData) -> Option<Self> {
         if !before.cedar_policies.is_empty() || !after.cedar_policies.is_empty() {
             return None;
         }
-        if without_grants(before) != without_grants(after)
-            || before.network_sets != after.network_sets
-        {
+        if without_grants(before) != without_grants(after) || !same_networks(before, after) {
             return None;
         }
         let (mine, theirs) = (port_grants(before)?, port_grants(after)?);
         let mut out = Self::default();
         for (port, grants) in &mine {
             let others = theirs.get(port)?;
-            let changed = grants
-                .iter()
-                .filter(|(text, _)| !others.contains_key(*text));
-            let new = others
-                .iter()
-                .filter(|(text, _)| !grants.contains_key(*text));
-            for (data, (_, grant)) in changed
-                .map(|one| (before, one))
-                .chain(new.map(|one| (after, one)))
-            {
+            let changed = only_in(grants, others).map(|grant| (before, grant));
+            let new = only_in(others, grants).map(|grant| (after, grant));
+            for (data, grant) in changed.chain(new) {
                 let GrantWho::Identities(set) = &grant.who else {
                     return None;
                 };
-                out.patterns
-                    .extend(data.identity_sets.get(set)?.members.iter().cloned());
+                let members = &data.identity_sets.get(set)?.members;
+                out.patterns.extend(members.iter().cloned());
             }
         }
         for (id, set) in &before.identity_sets {
             let other = after.identity_sets.get(id);
-            if other.is_some_and(|other| other != set) {
-                out.patterns.extend(
-                    set.members
-                        .iter()
-                        .chain(other.iter().flat_map(|o| &o.members))
-                        .cloned(),
-                );
+            if let Some(other) = other.filter(|other| other.members != set.members) {
+                out.patterns
+                    .extend(set.members.iter().chain(&other.members).cloned());
             }
         }
         (!out.patterns.contains(&IdentityPattern::Any)).then_some(out)
     }
 
-    fn concerns(&self, who: &Who) -> bool {
+    pub(crate) fn concerns(&self, who: &Who) -> bool {
         self.patterns.iter().any(|pattern| match (pattern, who) {
             (IdentityPattern::Exact(exact), Who::Named(id)) => exact == id,
             (
@@ -367,17 +359,61 @@ impl Touched {
     }
 }
 
+/// All but grants and sets, which are compared one by one: there may be ten thousand.
 fn without_grants(data: &SnapshotData) -> SnapshotData {
-    let mut rest = data.clone();
-    rest.grants.clear();
-    rest.identity_sets.clear();
-    rest.network_sets.clear();
-    let others = std::iter::once(&mut rest.other_ports);
-    rest.ports
-        .values_mut()
-        .chain(others)
-        .for_each(|port| port.grants.clear());
-    rest
+    let bare = |port: &PortPolicy| PortPolicy {
+        grants: Vec::new(),
+        ..port.clone()
+    };
+    deciding_part(SnapshotData {
+        generation: data.generation,
+        workload: data.workload.clone(),
+        trust_domain: data.trust_domain.clone(),
+        wildcard_domains: data.wildcard_domains.clone(),
+        ports: data
+            .ports
+            .iter()
+            .map(|(number, port)| (*number, bare(port)))
+            .collect(),
+        other_ports: bare(&data.other_ports),
+        grants: Vec::new(),
+        identity_sets: BTreeMap::new(),
+        network_sets: BTreeMap::new(),
+        cedar_policies: data.cedar_policies.clone(),
+        findings: Vec::new(),
+    })
+}
+
+fn same_networks(before: &SnapshotData, after: &SnapshotData) -> bool {
+    let (one, other) = (&before.network_sets, &after.network_sets);
+    one.len() == other.len()
+        && one.iter().all(|(id, set)| {
+            other
+                .get(id)
+                .is_some_and(|known| known.networks == set.networks)
+        })
+}
+
+/// Grants that no grant of `others` is equal to, wherever both are declared.
+fn only_in<'g, 'd>(
+    grants: &'g BTreeMap<&'d str, Vec<&'d Grant>>,
+    others: &'g BTreeMap<&'d str, Vec<&'d Grant>>,
+) -> impl Iterator<Item = &'d Grant> + use<'g, 'd> {
+    grants.iter().flat_map(move |(id, grants)| {
+        let known = others.get(id).map(Vec::as_slice).unwrap_or_default();
+        let new = |grant: &&&Grant| !known.iter().any(|other| same_grant(grant, other));
+        grants.iter().filter(new).copied()
+    })
+}
+
+/// Whether two grants say the same.
+fn same_grant(one: &Grant, other: &Grant) -> bool {
+    one.effect == other.effect
+        && one.scope == other.scope
+        && one.who == other.who
+        && one.networks == other.networks
+        && one.audit == other.audit
+        && one.term == other.term
 }
 
 fn port_grants(data: &SnapshotData) -> Option<PortGrants<'_>> {
@@ -387,12 +423,11 @@ fn port_grants(data: &SnapshotData) -> Option<PortGrants<'_>> {
         .map(|(number, port)| (Some(*number), port));
     let mut out = PortGrants::new();
     for (number, port) in own.chain([(None, &data.other_ports)]) {
-        let mut grants = BTreeMap::new();
+        let grants: &mut BTreeMap<&str, Vec<&Grant>> = out.entry(number).or_default();
         for at in &port.grants {
             let grant = data.grants.get(usize::try_from(*at).ok()?)?;
-            grants.insert(format!("{grant:?}"), grant);
+            grants.entry(grant.id.as_str()).or_default().push(grant);
         }
-        out.insert(number, grants);
     }
     Some(out)
 }

@@ -3,6 +3,8 @@
 //! There is an edge from one workload to another if some request of the first, under its own identity or none at all, is
 //! allowed by the second. Probes are no edges.
 
+mod flow;
+
 use crate::access::identities;
 use crate::error::AnalysisError;
 use crate::survey::{Allowed, Reason, Setting, Survey, compile, is_probe};
@@ -279,10 +281,20 @@ impl Graph {
 
     /// The smallest set of grants without which none of `start` reaches any of `goal`; as far as the search gets.
     pub fn cut(&self, start: &[String], goal: &BTreeSet<String>) -> Cut {
+        let gates = flow::gates(self, start, goal);
+        if let Some(gates) = gates.as_ref().filter(|gates| gates.smallest) {
+            return Cut {
+                grants: gates.grants.iter().cloned().collect(),
+                smallest: true,
+            };
+        }
         // Each step looks for a way, over all edges at worst.
         let edges: usize = self.edges.values().map(Vec::len).sum();
         let mut steps = CUT_WORK_MAX / edges.saturating_add(100);
-        let greedy = self.greedy(start, goal);
+        let mut greedy = self.greedy(start, goal);
+        if let Some(gates) = gates.filter(|gates| gates.grants.len() < greedy.len()) {
+            greedy = gates.grants;
+        }
         for size in 0..greedy.len() {
             let mut removed = BTreeSet::new();
             match self.within(start, goal, size, &mut removed, &mut steps) {

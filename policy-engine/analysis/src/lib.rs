@@ -7,12 +7,16 @@
 //! - [`diff`]: what two policies decide differently, each with a request that shows it
 //! - [`prove`]: what must hold, and whether it does
 //! - [`graph`]: who reaches whom, and what to remove to keep two apart
+//! - [`blast`]: how much a change opens and closes
+//! - [`fixes`]: what would let a denied request through
 //! - [`error`]: why there is no answer
 
 pub mod access;
+pub mod blast;
 pub mod classes;
 pub mod diff;
 pub mod error;
+pub mod fixes;
 pub mod graph;
 pub mod prove;
 pub mod survey;

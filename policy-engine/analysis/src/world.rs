@@ -23,9 +23,7 @@ impl World for Index {
     }
 
     fn account(&self, workload: &WorkloadKey) -> Option<(String, String)> {
-        // The list is sorted by the key; a search through it each time would be quadratic.
-        let mut all = Index::workloads(self);
-        let (_, info) = all.find(|(key, _)| *key == workload)?;
+        let info = self.workload(workload)?;
         Some((info.namespace.clone(), info.service_account.clone()))
     }
 

@@ -22,6 +22,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, OnceLock};
 
 mod ask;
+pub(crate) mod clauses;
 mod generate;
 pub(crate) mod raw;
 

@@ -17,6 +17,7 @@ use std::cmp::{Ordering, Reverse};
 use std::sync::Arc;
 
 mod text;
+mod written;
 
 /// A decision with its layers. As JSON: the decision record with `near_misses` filled, and `layers` beside its fields.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -332,8 +333,9 @@ impl View<'_> {
             Outcome::Skipped => Layer::skipped("forbid"),
             Outcome::Denied => {
                 let summary = self.decision.cause.to_string();
+                let notes = self.reasons().into_iter().chain(self.undecidable_text());
                 Layer {
-                    notes: self.reasons(),
+                    notes: notes.chain(self.written_forbids()).collect(),
                     ..Layer::new("forbid", Outcome::Denied, summary)
                 }
             }
@@ -415,6 +417,9 @@ impl View<'_> {
         }
         let permits = self.grants().filter(|grant| grant.effect == Effect::Permit);
         let mut misses: Vec<NearMiss> = permits.map(|grant| self.clauses(grant)).collect();
+        if self.decision.phase == Phase::Permit {
+            misses.extend(self.written_misses());
+        }
         misses.retain(|miss| !miss.fails.is_empty());
         let closeness = |miss: &NearMiss| (miss.fails.len(), Reverse(miss.holds.len()));
         misses.sort_by(|a, b| {

@@ -5,9 +5,11 @@
 //! policy or authentication grants nothing; an invalid pod denies on every port; an invalid namespace has default policy
 //! `deny`; an invalid Service has no endpoints; a Cedar object that cannot be read whole denies all that it might forbid.
 
+mod about;
 mod annotations;
 mod authority;
 mod cedar_texts;
+mod change;
 mod invariants;
 mod lint;
 mod ports;
@@ -17,6 +19,8 @@ mod snapshot;
 mod terms;
 mod workloads;
 
+pub use about::BrokenGrant;
+pub use change::{Concern, Slice};
 pub use invariants::{Claim, ClaimText, Invariant};
 pub use services::{ResolveError, ServiceEndpoint, ServiceEndpoints};
 pub use workloads::WorkloadKey;

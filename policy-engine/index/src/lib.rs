@@ -3,10 +3,12 @@
 //! - [`manifest`]: YAML and JSON to typed objects with file and line; start at [`manifest::load`]
 //! - [`import`]: policies of other meshes to manifests of this one; start at [`import::istio`]
 //! - [`index`]: objects to workloads, Servers, grants, routes; start at [`index::Index::build`]
+//! - [`edit`]: changes to manifests, in their text; [`index::Index::with`] compiles them
 //! - [`replay`]: recorded requests through the index; start at [`replay::Replay::new`]
 //! - [`mode`]: default policies
 //! - [`limits`]: every bound
 
+pub mod edit;
 mod finding;
 pub mod import;
 pub mod index;
@@ -16,8 +18,8 @@ pub mod mode;
 pub mod replay;
 
 pub use index::{
-    Claim, ClaimText, Index, IndexConfig, Invariant, NamedTerm, ResolveError, ServiceEndpoint,
-    ServiceEndpoints, WorkloadKey,
+    BrokenGrant, Claim, ClaimText, Concern, Index, IndexConfig, Invariant, NamedTerm, ResolveError,
+    ServiceEndpoint, ServiceEndpoints, Slice, WorkloadKey,
 };
 pub use manifest::{Loaded, load};
 pub use mode::Mode;

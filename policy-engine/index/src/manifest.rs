@@ -16,8 +16,8 @@ mod kinds;
 mod limit_kinds;
 pub(crate) mod meta;
 pub(crate) mod network;
-mod object;
-mod part;
+pub(crate) mod object;
+pub(crate) mod part;
 pub(crate) mod policy_kinds;
 pub(crate) mod read;
 mod refs;
@@ -47,10 +47,10 @@ pub struct Loaded {
 }
 
 /// Reads manifests: names (for findings) and contents of files. Neither the order of files nor that of documents matters.
-pub fn load(files: impl IntoIterator<Item = (String, Vec<u8>)>) -> Loaded {
+pub fn load<B: AsRef<[u8]>>(files: impl IntoIterator<Item = (String, B)>) -> Loaded {
     let parts: Vec<Part> = files
         .into_iter()
-        .map(|(name, bytes)| read_part(&name, &bytes))
+        .map(|(name, bytes)| read_part(&name, bytes.as_ref()))
         .collect();
     join(&parts)
 }

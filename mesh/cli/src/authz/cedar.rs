@@ -44,6 +44,14 @@ enum CedarError {
     #[error("there is no workload `{asked}`")]
     #[diagnostic(code("MESH-0619"), help("there are: {known}"))]
     NoWorkload { asked: String, known: String },
+    #[error("there is no workload")]
+    #[diagnostic(
+        code("MESH-0681"),
+        help(
+            "{hint}; policies are compiled for each workload, and without one there is nothing to show"
+        )
+    )]
+    None { hint: &'static str },
 }
 
 /// The workloads that are asked about, with their policies.
@@ -59,6 +67,14 @@ pub(crate) fn chosen(args: &CedarArgs) -> Result<Vec<(WorkloadKey, Snapshot)>, F
         .into_iter()
         .filter(|(key, _)| asked.is_none_or(|asked| *asked == name(key)))
         .collect();
+    if known.is_empty() {
+        let hint = if args.policy.files.is_empty() {
+            "no proxy of the running mesh answers"
+        } else {
+            "name the files of Pods, Deployments and the like too"
+        };
+        return Err(Fault::usage(&CedarError::None { hint }));
+    }
     if found.is_empty() {
         let (asked, known) = (args.workload.clone().unwrap_or_default(), known.join(", "));
         return Err(Fault::usage(&CedarError::NoWorkload { asked, known }));

@@ -1,10 +1,12 @@
 //! `mesh authz explain`: one request, every layer of its decision, by the code that decides in the proxy.
 
+use super::fixes;
 use super::policy::{Place, Policy, PolicyArgs};
 use super::target::{From, To};
 use crate::arguments::HeaderArgument;
 use crate::exit::Exit;
 use crate::fault::Fault;
+use crate::manifests::Manifests;
 use crate::output::{Format, Output, Tone};
 use clap::{Args, ValueEnum};
 use mesh_policy::decide::{Generation, Verdict};
@@ -12,6 +14,9 @@ use mesh_policy::explain::{Explanation, Layer, Note, Outcome, explain};
 use mesh_policy::record::DecisionRecord;
 use mesh_policy::request::{ClientRecord, Protocol, RequestRecord, TargetRecord};
 use mesh_policy::snapshot::ServerProtocol;
+use mesh_policy_analysis::fixes::{Denied, Fixes};
+use mesh_trust::Timestamp;
+use serde::Serialize;
 use std::collections::BTreeMap;
 
 /// Which request is explained.
@@ -46,6 +51,9 @@ pub(crate) struct ExplainArgs {
     /// The client speaks TLS to the proxy; implied by an identity, so only of use with `--from none`.
     #[arg(long)]
     tls: bool,
+    /// Print the documents of this fix, from 1, and nothing else: for `kubectl apply -f -`, or for review. Ends with 0.
+    #[arg(long, value_name = "N", requires = "files", conflicts_with = "output")]
+    fix: Option<usize>,
     /// Form of the answer.
     #[arg(short, long, value_enum, default_value_t)]
     pub(crate) output: Format,
@@ -57,6 +65,51 @@ enum ProtocolArgument {
     Http,
     Grpc,
     Tcp,
+}
+
+/// The decision with its layers and, for one that manifests deny, what would let it through.
+#[derive(Serialize)]
+struct Answer {
+    #[serde(flatten)]
+    explanation: Explanation,
+    #[serde(flatten)]
+    fixes: Option<Fixes>,
+}
+
+/// What would let the request through, if it is denied.
+fn find(manifests: &Manifests, record: &RequestRecord, places: &[Place], now: Timestamp) -> Fixes {
+    let at = |place: &Place| mesh_policy_analysis::fixes::Place {
+        workload: place.workload.clone(),
+        port: place.port,
+        snapshot: place.snapshot.clone(),
+    };
+    mesh_policy_analysis::fixes::fixes(&Denied {
+        index: &manifests.index,
+        files: &manifests.files,
+        record,
+        places: &places.iter().map(at).collect::<Vec<_>>(),
+        now,
+    })
+}
+
+/// Prints the documents of one fix.
+fn print_documents(
+    number: usize,
+    found: Option<&Fixes>,
+    output: &mut Output,
+) -> Result<Exit, Fault> {
+    let all = found
+        .map(|found| found.fixes.as_slice())
+        .unwrap_or_default();
+    let fix = number.checked_sub(1).and_then(|at| all.get(at));
+    let Some(fix) = fix else {
+        return Err(Fault::usage(&fixes::FixError::NoSuch {
+            number,
+            known: all.len(),
+        }));
+    };
+    fixes::print_documents(fix, output)?;
+    Ok(Exit::Ok)
 }
 
 /// Explains one request.
@@ -80,9 +133,23 @@ pub(crate) fn run(args: &ExplainArgs, output: &mut Output) -> Result<Exit, Fault
         Some(explanation) => explanation,
         None => unknown_target(&record),
     };
+    let found = match &policy {
+        Policy::Static(manifests, _) => Some(find(manifests, &record, &places, now)),
+        Policy::Live(..) => None,
+    };
+    if let Some(number) = args.fix {
+        return print_documents(number, found.as_ref(), output);
+    }
     let exit = Exit::from(explanation.decision.verdict);
-    output.value(args.output, &explanation, |output, explanation| {
-        print(explanation, output)?;
+    let answer = Answer {
+        explanation,
+        fixes: found,
+    };
+    output.value(args.output, &answer, |output, answer| {
+        print(&answer.explanation, output)?;
+        if let (Policy::Static(manifests, _), Some(found)) = (&policy, &answer.fixes) {
+            fixes::print(found, &manifests.files, output)?;
+        }
         match places.get(chosen) {
             Some(place) if places.len() > 1 => output.line(format_args!(
                 "  pods      {} are behind this Service; shown is {}/{}",

@@ -85,7 +85,7 @@ pub(crate) fn run(args: &LintArgs, output: &mut Output) -> Result<Exit, Fault> {
         count(Severity::Error),
         count(Severity::Warning),
         count(Severity::Info),
-        manifests.files,
+        manifests.files.len(),
     ));
     Ok(exit_for(&findings, args.fail_on == FailOn::Warn))
 }

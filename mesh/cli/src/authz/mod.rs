@@ -1,6 +1,7 @@
 //! `mesh authz` and `mesh policy`: why, what if, what is wrong.
 //!
 //! - [`explain`]: one request, every layer of its decision
+//! - [`fixes`]: what would let a denied request through
 //! - [`replay`]: a file of requests, one decision record each
 //! - [`lint`]: what is wrong or doubtful in manifests
 //! - [`import`]: policies of other meshes as manifests of this one
@@ -19,6 +20,7 @@
 mod cedar;
 mod diff;
 mod explain;
+mod fixes;
 mod graph;
 mod import;
 mod lint;

@@ -6,10 +6,14 @@ use crate::manifests::{Manifests, MeshSettings};
 use crate::output::{Format, Output, Tone, printable};
 use clap::Args;
 use mesh_platform::{Platform as _, System};
+use mesh_policy::snapshot::Source;
 use mesh_policy_analysis::graph::Selector;
 use mesh_policy_analysis::prove::{Proof, Question, prove};
+use mesh_policy_index::index::Invariant;
+use mesh_policy_index::manifest::load;
 use mesh_trust::Timestamp;
 use serde::Serialize;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 /// What is to be proved.
@@ -18,6 +22,10 @@ pub(crate) struct ProveArgs {
     /// Manifests: a file or a folder, more than once if need be. Every object of kind Invariant in them is proved.
     #[arg(short, long = "file", value_name = "DIR", required = true)]
     files: Vec<PathBuf>,
+    /// A file or folder of Invariants that are not among the manifests: these are proved, and not those of the manifests.
+    /// May be given more than once.
+    #[arg(long = "invariant", value_name = "FILE")]
+    invariants: Vec<PathBuf>,
     /// Nobody of FROM reaches TO, directly or over others; each is `namespace` or `namespace/workload`. May be given more
     /// than once.
     #[arg(long, value_names = ["FROM", "TO"], num_args = 2, action = clap::ArgAction::Append, value_parser = Selector::parse)]
@@ -43,10 +51,20 @@ pub(crate) enum ProveError {
     #[diagnostic(
         code("MESH-0645"),
         help(
-            "write an object of kind Invariant, or ask with `--no-path FROM TO` or `--deny-anonymous`"
+            "write an object of kind Invariant, or ask with `--invariant FILE`, `--no-path FROM TO` or `--deny-anonymous`"
         )
     )]
     Nothing,
+    /// A file of invariants holds something else, which would change the policy that is asked about.
+    #[error("`{}` holds something that is no Invariant, or nothing that can be read", path.display())]
+    #[diagnostic(
+        code("MESH-0682"),
+        help("put other objects among the manifests, named with `-f`")
+    )]
+    NotInvariants {
+        /// The file.
+        path: PathBuf,
+    },
     /// Part of the manifests is not known.
     #[error("`{place}` cannot be read, so nothing is proved: {why}")]
     #[diagnostic(
@@ -71,7 +89,7 @@ struct Proved {
 
 /// Proves all; ends with 1 if something is violated, else with 11 if something is undecided.
 pub(crate) fn run(args: &ProveArgs, output: &mut Output) -> Result<Exit, Fault> {
-    let manifests = Manifests::read(&args.files, &args.settings)?;
+    let (manifests, further) = read(args)?;
     if let Some(finding) = manifests.unread() {
         return Err(Fault::undecidable(&ProveError::Unread {
             place: finding.source.to_string(),
@@ -82,6 +100,7 @@ pub(crate) fn run(args: &ProveArgs, output: &mut Output) -> Result<Exit, Fault> 
     let mut questions: Vec<(String, Question<'_>)> = index
         .invariants()
         .iter()
+        .filter(|one| further.as_ref().is_none_or(|files| stands_in(one, files)))
         .map(|one| (one.id.clone(), Question::Invariant(one)))
         .collect();
     for pair in args.no_path.chunks_exact(2) {
@@ -121,6 +140,40 @@ pub(crate) fn run(args: &ProveArgs, output: &mut Output) -> Result<Exit, Fault> 
     } else {
         Exit::Ok
     })
+}
+
+/// The manifests with the further invariants, and the files of these, if there are any.
+fn read(args: &ProveArgs) -> Result<(Manifests, Option<BTreeSet<String>>), Fault> {
+    let mut manifests = Manifests::read(&args.files, &args.settings)?;
+    if args.invariants.is_empty() {
+        return Ok((manifests, None));
+    }
+    let mut names = BTreeSet::new();
+    let mut all = manifests.files;
+    for path in &args.invariants {
+        let files = Manifests::read(std::slice::from_ref(path), &args.settings)?.files;
+        for (name, content) in files {
+            if !load([(name.clone(), &content)]).resources.are_invariants() {
+                let path = PathBuf::from(name);
+                return Err(Fault::usage(&ProveError::NotInvariants { path }));
+            }
+            // A file that is among the manifests already is not read twice.
+            if !all.iter().any(|(known, _)| *known == name) {
+                all.push((name.clone(), content));
+            }
+            names.insert(name);
+        }
+    }
+    manifests = Manifests::of(all, &args.settings);
+    Ok((manifests, Some(names)))
+}
+
+/// Whether an invariant is declared in one of these files.
+fn stands_in(invariant: &Invariant, files: &BTreeSet<String>) -> bool {
+    match &invariant.source {
+        Source::File { file, .. } => files.contains(file),
+        Source::BuiltIn(_) => false,
+    }
 }
 
 fn print(proved: &Proved, output: &mut Output) -> Result<(), Fault> {

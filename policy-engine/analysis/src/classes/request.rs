@@ -262,6 +262,17 @@ impl<'p> Finder<'p> {
     /// What a rule of one table and one of the other both take: there verdicts may differ that differ nowhere else.
     fn of_pairs(&mut self, one: &[Route], other: &[Route]) {
         let (left, right) = (all_wanted(one), all_wanted(other));
+        // A rule may have a match more in one table; the witness of the rule as a whole need not be one of that match.
+        for one in left.iter().chain(&right) {
+            if let Some(ask) = self.witness(&[*one], false) {
+                let route = one.route;
+                let rule = format!(
+                    "{} {}/{} rule {}",
+                    route.kind, route.namespace, route.name, one.rule
+                );
+                self.push(format!("{rule} ({})", ask.text()), ask);
+            }
+        }
         if left.len().saturating_mul(right.len()) > PAIRS_MAX {
             let message = format!(
                 "{} times {} route matches are more pairs than are tried",

@@ -198,3 +198,26 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_match_more_in_a_rule_is_a_difference() {
+    let rule = |matches: &str| {
+        pod("shop", "cart")
+            + &clients("shop", "web", &["spiffe://cluster.local/ns/shop/sa/web"])
+            + &route("shop", "read", "cart", matches)
+            + &grant(
+                "shop",
+                "g",
+                "HTTPRoute read",
+                &["MeshTLSAuthentication web"],
+            )
+    };
+    let one = "{path: {type: PathPrefix, value: /orders}, method: GET}";
+    let two = format!("{one}, {{path: {{type: Exact, value: /x}}, method: DELETE}}");
+    let (before, after) = (index(&rule(one)), index(&rule(&two)));
+    let found = diff(&before, &after, SETTING).unwrap();
+    assert_eq!((found.gained.len(), found.lost.len()), (1, 0), "{found:?}");
+    assert_eq!(found.gained[0].access.witness.path.as_deref(), Some("/x"));
+    let back = diff(&after, &before, SETTING).unwrap();
+    assert_eq!((back.gained.len(), back.lost.len()), (0, 1), "{back:?}");
+}

@@ -1,13 +1,16 @@
 //! Ten thousand grants over a thousand workloads: a seeded violation is found, and in time.
 
-use crate::world::{NOW, SETTING, home, index, key, large, seeded};
+use crate::world::{NOW, SETTING, clients, grant, home, index, key, large, pod, seeded};
 use mesh_policy::Snapshot;
 use mesh_policy::decide::{Generation, Verdict};
+use mesh_policy::request::RequestRecord;
 use mesh_policy_analysis::access::{matrix, who_can};
 use mesh_policy_analysis::diff::diff;
+use mesh_policy_analysis::fixes::{Denied, Place, fixes};
 use mesh_policy_analysis::graph::Selector;
 use mesh_policy_analysis::prove::{Proof, Question, prove};
 use mesh_policy_index::replay::Replay;
+use mesh_policy_index::{Index, IndexConfig, load};
 
 #[test]
 fn one_grant_among_ten_thousand_is_found_by_diff_and_by_prove() {
@@ -48,6 +51,76 @@ fn one_grant_among_ten_thousand_is_found_by_diff_and_by_prove() {
         Replay::new(&after, NOW).decide(&witness[0].request).verdict,
         Verdict::Allow
     );
+}
+
+/// Ten thousand grants on one port, each with an authentication of its own.
+fn narrow(count: usize) -> String {
+    let mut text = pod("payments", "ledger");
+    for n in 0..count {
+        let id = format!("spiffe://cluster.local/ns/team/sa/app{n}");
+        text += &clients("payments", &format!("c{n}"), &[&id]);
+        text += &grant(
+            "payments",
+            &format!("g{n}"),
+            "Server ledger",
+            &[&format!("MeshTLSAuthentication c{n}")],
+        );
+    }
+    text
+}
+
+#[test]
+#[ignore = "prints times, asserts nothing"]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a measurement needs the real clock"
+)]
+fn times_of_fixes_at_ten_thousand_grants() {
+    let record: RequestRecord = serde_json::from_value(serde_json::json!({
+        "client": {"spiffe_id": "spiffe://cluster.local/ns/dev/sa/laptop", "ip": "10.0.0.1"},
+        "server": {"namespace": "payments", "pod": "ledger", "port": 8080},
+        "protocol": "http", "method": "GET", "path": "/",
+    }))
+    .unwrap();
+    for (what, text) in [
+        ("over a thousand workloads", large(1_000, 10_000)),
+        ("on one port", narrow(10_000)),
+        (
+            "over a hundred workloads of ten namespaces",
+            large(100, 10_000),
+        ),
+    ] {
+        let start = std::time::Instant::now();
+        let files = [("all.yaml".to_owned(), text.clone().into_bytes())];
+        let read = load(files.clone());
+        let loaded = start.elapsed();
+        let index = Index::build(&read, &IndexConfig::new(home()));
+        let built = start.elapsed();
+        let workload = key("payments", "ledger");
+        let data = index.snapshot(&workload, Generation::default()).unwrap();
+        let snapshot = Snapshot::compile(data).unwrap();
+        let compiled = start.elapsed();
+        let denied = Denied {
+            index: &index,
+            files: &files,
+            record: &record,
+            places: &[Place {
+                workload,
+                port: 8080,
+                snapshot,
+            }],
+            now: NOW,
+        };
+        let found = fixes(&denied);
+        let all = start.elapsed();
+        println!(
+            "{what}: read {loaded:.2?}, index {:.2?}, snapshot {:.2?}, {} fixes {:.2?}",
+            built - loaded,
+            compiled - built,
+            found.fixes.len(),
+            all - compiled
+        );
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 mod changes;
 mod claims;
+mod fixes;
 mod large;
 mod reach;
 mod world;

@@ -309,3 +309,75 @@ fn selectors_are_a_namespace_or_a_workload_of_it() {
     }
     assert!(Selector::parse("dve").unwrap().among(&shop("")).is_err());
 }
+
+#[test]
+fn a_cut_of_many_grants_is_the_smallest_at_once() {
+    // Forty ways of two hops each: the first hops share one grant by their clients, the second hops have one each.
+    let mut text = pod("a", "start") + &pod("z", "goal");
+    for number in 0..40 {
+        let name = format!("m{number}");
+        text += &pod("mid", &name);
+        text += &grant(
+            "mid",
+            &format!("in{number}"),
+            &format!("Server {name}"),
+            &["ServiceAccount a/start"],
+        );
+        text += &grant(
+            "z",
+            &format!("out{number}"),
+            "Server goal",
+            &[&format!("ServiceAccount mid/{name}")],
+        );
+    }
+    text += &clients(
+        "z",
+        "all",
+        &["*.mid.serviceaccount.identity.mesh-system.cluster.local"],
+    );
+    text += &grant("z", "wide", "Server goal", &["MeshTLSAuthentication all"]);
+    let world = index(&text);
+    let graph = Graph::of(&world, &home(), None, SETTING).unwrap();
+    let goal = BTreeSet::from(["z/goal".to_owned()]);
+    let cut = graph.cut(&["a/start".to_owned()], &goal);
+    assert!(cut.smallest);
+    assert_eq!(cut.grants.len(), 40);
+    let removed = cut.grants.iter().cloned().collect();
+    assert!(
+        graph
+            .path(&["a/start".to_owned()], &goal, &removed)
+            .is_none()
+    );
+    // Of the two ends the cheaper is cut.
+    let cut = graph.cut(&["mid/m0".to_owned()], &goal);
+    assert_eq!((cut.grants.len(), cut.smallest), (2, true));
+}
+
+#[test]
+fn declared_probes_are_classes_of_requests_and_open_to_everybody() {
+    let probed = pod("shop", "cart").replace(
+        "containerPort: 8080, name: http}]",
+        "containerPort: 8080, name: http}], livenessProbe: {httpGet: {path: /alive, port: 8080}}, readinessProbe: {grpc: {port: 8080}}",
+    );
+    let world = index(&probed);
+    let (survey, answer) = ask(&world, "shop", "cart", 8080);
+    for class in [
+        "probe (GET /alive)",
+        "probe (POST /grpc.health.v1.Health/Check)",
+    ] {
+        assert!(
+            survey.requests.iter().any(|one| one.what == class),
+            "{class}: {:?}",
+            survey.requests
+        );
+        let open = answer
+            .access
+            .iter()
+            .find(|row| row.requests.iter().any(|one| one == class));
+        assert_eq!(
+            open.map(|row| row.who.as_slice()),
+            Some(&["everybody".to_owned()][..]),
+            "{class}"
+        );
+    }
+}

@@ -302,3 +302,115 @@ fn bytes_are_explained_as_bytes() {
     let http = explain(&world.compile(), &record(Some("web"), "/"), PORT, NOW);
     assert!(layer(&http, "request").summary.contains("opaque"));
 }
+
+fn written(id: &str, effect: Effect, text: &str) -> CedarText {
+    CedarText {
+        id: format!("CedarPolicy/shop/own/{id}"),
+        effect,
+        text: text.to_owned(),
+        confined_to: Some("shop".to_owned()),
+        invalid: None,
+        audit: false,
+        term: Term::default(),
+        source: at(7),
+    }
+}
+
+fn with_texts(texts: Vec<CedarText>) -> World {
+    let mut world = World::http();
+    world.0.cedar_policies = texts;
+    world
+}
+
+#[test]
+fn a_permit_in_cedar_that_nearly_holds_names_the_clause_that_fails() {
+    let text = "permit(principal is Mesh::Workload, action == Mesh::Action::\"request\", resource)\n\
+                when { principal has sa && principal.sa == \"web\" && context.req.method == \"POST\" }\n\
+                unless { context.req.path == \"/x\" || context.req.path == \"/a\" };";
+    let world = with_texts(vec![written("p", Effect::Permit, text)]);
+    let explained = explain(&world.compile(), &record(Some("web"), "/a"), PORT, NOW);
+    let [miss] = explained.decision.near_misses.as_slice() else {
+        panic!("{:?}", explained.decision.near_misses)
+    };
+    assert_eq!(miss.policy, "CedarPolicy/shop/own/p");
+    assert!(miss.source.ends_with(":7"));
+    assert_eq!(
+        miss.fails,
+        [
+            "context.req.method == \"POST\"",
+            "unless context.req.path == \"/a\""
+        ]
+    );
+    for clause in [
+        "principal is Mesh::Workload",
+        "action == Mesh::Action::\"request\"",
+        "resource in Mesh::Namespace::\"cluster.local/shop\"",
+        "principal has sa",
+        "principal.sa == \"web\"",
+        "unless context.req.path == \"/x\"",
+    ] {
+        assert!(
+            miss.holds.iter().any(|one| one == clause),
+            "{clause}: {:?}",
+            miss.holds
+        );
+    }
+}
+
+#[test]
+fn a_clause_that_cannot_be_evaluated_alone_fails_and_says_why() {
+    let text = "permit(principal, action, resource)\nwhen { principal has sa && principal.sa == \"web\" };";
+    let world = with_texts(vec![written("p", Effect::Permit, text)]);
+    let explained = explain(&world.compile(), &record(None, "/a"), PORT, NOW);
+    let fails = &explained.decision.near_misses[0].fails;
+    assert_eq!(fails[0], "principal has sa");
+    assert!(
+        fails[1].starts_with("principal.sa == \"web\" (") && fails[1].contains("absent"),
+        "{fails:?}"
+    );
+}
+
+#[test]
+fn a_forbid_in_cedar_that_struck_shows_its_place_and_its_clauses() {
+    let forbid = "forbid(principal, action, resource)\nwhen { context.req.path == \"/a\" };";
+    let other = "forbid(principal, action, resource)\nwhen { context.req.path == \"/b\" };";
+    let bytes = forbid.replace("action,", "action == Mesh::Action::\"request\",");
+    let others = other.replace("action,", "action == Mesh::Action::\"request\",");
+    let world = with_texts(vec![
+        written("no-a", Effect::Forbid, &bytes),
+        written("no-b", Effect::Forbid, &others),
+    ]);
+    let explained = explain(&world.compile(), &record(Some("web"), "/a"), PORT, NOW);
+    let forbid = layer(&explained, "forbid");
+    assert_eq!(forbid.outcome, Outcome::Denied);
+    let texts: Vec<&str> = forbid.notes.iter().map(|note| note.text.as_str()).collect();
+    assert_eq!(texts[0], "CedarPolicy/shop/own/no-a");
+    assert!(
+        texts.contains(&"CedarPolicy/shop/own/no-a holds: context.req.path == \"/a\""),
+        "{texts:?}"
+    );
+    assert!(!texts.iter().any(|text| text.contains("no-b")), "{texts:?}");
+    assert!(
+        forbid
+            .notes
+            .iter()
+            .all(|note| note.source.as_deref().is_some_and(|s| s.ends_with(":7")))
+    );
+}
+
+#[test]
+fn a_forbid_that_cannot_be_evaluated_is_pointed_at() {
+    let text = "forbid(principal, action == Mesh::Action::\"request\", resource)\n\
+                when { context.now.offset(duration(\"9223372036854775807ms\")) < context.now };";
+    let world = with_texts(vec![written("f", Effect::Forbid, text)]);
+    let explained = explain(&world.compile(), &record(Some("web"), "/a"), PORT, NOW);
+    let forbid = layer(&explained, "forbid");
+    assert_eq!(forbid.outcome, Outcome::Denied, "{explained:?}");
+    assert!(
+        forbid
+            .notes
+            .iter()
+            .any(|note| note.text == "CedarPolicy/shop/own/f could not be evaluated"),
+        "{forbid:?}"
+    );
+}

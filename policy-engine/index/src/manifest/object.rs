@@ -57,6 +57,13 @@ impl Loader {
         }
     }
 
+    /// Reads one document of a file, behind so many lines.
+    pub(crate) fn text(&mut self, file: &str, text: &str, lines_before: u32) {
+        for document in tree::read_at(text, lines_before) {
+            self.document(file, &document);
+        }
+    }
+
     /// What was read so far, as one part of a load.
     pub(crate) fn part(self) -> Part {
         let reach = Reach::of(&self.resources, self.mentions, self.names_cedar);
@@ -94,7 +101,9 @@ impl Loader {
             return;
         }
         match (kind, &input.root.value) {
-            (Some(kind), _) => self.object(input, api, kind),
+            (Some(kind), Value::Map(_)) => self.object(input, api, kind),
+            // An item of a typed list: its kind is known, and nothing else.
+            (Some(kind), _) => self.no_object(input, api, kind),
             (None, Value::Map(_)) => self.without_kind(input, api),
             (None, _) if input.complete && input.defects.is_empty() => {
                 let message = format!("expected an object, found {}", input.root.describe());
@@ -136,6 +145,21 @@ impl Loader {
             self.close(input, None, "a list cannot be read to its end");
             self.maybe_cedar(input, None, "a list cannot be read to its end");
         }
+    }
+
+    /// An item of a list of some kind that is no mapping: it says nothing, and may have been meant to close something.
+    fn no_object(&mut self, input: &Input<'_>, api: Option<&str>, kind: &str) {
+        self.defects(input, None);
+        if input.defects.is_empty() {
+            let found = input.root.describe();
+            let message = format!("expected an object of kind `{kind}`, found {found}");
+            self.note(input.file, input.root.at, Code::NotAnObject, message, None);
+        }
+        let why = format!("an item of a list of kind `{kind}` cannot be read");
+        if matches!(kind, "Server" | "Namespace") || !input.complete || !input.defects.is_empty() {
+            self.close(input, None, &why);
+        }
+        self.maybe_cedar(input, api, &why);
     }
 
     /// A document whose kind cannot be told. It may have been a Server.

@@ -14,7 +14,7 @@ use std::sync::Arc;
 /// The objects of one file, and what is wrong with each by itself.
 #[derive(Clone, Debug, Default)]
 pub struct Part {
-    pub(super) resources: Resources,
+    pub(crate) resources: Resources,
     pub(super) findings: Vec<Finding>,
     pub(super) reach: Reach,
 }
@@ -39,6 +39,17 @@ pub enum Affected {
     Everywhere,
     /// These.
     Namespaces(BTreeSet<String>),
+}
+
+impl Part {
+    /// Objects that were read before, for a load that nobody asks about its reach.
+    pub(crate) fn again(resources: Resources, findings: Vec<Finding>) -> Self {
+        Self {
+            resources,
+            findings,
+            reach: Reach::default(),
+        }
+    }
 }
 
 impl Affected {

@@ -603,3 +603,30 @@ fn a_namespace_without_name_might_have_closed_any() {
     let text = "apiVersion: v1\nkind: Namespace\nmetadata: {annotations: {config.linkerd.io/default-inbound-policy: deny}}\n";
     assert_eq!(load_text(text).resources.closed.len(), 1);
 }
+
+#[test]
+fn an_item_of_a_typed_list_that_is_no_mapping_is_a_finding_and_closes_what_it_may_have_closed() {
+    let list = |kind: &str, api: &str, items: &str| {
+        load([(
+            "a.yaml".to_owned(),
+            format!("apiVersion: {api}\nkind: {kind}List\nitems: [{items}]\n").into_bytes(),
+        )])
+    };
+    let codes = |loaded: &Loaded| -> Vec<String> {
+        loaded.findings.iter().map(|f| f.code.clone()).collect()
+    };
+    for items in ["text", "[1]", "5"] {
+        let loaded = list("AuthorizationPolicy", "policy.linkerd.io/v1alpha1", items);
+        assert_eq!(codes(&loaded), ["MESH-0354"], "{items}");
+        assert!(
+            loaded.resources.authorization_policies.is_empty()
+                && loaded.resources.closed.is_empty()
+        );
+        let loaded = list("Server", "policy.linkerd.io/v1beta3", items);
+        assert_eq!(codes(&loaded), ["MESH-0354", "MESH-0384"], "{items}");
+        assert_eq!(loaded.resources.closed.len(), 1);
+        let loaded = list("CedarPolicy", "mesh.internal/v1alpha1", items);
+        assert!(codes(&loaded).contains(&"MESH-0354".to_owned()), "{items}");
+        assert_eq!(loaded.resources.cedar_closed.len(), 1);
+    }
+}

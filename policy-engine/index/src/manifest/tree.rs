@@ -13,7 +13,7 @@ use crate::limits::{
 };
 use saphyr_parser::{Event, Parser, ScalarStyle, Span};
 use std::collections::HashMap;
-use text::{as_json, checked_text, chunks, defect};
+use text::{as_json, checked_text, chunk_at, chunks, defect};
 
 /// A position in a file; both from 1, columns in characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -185,6 +185,27 @@ pub(crate) fn read(bytes: &[u8]) -> Vec<Document> {
         }
     }
     documents
+}
+
+/// The text of the document of a file that holds a line, and the number of lines before it. A JSON file is one document.
+pub(crate) fn document_at(bytes: &[u8], line: u32) -> Option<(u32, &str)> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    // Columns count from behind a byte order mark; a line of its own has none.
+    if text.starts_with('\u{feff}') {
+        return None;
+    }
+    match as_json(text) {
+        Some(_) => Some((0, text)),
+        None => chunk_at(text, line),
+    }
+}
+
+/// Reads the text of one document, or of a JSON file, that stands behind so many lines of its file.
+pub(crate) fn read_at(text: &str, lines_before: u32) -> Vec<Document> {
+    match as_json(text) {
+        Some(json) => read_chunk(&json, lines_before),
+        None => read_chunk(text, lines_before),
+    }
 }
 
 fn read_chunk(text: &str, lines_before: u32) -> Vec<Document> {
@@ -517,7 +538,7 @@ fn names_cedar(bytes: &[u8]) -> bool {
 }
 
 /// A plain scalar by the YAML 1.2 core schema; numbers that YAML 1.1 reads otherwise stay text. `None`: refused.
-fn plain(text: &str) -> Option<Value> {
+pub(crate) fn plain(text: &str) -> Option<Value> {
     Some(match text {
         "" | "~" | "null" | "Null" | "NULL" => Value::Null,
         "true" | "True" | "TRUE" => Value::Bool(true),

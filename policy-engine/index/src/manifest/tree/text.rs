@@ -69,16 +69,39 @@ pub(crate) fn as_json(text: &str) -> Option<String> {
     Some(text.replace('\t', " "))
 }
 
+/// Whether a line begins a document.
+fn is_marker(line: &str) -> bool {
+    line.strip_prefix("---")
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with(char::is_whitespace))
+}
+
+/// The document that holds a line, as [`chunks`] cuts it, and the number of lines before it.
+pub(crate) fn chunk_at(text: &str, line: u32) -> Option<(u32, &str)> {
+    let (mut start, mut start_line) = (0, 0);
+    let (mut offset, mut found) = (0, false);
+    for (number, content) in text.split_inclusive('\n').enumerate() {
+        let number = narrow(number);
+        if is_marker(content) && offset > start {
+            if found {
+                break;
+            }
+            (start, start_line) = (offset, number);
+        }
+        found |= number + 1 == line;
+        offset += content.len();
+    }
+    found
+        .then(|| text.get(start..offset))?
+        .map(|chunk| (start_line, chunk))
+}
+
 /// Documents by their `---` lines, each with the number of lines before it. The rest of a `---` line belongs to its document.
 pub(crate) fn chunks(text: &str) -> Vec<(u32, &str)> {
     let mut out = Vec::new();
     let (mut start, mut start_line) = (0, 0);
     let mut offset = 0;
     for (number, line) in text.split_inclusive('\n').enumerate() {
-        let marker = line
-            .strip_prefix("---")
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with(char::is_whitespace));
-        if marker && offset > start {
+        if is_marker(line) && offset > start {
             out.push((start_line, text.get(start..offset).unwrap_or_default()));
             (start, start_line) = (offset, narrow(number));
         }

@@ -1,0 +1,150 @@
+//! Fixes of a denied request: what each changes, where, and how much it opens.
+
+use crate::fault::Fault;
+use crate::output::{Output, Tone, printable};
+use mesh_policy_analysis::blast::Blast;
+use mesh_policy_analysis::fixes::{Action, Fix, Fixes, Patch};
+
+/// Why a fix cannot be printed.
+#[derive(Debug, thiserror::Error, miette::Diagnostic)]
+pub(crate) enum FixError {
+    /// No fix of that number.
+    #[error("there is no fix {number}")]
+    #[diagnostic(
+        code("MESH-0680"),
+        help("{known} are known; without `--fix` the answer says what stands in the way")
+    )]
+    NoSuch {
+        /// What was asked for.
+        number: usize,
+        /// Fixes that there are.
+        known: usize,
+    },
+}
+
+/// The fixes as text, below an explanation. Each shows the lines that it changes.
+pub(crate) fn print(
+    found: &Fixes,
+    files: &[(String, Vec<u8>)],
+    output: &mut Output,
+) -> Result<(), Fault> {
+    for one in &found.hindrances {
+        let place = match &one.source {
+            Some(source) => format!("  ({})", printable(source)),
+            None => String::new(),
+        };
+        output.line(format_args!(
+            "  hindrance         {}{place}",
+            printable(&one.text)
+        ))?;
+    }
+    for (fix, number) in found.fixes.iter().zip(1..) {
+        let title = output.toned(Tone::Good, &format!("fix {number}"));
+        output.line(format_args!("  {title}  {}", printable(&fix.what)))?;
+        output.line(format_args!("         {}", opens(&fix.blast)))?;
+        if let Some(owner) = &fix.needs_owner {
+            let word = output.toned(Tone::Doubtful, "needs its owner");
+            output.line(format_args!("         {word}: {}", printable(owner)))?;
+        }
+        for patch in &fix.patches {
+            print_patch(patch, files, output)?;
+        }
+    }
+    if found.bounded {
+        output.talk("not all changes were tried: there may be other fixes");
+    }
+    Ok(())
+}
+
+fn opens(blast: &Blast) -> String {
+    let least = if blast.exact { "" } else { "at least " };
+    let pairs = match blast.gained {
+        1 => "1 pair".to_owned(),
+        many => format!("{many} pairs"),
+    };
+    let lost = match blast.lost {
+        0 => String::new(),
+        lost => format!(", closes {lost}"),
+    };
+    format!("opens {least}{pairs} of identity and request{lost}; decided again: allowed")
+}
+
+/// What a patch changes: the lines that differ, those that go first.
+fn print_patch(
+    patch: &Patch,
+    files: &[(String, Vec<u8>)],
+    output: &mut Output,
+) -> Result<(), Fault> {
+    let old = old_lines(patch, files);
+    let new: Vec<&str> = patch.yaml.lines().collect();
+    let head = old
+        .iter()
+        .zip(&new)
+        .take_while(|(one, other)| one == other)
+        .count();
+    let room = old.len().min(new.len()).saturating_sub(head);
+    let pairs = old.iter().rev().zip(new.iter().rev());
+    let tail = pairs
+        .take(room)
+        .take_while(|(one, other)| one == other)
+        .count();
+    let line = usize::try_from(patch.line).unwrap_or_default() + head;
+    let action = match patch.action {
+        Action::Replace => "change",
+        Action::Append => "append to",
+        Action::Create => "create",
+    };
+    output.line(format_args!(
+        "         {action} {}:{line}",
+        printable(&patch.file)
+    ))?;
+    if patch.action == Action::Append {
+        output.line("           + ---")?;
+    }
+    let middle = |lines: &[&str]| -> Vec<String> {
+        let kept = lines.len().saturating_sub(head + tail);
+        lines
+            .iter()
+            .skip(head)
+            .take(kept)
+            .map(|line| printable(line))
+            .collect()
+    };
+    for line in middle(&old) {
+        output.line(format_args!("           - {line}"))?;
+    }
+    for line in middle(&new) {
+        output.line(format_args!("           + {line}"))?;
+    }
+    Ok(())
+}
+
+/// The lines whose place a patch takes.
+fn old_lines<'f>(patch: &Patch, files: &'f [(String, Vec<u8>)]) -> Vec<&'f str> {
+    let (Some(end), Some((_, content))) = (
+        patch.end_line,
+        files.iter().find(|(name, _)| *name == patch.file),
+    ) else {
+        return Vec::new();
+    };
+    let text = std::str::from_utf8(content).unwrap_or_default();
+    let lines = text.lines().zip(1u32..);
+    lines
+        .filter(|(_, number)| (patch.line..=end).contains(number))
+        .map(|(line, _)| line)
+        .collect()
+}
+
+/// The whole documents of a fix, as one stream.
+pub(crate) fn print_documents(fix: &Fix, output: &mut Output) -> Result<(), Fault> {
+    for (patch, number) in fix.patches.iter().zip(0..) {
+        if number > 0 {
+            output.line("---")?;
+        }
+        output.text(&patch.yaml)?;
+    }
+    if let Some(owner) = &fix.needs_owner {
+        output.talk(format_args!("needs its owner: {}", printable(owner)));
+    }
+    Ok(())
+}
