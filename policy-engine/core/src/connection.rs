@@ -210,12 +210,14 @@ impl ConnectionAtoms {
         &self.0.client
     }
 
-    pub(crate) fn in_identity_set(&self, set: &str) -> bool {
+    /// Whether the client is in an identity set of the snapshot.
+    pub fn in_identity_set(&self, set: &str) -> bool {
         let place = self.0.snapshot.compiled().names.identity_place(set);
         place.is_some_and(|place| self.0.identity_sets.binary_search(&place).is_ok())
     }
 
-    pub(crate) fn in_network_set(&self, set: &str) -> bool {
+    /// Whether the client's address is in a network set of the snapshot.
+    pub fn in_network_set(&self, set: &str) -> bool {
         let place = self.0.snapshot.compiled().names.network_place(set);
         place.is_some_and(|place| self.0.network_sets.binary_search(&place).is_ok())
     }
