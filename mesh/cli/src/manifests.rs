@@ -32,6 +32,16 @@ pub(crate) struct MeshSettings {
     pub(crate) trust_domain: TrustDomain,
 }
 
+impl MeshSettings {
+    /// The same for the index.
+    pub(crate) fn config(&self) -> IndexConfig {
+        IndexConfig {
+            default_policy: self.default_policy,
+            ..IndexConfig::new(self.trust_domain.clone())
+        }
+    }
+}
+
 /// Manifests, indexed.
 pub(crate) struct Manifests {
     /// The index.
@@ -87,26 +97,15 @@ impl Manifests {
     /// # Errors
     /// [`ManifestError`], ending the command with exit code 2. What is wrong *inside* files is a finding, not an error.
     pub(crate) fn read(paths: &[PathBuf], settings: &MeshSettings) -> Result<Self, Fault> {
-        let files = collect(paths).map_err(|error| Fault::usage(&error))?;
-        let mut contents = Vec::with_capacity(files.len());
-        for file in files {
-            let bytes =
-                files::read_limited(&file, FILE_BYTES_MAX).map_err(|error| Fault::usage(&error))?;
-            contents.push((file.display().to_string(), bytes));
-        }
-        Ok(Self::of(contents, settings))
+        Ok(Self::of(contents(paths)?, settings))
     }
 
     /// Indexes files that were read already: names and contents.
     pub(crate) fn of(contents: Vec<(String, Vec<u8>)>, settings: &MeshSettings) -> Self {
         let files = contents.len();
         let loaded = load(contents);
-        let config = IndexConfig {
-            default_policy: settings.default_policy,
-            ..IndexConfig::new(settings.trust_domain.clone())
-        };
         Self {
-            index: Index::build(&loaded, &config),
+            index: Index::build(&loaded, &settings.config()),
             files,
         }
     }
@@ -136,6 +135,20 @@ impl Manifests {
         });
         findings
     }
+}
+
+/// Files and folders, read: names and contents.
+///
+/// # Errors
+/// [`ManifestError`], ending the command with exit code 2.
+pub(crate) fn contents(paths: &[PathBuf]) -> Result<Vec<(String, Vec<u8>)>, Fault> {
+    let files = collect(paths).map_err(|error| Fault::usage(&error))?;
+    let read = files.into_iter().map(|file| {
+        let bytes =
+            files::read_limited(&file, FILE_BYTES_MAX).map_err(|error| Fault::usage(&error))?;
+        Ok((file.display().to_string(), bytes))
+    });
+    read.collect()
 }
 
 /// Codes of findings that mean a file, or a document in it, could not be read at all (policy-engine/index).

@@ -54,6 +54,11 @@ impl<'i> Replay<'i> {
         }
     }
 
+    /// From here on decides as if it were `now`.
+    pub fn set_time(&mut self, now: Timestamp) {
+        self.now = now;
+    }
+
     /// Decides one record. A target that there is not is denied; of several pods behind a Service a denial wins.
     pub fn decide(&mut self, record: &RequestRecord) -> DecisionRecord {
         self.decide_with_workload(record).0

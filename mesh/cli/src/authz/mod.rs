@@ -11,7 +11,9 @@
 //! - [`revision`]: manifests of a git revision
 //! - [`prove`]: what must hold of the whole
 //! - [`graph`]: who reaches whom over others, and what to remove so that two no longer do
+//! - [`test`]: cases, what they exercise, and which mistakes they notice
 //! - [`world`]: a whole mesh to ask about
+//! - [`unused`], [`suggest`], [`shadow`]: policy from use; [`records`]: what was used
 //! - [`target`]: `--from` and `--to`
 //! - [`policy`]: where decisions come from, manifests or running proxies
 
@@ -23,9 +25,14 @@ mod lint;
 mod matrix;
 mod policy;
 mod prove;
+mod records;
 mod replay;
 mod revision;
+mod shadow;
+mod suggest;
 mod target;
+mod test;
+mod unused;
 mod verify;
 mod who_can;
 mod world;
@@ -60,6 +67,16 @@ pub(crate) enum AuthzCommand {
     Prove(prove::ProveArgs),
     /// Prints who reaches whom, directly and over others, by which policies.
     Graph(Box<graph::GraphArgs>),
+    /// Runs test cases against manifests. Ends with 1 if one fails, or fewer parts or mutants than asked for are covered or
+    /// noticed, 2 for cases that cannot be read.
+    Test(Box<test::TestArgs>),
+    /// Lists what recorded traffic did not use of a policy, and what can never apply.
+    Unused(Box<unused::UnusedArgs>),
+    /// Writes least-privilege policy from recorded traffic, checked on traffic held back. Ends with 1 if more than what was
+    /// seen would be allowed.
+    Suggest(Box<suggest::SuggestArgs>),
+    /// Decides recorded traffic under the live policy and a candidate. Ends with 10 if access is gained or lost.
+    Shadow(Box<shadow::ShadowArgs>),
 }
 
 /// Policies as the engine sees them.
@@ -85,6 +102,10 @@ impl AuthzCommand {
             Self::Diff(args) => args.format(),
             Self::Prove(args) => args.output,
             Self::Graph(args) => args.format(),
+            Self::Test(args) => args.output,
+            Self::Unused(args) => args.output,
+            Self::Suggest(args) => args.output,
+            Self::Shadow(args) => args.output,
         }
     }
 }
@@ -109,6 +130,10 @@ pub(crate) fn run(command: AuthzCommand, output: &mut Output) -> Result<Exit, Fa
         AuthzCommand::Diff(args) => diff::run(&args, output),
         AuthzCommand::Prove(args) => prove::run(&args, output),
         AuthzCommand::Graph(args) => graph::run(&args, output),
+        AuthzCommand::Test(args) => test::run(&args, output),
+        AuthzCommand::Unused(args) => unused::run(&args, output),
+        AuthzCommand::Suggest(args) => suggest::run(&args, output),
+        AuthzCommand::Shadow(args) => shadow::run(&args, output),
     }
 }
 
