@@ -7,7 +7,7 @@ use mesh_policy::request::{ClientRecord, Protocol, RequestRecord, TargetRecord};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 /// What a line says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -161,6 +161,86 @@ impl Class {
     }
 }
 
+/// Classes that are told apart: about 1 KiB each.
+pub const CLASSES_MAX: usize = 1_000_000;
+
+/// Decisions counted by class.
+#[derive(Debug, Default)]
+pub struct Classes {
+    /// Places in `all`, by what makes the class; its text is made for the first of a class alone.
+    places: HashMap<Vec<u8>, usize>,
+    all: Vec<Counted>,
+    key: Vec<u8>,
+    /// Decisions of classes beyond [`CLASSES_MAX`].
+    pub beyond: u64,
+}
+
+/// One class, how often it was seen, and the first of its requests.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Counted {
+    /// Decisions.
+    pub count: u64,
+    /// What they have in common.
+    #[serde(flatten)]
+    pub class: Class,
+    /// The first request.
+    pub example: RequestRecord,
+}
+
+impl Classes {
+    /// Counts the decision of a request.
+    pub fn add(&mut self, decision: &DecisionRecord, request: &RequestRecord) {
+        self.key.clear();
+        key_of(decision, &mut self.key);
+        if let Some(place) = self.places.get(self.key.as_slice()) {
+            if let Some(known) = self.all.get_mut(*place) {
+                known.count = known.count.saturating_add(1);
+            }
+        } else if self.all.len() >= CLASSES_MAX {
+            self.beyond = self.beyond.saturating_add(1);
+        } else {
+            self.places.insert(self.key.clone(), self.all.len());
+            self.all.push(Counted {
+                count: 1,
+                class: Class::of(decision),
+                example: request.clone(),
+            });
+        }
+    }
+
+    /// The classes, most frequent first.
+    pub fn counted(&self) -> Vec<&Counted> {
+        let mut all: Vec<&Counted> = self.all.iter().collect();
+        all.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.class.cmp(&b.class)));
+        all
+    }
+}
+
+/// What makes the class of a decision, as bytes: no two classes have the same.
+fn key_of(decision: &DecisionRecord, key: &mut Vec<u8>) {
+    let mut text = |text: Option<&str>| {
+        let length = text.map_or(0, |text| text.len() as u64 + 1);
+        key.extend_from_slice(&length.to_le_bytes());
+        key.extend_from_slice(text.unwrap_or_default().as_bytes());
+    };
+    let (server, route) = (&decision.server, decision.route.as_ref());
+    text(decision.client.spiffe_id.as_deref());
+    text(Some(&server.namespace));
+    text(server.workload.as_deref());
+    text(decision.request.as_ref().map(|r| r.method.as_str()));
+    text(route.map(|route| route.kind.as_str()));
+    text(route.map(|route| route.namespace.as_str()));
+    text(route.map(|route| route.name.as_str()));
+    decision
+        .reasons
+        .iter()
+        .for_each(|reason| text(Some(reason)));
+    key.extend_from_slice(&route.map_or(0, |route| route.rule).to_le_bytes());
+    key.extend_from_slice(&server.port.to_le_bytes());
+    key.extend_from_slice(&decision.status.unwrap_or_default().to_le_bytes());
+    key.extend_from_slice(&[decision.verdict as u8, decision.phase as u8]);
+}
+
 /// `namespace/workload:port` of a record.
 pub(crate) fn target(record: &DecisionRecord) -> String {
     let server = &record.server;
@@ -198,6 +278,27 @@ mod tests {
         assert_eq!(read(gap.as_bytes()), Ok(Entry::Lost(7)));
         let start = r#"{"kind":"start","record":{}}"#;
         assert_eq!(read(start.as_bytes()), Ok(Entry::Other));
+    }
+
+    #[test]
+    fn decisions_of_a_class_are_counted_together_and_others_apart() {
+        let index = index();
+        let mut classes = Classes::default();
+        for (account, path) in [
+            ("web", "/orders/1"),
+            ("web", "/orders/2"),
+            ("admin", "/orders/1"),
+            ("web", "/none"),
+            ("intruder", "/orders/1"),
+        ] {
+            let asked = asked(account, path);
+            classes.add(&decide(&index, &asked), &asked);
+        }
+        let counted = classes.counted();
+        let counts: Vec<u64> = counted.iter().map(|one| one.count).collect();
+        assert_eq!(counts, [2, 1, 1, 1]);
+        assert_eq!(counted[0].example.path.as_deref(), Some("/orders/1"));
+        assert_eq!(counted[0].class.verdict, "allow");
     }
 
     #[test]

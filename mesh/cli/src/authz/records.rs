@@ -78,6 +78,8 @@ pub(super) struct Tally {
     pub(super) decisions: u64,
     /// Decisions that logs say are missing.
     pub(super) lost: u64,
+    /// Whether some came from a proxy's log: these hold every denial and a sample of what was allowed.
+    pub(super) sampled: bool,
 }
 
 impl RecordArgs {
@@ -101,7 +103,7 @@ impl RecordArgs {
                         at = at.saturating_add(1);
                     }
                     Entry::Lost(lost) => tally.lost = tally.lost.saturating_add(lost),
-                    Entry::Other => {}
+                    Entry::Other => tally.sampled = true,
                 }
                 Ok(())
             })?;
@@ -138,13 +140,18 @@ impl RecordArgs {
     }
 }
 
-/// Says on stderr that logs have gaps: what is missing may have used what is called unused.
+/// Says on stderr what logs do not hold: what is missing may have used what is called unused.
 pub(super) fn warn_of_gaps(tally: Tally, output: &mut Output) {
     if tally.lost > 0 {
         output.talk(format_args!(
             "the logs say that {} records are missing: what they used is not known",
             tally.lost
         ));
+    }
+    if tally.sampled {
+        output.talk(
+            "proxies' logs hold every denial, but a sample of what was allowed: `audit.allowSample`, 1 % if nothing else is set (`mesh up --audit-sample 1` records all)",
+        );
     }
 }
 

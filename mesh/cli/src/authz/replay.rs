@@ -12,11 +12,9 @@ use clap::{Args, ValueEnum};
 use mesh_policy::decide::Verdict;
 use mesh_policy::record::{DecisionRecord, decide_record};
 use mesh_policy::request::RequestRecord;
-use mesh_policy_analysis::records::Class;
+use mesh_policy_analysis::records::{CLASSES_MAX, Classes};
 use mesh_policy_index::replay::Replay;
 use mesh_trust::Timestamp;
-use serde::Serialize;
-use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -122,7 +120,7 @@ pub(crate) fn run(args: &ReplayArgs, output: &mut Output) -> Result<Exit, Fault>
         let record = parse(text, bytes.len(), &file, line).map_err(|error| Fault::usage(&error))?;
         let decision = decider.decide(&record)?;
         if args.classes {
-            classes.add(&decision, record);
+            classes.add(&decision, &record);
             continue;
         }
         output.json_line(&decision)?;
@@ -131,41 +129,21 @@ pub(crate) fn run(args: &ReplayArgs, output: &mut Output) -> Result<Exit, Fault>
             output.flush()?;
         }
     }
-    classes.print(output)?;
+    print_classes(&classes, output)?;
     Ok(Exit::Ok)
 }
 
-/// Decisions that are alike, counted.
-#[derive(Default)]
-struct Classes(HashMap<Class, (u64, RequestRecord)>);
-
-/// One line of `--classes`.
-#[derive(Serialize)]
-struct Counted<'a> {
-    count: u64,
-    #[serde(flatten)]
-    class: &'a Class,
-    example: &'a RequestRecord,
-}
-
-impl Classes {
-    fn add(&mut self, decision: &DecisionRecord, request: RequestRecord) {
-        let (count, _) = self.0.entry(Class::of(decision)).or_insert((0, request));
-        *count = count.saturating_add(1);
+fn print_classes(classes: &Classes, output: &mut Output) -> Result<(), Fault> {
+    for one in classes.counted() {
+        output.json_line(one)?;
     }
-
-    fn print(&self, output: &mut Output) -> Result<(), Fault> {
-        let mut all: Vec<_> = self.0.iter().collect();
-        all.sort_by(|(a, (more, _)), (b, (less, _))| less.cmp(more).then_with(|| a.cmp(b)));
-        for (class, (count, example)) in all {
-            output.json_line(&Counted {
-                count: *count,
-                class,
-                example,
-            })?;
-        }
-        Ok(())
+    if classes.beyond > 0 {
+        output.talk(format_args!(
+            "{} decisions are of more classes than the {CLASSES_MAX} that are told apart",
+            classes.beyond
+        ));
     }
+    Ok(())
 }
 
 fn parse(text: &[u8], length: usize, file: &str, line: u64) -> Result<RequestRecord, ReplayError> {

@@ -22,7 +22,7 @@ use mesh_policy_analysis::mutation::{Mutation, Survivor, mutate};
 use mesh_policy_index::{Index, load};
 use mesh_trust::Timestamp;
 use serde::Serialize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Permissions of the JUnit report: it holds no secret.
 const REPORT_MODE: u32 = 0o644;
@@ -140,7 +140,7 @@ fn warn_of_errors(index: &Index, output: &mut Output) {
     }
 }
 
-fn write_junit(path: &PathBuf, suites: &[Suite], outcomes: &[Outcome]) -> Result<(), Fault> {
+fn write_junit(path: &Path, suites: &[Suite], outcomes: &[Outcome]) -> Result<(), Fault> {
     let text = junit::report(suites, outcomes);
     files::write_atomic(path, text.as_bytes(), REPORT_MODE).map_err(|error| {
         Fault::usage(&CaseFileError::Report {

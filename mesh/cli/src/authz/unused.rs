@@ -43,6 +43,8 @@ struct Report {
     records: u64,
     /// Records that logs say are missing.
     lost: u64,
+    /// Whether logs are among them, which hold a sample of what was allowed.
+    sampled: bool,
     /// Time of the first record, and of the last.
     first: Option<Timestamp>,
     last: Option<Timestamp>,
@@ -68,6 +70,7 @@ pub(crate) fn run(args: &UnusedArgs, output: &mut Output) -> Result<Exit, Fault>
     let report = Report {
         records: uses.records,
         lost: tally.lost,
+        sampled: tally.sampled,
         first: uses.window.map(|(first, _)| first),
         last: uses.window.map(|(_, last)| last),
         parts,

@@ -253,8 +253,14 @@ impl<'i> Observed<'i> {
     /// Settles what was seen: too many words become "any", and bytes are not mixed with requests.
     pub fn settle(&mut self, settings: Settings) {
         for (port, classes) in &mut self.classes {
-            let protocol = self.ports.get(port).and_then(|facts| facts.protocol);
-            unmix(classes, protocol, &mut self.skipped);
+            let Some(facts) = self.ports.get(port) else {
+                continue;
+            };
+            unmix(classes, facts.protocol, &mut self.skipped);
+            if speaks_grpc(facts, classes.keys()) {
+                // Services have the methods that they have: each is named.
+                continue;
+            }
             let mut by_method: BTreeMap<String, BTreeSet<Pattern>> = BTreeMap::new();
             for class in classes.keys() {
                 if let Class::Request(method, pattern) = class {
@@ -301,6 +307,27 @@ impl<'i> Observed<'i> {
             same && clients.contains_key(id)
         })
     }
+}
+
+/// Whether a port speaks gRPC: its Server says so, or there is none and all that was seen looks so.
+pub(super) fn speaks_grpc<'c>(facts: &Facts, mut classes: impl Iterator<Item = &'c Class>) -> bool {
+    match facts.protocol {
+        Some(protocol) => protocol == ServerProtocol::Grpc,
+        None => classes.all(|class| match class {
+            Class::Request(method, pattern) if method == "POST" => {
+                rpc(&pattern.exact().unwrap_or_default())
+                    .is_some_and(|(service, _)| service.contains('.'))
+            }
+            _ => false,
+        }),
+    }
+}
+
+/// Service and method of a gRPC path.
+pub(super) fn rpc(path: &str) -> Option<(&str, &str)> {
+    let (service, method) = path.strip_prefix('/')?.split_once('/')?;
+    let plain = !service.is_empty() && !method.is_empty() && !method.contains('/');
+    plain.then_some((service, method))
 }
 
 /// A Server reads bytes or requests; what it would not read so is left out.

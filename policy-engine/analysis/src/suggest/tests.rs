@@ -203,3 +203,47 @@ fn many_classes_of_one_client_stay_within_what_gateway_api_allows() {
         }
     }
 }
+
+#[test]
+fn grpc_methods_are_named_one_by_one_however_many() {
+    let server = server_alone().replace("HTTP/1", "gRPC");
+    let live = index_of(&[POD, &server]);
+    let paths: Vec<String> = (0..9).map(|n| format!("/shop.v1.Orders/M{n}x")).collect();
+    let asked: Vec<_> = paths
+        .iter()
+        .map(|path| ("web", "POST", path.as_str()))
+        .collect();
+    let closed = server.replace("accessPolicy: all-unauthenticated, ", "");
+    let (index, suggested, verified) = suggest(&loaded_of(&[POD, &closed]), &live, &asked);
+    assert!(
+        verified.excess.is_empty() && verified.missing.is_empty(),
+        "{verified:#?}"
+    );
+    assert!(
+        suggested
+            .objects
+            .iter()
+            .any(|one| one["kind"] == "GRPCRoute")
+    );
+    for (path, want) in [
+        ("/shop.v1.Orders/M8x", Verdict::Allow),
+        ("/shop.v1.Orders/M9x", Verdict::Deny),
+    ] {
+        assert_eq!(seen(&index, "web", "POST", path).verdict, want, "{path}");
+    }
+}
+
+#[test]
+fn what_no_route_can_name_grants_nothing_instead_of_the_whole_server() {
+    let server = server_alone().replace("HTTP/1", "gRPC");
+    let live = index_of(&[POD, &server]);
+    let closed = server.replace("accessPolicy: all-unauthenticated, ", "");
+    let (index, _, verified) = suggest(
+        &loaded_of(&[POD, &closed]),
+        &live,
+        &[("web", "POST", "/not-a-method"), ("web", "POST", "/a/b/c")],
+    );
+    assert!(verified.excess.is_empty(), "{verified:#?}");
+    assert_eq!(verified.missing.len(), 2);
+    assert_eq!(seen(&index, "web", "POST", "/other").verdict, Verdict::Deny);
+}

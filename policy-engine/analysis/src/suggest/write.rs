@@ -1,7 +1,6 @@
 //! Classes to manifests.
 
-use super::observe::{Class, Facts, Observed, Port, Settings};
-use mesh_policy::snapshot::ServerProtocol;
+use super::observe::{Class, Facts, Observed, Port, Settings, rpc, speaks_grpc};
 use mesh_trust::{SpiffeId, TrustDomain};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -74,27 +73,6 @@ pub fn manifests(observed: &Observed<'_>, home: &TrustDomain, settings: Settings
     out
 }
 
-/// Whether a port speaks gRPC: its Server says so, or there is none and all that was seen looks so.
-fn speaks_grpc<'c>(facts: &Facts, mut classes: impl Iterator<Item = &'c Class>) -> bool {
-    match facts.protocol {
-        Some(protocol) => protocol == ServerProtocol::Grpc,
-        None => classes.all(|class| match class {
-            Class::Request(method, pattern) if method == "POST" => {
-                rpc(&pattern.exact().unwrap_or_default())
-                    .is_some_and(|(service, _)| service.contains('.'))
-            }
-            _ => false,
-        }),
-    }
-}
-
-/// Service and method of a gRPC path.
-fn rpc(path: &str) -> Option<(&str, &str)> {
-    let (service, method) = path.strip_prefix('/')?.split_once('/')?;
-    let plain = !service.is_empty() && !method.is_empty() && !method.contains('/');
-    plain.then_some((service, method))
-}
-
 fn server(port: &Port, facts: &Facts, grpc: bool, bytes: bool) -> Value {
     let protocol = match (grpc, bytes) {
         (true, _) => "gRPC",
@@ -126,7 +104,12 @@ impl Writer<'_> {
         let base = format!("{}-suggested-{number}", self.port.server);
         let mut out = vec![self.authentication(&base, who)];
         let matches: Vec<Value> = classes.iter().filter_map(|class| self.one(class)).collect();
-        if matches.is_empty() {
+        let bytes = classes.iter().all(|class| **class == Class::Bytes);
+        if matches.is_empty() && !bytes {
+            // Requests that no route can name: granting the Server as a whole would grant all others too.
+            return Vec::new();
+        }
+        if bytes {
             out.push(self.policy(
                 &base,
                 &base,

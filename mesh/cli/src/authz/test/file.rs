@@ -293,6 +293,8 @@ impl Reader<'_> {
             .map_or((0, 0), |at| (at.line(), at.column()));
         let why = error.without_snippet().to_string();
         let why = why.lines().next().unwrap_or_default();
+        // The parser repeats the place in its text; ours stands in front already.
+        let why = why.rsplit_once(" at line ").map_or(why, |(why, _)| why);
         CaseFileError::Syntax {
             file: self.file.to_owned(),
             line,

@@ -65,7 +65,7 @@ fn what_cannot_be_meant_is_refused_with_its_place() {
         ("v1alpha1", "v9", "cases.yaml:1:", "v9"),
         ("path: /orders", "pth: /orders", "cases.yaml:9:", "pth"),
         ("expect: allow", "expect: maybe", "cases.yaml:10:", "maybe"),
-        ("      expect: allow\n", "", "cases.yaml:6:", "expect"),
+        ("      expect: allow\n", "", "cases.yaml:9:", "expect"),
         ("from: shop/web", "from: web", "cases.yaml:7:", "nobody"),
         (
             "to: shop/orders:8080",
