@@ -69,7 +69,7 @@ pub fn read(line: &[u8]) -> Result<Entry, NoRecord> {
             let gap: Gap = serde_json::from_str(gap.get()).map_err(|error| no_record(&error))?;
             Ok(Entry::Lost(gap.lost))
         }
-        (Some("start" | "change"), Some(_)) => Ok(Entry::Other),
+        (Some("start" | "change" | "equivalence"), Some(_)) => Ok(Entry::Other),
         (kind, _) => Err(NoRecord {
             column: 1,
             why: format!(
@@ -276,8 +276,10 @@ mod tests {
     fn other_entries_of_a_log_are_told_apart() {
         let gap = r#"{"seq":1,"kind":"gap","record":{"time":"2026-01-01T00:00:00Z","lost":7,"cause":"storage"}}"#;
         assert_eq!(read(gap.as_bytes()), Ok(Entry::Lost(7)));
-        let start = r#"{"kind":"start","record":{}}"#;
-        assert_eq!(read(start.as_bytes()), Ok(Entry::Other));
+        for kind in ["start", "change", "equivalence"] {
+            let line = format!(r#"{{"kind":"{kind}","record":{{}}}}"#);
+            assert_eq!(read(line.as_bytes()), Ok(Entry::Other), "{kind}");
+        }
     }
 
     #[test]

@@ -197,3 +197,57 @@ fn read_file(file: &Path, mut each: impl FnMut(Entry) -> Result<(), Fault>) -> R
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mesh_audits::{ChainState, Entry as Logged, Gap, GapCause, PolicyChange, Start};
+    use mesh_policy::decide::Generation;
+    use mesh_policy::request::RequestRecord;
+    use mesh_trust::Timestamp;
+
+    #[test]
+    fn what_a_log_writes_is_read() {
+        let time = Timestamp::from_unix_secs(1_800_000_000);
+        let request: RequestRecord = serde_json::from_str(
+            r#"{"client":{},"server":{"namespace":"shop","pod":"a","port":1}}"#,
+        )
+        .expect("a request");
+        let record = DecisionRecord::unknown_target(&request, Generation(7));
+        let mut long = record.clone();
+        long.client.spiffe_id = Some("x".repeat(100_000));
+        let start = Start {
+            time,
+            origin: "shop.a".to_owned(),
+            version: "0".to_owned(),
+            torn_bytes: 0,
+            missing_through: None,
+        };
+        let gap = Gap {
+            time,
+            lost: 3,
+            cause: GapCause::Storage,
+        };
+        let change = PolicyChange {
+            time,
+            generation: 7,
+            digest: String::new(),
+            files: Vec::new(),
+            workloads_changed: 0,
+            errors: 0,
+            warnings: 0,
+        };
+        let mut chain = ChainState::genesis("shop.a");
+        let mut line = |entry| {
+            let bytes = chain.append(entry).expect("a line");
+            read(bytes.trim_ascii()).expect("an entry")
+        };
+        assert_eq!(line(Logged::Start(start)), Entry::Other);
+        assert_eq!(line(Logged::Change(change)), Entry::Other);
+        assert_eq!(line(Logged::Gap(gap)), Entry::Lost(3));
+        let whole = Entry::Decision(Box::new(record.clone()), false);
+        assert_eq!(line(Logged::Decision(Box::new(record))), whole);
+        let cut = line(Logged::Decision(Box::new(long)));
+        assert!(matches!(cut, Entry::Decision(_, true)), "{cut:?}");
+    }
+}

@@ -1,3 +1,5 @@
+//! Suggestions from small worlds: what they allow, and what they do not.
+
 use super::*;
 use crate::testing::{NOW, POD, POLICY, decide, index_of, loaded_of, request};
 use mesh_policy::decide::Verdict;

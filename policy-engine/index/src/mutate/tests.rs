@@ -1,3 +1,5 @@
+//! Every change of a small policy, by name and by what it does to a snapshot.
+
 use super::*;
 use crate::{Index, IndexConfig, load};
 use mesh_policy::decide::Generation;

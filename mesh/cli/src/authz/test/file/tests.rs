@@ -1,3 +1,5 @@
+//! Files of cases: what is read, and what is refused with its place.
+
 use super::*;
 use mesh_policy_index::{IndexConfig, load};
 
