@@ -432,6 +432,17 @@ spec:
     }
 
     #[test]
+    fn a_clause_that_holds_is_not_used_by_a_grant_that_does_not() {
+        let ended = WIDE.replace(
+            "{name: wide, namespace: shop}",
+            "{name: wide, namespace: shop, annotations: {mesh.internal/expires: '2020-01-01T00:00:00Z'}}",
+        );
+        let all = states(&[POD, POLICY, &ended], &["web"]);
+        let clause = "MeshTLSAuthentication/shop/all: spiffe://cluster.local/ns/shop/*";
+        assert_eq!((&all[clause], &all[WEB]), (&State::NeverUsed, &State::Used));
+    }
+
+    #[test]
     fn what_others_allow_too_is_never_needed() {
         let all = states(&[POD, POLICY, WIDE], &["web", "other"]);
         assert_eq!(all[READ], State::NeverNeeded);

@@ -141,6 +141,11 @@ fn a_server_that_stays_open_is_an_excess() {
     let live = index_of(&[POD, &server_alone()]);
     let (_, _, verified) = suggest(&base, &live, ASKED);
     assert!(!verified.excess.is_empty());
+    // Strangers, and clients that were seen asking for something else.
+    for who in [None, Some("spiffe://cluster.local/ns/shop/sa/web")] {
+        let found = |one: &Excess| one.witness.client.spiffe_id.as_deref() == who;
+        assert!(verified.excess.iter().any(found), "{who:?}: {verified:#?}");
+    }
     let reasons = &verified.excess[0].reasons;
     assert!(
         reasons.contains(&"default/all-unauthenticated".to_owned()),
