@@ -34,6 +34,16 @@ pub(crate) struct MeshSettings {
     pub(crate) trust_domain: TrustDomain,
 }
 
+impl MeshSettings {
+    /// The same for the index.
+    pub(crate) fn config(&self) -> IndexConfig {
+        IndexConfig {
+            default_policy: self.default_policy,
+            ..IndexConfig::new(self.trust_domain.clone())
+        }
+    }
+}
+
 /// Manifests, indexed.
 pub(crate) struct Manifests {
     /// The index.
@@ -94,13 +104,8 @@ impl Manifests {
 
     /// Indexes files that were read already: names and contents.
     pub(crate) fn of(files: Vec<(String, Vec<u8>)>, settings: &MeshSettings) -> Self {
-        let loaded = read(&files);
-        let config = IndexConfig {
-            default_policy: settings.default_policy,
-            ..IndexConfig::new(settings.trust_domain.clone())
-        };
         Self {
-            index: Index::build(&loaded, &config),
+            index: Index::build(&read(&files), &settings.config()),
             files,
         }
     }
@@ -161,6 +166,20 @@ fn read(files: &[(String, Vec<u8>)]) -> Loaded {
     })
 }
 
+/// Files and folders, read: names and contents.
+///
+/// # Errors
+/// [`ManifestError`], ending the command with exit code 2.
+pub(crate) fn contents(paths: &[PathBuf]) -> Result<Vec<(String, Vec<u8>)>, Fault> {
+    let files = collect(paths).map_err(|error| Fault::usage(&error))?;
+    let read = files.into_iter().map(|file| {
+        let bytes =
+            files::read_limited(&file, FILE_BYTES_MAX).map_err(|error| Fault::usage(&error))?;
+        Ok((file.display().to_string(), bytes))
+    });
+    read.collect()
+}
+
 /// Codes of findings that mean a file, or a document in it, could not be read at all (policy-engine/index).
 const UNPARSABLE: &[&str] = &[
     "MESH-0350",
@@ -185,21 +204,6 @@ pub(crate) fn exit_for(findings: &[Finding], fail_on_warnings: bool) -> Exit {
     } else {
         Exit::Ok
     }
-}
-
-/// Names and contents of the manifests under `paths`.
-///
-/// # Errors
-/// [`ManifestError`], ending the command with exit code 2.
-pub(crate) fn contents(paths: &[PathBuf]) -> Result<Vec<(String, Vec<u8>)>, Fault> {
-    let files = collect(paths).map_err(|error| Fault::usage(&error))?;
-    let mut contents = Vec::with_capacity(files.len());
-    for file in files {
-        let bytes =
-            files::read_limited(&file, FILE_BYTES_MAX).map_err(|error| Fault::usage(&error))?;
-        contents.push((file.display().to_string(), bytes));
-    }
-    Ok(contents)
 }
 
 /// The manifests under `paths`, in the order of the paths and of names below them, each once.

@@ -33,7 +33,7 @@ use authority::Authorities;
 use cedar_texts::CedarTexts;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use mesh_policy::decide::Generation;
-use mesh_policy::snapshot::{Finding, SnapshotData, Source, Term, WorkloadInfo};
+use mesh_policy::snapshot::{Finding, ObjectRef, SnapshotData, Source, Term, WorkloadInfo};
 use mesh_trust::TrustDomain;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -261,6 +261,22 @@ impl Index {
     /// The settings it was built with.
     pub fn config(&self) -> &IndexConfig {
         &self.config
+    }
+
+    /// Every Server, route, policy and authentication that the manifests hold, in force or not.
+    pub fn policy_objects(&self) -> Vec<ObjectRef> {
+        fn all<T>(objects: &[Arc<Object<T>>]) -> impl Iterator<Item = ObjectRef> {
+            objects.iter().map(|object| object.reference())
+        }
+        let resources = &self.resources;
+        all(&resources.servers)
+            .chain(all(&resources.routes))
+            .chain(all(&resources.authorization_policies))
+            .chain(all(&resources.server_authorizations))
+            .chain(all(&resources.mesh_tls))
+            .chain(all(&resources.network_authentications))
+            .chain(all(&resources.cedar_policies))
+            .collect()
     }
 
     /// Policy of one workload.

@@ -4,6 +4,7 @@
 //! - [`import`]: policies of other meshes to manifests of this one; start at [`import::istio`]
 //! - [`index`]: objects to workloads, Servers, grants, routes; start at [`index::Index::build`]
 //! - [`edit`]: changes to manifests, in their text; [`index::Index::with`] compiles them
+//! - [`mutate`]: policy made wrong on purpose; start at [`mutate::mutants`]
 //! - [`replay`]: recorded requests through the index; start at [`replay::Replay::new`]
 //! - [`mode`]: default policies
 //! - [`limits`]: every bound
@@ -15,6 +16,7 @@ pub mod index;
 pub mod limits;
 pub mod manifest;
 pub mod mode;
+pub mod mutate;
 pub mod replay;
 
 pub use index::{

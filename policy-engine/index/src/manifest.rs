@@ -46,6 +46,35 @@ pub struct Loaded {
     pub findings: Vec<Finding>,
 }
 
+impl Loaded {
+    /// What runs, its Servers, and nothing that grants: no routes, authentications, policies or rate limits.
+    pub fn without_grants(&self) -> Self {
+        let mut out = self.clone();
+        let resources = &mut out.resources;
+        resources.server_authorizations.clear();
+        resources.authorization_policies.clear();
+        resources.mesh_tls.clear();
+        resources.network_authentications.clear();
+        resources.routes.clear();
+        resources.rate_limits.clear();
+        resources.cedar_policies.clear();
+        resources.invariants.clear();
+        out
+    }
+
+    /// These objects, and those of `other`.
+    pub fn and(mut self, other: Self) -> Self {
+        let (mine, theirs) = (&mut self.resources, other.resources);
+        mine.servers.extend(theirs.servers);
+        mine.routes.extend(theirs.routes);
+        mine.mesh_tls.extend(theirs.mesh_tls);
+        mine.authorization_policies
+            .extend(theirs.authorization_policies);
+        self.findings.extend(other.findings);
+        self
+    }
+}
+
 /// Reads manifests: names (for findings) and contents of files. Neither the order of files nor that of documents matters.
 pub fn load<B: AsRef<[u8]>>(files: impl IntoIterator<Item = (String, B)>) -> Loaded {
     let parts: Vec<Part> = files

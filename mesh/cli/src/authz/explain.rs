@@ -225,15 +225,19 @@ impl ExplainArgs {
             Some(ProtocolArgument::Tcp) => Protocol::Tcp,
             None => {
                 let asks_http = self.path.is_some() || self.method.is_some() || self.host.is_some();
-                match place.map(|place| place.snapshot.port(place.port).server.protocol) {
-                    Some(ServerProtocol::Grpc) => Protocol::Grpc,
-                    Some(ServerProtocol::Opaque | ServerProtocol::Tls) if !asks_http => {
-                        Protocol::Tcp
-                    }
-                    _ => Protocol::Http,
-                }
+                let server = place.map(|place| place.snapshot.port(place.port).server.protocol);
+                implied_protocol(server, asks_http)
             }
         }
+    }
+}
+
+/// What is spoken to a Server, if nobody says: what it reads.
+pub(super) fn implied_protocol(server: Option<ServerProtocol>, asks_http: bool) -> Protocol {
+    match server {
+        Some(ServerProtocol::Grpc) => Protocol::Grpc,
+        Some(ServerProtocol::Opaque | ServerProtocol::Tls) if !asks_http => Protocol::Tcp,
+        _ => Protocol::Http,
     }
 }
 

@@ -13,7 +13,9 @@
 //! - [`revision`]: manifests of a git revision
 //! - [`prove`]: what must hold of the whole
 //! - [`graph`]: who reaches whom over others, and what to remove so that two no longer do
+//! - [`test`]: cases, what they exercise, and which mistakes they notice
 //! - [`world`]: a whole mesh to ask about
+//! - [`unused`], [`suggest`], [`shadow`]: policy from use; [`records`]: what was used
 //! - [`target`]: `--from` and `--to`
 //! - [`policy`]: where decisions come from, manifests or running proxies
 
@@ -27,9 +29,14 @@ mod lint;
 mod matrix;
 mod policy;
 mod prove;
+mod records;
 mod replay;
 mod revision;
+mod shadow;
+mod suggest;
 mod target;
+mod test;
+mod unused;
 mod verify;
 mod who_can;
 mod world;
@@ -68,6 +75,16 @@ pub(crate) enum AuthzCommand {
     /// not mean the same here. Never allows what was not allowed. Ends with 2 for input that cannot be understood, 3
     /// under `--fail-on warn` if anything changed its meaning.
     Import(import::ImportArgs),
+    /// Runs test cases against manifests. Ends with 1 if one fails, or fewer parts or mutants than asked for are covered or
+    /// noticed, 2 for cases that cannot be read.
+    Test(Box<test::TestArgs>),
+    /// Lists what recorded traffic did not use of a policy, and what can never apply.
+    Unused(Box<unused::UnusedArgs>),
+    /// Writes least-privilege policy from recorded traffic, checked on traffic held back. Ends with 1 if more than what was
+    /// seen would be allowed.
+    Suggest(Box<suggest::SuggestArgs>),
+    /// Decides recorded traffic under the live policy and a candidate. Ends with 10 if access is gained or lost.
+    Shadow(Box<shadow::ShadowArgs>),
 }
 
 /// Policies as the engine sees them.
@@ -94,6 +111,10 @@ impl AuthzCommand {
             Self::Prove(args) => args.output,
             Self::Graph(args) => args.format(),
             Self::Import(args) => args.format(),
+            Self::Test(args) => args.output,
+            Self::Unused(args) => args.output,
+            Self::Suggest(args) => args.output,
+            Self::Shadow(args) => args.output,
         }
     }
 }
@@ -119,6 +140,10 @@ pub(crate) fn run(command: AuthzCommand, output: &mut Output) -> Result<Exit, Fa
         AuthzCommand::Prove(args) => prove::run(&args, output),
         AuthzCommand::Graph(args) => graph::run(&args, output),
         AuthzCommand::Import(args) => import::run(&args, output),
+        AuthzCommand::Test(args) => test::run(&args, output),
+        AuthzCommand::Unused(args) => unused::run(&args, output),
+        AuthzCommand::Suggest(args) => suggest::run(&args, output),
+        AuthzCommand::Shadow(args) => shadow::run(&args, output),
     }
 }
 

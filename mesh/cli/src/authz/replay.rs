@@ -4,6 +4,7 @@
 //! would look like one that was allowed.
 
 use super::policy::{Policy, PolicyArgs};
+use super::records::LINE_BYTES_MAX;
 use crate::exit::Exit;
 use crate::fault::Fault;
 use crate::output::Output;
@@ -11,14 +12,12 @@ use clap::{Args, ValueEnum};
 use mesh_policy::decide::Verdict;
 use mesh_policy::record::{DecisionRecord, decide_record};
 use mesh_policy::request::RequestRecord;
+use mesh_policy_analysis::records::{CLASSES_MAX, Classes};
 use mesh_policy_index::replay::Replay;
 use mesh_trust::Timestamp;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-
-/// Longest line: the longest head that a proxy takes, and its JSON around it, many times over.
-const LINE_BYTES_MAX: usize = 4 << 20;
 
 /// What is replayed.
 #[derive(Args, Clone, Debug)]
@@ -31,6 +30,9 @@ pub(crate) struct ReplayArgs {
     /// Asks the proxies of the running mesh; the same as leaving `-f` away, said aloud.
     #[arg(long, conflicts_with = "files")]
     live: bool,
+    /// Counts decisions that are alike instead: one line for each class, with its first request, most frequent first.
+    #[arg(long)]
+    classes: bool,
     /// Form of the answer.
     #[arg(short, long, value_enum, default_value_t)]
     output: Lines,
@@ -99,6 +101,7 @@ pub(crate) fn run(args: &ReplayArgs, output: &mut Output) -> Result<Exit, Fault>
     };
     let mut decider = Decider::new(&mut policy, args.policy.now());
     let mut bytes = Vec::new();
+    let mut classes = Classes::default();
     for line in 1_u64.. {
         bytes.clear();
         let limit = LINE_BYTES_MAX as u64 + 1;
@@ -115,13 +118,32 @@ pub(crate) fn run(args: &ReplayArgs, output: &mut Output) -> Result<Exit, Fault>
             continue;
         }
         let record = parse(text, bytes.len(), &file, line).map_err(|error| Fault::usage(&error))?;
-        output.json_line(&decider.decide(&record)?)?;
+        let decision = decider.decide(&record)?;
+        if args.classes {
+            classes.add(&decision, &record);
+            continue;
+        }
+        output.json_line(&decision)?;
         if streaming {
             // Whoever writes the requests may wait for each answer.
             output.flush()?;
         }
     }
+    print_classes(&classes, output)?;
     Ok(Exit::Ok)
+}
+
+fn print_classes(classes: &Classes, output: &mut Output) -> Result<(), Fault> {
+    for one in classes.counted() {
+        output.json_line(one)?;
+    }
+    if classes.beyond > 0 {
+        output.talk(format_args!(
+            "{} decisions are of more classes than the {CLASSES_MAX} that are told apart",
+            classes.beyond
+        ));
+    }
+    Ok(())
 }
 
 fn parse(text: &[u8], length: usize, file: &str, line: u64) -> Result<RequestRecord, ReplayError> {

@@ -66,6 +66,39 @@ impl Identity {
         }
     }
 
+    /// As people write it; a ServiceAccount as `namespace/name`.
+    pub(crate) fn text(&self) -> String {
+        match self {
+            Self::Any => "*".to_owned(),
+            Self::Dns(text) => text.clone(),
+            Self::Exact(id) => id.to_string(),
+            Self::ForeignNamespace(domain, namespace) => {
+                format!("spiffe://{domain}/ns/{namespace}/*")
+            }
+            Self::ServiceAccount { namespace, name } => format!("{namespace}/{name}"),
+            Self::Namespace(namespace) => format!("{namespace}/*"),
+        }
+    }
+
+    /// All service accounts of the namespace that this one is of, if it is one.
+    pub(crate) fn of_its_namespace(&self) -> Option<Self> {
+        match self {
+            Self::ServiceAccount { namespace, .. } => Some(Self::Namespace(namespace.clone())),
+            Self::Exact(id) => {
+                let (namespace, _) = id.service_account()?;
+                let domain = id.trust_domain().clone();
+                Some(Self::ForeignNamespace(domain, namespace.to_owned()))
+            }
+            Self::Dns(text) => {
+                let (account, rest) = text.split_once(".serviceaccount.identity.")?;
+                let (name, namespace) = account.rsplit_once('.')?;
+                let all = format!("*.{namespace}.serviceaccount.identity.{rest}");
+                (name != "*").then_some(Self::Dns(all))
+            }
+            Self::Any | Self::ForeignNamespace(..) | Self::Namespace(_) => None,
+        }
+    }
+
     /// What it means in `domain`.
     pub(crate) fn pattern(&self, domain: &TrustDomain) -> IdentityPattern {
         let account = |namespace: &str, name: &str| match SpiffeId::for_service_account(

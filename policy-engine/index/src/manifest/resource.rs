@@ -344,6 +344,17 @@ pub(crate) enum AuthenticationKind {
     ServiceAccount,
 }
 
+impl AuthenticationKind {
+    /// The kind's name.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::MeshTls => "MeshTLSAuthentication",
+            Self::Network => "NetworkAuthentication",
+            Self::ServiceAccount => "ServiceAccount",
+        }
+    }
+}
+
 /// A MeshTLSAuthentication.
 #[derive(Clone, Debug)]
 pub(crate) struct MeshTls {

@@ -9,9 +9,9 @@ use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 /// RFC 3339 time from which on the object no longer counts.
-const EXPIRES: &str = "mesh.internal/expires";
+pub(crate) const EXPIRES: &str = "mesh.internal/expires";
 /// Why this grant is broken glass.
-const BREAK_GLASS: &str = "mesh.internal/break-glass";
+pub(crate) const BREAK_GLASS: &str = "mesh.internal/break-glass";
 
 /// What annotations say of a term.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
