@@ -262,8 +262,8 @@ impl Index {
 
     /// Every Server, route, policy and authentication that the manifests hold, in force or not.
     pub fn policy_objects(&self) -> Vec<ObjectRef> {
-        fn all<T>(objects: &[Object<T>]) -> impl Iterator<Item = ObjectRef> {
-            objects.iter().map(Object::reference)
+        fn all<T>(objects: &[Arc<Object<T>>]) -> impl Iterator<Item = ObjectRef> {
+            objects.iter().map(|object| object.reference())
         }
         let resources = &self.resources;
         all(&resources.servers)

@@ -11,6 +11,7 @@ use crate::manifest::Loaded;
 use crate::manifest::resource::{Object, Resources};
 use mesh_policy::snapshot::ObjectRef;
 use std::fmt;
+use std::sync::Arc;
 
 type Edit = Box<dyn Fn(&mut Resources)>;
 
@@ -55,7 +56,7 @@ pub fn mutants(loaded: &Loaded) -> Vec<Mutant> {
 }
 
 /// Where a kind of objects stands.
-type List<T> = fn(&mut Resources) -> &mut Vec<Object<T>>;
+type List<T> = fn(&mut Resources) -> &mut Vec<Arc<Object<T>>>;
 
 struct Collector(Vec<Mutant>);
 
@@ -75,7 +76,7 @@ impl Collector {
     }
 
     /// The object with something in it changed.
-    fn with<T: 'static>(
+    fn with<T: Clone + 'static>(
         &mut self,
         object: &Object<T>,
         at: usize,
@@ -88,7 +89,7 @@ impl Collector {
             change: change.into(),
             edit: Box::new(move |resources| {
                 if let Some(object) = list(resources).get_mut(at) {
-                    edit(object);
+                    edit(Arc::make_mut(object));
                 }
             }),
         });
@@ -96,9 +97,10 @@ impl Collector {
 }
 
 /// Valid objects with their places.
-fn valid<T>(objects: &[Object<T>]) -> impl Iterator<Item = (usize, &Object<T>)> {
+fn valid<T>(objects: &[Arc<Object<T>>]) -> impl Iterator<Item = (usize, &Object<T>)> {
     objects
         .iter()
+        .map(Arc::as_ref)
         .enumerate()
         .filter(|(_, object)| object.invalid.is_none())
 }

@@ -62,7 +62,7 @@ pub(super) fn collect(resources: &Resources, out: &mut Collector) {
 }
 
 /// A grant that would count for ever.
-fn lasting<T: 'static>(out: &mut Collector, policy: &Object<T>, at: usize, list: List<T>) {
+fn lasting<T: Clone + 'static>(out: &mut Collector, policy: &Object<T>, at: usize, list: List<T>) {
     if policy.annotations.contains_key(term::EXPIRES) {
         out.with(policy, at, list, "without its end", |policy| {
             policy.annotations.remove(term::EXPIRES);
