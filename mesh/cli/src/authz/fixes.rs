@@ -22,6 +22,11 @@ pub(crate) enum FixError {
     },
 }
 
+/// Columns of a line of prose; the lines of documents stay as they are.
+const WIDTH: usize = 100;
+/// What stands below a fix.
+const INDENT: &str = "         ";
+
 /// The fixes as text, below an explanation. Each shows the lines that it changes.
 pub(crate) fn print(
     found: &Fixes,
@@ -30,21 +35,29 @@ pub(crate) fn print(
 ) -> Result<(), Fault> {
     for one in &found.hindrances {
         let place = match &one.source {
-            Some(source) => format!("  ({})", printable(source)),
+            Some(source) => format!("  ({source})"),
             None => String::new(),
         };
-        output.line(format_args!(
-            "  hindrance         {}{place}",
-            printable(&one.text)
-        ))?;
+        prose(
+            "  hindrance         ",
+            &format!("{}{place}", one.text),
+            output,
+        )?;
     }
     for (fix, number) in found.fixes.iter().zip(1..) {
-        let title = output.toned(Tone::Good, &format!("fix {number}"));
-        output.line(format_args!("  {title}  {}", printable(&fix.what)))?;
-        output.line(format_args!("         {}", opens(&fix.blast)))?;
+        // Colour takes no columns, so it comes after the lines are cut.
+        let mut lines = wrapped(&format!("  fix {number}  "), &fix.what).into_iter();
+        if let Some(first) = lines.next() {
+            let title = format!("fix {number}");
+            let shown = output.toned(Tone::Good, &title);
+            output.line(first.replacen(&title, &shown, 1))?;
+        }
+        for line in lines {
+            output.line(line)?;
+        }
+        prose(INDENT, &opens(&fix.blast), output)?;
         if let Some(owner) = &fix.needs_owner {
-            let word = output.toned(Tone::Doubtful, "needs its owner");
-            output.line(format_args!("         {word}: {}", printable(owner)))?;
+            prose(INDENT, &format!("needs its owner: {owner}"), output)?;
         }
         for patch in &fix.patches {
             print_patch(patch, files, output)?;
@@ -54,6 +67,39 @@ pub(crate) fn print(
         output.talk("not all changes were tried: there may be other fixes");
     }
     Ok(())
+}
+
+/// Text behind a head, on lines of at most [`WIDTH`] columns.
+fn prose(head: &str, text: &str, output: &mut Output) -> Result<(), Fault> {
+    let mut lines = wrapped(head, text).into_iter();
+    lines.try_for_each(|line| output.line(line))
+}
+
+/// Lines of a text behind a head: broken at spaces, inside a word only if it alone is too long.
+fn wrapped(head: &str, text: &str) -> Vec<String> {
+    let indent = head.chars().count().min(20);
+    let (mut out, mut line) = (Vec::new(), head.to_owned());
+    let mut room = WIDTH.saturating_sub(head.chars().count());
+    let start = |out: &mut Vec<String>, line: &mut String| {
+        out.push(line.trim_end().to_owned());
+        *line = " ".repeat(indent);
+        WIDTH - indent
+    };
+    for word in printable(text).split_inclusive(' ') {
+        let width = word.trim_end().chars().count();
+        if width > room && width <= WIDTH - indent {
+            room = start(&mut out, &mut line);
+        }
+        for c in word.chars() {
+            if room == 0 && c != ' ' {
+                room = start(&mut out, &mut line);
+            }
+            line.push(c);
+            room = room.saturating_sub(1);
+        }
+    }
+    out.push(line.trim_end().to_owned());
+    out
 }
 
 fn opens(blast: &Blast) -> String {
@@ -94,10 +140,7 @@ fn print_patch(
         Action::Append => "append to",
         Action::Create => "create",
     };
-    output.line(format_args!(
-        "         {action} {}:{line}",
-        printable(&patch.file)
-    ))?;
+    prose(INDENT, &format!("{action} {}:{line}", patch.file), output)?;
     if patch.action == Action::Append {
         output.line("           + ---")?;
     }
@@ -147,4 +190,29 @@ pub(crate) fn print_documents(fix: &Fix, output: &mut Output) -> Result<(), Faul
         output.talk(format_args!("needs its owner: {}", printable(owner)));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prose_is_never_wider_than_a_hundred_columns_and_loses_nothing() {
+        let long = "x".repeat(230);
+        let texts = [
+            String::new(),
+            "a b".to_owned(),
+            format!("a {long} b"),
+            "word ".repeat(60),
+            "ab ".repeat(40),
+            long,
+        ];
+        for text in texts {
+            let lines = wrapped("  fix 1  ", &text);
+            let wide = |line: &String| line.chars().count() > WIDTH;
+            assert!(!lines.iter().any(wide), "{lines:?}");
+            let squeeze = |text: &str| text.split_whitespace().collect::<String>();
+            assert_eq!(squeeze(&lines.concat()), squeeze(&format!("fix 1{text}")));
+        }
+    }
 }
