@@ -534,3 +534,24 @@ fn what_is_written_names_its_origin_and_is_sorted() {
     assert!(imported.report.written.iter().all(|w| !w.from.is_empty()));
     let _ = trust_domain();
 }
+
+#[test]
+fn names_stay_names_however_long_what_they_are_made_of() {
+    let long = "a-service-account-with-a-long-name-that-goes-on-and-on-up-to-63";
+    let path = "/a/path/that/is/longer/than/any/name/of/an/object/may/be/in/this/mesh";
+    let rules = |end: &str| {
+        format!(
+            "rules: [{{from: [{{source: {{principals: [cluster.local/ns/shop/sa/{long}, cluster.local/ns/shop/sa/web]}}}}], to: [{{operation: {{methods: [OPTIONS], paths: ['{path}/{end}', '{path}/{end}/*']}}}}]}}]"
+        )
+    };
+    let both = policy("one", &rules("x")) + &policy("two", &rules("y"));
+    let imported = import(&both, ALL);
+    let index = index(&imported);
+    let errors: Vec<_> = index
+        .findings()
+        .iter()
+        .filter(|f| f.severity == mesh_policy::snapshot::Severity::Error)
+        .collect();
+    assert!(errors.is_empty(), "{errors:#?}");
+    assert!(text(&imported).contains("spec:"));
+}

@@ -92,9 +92,14 @@ struct Writer<'a> {
     output: Output,
 }
 
+/// Characters of a name before its number: 63 are a label (RFC 1123), and a file has less than 100,000 objects.
+const NAME_CHARS_MAX: usize = 57;
+
 impl Writer<'_> {
-    /// A name that no other object of the kind and namespace has.
+    /// A name that no other object of the kind and namespace has; as long as a label of DNS may be, its number included.
     fn name(&mut self, namespace: &str, kind: Kind, wanted: &str) -> String {
+        let cut: String = wanted.chars().take(NAME_CHARS_MAX).collect();
+        let wanted = cut.trim_end_matches('-');
         let mut name = wanted.to_owned();
         let mut number = 2;
         while !self
