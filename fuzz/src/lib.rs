@@ -183,8 +183,14 @@ pub fn import(data: &[u8]) {
     let again = import::istio(&files, &config).expect("the same input");
     assert_eq!(imported.files, again.files);
     assert_eq!(imported.report, again.report);
-    let written = imported.files.iter().map(|file| (file.name.clone(), file.text.clone().into_bytes()));
-    let errors = manifest::load(written).findings.into_iter().filter(|f| f.severity == Severity::Error);
+    let written = imported
+        .files
+        .iter()
+        .map(|file| (file.name.clone(), file.text.clone().into_bytes()));
+    let errors = manifest::load(written)
+        .findings
+        .into_iter()
+        .filter(|f| f.severity == Severity::Error);
     assert_eq!(errors.collect::<Vec<_>>(), []);
 }
 
