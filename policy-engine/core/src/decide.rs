@@ -67,34 +67,32 @@ fn decide_by(
         now,
         by,
     };
-    let mut ruling = Ruling::default();
-    inquiry.rule(call, &mut ruling);
-    let spoken = match call {
-        Call::Http(_) if ruling.as_bytes => Protocol::Tcp,
-        Call::Http(head) if head.grpc => Protocol::Grpc,
-        Call::Http(_) => Protocol::Http,
-        Call::Tcp => Protocol::Tcp,
-    };
-    let outcome = ruling.cause.outcome(spoken);
-    // Made once, where it stays: a decision is large, and moving it about costs as much as making it.
-    Decision(Facts {
+    // Filled in where it stays: a decision is large, and moving it about costs as much as making it.
+    let mut decision = Decision(Facts {
         generation: snapshot.generation(),
-        verdict: outcome.verdict,
-        status: outcome.status,
-        grpc_status: outcome.grpc_status,
-        phase: outcome.phase,
-        cause: ruling.cause,
-        audit: ruling.audit,
-        break_glass: ruling.break_glass,
+        verdict: Verdict::Deny,
+        status: None,
+        grpc_status: None,
+        phase: Phase::Permit,
+        cause: Cause::NoGrant,
+        audit: false,
+        break_glass: false,
         port: number,
-        route: ruling.route,
-        spoken,
-        path: ruling.path,
-        host: ruling.host,
+        route: None,
+        spoken: match call {
+            Call::Http(head) if head.grpc => Protocol::Grpc,
+            Call::Http(_) => Protocol::Http,
+            Call::Tcp => Protocol::Tcp,
+        },
+        path: Judged::Not,
+        host: Judged::Not,
         atoms: atoms.clone(),
         at,
-        reasons: ruling.reasons,
-    })
+        reasons: Reasons::None,
+    });
+    inquiry.rule(call, &mut decision.0);
+    decision.0.conclude();
+    decision
 }
 
 /// Whether a connection that carries no data may stand on `port`: a declared TCP probe, from where probes come, on a
@@ -104,35 +102,6 @@ pub fn empty_connection_is_probe(atoms: &ConnectionAtoms, port: u16) -> bool {
     transport_fault(atoms).is_none()
         && port.policy.server.invalid.is_none()
         && probe_holds(atoms, port, |kind| matches!(kind, ProbeKind::Tcp))
-}
-
-/// What was found; filled in where it stands.
-#[derive(Default)]
-struct Ruling {
-    cause: Cause,
-    reasons: Reasons,
-    audit: bool,
-    break_glass: bool,
-    route: Option<Arc<RouteTaken>>,
-    path: Judged,
-    host: Judged,
-    /// A request that was judged as bytes.
-    as_bytes: bool,
-}
-
-impl Ruling {
-    /// What the policies said.
-    fn answer(&mut self, says: Says) {
-        self.cause = match says {
-            Says::Permitted { audit, break_glass } => {
-                (self.audit, self.break_glass) = (audit, break_glass);
-                Cause::Granted
-            }
-            Says::Forbidden => Cause::Forbidden,
-            Says::Undecidable(why) => Cause::Undecidable(why),
-            Says::NoPermit => Cause::NoGrant,
-        };
-    }
 }
 
 /// A head in canonical form.
@@ -166,37 +135,38 @@ struct Inquiry<'a> {
 }
 
 impl Inquiry<'_> {
-    fn rule(&self, call: &Call<'_>, ruling: &mut Ruling) {
+    fn rule(&self, call: &Call<'_>, facts: &mut Facts) {
         if let Some(fault) = transport_fault(self.atoms) {
-            ruling.cause = fault;
+            facts.cause = fault;
             return;
         }
         if let Some(why) = &self.port.policy.server.invalid {
-            ruling.cause = Cause::InvalidServer(why.as_str().into());
+            facts.cause = Cause::InvalidServer(why.as_str().into());
             return;
         }
         if self.port.is_distrusted() && self.by == By::Matcher {
             let why = "the compiled policy of this port gave another answer than Cedar";
-            ruling.cause = Cause::Undecidable(why.into());
+            facts.cause = Cause::Undecidable(why.into());
             return;
         }
         match call {
-            Call::Tcp => self.bytes(ruling),
+            Call::Tcp => self.bytes(facts),
             Call::Http(head) => {
-                let reading = self.reading(head);
-                if self.port.is_bytes() && !matches!(reading.way, Way::Probe) {
-                    ruling.as_bytes = true;
-                    self.bytes(ruling);
-                } else {
-                    self.judge(reading, head, ruling);
-                }
+                self.with_reading(head, |reading| {
+                    if self.port.is_bytes() && !matches!(reading.way, Way::Probe) {
+                        facts.spoken = Protocol::Tcp;
+                        self.bytes(facts);
+                    } else {
+                        self.judge(reading, head, facts);
+                    }
+                });
             }
         }
     }
 
-    fn bytes(&self, ruling: &mut Ruling) {
+    fn bytes(&self, facts: &mut Facts) {
         if self.port.wants_requests() {
-            ruling.cause = Cause::RawBytes;
+            facts.cause = Cause::RawBytes;
             return;
         }
         let query = Query {
@@ -205,22 +175,18 @@ impl Inquiry<'_> {
             request: None,
             now: self.now,
         };
-        let says = self.ask(&query, &mut ruling.reasons);
-        ruling.answer(says);
+        let says = self.ask(&query, &mut facts.reasons);
+        facts.answer(says);
     }
 
-    /// The head in canonical form and where it leads; remembered where nothing else than its text decides that.
-    fn reading(&self, head: &Head<'_>) -> Reading {
+    /// Gives `then` the head in canonical form and where it leads; remembered where nothing else than its text decides
+    /// that. Given by reference, as copying what was just written is slow.
+    fn with_reading(&self, head: &Head<'_>, then: impl FnOnce(&Reading)) {
         if self.by == By::Cedar || self.port.routes.look_at_headers() {
-            return self.read(head);
+            return then(&self.read(head));
         }
         let heads = self.atoms.heads();
-        if let Some(known) = heads.recall(self.number, head) {
-            return known;
-        }
-        let reading = self.read(head);
-        heads.remember(self.number, head, &reading);
-        reading
+        heads.with(self.number, head, || self.read(head), then);
     }
 
     fn read(&self, head: &Head<'_>) -> Reading {
@@ -260,34 +226,34 @@ impl Inquiry<'_> {
         }
     }
 
-    fn judge(&self, reading: Reading, head: &Head<'_>, ruling: &mut Ruling) {
-        let Reading { path, host, way } = reading;
-        let judged = (&path, &host);
-        match way {
-            Way::Refused(refusal) => ruling.cause = Cause::Refused(refusal),
-            Way::NoRoute => ruling.cause = Cause::NoRoute,
+    fn judge(&self, reading: &Reading, head: &Head<'_>, facts: &mut Facts) {
+        let judged = (&reading.path, &reading.host);
+        match &reading.way {
+            Way::Refused(refusal) => facts.cause = Cause::Refused(*refusal),
+            Way::NoRoute => facts.cause = Cause::NoRoute,
             Way::Invalid(taken, why) => {
-                ruling.route = Some(taken);
-                ruling.cause = Cause::InvalidRoute(why);
+                facts.route = Some(Arc::clone(taken));
+                facts.cause = Cause::InvalidRoute(Arc::clone(why));
             }
             Way::Route(asked, taken) => {
-                let says = self.ask_for(asked, &taken, head, judged, &mut ruling.reasons);
-                ruling.answer(says);
-                ruling.route = Some(taken);
+                facts.route = Some(Arc::clone(taken));
+                let says = self.ask_for(*asked, taken, head, judged, &mut facts.reasons);
+                facts.answer(says);
             }
-            Way::Probe => self.probe(head, judged, ruling),
+            Way::Probe => self.probe(head, judged, facts),
         }
-        (ruling.path, ruling.host) = (path, host);
+        facts.path.clone_from(&reading.path);
+        facts.host.clone_from(&reading.host);
     }
 
     /// A probe needs no permit, but a forbid still closes it.
-    fn probe(&self, head: &Head<'_>, judged: (&Judged, &Judged), ruling: &mut Ruling) {
+    fn probe(&self, head: &Head<'_>, judged: (&Judged, &Judged), facts: &mut Facts) {
         let taken = &self.port.probe_route;
-        ruling.route = Some(Arc::clone(taken));
-        let reasons = &mut ruling.reasons;
+        facts.route = Some(Arc::clone(taken));
+        let reasons = &mut facts.reasons;
         match self.ask_for(Asked::ProbeRoute, taken, head, judged, reasons) {
-            Says::Permitted { .. } | Says::NoPermit => ruling.cause = Cause::Probe,
-            denied => ruling.answer(denied),
+            Says::Permitted { .. } | Says::NoPermit => facts.cause = Cause::Probe,
+            denied => facts.answer(denied),
         }
     }
 

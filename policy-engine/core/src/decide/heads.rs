@@ -57,36 +57,25 @@ struct Entry {
 }
 
 impl Heads {
-    /// What was read of this very head on this port.
-    pub(super) fn recall(&self, port: u16, head: &Head<'_>) -> Option<Reading> {
-        let entry = self.place(head)?.borrow();
-        let same = entry.port == port
-            && entry.grpc == head.grpc
-            && entry.target == head.target
-            && entry.method == head.method
-            && entry.has_host == head.host.is_some()
-            && head.host.is_none_or(|host| entry.host == host);
-        if same { entry.reading.clone() } else { None }
-    }
-
-    /// Remembers what was read, in place of some other head.
-    pub(super) fn remember(&self, port: u16, head: &Head<'_>, reading: &Reading) {
-        let Some(mut entry) = self.place(head).map(RefCell::borrow_mut) else {
-            return;
+    /// Gives `then` what was read of this very head on this port, or what `read` reads now, which is remembered in place
+    /// of some other head.
+    pub(super) fn with(
+        &self,
+        port: u16,
+        head: &Head<'_>,
+        read: impl FnOnce() -> Reading,
+        then: impl FnOnce(&Reading),
+    ) {
+        let Some(place) = self.place(head) else {
+            return then(&read());
         };
-        let host = head.host.unwrap_or_default();
-        for (place, text) in [(0, head.method), (1, head.target), (2, host)] {
-            let kept = match place {
-                0 => &mut entry.method,
-                1 => &mut entry.target,
-                _ => &mut entry.host,
-            };
-            kept.clear();
-            kept.push_str(text);
+        {
+            let entry = place.borrow();
+            if let Some(reading) = entry.reading.as_ref().filter(|_| entry.is(port, head)) {
+                return then(reading);
+            }
         }
-        (entry.port, entry.grpc) = (port, head.grpc);
-        entry.has_host = head.host.is_some();
-        entry.reading = Some(reading.clone());
+        then(place.borrow_mut().remember(port, head, read()));
     }
 
     /// The place of a head: by a few of its bytes, so that finding it is cheaper than reading it.
@@ -107,5 +96,31 @@ impl Heads {
         };
         let mixed = target.len() ^ byte(1) ^ (byte(2) << 1) ^ (byte(4) << 2) ^ head.method.len();
         self.0.get(mixed % PLACES)
+    }
+}
+
+impl Entry {
+    fn is(&self, port: u16, head: &Head<'_>) -> bool {
+        self.port == port
+            && self.grpc == head.grpc
+            && self.target == head.target
+            && self.method == head.method
+            && self.has_host == head.host.is_some()
+            && head.host.is_none_or(|host| self.host == host)
+    }
+
+    fn remember(&mut self, port: u16, head: &Head<'_>, reading: Reading) -> &Reading {
+        let texts = [
+            (&mut self.method, head.method),
+            (&mut self.target, head.target),
+            (&mut self.host, head.host.unwrap_or_default()),
+        ];
+        for (kept, text) in texts {
+            kept.clear();
+            kept.push_str(text);
+        }
+        (self.port, self.grpc) = (port, head.grpc);
+        self.has_host = head.host.is_some();
+        self.reading.insert(reading)
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::canonical::{HostRefusal, MethodRefusal, PathRefusal};
 use crate::compile::{PortAt, Snapshot};
-use crate::connection::{ConnectionAtoms, Reasons};
+use crate::connection::{ConnectionAtoms, Reasons, Says};
 use crate::record::{DecisionRecord, RecordClient, RecordRequest, RecordRoute, RecordServer};
 use crate::request::{Call, Client, Protocol};
 use crate::route::RouteTaken;
@@ -386,20 +386,39 @@ impl Facts {
         }
     }
 
+    /// What the policies said.
+    pub(super) fn answer(&mut self, says: Says) {
+        self.cause = match says {
+            Says::Permitted { audit, break_glass } => {
+                (self.audit, self.break_glass) = (audit, break_glass);
+                Cause::Granted
+            }
+            Says::Forbidden => Cause::Forbidden,
+            Says::Undecidable(why) => Cause::Undecidable(why),
+            Says::NoPermit => Cause::NoGrant,
+        };
+    }
+
+    /// Verdict, phase and status, as they follow from the cause.
+    pub(super) fn conclude(&mut self) {
+        let outcome = self.cause.outcome(self.spoken);
+        self.verdict = outcome.verdict;
+        self.phase = outcome.phase;
+        self.status = outcome.status;
+        self.grpc_status = outcome.grpc_status;
+    }
+
     /// The same facts with this outcome, and no reasons.
     pub(super) fn turned(self, cause: Cause) -> Self {
-        let outcome = cause.outcome(self.spoken);
-        Self {
-            verdict: outcome.verdict,
-            phase: outcome.phase,
-            status: outcome.status,
-            grpc_status: outcome.grpc_status,
+        let mut turned = Self {
             cause,
             reasons: Reasons::None,
             audit: false,
             break_glass: false,
             ..self
-        }
+        };
+        turned.conclude();
+        turned
     }
 
     /// See [`Decision::record`].

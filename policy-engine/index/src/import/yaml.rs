@@ -52,6 +52,10 @@ impl Yaml {
             }
             Self::List(items) => {
                 for item in items {
+                    if item.is_empty() {
+                        let _ = writeln!(out, "{:indent$}- {}", "", item.inline());
+                        continue;
+                    }
                     let mut inner = String::new();
                     item.block(&mut inner, indent + 2);
                     // The dash takes the place of the first line's indent.
@@ -146,6 +150,15 @@ mod tests {
         let document = documents.remove(0);
         assert!(document.defects.is_empty(), "{:?}", document.defects);
         document.root
+    }
+
+    #[test]
+    fn an_item_without_content_has_a_line_of_its_own() {
+        let empty = || Yaml::Map(Vec::new());
+        let list = Yaml::List(vec![empty(), Yaml::List(Vec::new()), empty()]);
+        let yaml = Yaml::Map(vec![("list", list), ("next", Yaml::Number(1))]);
+        assert_eq!(yaml.print(), "list:\n  - {}\n  - []\n  - {}\nnext: 1\n");
+        assert!(parsed(&yaml).get("next").is_some());
     }
 
     #[test]
