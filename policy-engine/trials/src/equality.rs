@@ -37,6 +37,10 @@ pub struct Tally {
     pub outcomes: BTreeMap<String, u64>,
     /// Reasons given, all together.
     pub reasons: u64,
+    /// Allowed by audit permits alone.
+    pub audit: u64,
+    /// Allowed over broken glass.
+    pub break_glass: u64,
 }
 
 impl Tally {
@@ -46,6 +50,8 @@ impl Tally {
         self.triples += other.triples;
         self.plain += other.plain;
         self.reasons += other.reasons;
+        self.audit += other.audit;
+        self.break_glass += other.break_glass;
         for (outcome, count) in other.outcomes {
             *self.outcomes.entry(outcome).or_default() += count;
         }
@@ -136,10 +142,18 @@ fn compare(
     let atoms = ConnectionAtoms::of(snapshot, client);
     let decision = decide_on(&atoms, port, &call, NOW);
     let matcher = opinion(&decision);
-    let cedar = opinion(&decide_by_cedar(&atoms, port, &call, NOW));
-    if matcher != cedar {
-        return Err(format!("matcher {matcher:?}\nCedar   {cedar:?}"));
+    let by_cedar = decide_by_cedar(&atoms, port, &call, NOW);
+    let cedar = opinion(&by_cedar);
+    let watched = |decision: &Decision| (decision.audit, decision.break_glass);
+    if matcher != cedar || watched(&decision) != watched(&by_cedar) {
+        return Err(format!(
+            "matcher {matcher:?} {:?}\nCedar   {cedar:?} {:?} (audit, break-glass)",
+            watched(&decision),
+            watched(&by_cedar)
+        ));
     }
+    tally.audit += u64::from(decision.audit);
+    tally.break_glass += u64::from(decision.break_glass);
     if data.cedar_policies.is_empty() {
         let plain = reading(data, port, client, &call, NOW);
         if matcher != plain {

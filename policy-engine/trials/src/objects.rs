@@ -139,13 +139,13 @@ impl<'c, 'd> Place<'c, 'd> {
         let mut object = self.object(kind, name, spec);
         let end = match self.choices.below(8) {
             0 => "2026-01-01T00:00:00Z",
-            1 => "2026-01-01T00:00:01Z",
+            1..4 => "2026-01-01T00:00:01Z",
             _ => return object,
         };
         if let Some(meta) = object.get_mut("metadata").and_then(Value::as_object_mut) {
             let mut annotations = Map::new();
             annotations.insert("mesh.internal/expires".to_owned(), json!(end));
-            if self.choices.once_in(3) {
+            if self.choices.below(3) != 0 {
                 annotations.insert("mesh.internal/break-glass".to_owned(), json!("incident 1"));
                 meta.insert(
                     "creationTimestamp".to_owned(),

@@ -11,6 +11,7 @@ fn matcher_cedar_and_the_plain_reading_agree_and_all_outcomes_occur() {
     }
     assert!(tally.triples > 8_000, "{tally:?}");
     assert!(tally.plain > tally.triples / 2, "{tally:?}");
+    assert!(tally.audit > 20 && tally.break_glass > 10, "{tally:?}");
     for outcome in [
         "allow in permit",
         "deny in transport",

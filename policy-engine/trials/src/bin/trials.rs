@@ -68,8 +68,8 @@ fn run(triples: u64, seed: u64) -> Result<(), String> {
         }
     }
     println!(
-        "{} requests to {} meshes, seeds from {seed}: matcher = Cedar on all, = plain reading on {}; {} reasons",
-        total.triples, total.meshes, total.plain, total.reasons
+        "{} requests to {} meshes, seeds from {seed}: matcher = Cedar on all, = plain reading on {}; {} reasons; {} by audit permits, {} over broken glass",
+        total.triples, total.meshes, total.plain, total.reasons, total.audit, total.break_glass
     );
     for (outcome, count) in &total.outcomes {
         println!("  {count:>10} {outcome}");
