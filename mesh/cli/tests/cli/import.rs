@@ -1,9 +1,8 @@
 //! `mesh authz import` as people use it, and every command of the guides to it.
-#![cfg(test)]
-#![expect(clippy::disallowed_methods, reason = "tests write files themselves")]
 
+use crate::run::{mesh, stderr, stdout};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -20,29 +19,12 @@ fn folder() -> tempfile::TempDir {
     folder
 }
 
-fn mesh(folder: &Path, arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_mesh"))
-        .args(arguments)
-        .current_dir(folder)
-        .env_remove("MESH_STATE")
-        .output()
-        .expect("mesh runs")
-}
-
 fn import(folder: &Path, from: &str, arguments: &[&str]) -> Output {
     let head = ["authz", "import", "--from", from];
     mesh(
         folder,
         &head.iter().chain(arguments).copied().collect::<Vec<_>>(),
     )
-}
-
-fn stdout(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 #[track_caller]

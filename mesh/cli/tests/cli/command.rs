@@ -1,37 +1,12 @@
 //! The command as people and programs use it: exit codes, places in messages, order of answers.
-#![cfg(test)]
-#![expect(clippy::disallowed_methods, reason = "tests write files themselves")]
 
+use crate::run::{mesh, shop, stderr, stdout};
 use std::io::Write;
-use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-
-fn shop() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/shop")
-}
-
-/// `mesh` in an empty folder, so that no running mesh is found.
-fn mesh(folder: &Path, arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_mesh"))
-        .args(arguments)
-        .current_dir(folder)
-        .env_remove("MESH_STATE")
-        .output()
-        .expect("mesh runs")
-}
-
-fn stdout(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
 
 fn explain(extra: &[&str]) -> Output {
     let shop = shop();
-    let shop = shop.to_str().expect("a path of text");
-    let arguments: Vec<&str> = ["authz", "explain", "-f", shop]
+    let arguments: Vec<&str> = ["authz", "explain", "-f", &shop]
         .iter()
         .chain(extra)
         .copied()
@@ -423,13 +398,7 @@ fn the_shop_has_nothing_to_lint() {
     let shop = shop();
     let output = mesh(
         &std::env::temp_dir(),
-        &[
-            "authz",
-            "lint",
-            shop.to_str().expect("text"),
-            "--fail-on",
-            "warn",
-        ],
+        &["authz", "lint", &shop, "--fail-on", "warn"],
     );
     assert_eq!(
         output.status.code(),
@@ -447,7 +416,7 @@ fn replay(requests: &str) -> Output {
             "authz",
             "replay",
             "-f",
-            shop.to_str().expect("text"),
+            &shop,
             "--requests",
             "-",
             "-o",
@@ -508,10 +477,9 @@ fn a_record_that_cannot_be_read_ends_the_replay_at_its_place() {
 #[test]
 fn cedar_policies_come_with_their_places() {
     let shop = shop();
-    let shop = shop.to_str().expect("text");
     let output = mesh(
         &std::env::temp_dir(),
-        &["policy", "cedar", "-f", shop, "--workload", "shop/orders"],
+        &["policy", "cedar", "-f", &shop, "--workload", "shop/orders"],
     );
     let text = stdout(&output);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
@@ -521,7 +489,7 @@ fn cedar_policies_come_with_their_places() {
     );
     let output = mesh(
         &std::env::temp_dir(),
-        &["policy", "cedar", "-f", shop, "--workload", "shop/nobody"],
+        &["policy", "cedar", "-f", &shop, "--workload", "shop/nobody"],
     );
     assert_eq!(output.status.code(), Some(2));
 }
@@ -532,7 +500,7 @@ fn a_reader_that_goes_away_is_no_error() {
     let script = format!(
         "'{}' authz explain -f '{}' --from shop/web --to shop/orders:8080 --path /orders | true; exit ${{PIPESTATUS[0]}}",
         env!("CARGO_BIN_EXE_mesh"),
-        shop.display()
+        shop
     );
     let output = Command::new("bash")
         .args(["-c", &script])

@@ -1,34 +1,14 @@
 //! `mesh authz explain` as people use it to mend a denial: what is printed, applied to the files, lets the request in.
-#![cfg(test)]
-#![expect(clippy::disallowed_methods, reason = "tests write files themselves")]
 
+use crate::run::{copy_shop, mesh, stderr, stdout};
 use serde_json::Value;
 use std::path::Path;
-use std::process::{Command, Output};
-
-fn mesh(folder: &Path, arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_mesh"))
-        .args(arguments)
-        .current_dir(folder)
-        .env_remove("MESH_STATE")
-        .output()
-        .expect("mesh runs")
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
+use std::process::Output;
 
 /// A copy of the shop.
 fn shop() -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("a folder");
-    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/shop");
-    let copied = Command::new("cp")
-        .arg("-r")
-        .arg(from)
-        .arg(folder.path().join("shop"))
-        .status();
-    assert!(copied.expect("cp runs").success());
+    copy_shop(&folder.path().join("shop"));
     folder
 }
 
@@ -91,19 +71,14 @@ fn each_fix_of_a_denial_lets_the_request_in_once_it_is_followed() {
         let copy = shop();
         follow(copy.path(), fix);
         let after = asked(copy.path(), &[]);
-        assert_eq!(
-            after.status.code(),
-            Some(0),
-            "{fix}\n{}",
-            text(&after.stdout)
-        );
+        assert_eq!(after.status.code(), Some(0), "{fix}\n{}", stdout(&after));
     }
 }
 
 #[test]
 fn text_shows_the_lines_that_change_and_fix_prints_the_documents() {
     let folder = shop();
-    let output = text(&asked(folder.path(), &[]).stdout);
+    let output = stdout(&asked(folder.path(), &[]));
     assert!(
         output.contains("fix 1  add shop/intruder to MeshTLSAuthentication shop/orders"),
         "{output}"
@@ -118,7 +93,7 @@ fn text_shows_the_lines_that_change_and_fix_prints_the_documents() {
     );
     let printed = asked(folder.path(), &["--fix", "2"]);
     assert_eq!(printed.status.code(), Some(0));
-    let yaml = text(&printed.stdout);
+    let yaml = stdout(&printed);
     assert!(
         yaml.starts_with("apiVersion: policy.linkerd.io/v1alpha1\nkind: AuthorizationPolicy\n"),
         "{yaml}"
@@ -133,11 +108,7 @@ fn a_fix_that_there_is_not_is_refused() {
     for number in ["0", "9"] {
         let output = asked(folder.path(), &["--fix", number]);
         assert_eq!(output.status.code(), Some(2), "{number}");
-        assert!(
-            text(&output.stderr).contains("MESH-0680"),
-            "{}",
-            text(&output.stderr)
-        );
+        assert!(stderr(&output).contains("MESH-0680"), "{}", stderr(&output));
         assert!(output.stdout.is_empty());
     }
     // Manifests are what is fixed; a running mesh has none at hand.
@@ -164,7 +135,7 @@ fn a_forbid_is_excepted_from_by_its_owner_alone() {
     std::fs::write(folder.path().join("shop/policy/guard.yaml"), guard).expect("a file");
     let mut arguments = CHARGE.to_vec();
     arguments[5] = "shop/orders";
-    let output = text(&mesh(folder.path(), &arguments).stdout);
+    let output = stdout(&mesh(folder.path(), &arguments));
     for wanted in [
         "ClusterCedarPolicy//guard/no-orders",
         "guard.yaml:6",
@@ -175,7 +146,7 @@ fn a_forbid_is_excepted_from_by_its_owner_alone() {
         assert!(output.contains(wanted), "{wanted}\n{output}");
     }
     let printed = mesh(folder.path(), &[&arguments[..], &["--fix", "1"]].concat());
-    assert!(text(&printed.stderr).contains("needs its owner"));
+    assert!(stderr(&printed).contains("needs its owner"));
 }
 
 #[test]
@@ -190,16 +161,12 @@ fn invariants_of_a_file_apart_are_proved_and_nothing_else_may_stand_there() {
         )
     };
     let output = prove("apart.yaml");
-    let said = format!("{}{}", text(&output.stdout), text(&output.stderr));
+    let said = format!("{}{}", stdout(&output), stderr(&output));
     assert!(said.contains("Invariant/shop/apart"), "{said}");
     assert_eq!(output.status.code(), Some(0), "{said}");
     let other = prove("shop/policy/servers.yaml");
     assert_eq!(other.status.code(), Some(2));
-    assert!(
-        text(&other.stderr).contains("MESH-0682"),
-        "{}",
-        text(&other.stderr)
-    );
+    assert!(stderr(&other).contains("MESH-0682"), "{}", stderr(&other));
     assert_eq!(prove("gone.yaml").status.code(), Some(2));
 }
 
@@ -209,7 +176,7 @@ fn manifests_without_workloads_are_said_to_have_none() {
     for command in ["cedar", "verify"] {
         let output = mesh(folder.path(), &["policy", command, "-f", "shop/policy"]);
         assert_eq!(output.status.code(), Some(2));
-        let said = text(&output.stderr);
+        let said = stderr(&output);
         assert!(
             said.contains("MESH-0681")
                 && said.contains("there is no workload")

@@ -1,37 +1,8 @@
 //! Policy from use, as people and pipelines have it: cases, what is unused, suggestions, a candidate beside the live policy.
-#![cfg(test)]
-#![expect(clippy::disallowed_methods, reason = "tests write files themselves")]
 
+use crate::run::{authz, copy_shop, json_of, shop, stderr, stdout};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
-
-fn shop() -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/shop");
-    path.to_str().expect("a path of text").to_owned()
-}
-
-fn mesh(folder: &Path, arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_mesh"))
-        .arg("authz")
-        .args(arguments)
-        .current_dir(folder)
-        .env_remove("MESH_STATE")
-        .output()
-        .expect("mesh runs")
-}
-
-fn stdout(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-fn json_of(output: &Output) -> Value {
-    serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"))
-}
 
 fn folder() -> tempfile::TempDir {
     tempfile::tempdir().expect("a folder")
@@ -47,8 +18,7 @@ fn write(folder: &Path, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
 /// A copy of the shop without one of its files.
 fn shop_without(folder: &Path, name: &str) -> PathBuf {
     let copy = folder.join("copy");
-    let copied = Command::new("cp").arg("-r").arg(shop()).arg(&copy).status();
-    assert!(copied.expect("cp runs").success());
+    copy_shop(&copy);
     std::fs::remove_file(copy.join(name)).expect("a file of the shop");
     copy
 }
@@ -80,7 +50,7 @@ fn records(folder: &Path) -> PathBuf {
     }
     let requests = write(folder, "requests.jsonl", lines);
     let requests = requests.to_str().expect("text");
-    let output = mesh(folder, &["replay", "-f", &shop(), "--requests", requests]);
+    let output = authz(folder, &["replay", "-f", &shop(), "--requests", requests]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     write(folder, "records.jsonl", &output.stdout)
 }
@@ -91,7 +61,7 @@ fn records(folder: &Path) -> PathBuf {
 fn the_cases_of_the_shop_pass_cover_everything_and_notice_every_mistake() {
     let folder = folder();
     let cases = format!("{}/tests", shop());
-    let output = mesh(
+    let output = authz(
         folder.path(),
         &[
             "test",
@@ -135,7 +105,7 @@ fn a_policy_that_is_gone_fails_its_case_with_place_and_reason() {
     let folder = folder();
     let copy = shop_without(folder.path(), "policy/payments-authorization.yaml");
     let copy = copy.to_str().expect("text");
-    let output = mesh(
+    let output = authz(
         folder.path(),
         &[
             "test",
@@ -172,7 +142,7 @@ fn too_little_covered_or_noticed_ends_with_1_and_names_what_is_missing() {
     let run = |more: &[&str]| {
         let shop = shop();
         let arguments = [&["test", cases, "-f", &shop], more].concat();
-        mesh(folder.path(), &arguments)
+        authz(folder.path(), &arguments)
     };
     assert_eq!(run(&["--coverage", "--mutate"]).status.code(), Some(0));
     let output = run(&["--min-coverage", "90"]);
@@ -206,7 +176,7 @@ fn a_target_that_there_is_not_fails_even_where_a_denial_is_expected() {
     let case =
         "    - {name: typo, from: shop/web, to: 'shop/ordrs:8080', path: /orders, expect: deny}\n";
     let cases = write(folder.path(), "cases.yaml", format!("{HEAD}{case}"));
-    let output = mesh(
+    let output = authz(
         folder.path(),
         &["test", cases.to_str().expect("text"), "-f", &shop()],
     );
@@ -251,7 +221,7 @@ fn cases_that_cannot_be_read_end_with_2_and_their_place() {
         ),
     ] {
         let cases = write(folder.path(), "cases.yaml", &text);
-        let output = mesh(
+        let output = authz(
             folder.path(),
             &["test", cases.to_str().expect("text"), "-f", &shop()],
         );
@@ -263,16 +233,16 @@ fn cases_that_cannot_be_read_end_with_2_and_their_place() {
         );
     }
     let cases = write(folder.path(), "cases.yaml", b"\xff\xfe\x00");
-    let output = mesh(
+    let output = authz(
         folder.path(),
         &["test", cases.to_str().expect("text"), "-f", &shop()],
     );
     assert_eq!(output.status.code(), Some(2), "{output:?}");
-    let output = mesh(folder.path(), &["test", "none.yaml", "-f", &shop()]);
+    let output = authz(folder.path(), &["test", "none.yaml", "-f", &shop()]);
     assert_eq!(output.status.code(), Some(2), "{output:?}");
     // A report that cannot be written is not a run that passed.
     let cases = format!("{}/tests", shop());
-    let output = mesh(
+    let output = authz(
         folder.path(),
         &["test", &cases, "-f", &shop(), "--junit", "none/report.xml"],
     );
@@ -336,7 +306,7 @@ fn records_that_cannot_be_read_end_with_2_in_every_command() {
                 arguments.push(&shop);
             }
             arguments.extend(["-f", &shop, "--records", file]);
-            let output = mesh(folder.path(), &arguments);
+            let output = authz(folder.path(), &arguments);
             let said = stderr(&output);
             assert_eq!(
                 output.status.code(),
@@ -352,12 +322,12 @@ fn records_that_cannot_be_read_end_with_2_in_every_command() {
         "x".repeat(4 << 20)
     );
     write(folder.path(), "long.jsonl", long);
-    let output = mesh(
+    let output = authz(
         folder.path(),
         &["unused", "-f", &shop(), "--records", "long.jsonl"],
     );
     assert!(stderr(&output).contains("longer than"), "{output:?}");
-    let output = mesh(
+    let output = authz(
         folder.path(),
         &["unused", "-f", &shop(), "--records", "none"],
     );
@@ -371,7 +341,7 @@ fn what_traffic_did_not_use_is_listed_with_its_place() {
     let folder = folder();
     let records = records(folder.path());
     let records = records.to_str().expect("text");
-    let output = mesh(
+    let output = authz(
         folder.path(),
         &["unused", "-f", &shop(), "--records", records],
     );
@@ -386,7 +356,7 @@ fn what_traffic_did_not_use_is_listed_with_its_place() {
         !text.contains("orders-read") && !text.contains("ledger-post"),
         "{text}"
     );
-    let output = mesh(
+    let output = authz(
         folder.path(),
         &[
             "unused",
@@ -420,7 +390,7 @@ fn a_log_with_gaps_says_so() {
         "{{\"seq\":0,\"prev\":\"\",\"hash\":\"\",\"kind\":\"start\",\"record\":{{}}}}\n{{\"seq\":1,\"kind\":\"decision\",\"record\":{first}}}\n{{\"seq\":2,\"kind\":\"gap\",\"record\":{{\"lost\":7}}}}\n"
     );
     write(folder.path(), "audit/shop.orders.jsonl", log);
-    let output = mesh(
+    let output = authz(
         folder.path(),
         &["unused", "-f", &shop(), "--records", "audit"],
     );
@@ -437,7 +407,7 @@ fn a_suggestion_allows_what_was_seen_and_no_more() {
     let folder = folder();
     let records = records(folder.path());
     let records = records.to_str().expect("text");
-    let output = mesh(
+    let output = authz(
         folder.path(),
         &["suggest", "-f", &shop(), "--records", records],
     );
@@ -471,7 +441,7 @@ fn a_suggestion_allows_what_was_seen_and_no_more() {
         "--records",
         records,
     ];
-    let output = mesh(folder.path(), &arguments);
+    let output = authz(folder.path(), &arguments);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     assert!(stdout(&output).contains("150 requests: 0 gain access, 0 lose it"));
 }
@@ -486,7 +456,7 @@ fn what_was_only_seen_later_is_said_to_be_denied() {
     }
     let requests = write(folder.path(), "requests.jsonl", lines);
     let requests = requests.to_str().expect("text");
-    let output = mesh(
+    let output = authz(
         folder.path(),
         &["replay", "-f", &shop(), "--requests", requests],
     );
@@ -499,7 +469,7 @@ fn what_was_only_seen_later_is_said_to_be_denied() {
             more,
         ]
         .concat();
-        mesh(folder.path(), &arguments)
+        authz(folder.path(), &arguments)
     };
     let value = json_of(&suggest(&["--hold-back", "25"]));
     assert_eq!(value["held_back"], 10);
@@ -532,7 +502,7 @@ fn denied_traffic_suggests_nothing() {
     assert_eq!(denied.len(), 50);
     let file = write(folder.path(), "denied.jsonl", denied.join("\n"));
     let file = file.to_str().expect("text");
-    let output = mesh(
+    let output = authz(
         folder.path(),
         &["suggest", "-f", &shop(), "--records", file],
     );
@@ -566,7 +536,7 @@ fn a_candidate_that_takes_access_away_ends_with_10_and_a_witness() {
             "-o",
             "json",
         ];
-        mesh(folder.path(), &arguments)
+        authz(folder.path(), &arguments)
     };
     assert_eq!(shadow(&shop, &shop).status.code(), Some(0));
     let output = shadow(&shop, copy);
@@ -594,7 +564,7 @@ fn a_candidate_that_takes_access_away_ends_with_10_and_a_witness() {
 fn replay_counts_classes() {
     let folder = folder();
     records(folder.path());
-    let output = mesh(
+    let output = authz(
         folder.path(),
         &[
             "replay",

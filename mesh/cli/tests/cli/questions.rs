@@ -1,45 +1,20 @@
 //! Questions beyond one request, as people and pipelines ask them: exit codes, witnesses, and input that is refused.
-#![cfg(test)]
-#![expect(clippy::disallowed_methods, reason = "tests write files themselves")]
 
+use crate::run::{authz, copy_shop, json_of, shop, stdout};
 use serde_json::Value;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-
-fn shop() -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/shop");
-    path.to_str().expect("a path of text").to_owned()
-}
-
-fn mesh(folder: &Path, arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_mesh"))
-        .arg("authz")
-        .args(arguments)
-        .current_dir(folder)
-        .env_remove("MESH_STATE")
-        .output()
-        .expect("mesh runs")
-}
-
-fn stdout(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-fn json(output: &Output) -> Value {
-    serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"))
-}
 
 /// The shop, and the shop with a grant to the intruder.
 fn two() -> (tempfile::TempDir, PathBuf, PathBuf) {
     let folder = tempfile::tempdir().expect("a folder");
     let (before, after) = (folder.path().join("before"), folder.path().join("after"));
     for side in [&before, &after] {
-        let copied = Command::new("cp").arg("-r").arg(shop()).arg(side).status();
-        assert!(copied.expect("cp runs").success());
+        copy_shop(side);
     }
     let grant = "apiVersion: policy.linkerd.io/v1alpha1\nkind: AuthorizationPolicy\nmetadata: {name: oops, namespace: shop}\nspec:\n  targetRef: {group: policy.linkerd.io, kind: Server, name: ledger-post}\n  requiredAuthenticationRefs: [{group: '', kind: ServiceAccount, name: intruder}]\n";
-    let server = stdout(&mesh(
+    let server = stdout(&authz(
         folder.path(),
         &[
             "who-can",
@@ -67,7 +42,7 @@ fn two() -> (tempfile::TempDir, PathBuf, PathBuf) {
         ])
         .output()
         .expect("mesh runs");
-    let name = json(&explained)["server"]["name"]
+    let name = json_of(&explained)["server"]["name"]
         .as_str()
         .expect("a Server")
         .to_owned();
@@ -85,13 +60,13 @@ fn diff(folder: &Path, before: &Path, after: &Path, more: &[&str]) -> Output {
         after.to_str().expect("text"),
     ];
     let arguments: Vec<&str> = ["diff"].iter().chain(&sides).chain(more).copied().collect();
-    mesh(folder, &arguments)
+    authz(folder, &arguments)
 }
 
 #[test]
 fn who_can_names_everybody_and_the_place_of_what_lets_them_in() {
     let folder = std::env::temp_dir();
-    let output = mesh(
+    let output = authz(
         &folder,
         &[
             "who-can",
@@ -103,7 +78,7 @@ fn who_can_names_everybody_and_the_place_of_what_lets_them_in() {
             "json",
         ],
     );
-    let value = json(&output);
+    let value = json_of(&output);
     assert_eq!(
         (output.status.code(), &value[0]["exact"]),
         (Some(0), &Value::Bool(true))
@@ -119,7 +94,7 @@ fn who_can_names_everybody_and_the_place_of_what_lets_them_in() {
     );
     // One request alone.
     for (path, want) in [("/orders/1", true), ("/admin", false)] {
-        let output = mesh(
+        let output = authz(
             &folder,
             &[
                 "who-can",
@@ -138,7 +113,7 @@ fn who_can_names_everybody_and_the_place_of_what_lets_them_in() {
 #[test]
 fn what_can_and_the_matrix_agree() {
     let folder = std::env::temp_dir();
-    let text = stdout(&mesh(
+    let text = stdout(&authz(
         &folder,
         &["what-can", "-f", &shop(), "--from", "shop/web"],
     ));
@@ -146,12 +121,12 @@ fn what_can_and_the_matrix_agree() {
         text.contains("shop/orders:8080") && !text.contains("shop/ledger"),
         "{text}"
     );
-    let text = stdout(&mesh(
+    let text = stdout(&authz(
         &folder,
         &["what-can", "-f", &shop(), "--from", "shop/intruder"],
     ));
     assert_eq!(text, "nothing is allowed\n");
-    let csv = stdout(&mesh(&folder, &["matrix", "-f", &shop(), "-o", "csv"]));
+    let csv = stdout(&authz(&folder, &["matrix", "-f", &shop(), "-o", "csv"]));
     let rows: Vec<Vec<&str>> = csv.lines().map(|line| line.split(',').collect()).collect();
     assert!(rows.iter().all(|row| row.len() == rows[0].len()));
     assert_eq!(
@@ -163,10 +138,13 @@ fn what_can_and_the_matrix_agree() {
         3
     );
     assert!(
-        stdout(&mesh(&folder, &["matrix", "-f", &shop(), "-o", "markdown"]))
-            .lines()
-            .nth(1)
-            .is_some_and(|l| l.starts_with("|---"))
+        stdout(&authz(
+            &folder,
+            &["matrix", "-f", &shop(), "-o", "markdown"]
+        ))
+        .lines()
+        .nth(1)
+        .is_some_and(|l| l.starts_with("|---"))
     );
 }
 
@@ -177,7 +155,7 @@ fn a_difference_ends_with_1_and_its_witness_is_decided_so_by_replay() {
     assert_eq!(diff(folder, &before, &before, &[]).status.code(), Some(0));
     let output = diff(folder, &before, &after, &["-o", "json"]);
     assert_eq!(output.status.code(), Some(1));
-    let value = json(&output);
+    let value = json_of(&output);
     assert_eq!(
         value["gained"][0]["who"],
         serde_json::json!(["shop/intruder"])
@@ -192,7 +170,7 @@ fn a_difference_ends_with_1_and_its_witness_is_decided_so_by_replay() {
             .spawn()
             .expect("mesh runs");
         writeln!(child.stdin.take().expect("a pipe"), "{witness}").expect("written");
-        let record = json(&child.wait_with_output().expect("an answer"));
+        let record = json_of(&child.wait_with_output().expect("an answer"));
         assert_eq!(record["verdict"], verdict);
     }
     // Lost alone is no failure under --fail-on gained.
@@ -203,7 +181,7 @@ fn a_difference_ends_with_1_and_its_witness_is_decided_so_by_replay() {
             .code(),
         Some(0)
     );
-    let sarif = json(&diff(folder, &before, &after, &["-o", "sarif"]));
+    let sarif = json_of(&diff(folder, &before, &after, &["-o", "sarif"]));
     let result = &sarif["runs"][0]["results"][0];
     assert_eq!(
         (&sarif["version"], &result["ruleId"]),
@@ -246,7 +224,7 @@ fn a_git_revision_is_compared_without_a_checkout() {
     let after = after.to_str().expect("text");
     assert!(before.is_dir());
     for revision in ["git:HEAD", "git:HEAD:before"] {
-        let output = mesh(folder.path(), &["diff", revision, after]);
+        let output = authz(folder.path(), &["diff", revision, after]);
         assert_eq!(output.status.code(), Some(1), "{revision}: {output:?}");
         assert!(
             stdout(&output).starts_with("+ shop/intruder"),
@@ -261,7 +239,7 @@ fn a_git_revision_is_compared_without_a_checkout() {
         "git:HEAD:",
         "git:HEAD:none",
     ] {
-        let output = mesh(folder.path(), &["diff", broken, after]);
+        let output = authz(folder.path(), &["diff", broken, after]);
         assert_eq!(output.status.code(), Some(2), "{broken}");
         assert!(
             String::from_utf8_lossy(&output.stderr).contains("MESH-0644"),
@@ -276,7 +254,7 @@ fn a_proof_ends_with_0_1_or_11_and_never_holds_over_what_could_not_be_read() {
     let prove = |side: &Path, more: &[&str]| {
         let side = ["prove", "-f", side.to_str().expect("text")];
         let arguments: Vec<&str> = side.iter().chain(more).copied().collect();
-        mesh(folder.path(), &arguments)
+        authz(folder.path(), &arguments)
     };
     let claim = ["--no-path", "shop/intruder", "shop/ledger"];
     let output = prove(&before, &claim);
@@ -312,7 +290,7 @@ fn a_graph_has_edges_and_a_cut() {
     let graph = |more: &[&str]| {
         let shop = shop();
         let arguments: Vec<&str> = ["graph", "-f", &shop].iter().chain(more).copied().collect();
-        mesh(&folder, &arguments)
+        authz(&folder, &arguments)
     };
     assert_eq!(stdout(&graph(&["--from", "shop/web"])).lines().count(), 3);
     assert_eq!(
@@ -322,7 +300,7 @@ fn a_graph_has_edges_and_a_cut() {
         1
     );
     assert!(stdout(&graph(&["-o", "dot"])).starts_with("digraph access {\n"));
-    let value = json(&graph(&["--cut", "shop/web", "shop/ledger", "-o", "json"]));
+    let value = json_of(&graph(&["--cut", "shop/web", "shop/ledger", "-o", "json"]));
     assert_eq!(
         (value["grants"].as_array().map(Vec::len), &value["smallest"]),
         (Some(1), &Value::Bool(true))
@@ -350,7 +328,7 @@ fn targets_and_paths_that_there_are_not_end_with_2_and_no_mesh_with_11() {
         (&["matrix"], 11),
         (&["diff", &shop, "live"], 11),
     ] {
-        let output = mesh(folder.path(), arguments);
+        let output = authz(folder.path(), arguments);
         assert_eq!(
             output.status.code(),
             Some(code),

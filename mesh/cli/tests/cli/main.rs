@@ -1,0 +1,17 @@
+//! The command as people and pipelines use it: exit codes, places in messages, answers that programs read.
+//!
+//! - `run`: the command and what it prints
+//! - `command`: the parts that every mesh has: explain, replay, lint, identity, check
+//! - `fixes`: what explain offers against a denial, applied to the files
+//! - `questions`: questions beyond one request
+//! - `usage`: policy from use: cases, what is unused, suggestions, a candidate beside the live policy
+//! - `import`: policies of other meshes, and every command of the guides
+#![cfg(test)]
+#![expect(clippy::disallowed_methods, reason = "tests write files themselves")]
+
+mod command;
+mod fixes;
+mod import;
+mod questions;
+mod run;
+mod usage;
