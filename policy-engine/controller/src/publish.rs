@@ -18,6 +18,9 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+/// What each file holds, and the digest of its content, by its name.
+type Parts = BTreeMap<String, ([u8; 32], Arc<Part>)>;
+
 /// Everything that is served, of one generation.
 #[derive(Debug)]
 pub(crate) struct Published {
@@ -30,8 +33,7 @@ pub(crate) struct Published {
     pub(crate) discovery: Discovery,
     pub(crate) findings: Vec<Finding>,
     pub(crate) files: u64,
-    /// What each file holds, by its name, and the digest of its content.
-    parts: BTreeMap<String, ([u8; 32], Arc<Part>)>,
+    parts: Parts,
     discovery_json: Arc<[u8]>,
 }
 
@@ -170,10 +172,7 @@ impl Publishing {
 }
 
 /// The files as objects; those that are as they were, from `before`.
-fn read_parts(
-    sources: &Sources,
-    before: Option<&Published>,
-) -> BTreeMap<String, ([u8; 32], Arc<Part>)> {
+fn read_parts(sources: &Sources, before: Option<&Published>) -> Parts {
     let read = |(name, file): (&String, &SourceFile)| {
         let kept = before
             .and_then(|before| before.parts.get(name))
@@ -186,8 +185,8 @@ fn read_parts(
 }
 
 /// Whom the difference between the files of `before` and these concerns.
-fn affected(before: &Published, parts: &BTreeMap<String, ([u8; 32], Arc<Part>)>) -> Affected {
-    let differs = |name: &str, one: &[u8; 32], others: &BTreeMap<String, ([u8; 32], Arc<Part>)>| {
+fn affected(before: &Published, parts: &Parts) -> Affected {
+    let differs = |name: &str, one: &[u8; 32], others: &Parts| {
         others.get(name).is_none_or(|(other, _)| one != other)
     };
     let old = before

@@ -5,7 +5,9 @@ use super::terms::grant_id;
 use crate::edit::Change;
 use crate::manifest::cedar_judge::Mention;
 use crate::manifest::object::Loader;
-use crate::manifest::resource::{All, AuthenticationKind, Closed, Key, Object, Resources};
+use crate::manifest::resource::{
+    All, AuthenticationKind, Closed, Key, Object, Resources, each_list,
+};
 use crate::manifest::{Part, join};
 use mesh_policy::snapshot::{Finding, Severity, Source};
 use std::collections::BTreeSet;
@@ -54,12 +56,8 @@ impl Index {
     /// Whether changes are about nothing but who is granted what: policies and authentications.
     pub fn is_about_grants(&self, changes: &[Change]) -> bool {
         changes.iter().all(|change| {
-            let resources = change.read().resources;
-            let mut before = self.resources.clone_where(&|source| change.covers(source));
-            if change.replaces_to.is_none() {
-                before = Resources::default();
-            }
-            [before, resources].into_iter().all(Resources::only_grants)
+            let [before, after] = self.sides(change);
+            before.only_grants() && after.only_grants()
         })
     }
 
@@ -68,13 +66,8 @@ impl Index {
     pub fn concern(&self, changes: &[Change]) -> Concern {
         let mut out = BTreeSet::new();
         for change in changes {
-            let mut before = self.resources.clone_where(&|source| change.covers(source));
-            if change.replaces_to.is_none() {
-                before = Resources::default();
-            }
-            let resources = change.read().resources;
-            for one in [&before, &resources] {
-                out.extend(self.concern_of(one)?);
+            for side in self.sides(change) {
+                out.extend(self.concern_of(&side)?);
             }
         }
         Some(out)
@@ -84,22 +77,22 @@ impl Index {
     fn changed_authentications(&self, changes: &[Change]) -> BTreeSet<Key> {
         let mut out = BTreeSet::new();
         for change in changes {
-            let resources = change.read().resources;
-            let old = |source: &Source| change.covers(source);
-            let (tls, networks) = (
-                &self.resources.mesh_tls,
-                &self.resources.network_authentications,
-            );
-            let tls = tls
-                .iter()
-                .filter(|one| old(&one.source))
-                .chain(&resources.mesh_tls);
-            let networks = networks.iter().filter(|one| old(&one.source));
-            let networks = networks.chain(&resources.network_authentications);
-            out.extend(tls.map(|one| one.key.clone()));
-            out.extend(networks.map(|one| one.key.clone()));
+            for side in self.sides(change) {
+                out.extend(side.mesh_tls.iter().map(|one| one.key.clone()));
+                let networks = side.network_authentications.iter();
+                out.extend(networks.map(|one| one.key.clone()));
+            }
         }
         out
+    }
+
+    /// What a change takes the place of, and what it says.
+    fn sides(&self, change: &Change) -> [Resources; 2] {
+        let before = match change.replaces_to {
+            Some(_) => self.resources.clone_where(&|source| change.covers(source)),
+            None => Resources::default(),
+        };
+        [before, change.read().resources]
     }
 
     fn concern_of(&self, changed: &Resources) -> Concern {
@@ -171,96 +164,6 @@ impl Change {
         };
         *file == self.file && (self.line..=end).contains(line)
     }
-}
-
-/// Does the same to every list of objects.
-macro_rules! each_list {
-    ($resources:expr, $list:ident => $do:expr) => {{
-        let Resources {
-            namespaces,
-            service_accounts,
-            pods,
-            templates,
-            services,
-            servers,
-            server_authorizations,
-            authorization_policies,
-            mesh_tls,
-            network_authentications,
-            routes,
-            rate_limits,
-            federations,
-            egress_networks,
-            cedar_policies,
-            invariants,
-            closed: _,
-            cedar_closed: _,
-        } = $resources;
-        {
-            let $list = namespaces;
-            $do
-        }
-        {
-            let $list = service_accounts;
-            $do
-        }
-        {
-            let $list = pods;
-            $do
-        }
-        {
-            let $list = templates;
-            $do
-        }
-        {
-            let $list = services;
-            $do
-        }
-        {
-            let $list = servers;
-            $do
-        }
-        {
-            let $list = server_authorizations;
-            $do
-        }
-        {
-            let $list = authorization_policies;
-            $do
-        }
-        {
-            let $list = mesh_tls;
-            $do
-        }
-        {
-            let $list = network_authentications;
-            $do
-        }
-        {
-            let $list = routes;
-            $do
-        }
-        {
-            let $list = rate_limits;
-            $do
-        }
-        {
-            let $list = federations;
-            $do
-        }
-        {
-            let $list = egress_networks;
-            $do
-        }
-        {
-            let $list = cedar_policies;
-            $do
-        }
-        {
-            let $list = invariants;
-            $do
-        }
-    }};
 }
 
 impl Resources {
@@ -372,16 +275,6 @@ impl Resources {
             closed: close(&self.closed),
             cedar_closed: close(&self.cedar_closed),
         }
-    }
-
-    /// Namespaces of its objects, and those that it closes or sets defaults of.
-    fn namespaces_named(&self) -> BTreeSet<String> {
-        let mut out = BTreeSet::new();
-        each_list!(self, list => out.extend(list.iter().filter(|one| one.namespaced).map(|one| one.key.namespace.clone())));
-        out.extend(self.namespaces.iter().map(|one| one.key.name.clone()));
-        let closed = self.closed.iter().chain(&self.cedar_closed);
-        out.extend(closed.filter_map(|one| one.namespace.clone()));
-        out
     }
 }
 

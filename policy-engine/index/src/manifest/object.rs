@@ -545,7 +545,7 @@ struct Context<'a> {
     namespaced: bool,
 }
 
-fn source(file: &str, at: Place, end_line: u32) -> Source {
+pub(crate) fn source(file: &str, at: Place, end_line: u32) -> Source {
     Source::File {
         file: file.to_owned(),
         line: at.line,

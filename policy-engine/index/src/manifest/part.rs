@@ -4,7 +4,7 @@
 //! may concern. What it may concern is overestimated: every word of a file counts as a name of what the file refers to.
 
 use super::Loaded;
-use super::resource::{Key, Object, Resources};
+use super::resource::{Object, Resources, each_list};
 use super::tree::{Node, Value};
 use crate::finding::{Code, finding};
 use mesh_policy::snapshot::Finding;
@@ -96,61 +96,16 @@ impl Affected {
 
 impl Reach {
     pub(super) fn of(resources: &Resources, mentions: HashSet<String>, names_cedar: bool) -> Self {
-        let mut namespaces = BTreeSet::new();
-        // Every kind by name, so that a new one cannot be forgotten.
-        let Resources {
-            namespaces: own,
-            service_accounts,
-            pods,
-            templates,
-            services,
-            servers,
-            server_authorizations,
-            authorization_policies,
-            mesh_tls,
-            network_authentications,
-            routes,
-            rate_limits,
-            federations,
-            egress_networks,
-            cedar_policies,
-            invariants,
-            closed,
-            cedar_closed,
-        } = resources;
-        namespaces.extend(own.iter().map(|object| object.key.name.clone()));
-        place(&mut namespaces, service_accounts);
-        place(&mut namespaces, pods);
-        place(&mut namespaces, templates);
-        place(&mut namespaces, services);
-        place(&mut namespaces, servers);
-        place(&mut namespaces, server_authorizations);
-        place(&mut namespaces, authorization_policies);
-        place(&mut namespaces, mesh_tls);
-        place(&mut namespaces, network_authentications);
-        place(&mut namespaces, routes);
-        place(&mut namespaces, rate_limits);
-        place(&mut namespaces, egress_networks);
-        place(&mut namespaces, cedar_policies);
-        place(&mut namespaces, invariants);
-        let everywhere = !closed.is_empty()
-            || !cedar_closed.is_empty()
-            || !federations.is_empty()
-            || cedar_policies.iter().any(|object| !object.namespaced)
-            || invariants.iter().any(|object| !object.namespaced);
+        let everywhere = !resources.closed.is_empty()
+            || !resources.cedar_closed.is_empty()
+            || !resources.federations.is_empty()
+            || resources.cedar_policies.iter().any(|one| !one.namespaced)
+            || resources.invariants.iter().any(|one| !one.namespaced);
         Self {
-            namespaces,
+            namespaces: resources.namespaces_named(),
             mentions,
             everywhere,
-            looks_everywhere: everywhere || names_cedar || !cedar_policies.is_empty(),
-        }
-    }
-}
-
-fn place<T>(namespaces: &mut BTreeSet<String>, objects: &[Arc<Object<T>>]) {
-    for Key { namespace, .. } in objects.iter().map(|object| &object.key) {
-        if !namespaces.contains(namespace) {
-            namespaces.insert(namespace.clone());
+            looks_everywhere: everywhere || names_cedar || !resources.cedar_policies.is_empty(),
         }
     }
 }
@@ -187,22 +142,7 @@ pub(super) fn join<'p>(parts: impl IntoIterator<Item = &'p Part>) -> Loaded {
         resources.add(&part.resources);
         findings.extend(part.findings.iter().cloned());
     }
-    settle(&mut resources.namespaces, &mut findings);
-    settle(&mut resources.service_accounts, &mut findings);
-    settle(&mut resources.pods, &mut findings);
-    settle(&mut resources.templates, &mut findings);
-    settle(&mut resources.services, &mut findings);
-    settle(&mut resources.servers, &mut findings);
-    settle(&mut resources.server_authorizations, &mut findings);
-    settle(&mut resources.authorization_policies, &mut findings);
-    settle(&mut resources.mesh_tls, &mut findings);
-    settle(&mut resources.network_authentications, &mut findings);
-    settle(&mut resources.routes, &mut findings);
-    settle(&mut resources.rate_limits, &mut findings);
-    settle(&mut resources.federations, &mut findings);
-    settle(&mut resources.egress_networks, &mut findings);
-    settle(&mut resources.cedar_policies, &mut findings);
-    settle(&mut resources.invariants, &mut findings);
+    each_list!(&mut resources, list => settle(list, &mut findings));
     resources
         .closed
         .sort_by(|a, b| (&a.namespace, &a.source).cmp(&(&b.namespace, &b.source)));

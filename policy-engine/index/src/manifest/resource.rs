@@ -12,7 +12,7 @@ use mesh_policy::snapshot::{
     Filter, Network, ObjectRef, PathOptions, RouteMatch, ServerProtocol, Source,
 };
 use mesh_trust::{Timestamp, TrustDomain};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -46,7 +46,108 @@ pub struct Resources {
     pub(crate) cedar_closed: Vec<Closed>,
 }
 
+/// Does the same to every list of objects.
+macro_rules! each_list {
+    ($resources:expr, $list:ident => $do:expr) => {{
+        let Resources {
+            namespaces,
+            service_accounts,
+            pods,
+            templates,
+            services,
+            servers,
+            server_authorizations,
+            authorization_policies,
+            mesh_tls,
+            network_authentications,
+            routes,
+            rate_limits,
+            federations,
+            egress_networks,
+            cedar_policies,
+            invariants,
+            closed: _,
+            cedar_closed: _,
+        } = $resources;
+        {
+            let $list = namespaces;
+            $do
+        }
+        {
+            let $list = service_accounts;
+            $do
+        }
+        {
+            let $list = pods;
+            $do
+        }
+        {
+            let $list = templates;
+            $do
+        }
+        {
+            let $list = services;
+            $do
+        }
+        {
+            let $list = servers;
+            $do
+        }
+        {
+            let $list = server_authorizations;
+            $do
+        }
+        {
+            let $list = authorization_policies;
+            $do
+        }
+        {
+            let $list = mesh_tls;
+            $do
+        }
+        {
+            let $list = network_authentications;
+            $do
+        }
+        {
+            let $list = routes;
+            $do
+        }
+        {
+            let $list = rate_limits;
+            $do
+        }
+        {
+            let $list = federations;
+            $do
+        }
+        {
+            let $list = egress_networks;
+            $do
+        }
+        {
+            let $list = cedar_policies;
+            $do
+        }
+        {
+            let $list = invariants;
+            $do
+        }
+    }};
+}
+pub(crate) use each_list;
+
 impl Resources {
+    /// Namespaces of its objects, and those that it closes or sets defaults of.
+    pub(crate) fn namespaces_named(&self) -> BTreeSet<String> {
+        let mut out = BTreeSet::new();
+        each_list!(self, list => out.extend(list.iter().filter(|one| one.namespaced).map(|one| one.key.namespace.clone())));
+        out.extend(self.namespaces.iter().map(|one| one.key.name.clone()));
+        let closed = self.closed.iter().chain(&self.cedar_closed);
+        out.extend(closed.filter_map(|one| one.namespace.clone()));
+        out
+    }
+
     /// Adds the objects of another load.
     pub(crate) fn add(&mut self, other: &Self) {
         self.namespaces.extend_from_slice(&other.namespaces);

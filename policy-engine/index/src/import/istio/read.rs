@@ -11,9 +11,10 @@ use super::values::port;
 use crate::finding::{Code, finding};
 use crate::import::TokenAction;
 use crate::manifest::meta::{Meta, read_meta};
+use crate::manifest::object::source;
 use crate::manifest::read::{Fields, Reading};
 use crate::manifest::resource::Key;
-use crate::manifest::tree::{self, Document, Node, Place, Value};
+use crate::manifest::tree::{self, Document, Node, Value};
 use mesh_policy::snapshot::{Finding, ObjectRef, Source};
 use std::collections::BTreeMap;
 
@@ -448,14 +449,5 @@ impl<'a> One<'a> {
             }
         }
         out
-    }
-}
-
-fn source(file: &str, at: Place, end_line: u32) -> Source {
-    Source::File {
-        file: file.to_owned(),
-        line: at.line,
-        column: at.column,
-        end_line: end_line.max(at.line),
     }
 }
