@@ -187,28 +187,15 @@ impl State<'_> {
         all.find(|one| one.decision.verdict == Verdict::Deny)
     }
 
-    /// How far it got: places that allow, and the phase of the first that does not.
-    fn progress(&self) -> (usize, u8) {
+    /// How far it got: places that allow, and the phase of the first that does not. Where none denies, more places allow
+    /// than where one does.
+    fn progress(&self) -> (usize, Option<Phase>) {
         let allowed = self
             .judged
             .iter()
             .filter(|one| one.decision.verdict == Verdict::Allow);
-        let phase = self
-            .denial()
-            .map_or(u8::MAX, |one| order(one.decision.phase));
+        let phase = self.denial().map(|one| one.decision.phase);
         (allowed.count(), phase)
-    }
-}
-
-fn order(phase: Phase) -> u8 {
-    match phase {
-        Phase::Transport => 0,
-        Phase::Server => 1,
-        Phase::Request => 2,
-        Phase::Route => 3,
-        Phase::Forbid => 4,
-        Phase::Permit => 5,
-        Phase::RateLimit => 6,
     }
 }
 

@@ -173,7 +173,7 @@ impl View<'_> {
     /// How `layer` went, seen from the phase that decided.
     fn outcome(&self, phase: Phase) -> Outcome {
         let denied = self.decision.verdict == Verdict::Deny;
-        match order(phase).cmp(&order(self.decision.phase)) {
+        match phase.cmp(&self.decision.phase) {
             Ordering::Less => Outcome::Ok,
             Ordering::Equal if denied => Outcome::Denied,
             Ordering::Equal => Outcome::Ok,
@@ -494,19 +494,6 @@ impl View<'_> {
                 (holds, format!("on route {kind} {namespace}/{name}"))
             }
         }
-    }
-}
-
-/// Position of a phase in the order of evaluation.
-fn order(phase: Phase) -> u8 {
-    match phase {
-        Phase::Transport => 0,
-        Phase::Server => 1,
-        Phase::Request => 2,
-        Phase::Route => 3,
-        Phase::Forbid => 4,
-        Phase::Permit => 5,
-        Phase::RateLimit => 6,
     }
 }
 

@@ -31,8 +31,8 @@ pub enum Verdict {
     Deny,
 }
 
-/// Which layer decided (settled reading 4).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// Which layer decided (settled reading 4), in the order of evaluation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Phase {
     /// TLS, identity or address of the client.
