@@ -183,13 +183,9 @@ fn opinion(decision: &Decision) -> Reading {
 
 fn report(mesh: &Mesh, record: &RequestRecord, client: &Client) -> String {
     let request = serde_json::to_string(record).unwrap_or_default();
-    let files = mesh.files(1);
-    let manifests = files
-        .first()
-        .map(|(_, bytes)| String::from_utf8_lossy(bytes));
     format!(
         "request: {request} expires {:?}\nmanifests:\n{}",
         client.expires,
-        manifests.unwrap_or_default()
+        mesh.text()
     )
 }

@@ -11,6 +11,7 @@ use mesh_policy::record::DecisionRecord;
 use mesh_policy::request::RequestRecord;
 use mesh_policy_index::replay::Replay;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
 /// A change, and what it may do to answers.
 type Law = fn(&Mesh, u64, &mut Choices<'_>) -> Option<Change>;
@@ -48,7 +49,7 @@ const LAWS: [(&str, Law); 8] = [
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
     /// Pairs of answers that were compared, by law.
-    pub compared: std::collections::BTreeMap<&'static str, u64>,
+    pub compared: BTreeMap<&'static str, u64>,
     /// Answers that a change really changed.
     pub changed: u64,
 }
@@ -59,13 +60,7 @@ pub struct Tally {
 /// The law, the request and both answers, if one is broken.
 pub fn try_seed(seed: u64, asks: u64, tally: &mut Tally) -> Result<(), String> {
     let mut random = Random::new(seed);
-    let bytes = random.bytes(MESH_BYTES);
-    let make = if seed.is_multiple_of(2) {
-        Make::WithCedar
-    } else {
-        Make::WithoutCedar
-    };
-    let mesh = Mesh::of(&bytes, Names::default(), make, 0);
+    let mesh = mesh_of(seed, &mut random, Names::default());
     let asked: Vec<Vec<u8>> = (0..asks).map(|_| random.bytes(24)).collect();
     for (name, law) in LAWS {
         let dice = random.bytes(64);
@@ -77,6 +72,16 @@ pub fn try_seed(seed: u64, asks: u64, tally: &mut Tally) -> Result<(), String> {
             .map_err(|why| format!("seed {seed}: {name}: {why}"))?;
     }
     Ok(())
+}
+
+/// The mesh of a seed; every second one has policies in Cedar.
+fn mesh_of(seed: u64, random: &mut Random, names: Names) -> Mesh {
+    let make = if seed.is_multiple_of(2) {
+        Make::WithCedar
+    } else {
+        Make::WithoutCedar
+    };
+    Mesh::of(&random.bytes(MESH_BYTES), names, make, 0)
 }
 
 fn compare(
@@ -121,14 +126,10 @@ fn said(
     before: &DecisionRecord,
     after: &DecisionRecord,
 ) -> String {
-    let files = change.mesh.files(1);
-    let manifests = files
-        .first()
-        .map(|(_, bytes)| String::from_utf8_lossy(bytes));
     format!(
         "{}\nbefore {before:?}\nafter  {after:?}\nmanifests after:\n{}",
         serde_json::to_string(ask).unwrap_or_default(),
-        manifests.unwrap_or_default()
+        change.mesh.text()
     )
 }
 
@@ -159,14 +160,8 @@ fn changed(mesh: Mesh, may: fn(&DecisionRecord, &DecisionRecord) -> bool) -> Opt
 fn renamed(_: &Mesh, seed: u64, _: &mut Choices<'_>) -> Option<Change> {
     // Made again of the same bytes: what mentions a namespace anywhere mentions the new name.
     let names = Names { prefix: "zq-" };
-    let bytes = Random::new(seed).bytes(MESH_BYTES);
-    let make = if seed.is_multiple_of(2) {
-        Make::WithCedar
-    } else {
-        Make::WithoutCedar
-    };
     Some(Change {
-        mesh: Mesh::of(&bytes, names, make, 0),
+        mesh: mesh_of(seed, &mut Random::new(seed), names),
         names,
         may: nothing,
     })

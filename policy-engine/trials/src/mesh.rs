@@ -102,6 +102,15 @@ impl Mesh {
             .collect()
     }
 
+    /// All manifests as one text, for reports.
+    pub fn text(&self) -> String {
+        let files = self.files(1);
+        let texts = files
+            .iter()
+            .map(|(_, bytes)| String::from_utf8_lossy(bytes));
+        texts.collect()
+    }
+
     /// Reads the manifests as the controller would.
     ///
     /// # Errors
