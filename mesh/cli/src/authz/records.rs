@@ -162,18 +162,22 @@ fn unreadable(file: &Path, error: &io::Error) -> Fault {
     })
 }
 
+/// Reads the next line in place of the last one, at most one byte more than a line may have; its length with its line
+/// feed, 0 at the end.
+pub(super) fn next_line(lines: &mut impl BufRead, bytes: &mut Vec<u8>) -> io::Result<usize> {
+    bytes.clear();
+    lines
+        .by_ref()
+        .take(LINE_BYTES_MAX as u64 + 1)
+        .read_until(b'\n', bytes)
+}
+
 fn read_file(file: &Path, mut each: impl FnMut(Entry) -> Result<(), Fault>) -> Result<(), Fault> {
     let opened = File::open(file).map_err(|error| unreadable(file, &error))?;
     let mut lines = BufReader::with_capacity(1 << 16, opened);
     let mut bytes = Vec::new();
     for line in 1_u64.. {
-        bytes.clear();
-        let limit = LINE_BYTES_MAX as u64 + 1;
-        let count = lines
-            .by_ref()
-            .take(limit)
-            .read_until(b'\n', &mut bytes)
-            .map_err(|error| unreadable(file, &error))?;
+        let count = next_line(&mut lines, &mut bytes).map_err(|error| unreadable(file, &error))?;
         if count == 0 {
             break;
         }

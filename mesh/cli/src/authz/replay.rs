@@ -4,7 +4,7 @@
 //! would look like one that was allowed.
 
 use super::policy::{Policy, PolicyArgs};
-use super::records::LINE_BYTES_MAX;
+use super::records::{LINE_BYTES_MAX, next_line};
 use crate::exit::Exit;
 use crate::fault::Fault;
 use crate::output::Output;
@@ -16,7 +16,7 @@ use mesh_policy_analysis::records::{CLASSES_MAX, Classes};
 use mesh_policy_index::replay::Replay;
 use mesh_trust::Timestamp;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 /// What is replayed.
@@ -103,13 +103,7 @@ pub(crate) fn run(args: &ReplayArgs, output: &mut Output) -> Result<Exit, Fault>
     let mut bytes = Vec::new();
     let mut classes = Classes::default();
     for line in 1_u64.. {
-        bytes.clear();
-        let limit = LINE_BYTES_MAX as u64 + 1;
-        let read = lines
-            .by_ref()
-            .take(limit)
-            .read_until(b'\n', &mut bytes)
-            .map_err(unreadable)?;
+        let read = next_line(&mut lines, &mut bytes).map_err(unreadable)?;
         if read == 0 || output.is_closed() {
             break;
         }
