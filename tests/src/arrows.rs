@@ -24,6 +24,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &["mesh-trust", "mesh-policy", "mesh-audits"],
     ),
     ("mesh-api", &["mesh-trust", "mesh-policy"]),
+    ("mesh-kubernetes", &[]),
     (
         "mesh-controller",
         &[
@@ -33,6 +34,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "mesh-audits",
             "mesh-api",
             "mesh-platform",
+            "mesh-kubernetes",
         ],
     ),
     (
@@ -43,6 +45,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "mesh-audits",
             "mesh-api",
             "mesh-platform",
+            "mesh-kubernetes",
         ],
     ),
     (

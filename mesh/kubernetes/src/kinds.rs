@@ -1,0 +1,157 @@
+//! The kinds of objects that the controller watches.
+
+use kube::core::{ApiResource, GroupVersionKind};
+
+/// One kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kind {
+    /// API group; empty: core.
+    pub group: &'static str,
+    /// Versions that are read, the one to ask for first in front.
+    pub versions: &'static [&'static str],
+    /// `AuthorizationPolicy`.
+    pub kind: &'static str,
+    /// `authorizationpolicies`.
+    pub plural: &'static str,
+    /// Whether every API server has it. Others come with a CRD, and may come later.
+    pub built_in: bool,
+}
+
+const fn built_in(kind: &'static str, plural: &'static str) -> Kind {
+    Kind {
+        group: "",
+        versions: &["v1"],
+        kind,
+        plural,
+        built_in: true,
+    }
+}
+
+const fn custom(
+    group: &'static str,
+    versions: &'static [&'static str],
+    kind: &'static str,
+    plural: &'static str,
+) -> Kind {
+    Kind {
+        group,
+        versions,
+        kind,
+        plural,
+        built_in: false,
+    }
+}
+
+const LINKERD: &str = "policy.linkerd.io";
+const GATEWAY: &str = "gateway.networking.k8s.io";
+const MESH: &str = "mesh.internal";
+const ALPHA: &[&str] = &["v1alpha1"];
+
+/// What policy and discovery are made of. Newest version first: an object of an older one loses nothing in it.
+pub const POLICY_SOURCES: &[Kind] = &[
+    built_in("Namespace", "namespaces"),
+    built_in("Pod", "pods"),
+    built_in("Service", "services"),
+    custom(
+        LINKERD,
+        &["v1beta3", "v1beta2", "v1beta1", "v1alpha1"],
+        "Server",
+        "servers",
+    ),
+    custom(
+        LINKERD,
+        &["v1beta1", "v1alpha1"],
+        "ServerAuthorization",
+        "serverauthorizations",
+    ),
+    custom(
+        LINKERD,
+        ALPHA,
+        "AuthorizationPolicy",
+        "authorizationpolicies",
+    ),
+    custom(
+        LINKERD,
+        ALPHA,
+        "MeshTLSAuthentication",
+        "meshtlsauthentications",
+    ),
+    custom(
+        LINKERD,
+        ALPHA,
+        "NetworkAuthentication",
+        "networkauthentications",
+    ),
+    custom(
+        LINKERD,
+        ALPHA,
+        "HTTPLocalRateLimitPolicy",
+        "httplocalratelimitpolicies",
+    ),
+    custom(LINKERD, ALPHA, "EgressNetwork", "egressnetworks"),
+    custom(
+        LINKERD,
+        &["v1beta3", "v1beta2", "v1beta1", "v1alpha1"],
+        "HTTPRoute",
+        "httproutes",
+    ),
+    custom(GATEWAY, &["v1", "v1beta1"], "HTTPRoute", "httproutes"),
+    custom(GATEWAY, &["v1"], "GRPCRoute", "grpcroutes"),
+    custom(
+        "linkerd.io",
+        &["v1alpha2"],
+        "ServiceProfile",
+        "serviceprofiles",
+    ),
+    custom(
+        "workload.linkerd.io",
+        &["v1beta1", "v1alpha1"],
+        "ExternalWorkload",
+        "externalworkloads",
+    ),
+    custom(MESH, ALPHA, "Federation", "federations"),
+    custom(MESH, ALPHA, "CedarPolicy", "cedarpolicies"),
+    custom(MESH, ALPHA, "ClusterCedarPolicy", "clustercedarpolicies"),
+    custom(MESH, ALPHA, "Invariant", "invariants"),
+];
+
+impl Kind {
+    /// `servers.policy.linkerd.io`, as Kubernetes writes it.
+    pub fn resource(&self) -> String {
+        if self.group.is_empty() {
+            self.plural.to_owned()
+        } else {
+            format!("{}.{}", self.plural, self.group)
+        }
+    }
+
+    /// `v1`, `policy.linkerd.io/v1beta3`.
+    pub fn api_version(&self, version: &str) -> String {
+        if self.group.is_empty() {
+            version.to_owned()
+        } else {
+            format!("{}/{version}", self.group)
+        }
+    }
+
+    pub(crate) fn api_resource(&self, version: &str) -> ApiResource {
+        let kind = GroupVersionKind::gvk(self.group, version, self.kind);
+        ApiResource::from_gvk_with_plural(&kind, self.plural)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_kind_stands_twice_and_names_are_as_kubernetes_writes_them() {
+        let mut names: Vec<String> = POLICY_SOURCES.iter().map(Kind::resource).collect();
+        names.sort();
+        let count = names.len();
+        names.dedup();
+        assert_eq!(names.len(), count);
+        assert!(names.contains(&"servers.policy.linkerd.io".to_owned()));
+        assert!(names.contains(&"pods".to_owned()));
+    }
+}

@@ -1,0 +1,20 @@
+//! The Kubernetes API as the mesh's edges see it. No type of the client library leaves this crate but [`Client`].
+//!
+//! - [`client`]: a connection, from inside a pod or from a kubeconfig; start at [`connect`]
+//! - [`kinds`]: what the controller watches, in which versions
+//! - [`watch`]: objects as they are, one [`Change`](watch::Change) after the other
+//! - [`object`]: what of an object counts, and how it is named
+//! - [`review`]: who a service account token belongs to
+//! - [`config_map`]: small texts for pods to mount
+
+pub mod client;
+pub mod config_map;
+mod error;
+pub mod kinds;
+pub mod object;
+pub mod review;
+pub mod watch;
+
+pub use client::connect;
+pub use error::KubernetesError;
+pub use kube::Client;

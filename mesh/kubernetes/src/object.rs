@@ -1,0 +1,209 @@
+//! What of an object counts for the mesh, as JSON. Pure.
+//!
+//! Objects change all the time in ways that mean nothing to us: managed fields, heartbeats in a status, bookkeeping
+//! annotations. What is left here changes only with what policy and discovery are made of, so that a new generation
+//! means something.
+
+use serde_json::{Map, Value};
+
+/// Annotation in which `kubectl apply` keeps a copy of the whole object.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
+/// Conditions of a pod that decide whether it is an endpoint.
+const READY: &str = "Ready";
+
+/// What of a pod's status says where it is and whether it can be reached.
+const POD_STATUS: &[&str] = &["phase", "podIP", "podIPs", "hostIP", "hostIPs"];
+
+/// What of the metadata is kept.
+const METADATA: &[&str] = &[
+    "name",
+    "namespace",
+    "uid",
+    "labels",
+    "annotations",
+    "ownerReferences",
+    "creationTimestamp",
+];
+
+/// What of a container is kept: all that the mesh looks at, and none of its environment, where secrets may be.
+const CONTAINER: &[&str] = &[
+    "name",
+    "ports",
+    "livenessProbe",
+    "readinessProbe",
+    "startupProbe",
+];
+
+/// What of a pod's spec is kept.
+const POD_SPEC: &[&str] = &[
+    "serviceAccountName",
+    "serviceAccount",
+    "hostNetwork",
+    "nodeName",
+];
+
+/// What of a Service's spec is kept.
+const SERVICE_SPEC: &[&str] = &[
+    "selector",
+    "ports",
+    "clusterIP",
+    "clusterIPs",
+    "type",
+    "externalName",
+    "publishNotReadyAddresses",
+];
+
+/// Name of an object among all: `Server.policy.linkerd.io/shop/cart`; no two objects share one.
+pub fn name(group: &str, kind: &str, namespace: Option<&str>, name: &str) -> String {
+    let kind = if group.is_empty() {
+        kind.to_owned()
+    } else {
+        format!("{kind}.{group}")
+    };
+    match namespace {
+        Some(namespace) => format!("{kind}/{namespace}/{name}"),
+        None => format!("{kind}/{name}"),
+    }
+}
+
+/// Leaves of `object` what counts. Policy kinds keep their whole spec: an unknown field in it must be seen.
+pub fn essence(kind: &str, api_version: &str, object: Value) -> Value {
+    let Value::Object(mut object) = object else {
+        return object;
+    };
+    object.insert("apiVersion".to_owned(), Value::from(api_version));
+    object.insert("kind".to_owned(), Value::from(kind));
+    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+        keep(metadata, METADATA);
+        if let Some(notes) = metadata
+            .get_mut("annotations")
+            .and_then(Value::as_object_mut)
+        {
+            notes.shift_remove(LAST_APPLIED);
+        }
+    }
+    let core = api_version == "v1";
+    match kind {
+        "Pod" if core => pod(&mut object),
+        "Service" if core => {
+            object.shift_remove("status");
+            if let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) {
+                keep(spec, SERVICE_SPEC);
+            }
+        }
+        _ => {
+            object.shift_remove("status");
+        }
+    }
+    Value::Object(object)
+}
+
+fn keep(map: &mut Map<String, Value>, fields: &[&str]) {
+    map.retain(|key, _| fields.contains(&key.as_str()));
+}
+
+fn pod(object: &mut Map<String, Value>) {
+    if let Some(status) = object.get_mut("status").and_then(Value::as_object_mut) {
+        let ready = status
+            .get("conditions")
+            .and_then(Value::as_array)
+            .and_then(|all| {
+                all.iter()
+                    .find(|one| one.get("type").and_then(Value::as_str) == Some(READY))
+            })
+            .and_then(|ready| ready.get("status"))
+            .and_then(Value::as_str)
+            // A pod that says nothing of itself yet is no endpoint.
+            .unwrap_or("Unknown")
+            .to_owned();
+        keep(status, POD_STATUS);
+        let condition = serde_json::json!([{ "type": READY, "status": ready }]);
+        status.insert("conditions".to_owned(), condition);
+    }
+    if let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) {
+        spec.retain(|key, _| {
+            POD_SPEC.contains(&key.as_str()) || key == "containers" || key == "initContainers"
+        });
+        for list in ["containers", "initContainers"] {
+            let containers = spec.get_mut(list).and_then(Value::as_array_mut);
+            for container in containers.into_iter().flatten() {
+                if let Some(container) = container.as_object_mut() {
+                    keep(container, CONTAINER);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn names_of_objects_are_distinct_and_readable() {
+        assert_eq!(
+            name("policy.linkerd.io", "Server", Some("shop"), "cart"),
+            "Server.policy.linkerd.io/shop/cart"
+        );
+        assert_eq!(name("", "Namespace", None, "shop"), "Namespace/shop");
+        assert_ne!(
+            name("policy.linkerd.io", "HTTPRoute", Some("a"), "r"),
+            name("gateway.networking.k8s.io", "HTTPRoute", Some("a"), "r")
+        );
+    }
+
+    #[test]
+    fn a_pod_keeps_where_it_is_and_loses_its_environment() {
+        let pod = json!({
+            "metadata": { "name": "cart-0", "namespace": "shop", "resourceVersion": "7", "managedFields": [{}],
+                          "annotations": { "kubectl.kubernetes.io/last-applied-configuration": "{}", "a": "b" } },
+            "spec": { "serviceAccountName": "cart", "volumes": [{}], "containers": [{
+                "name": "app", "env": [{ "name": "PASSWORD", "value": "x" }], "args": ["--secret=x"],
+                "ports": [{ "containerPort": 80 }], "readinessProbe": { "httpGet": { "port": 80 } } }] },
+            "status": { "phase": "Running", "podIP": "10.0.0.1", "startTime": "now", "containerStatuses": [{}],
+                        "conditions": [{ "type": "Initialized", "status": "True" },
+                                       { "type": "Ready", "status": "True", "lastProbeTime": "now" }] }
+        });
+        assert_eq!(
+            essence("Pod", "v1", pod),
+            json!({
+                "apiVersion": "v1", "kind": "Pod",
+                "metadata": { "name": "cart-0", "namespace": "shop", "annotations": { "a": "b" } },
+                "spec": { "serviceAccountName": "cart", "containers": [{
+                    "name": "app", "ports": [{ "containerPort": 80 }], "readinessProbe": { "httpGet": { "port": 80 } } }] },
+                "status": { "phase": "Running", "podIP": "10.0.0.1",
+                            "conditions": [{ "type": "Ready", "status": "True" }] }
+            })
+        );
+    }
+
+    #[test]
+    fn a_pod_that_says_nothing_of_its_readiness_is_not_ready() {
+        let pod = json!({ "metadata": { "name": "p" }, "status": { "phase": "Pending" } });
+        let kept = essence("Pod", "v1", pod);
+        assert_eq!(
+            kept.pointer("/status/conditions/0/status"),
+            Some(&json!("Unknown"))
+        );
+    }
+
+    #[test]
+    fn policy_keeps_its_whole_spec_and_no_status() {
+        let policy = json!({
+            "metadata": { "name": "p", "namespace": "shop", "generation": 3 },
+            "spec": { "targetRef": {}, "unknown": 1 }, "status": { "conditions": [] }, "extra": true
+        });
+        let kept = essence("AuthorizationPolicy", "policy.linkerd.io/v1alpha1", policy);
+        assert_eq!(kept.pointer("/spec/unknown"), Some(&json!(1)));
+        assert_eq!(kept.pointer("/extra"), Some(&json!(true)));
+        assert_eq!(kept.pointer("/status"), None);
+        assert_eq!(kept.pointer("/metadata/generation"), None);
+    }
+
+    #[test]
+    fn what_is_no_object_stays_what_it_is() {
+        assert_eq!(essence("Pod", "v1", json!([1])), json!([1]));
+    }
+}
