@@ -18,6 +18,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     ("mesh-issuance", &["mesh-trust"]),
     ("mesh-proxy-core", &["mesh-trust", "mesh-policy"]),
+    ("mesh-tlog", &[]),
     ("mesh-audits", &["mesh-trust", "mesh-policy"]),
     (
         "mesh-platform",
@@ -75,6 +76,7 @@ const PURE: &[&str] = &[
     "mesh-issuance",
     "mesh-proxy-core",
     "mesh-audits",
+    "mesh-tlog",
 ];
 
 /// What no pure crate may name: runtimes, sockets, watchers.
