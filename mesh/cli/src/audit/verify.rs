@@ -4,7 +4,7 @@ use crate::exit::Exit;
 use crate::fault::Fault;
 use crate::live::{Live, LiveArgs};
 use crate::output::{Format, Output, Tone};
-use clap::{Args, Subcommand};
+use clap::Args;
 use mesh_api::error::CodedError;
 use mesh_audits::{Checkpoint, PublicKey, Seal};
 use mesh_platform::files;
@@ -12,13 +12,6 @@ use serde::Serialize;
 use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
-
-/// Decision logs.
-#[derive(Subcommand, Clone, Debug)]
-pub(crate) enum AuditCommand {
-    /// Proves that no record of a log was changed, removed or added.
-    Verify(VerifyArgs),
-}
 
 /// Which logs to prove.
 #[derive(Args, Clone, Debug)]
@@ -34,15 +27,7 @@ pub(crate) struct VerifyArgs {
     live: LiveArgs,
     /// Form of the answer.
     #[arg(short, long, value_enum, default_value_t)]
-    output: Format,
-}
-
-impl AuditCommand {
-    /// The form that errors take.
-    pub(crate) fn format(&self) -> Format {
-        let Self::Verify(args) = self;
-        args.output
-    }
+    pub(super) output: Format,
 }
 
 /// Why nothing can be proved.
@@ -83,9 +68,8 @@ pub(crate) struct LogReport {
     pub(crate) error: Option<CodedError>,
 }
 
-/// Runs one of the commands.
-pub(crate) fn run(command: &AuditCommand, output: &mut Output) -> Result<Exit, Fault> {
-    let AuditCommand::Verify(args) = command;
+/// Proves the logs.
+pub(super) fn run(args: &VerifyArgs, output: &mut Output) -> Result<Exit, Fault> {
     let logs = if args.logs.is_empty() {
         let live = Live::read(&args.live)?;
         logs_in(&live.state.join("audit"))?
