@@ -2,7 +2,7 @@
 
 use mesh_trust::SpiffeId;
 use serde::{Deserialize, Serialize};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// All services that a workload may look up.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -10,6 +10,9 @@ use std::net::SocketAddr;
 pub struct Discovery {
     /// By namespace, name, port.
     pub services: Vec<ServicePort>,
+    /// Addresses of pods, for connections that name no service. None where no proxy redirects connections.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pods: Vec<PodAddress>,
 }
 
 /// One port of one Service.
@@ -24,8 +27,14 @@ pub struct ServicePort {
     pub port: u16,
     /// What is known of the protocol.
     pub protocol: ProtocolHint,
+    /// Addresses of the Service itself (cluster IPs); none for a headless one, and in a mesh on one machine.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<IpAddr>,
     /// Ready endpoints.
     pub endpoints: Vec<Endpoint>,
+    /// Ready endpoints without a proxy: reached in plaintext, where nobody has an identity.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unmeshed: Vec<SocketAddr>,
 }
 
 /// What discovery knows of a port's protocol.
@@ -51,4 +60,44 @@ pub struct Endpoint {
     pub identity: SpiffeId,
     /// Pod name, for metrics and errors.
     pub workload: String,
+}
+
+/// One pod, by its address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PodAddress {
+    /// The address.
+    pub ip: IpAddr,
+    /// `namespace/name`, for metrics and errors.
+    pub workload: String,
+    /// Who must answer there; `None`: a pod outside the mesh.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<SpiffeId>,
+    /// The mesh listener of its proxy. Absent beside an `identity`, the pod cannot be reached: what is promised to be
+    /// meshed is never spoken to in plaintext.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<SocketAddr>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_older_controller_leaves_out_is_empty() {
+        let old = r#"{"services":[{"namespace":"shop","name":"cart","port":80,"protocol":"detect","endpoints":[]}]}"#;
+        let read: Discovery = serde_json::from_str(old).unwrap();
+        assert!(read.pods.is_empty() && read.services[0].addresses.is_empty());
+        assert_eq!(serde_json::to_string(&read).unwrap(), old);
+    }
+
+    #[test]
+    fn fields_of_a_later_kind_are_refused() {
+        for newer in [
+            r#"{"services":[],"pods":[{"ip":"10.0.0.1","workload":"a/b","plaintext":true}]}"#,
+            r#"{"services":[],"nodes":[]}"#,
+        ] {
+            assert!(serde_json::from_str::<Discovery>(newer).is_err(), "{newer}");
+        }
+    }
 }

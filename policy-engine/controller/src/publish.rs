@@ -79,6 +79,7 @@ impl Publishing {
                 .iter()
                 .map(|service| self.service(service))
                 .collect(),
+            pods: Vec::new(),
         };
         let discovery_json: Arc<[u8]> = json(&discovery).into();
         let affected = before.map_or(Affected::Everywhere, |before| affected(before, &parts));
@@ -157,6 +158,8 @@ impl Publishing {
             } else {
                 ProtocolHint::Detect
             },
+            addresses: Vec::new(),
+            unmeshed: Vec::new(),
             endpoints: service
                 .endpoints
                 .iter()
