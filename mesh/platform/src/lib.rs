@@ -9,6 +9,7 @@
 //! - [`process`]: who is at the other end, and is it still the same process
 //! - [`lock`]: one process per state directory
 //! - [`audit_log`]: the thread that owns an audit file
+//! - [`netlink`]: the kernel's network tables
 //! - [`signals`]: the wish to end
 //! - [`error`]: what the operating system refused, with its code
 
@@ -16,6 +17,7 @@ pub mod audit_log;
 pub mod error;
 pub mod files;
 pub mod lock;
+pub mod netlink;
 pub mod process;
 pub mod signals;
 mod system;
