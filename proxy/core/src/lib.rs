@@ -5,6 +5,7 @@
 //! - [`mesh_header`]: the first twelve bytes of a stream between proxies
 //! - [`http_hygiene`]: one reading of every request; start at [`http_hygiene::admit`]
 //! - [`balance`]: which endpoint of a service gets the next request
+//! - [`redirect`]: whether a redirected connection may go on to where it was going
 //! - [`limit`]: local rate limits
 //! - [`admission`]: how many connections a listener holds, and how it ends
 //! - [`metrics`]: counters and latencies of one core, merged over cores; [`exposition`] writes and reads their text
@@ -19,3 +20,4 @@ pub mod http_hygiene;
 pub mod limit;
 pub mod mesh_header;
 pub mod metrics;
+pub mod redirect;

@@ -231,6 +231,11 @@ impl App {
             .retain(|idle| idle.since.elapsed() <= APP_IDLE && !idle.sender.is_closed());
     }
 
+    /// Whether no connection is kept.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.idle.borrow().is_empty() && self.h2.borrow().as_ref().is_none_or(|h2| h2.is_closed())
+    }
+
     fn broke(&self, error: &hyper::Error) -> Trouble {
         Trouble::AppBroke {
             port: self.port,

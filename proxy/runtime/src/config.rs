@@ -8,9 +8,11 @@ pub mod file;
 mod tests;
 
 use mesh_api::discovery::Endpoint;
+use mesh_proxy_core::redirect::OwnPorts;
 use mesh_trust::{SpiffeId, TrustDomain};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 /// A valid configuration. Made by [`file::load`] and [`file::parse`].
@@ -28,10 +30,15 @@ pub struct ProxyConfig {
     pub policy: PolicySource,
     /// The listener for other proxies.
     pub mesh: SocketAddr,
-    /// Ports of the application.
+    /// Where connections to the workload arrive that were redirected. With it, every port of the workload is served,
+    /// at the address where it was dialled.
+    pub transparent: Option<SocketAddr>,
+    /// Ports of the application that clients outside the mesh find at an address of their own.
     pub ports: Vec<InboundPort>,
     /// Services that the application reaches through this proxy.
     pub outbound: Vec<Outbound>,
+    /// Where connections of the application arrive that were redirected.
+    pub outbound_transparent: Option<SocketAddr>,
     /// Metrics and readiness over TCP.
     pub admin: SocketAddr,
     /// Everything else, over a Unix socket.
@@ -67,8 +74,8 @@ pub enum IdentitySource {
 pub enum PolicySource {
     /// A controller, over mutual TLS.
     Controller {
-        /// Its address.
-        address: SocketAddr,
+        /// Its address; a name is looked up at each dial.
+        address: HostPort,
         /// Who must answer there.
         identity: SpiffeId,
     },
@@ -78,7 +85,18 @@ pub enum PolicySource {
         folder: PathBuf,
         /// Cluster default policy.
         default_policy: mesh_policy_index::Mode,
+        /// Where services are, as JSON; looked at again when it changes.
+        discovery: Option<PathBuf>,
     },
+}
+
+/// A host and a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostPort {
+    /// An address, or a name that is looked up each time.
+    pub host: String,
+    /// The port, never 0.
+    pub port: u16,
 }
 
 /// One port of the application.
@@ -156,6 +174,66 @@ impl ProxyConfig {
     /// `namespace/name`.
     pub fn workload_name(&self) -> String {
         format!("{}/{}", self.namespace, self.workload)
+    }
+
+    /// Ports that are the proxy's own: nobody reaches them through the proxy itself.
+    pub fn own_ports(&self) -> OwnPorts {
+        let listeners = [self.transparent, self.outbound_transparent];
+        let listeners = [Some(self.mesh), Some(self.admin)]
+            .into_iter()
+            .chain(listeners);
+        listeners.flatten().map(|address| address.port()).collect()
+    }
+}
+
+impl FromStr for HostPort {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if let Ok(address) = text.parse::<SocketAddr>() {
+            return match address.port() {
+                0 => Err("the port is 0"),
+                port => Ok(Self {
+                    host: address.ip().to_string(),
+                    port,
+                }),
+            };
+        }
+        let (host, port) = text.rsplit_once(':').ok_or("it names no port")?;
+        let port = port.parse::<u16>().ok().filter(|port| *port > 0);
+        let port = port.ok_or("its port is no number from 1 to 65535")?;
+        if !is_host_name(host) {
+            return Err("its host is neither an address nor a name");
+        }
+        Ok(Self {
+            host: host.to_owned(),
+            port,
+        })
+    }
+}
+
+/// A DNS name (RFC 1123 §2.1): its last label is no number, or a mistyped address would be one.
+fn is_host_name(text: &str) -> bool {
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    let name = text.strip_suffix('.').unwrap_or(text);
+    let last = name.rsplit('.').next().unwrap_or_default();
+    name.len() <= 253 && name.split('.').all(label) && !last.bytes().all(|b| b.is_ascii_digit())
+}
+
+impl std::fmt::Display for HostPort {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 //! it may take away what the one before granted; before the first one, everything is denied too.
 
 mod controller;
+mod discovery_file;
 mod manifests;
 
 use crate::config::PolicySource;
@@ -12,6 +13,7 @@ use crate::state::Shared;
 use mesh_policy::Snapshot;
 use mesh_policy::snapshot::SnapshotData;
 use std::sync::Arc;
+use tokio::task::spawn_local;
 
 /// Reads static manifests once, so that a folder without this workload stops the start. A controller is asked later.
 ///
@@ -23,7 +25,13 @@ pub(crate) fn check(shared: &Shared) -> Result<(), ProxyError> {
         PolicySource::Manifests {
             folder,
             default_policy,
-        } => manifests::read_once(shared, folder, *default_policy),
+            discovery,
+        } => {
+            manifests::read_once(shared, folder, *default_policy)?;
+            discovery
+                .as_ref()
+                .map_or(Ok(()), |file| discovery_file::read_once(shared, file))
+        }
     }
 }
 
@@ -31,12 +39,19 @@ pub(crate) fn check(shared: &Shared) -> Result<(), ProxyError> {
 pub(crate) async fn keep_fresh(shared: Arc<Shared>) {
     match &shared.config.policy {
         PolicySource::Controller { address, identity } => {
-            controller::follow(&shared, *address, identity).await
+            controller::follow(&shared, address, identity).await
         }
         PolicySource::Manifests {
             folder,
             default_policy,
-        } => manifests::follow(&shared, folder, *default_policy).await,
+            discovery,
+        } => {
+            if let Some(file) = discovery.clone() {
+                let shared = shared.clone();
+                spawn_local(async move { discovery_file::follow(&shared, &file).await });
+            }
+            manifests::follow(&shared, folder, *default_policy).await;
+        }
     }
 }
 

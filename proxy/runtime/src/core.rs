@@ -4,13 +4,17 @@ use crate::app::App;
 use crate::config::InboundPort;
 use crate::error::ProxyError;
 use crate::inbound;
-use crate::limits::EXPIRY_CHECK_EVERY;
+use crate::limits::{EXPIRY_CHECK_EVERY, REACHED_PORTS_MAX};
 use crate::live::Live;
+use crate::original::Locals;
+use crate::outbound::redirected::Destinations;
 use crate::outbound::{self, Listener, pool::Pool};
 use crate::random::Random;
 use crate::state::{Changes, Shared, stopping};
 use crate::telemetry::Meter;
+use mesh_proxy_core::redirect::OwnPorts;
 use mesh_trust::Timestamp;
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -39,7 +43,13 @@ pub(crate) struct Core {
     pub(crate) pool: Pool,
     /// Handshakes under way.
     pub(crate) handshakes: Semaphore,
+    /// What may be reached through the proxy, and what is here: for connections that were redirected.
+    pub(crate) own_ports: OwnPorts,
+    pub(crate) locals: Locals,
+    pub(crate) destinations: Destinations,
     ports: HashMap<u16, Rc<Port>>,
+    /// Ports of the workload that were reached at its own addresses.
+    reached: RefCell<HashMap<SocketAddr, Rc<Port>>>,
     /// Connections open; shared by all listeners of the core.
     connections: Arc<Semaphore>,
 }
@@ -52,7 +62,9 @@ pub(crate) struct Port {
 
 /// Listeners of one core, bound before any thread starts so that a taken address stops the start.
 pub(crate) struct Sockets {
-    pub(crate) mesh: std::net::TcpListener,
+    pub(crate) mesh: Vec<std::net::TcpListener>,
+    pub(crate) transparent: Vec<std::net::TcpListener>,
+    pub(crate) outbound_transparent: Vec<std::net::TcpListener>,
     pub(crate) ports: Vec<(InboundPort, std::net::TcpListener)>,
     pub(crate) outbound: Vec<(crate::config::Outbound, std::net::TcpListener)>,
 }
@@ -105,13 +117,29 @@ fn open(
         random: Random::seeded(&*shared.platform),
         pool: Pool::default(),
         handshakes: Semaphore::new(limits.handshakes_at_once),
+        own_ports: shared.config.own_ports(),
+        locals: Locals::default(),
+        destinations: Destinations::default(),
         ports: ports.collect(),
+        reached: RefCell::default(),
         connections: Arc::new(Semaphore::new(limits.connections)),
         shared,
     });
     let mut accepting = Vec::new();
-    let mesh = TcpListener::from_std(sockets.mesh)?;
-    accepting.push(spawn_local(accept(core.clone(), mesh, inbound::mesh::take)));
+    for mesh in sockets.mesh {
+        let mesh = TcpListener::from_std(mesh)?;
+        accepting.push(spawn_local(accept(core.clone(), mesh, inbound::mesh::take)));
+    }
+    for listener in sockets.transparent {
+        let listener = TcpListener::from_std(listener)?;
+        let take = inbound::redirected::take;
+        accepting.push(spawn_local(accept(core.clone(), listener, take)));
+    }
+    for listener in sockets.outbound_transparent {
+        let listener = TcpListener::from_std(listener)?;
+        let take = outbound::redirected::take;
+        accepting.push(spawn_local(accept(core.clone(), listener, take)));
+    }
     for (config, listener) in sockets.ports {
         let listener = TcpListener::from_std(listener)?;
         let port = core.port(config.port);
@@ -229,6 +257,11 @@ async fn sweep(core: Rc<Core>) {
     loop {
         tokio::time::sleep(SWEEP_EVERY).await;
         core.ports.values().for_each(|port| port.app.sweep());
+        core.reached.borrow_mut().retain(|_, port| {
+            port.app.sweep();
+            Rc::strong_count(port) > 1 || !port.app.is_idle()
+        });
+        core.destinations.sweep();
         core.pool.sweep();
     }
 }
@@ -237,6 +270,23 @@ impl Core {
     /// The port of the workload, if it is one of those configured.
     pub(crate) fn port(&self, port: u16) -> Option<Rc<Port>> {
         self.ports.get(&port).cloned()
+    }
+
+    /// A port of the workload at one of its own addresses.
+    pub(crate) fn port_at(&self, to: SocketAddr) -> Rc<Port> {
+        let mut reached = self.reached.borrow_mut();
+        if let Some(port) = reached.get(&to) {
+            return port.clone();
+        }
+        let port = Rc::new(Port {
+            port: to.port(),
+            app: App::new(to, to.port()),
+        });
+        // Past the bound a port is forgotten with its last connection, which costs a connection to the application each.
+        if reached.len() < REACHED_PORTS_MAX {
+            reached.insert(to, port.clone());
+        }
+        port
     }
 
     /// Microseconds on a clock that never goes back.

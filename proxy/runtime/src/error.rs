@@ -116,4 +116,16 @@ pub enum ProxyError {
         /// What is wrong.
         why: String,
     },
+    /// The file that says where services are cannot be used.
+    #[error("discovery in `{path}` cannot be used: {why}")]
+    #[diagnostic(
+        code("MESH-0478"),
+        help("it must be JSON of the form that `/discovery` on a proxy's admin socket has")
+    )]
+    Discovery {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
 }

@@ -2,6 +2,7 @@
 //!
 //! - [`mesh`]: the listener for other proxies, over mutual TLS
 //! - [`plain`]: the listeners for everybody else; nobody has an identity there
+//! - [`redirected`]: the same, for connections that were going to the workload itself
 //! - [`http`]: one request, from the wire to the application and back
 //! - [`tcp`]: one byte stream
 
@@ -9,6 +10,7 @@ pub(crate) mod filter;
 pub(crate) mod http;
 pub(crate) mod mesh;
 pub(crate) mod plain;
+pub(crate) mod redirected;
 pub(crate) mod tcp;
 
 use crate::core::Core;

@@ -15,6 +15,45 @@ const KEEPALIVE_AFTER: Duration = Duration::from_secs(10);
 /// Unacknowledged for so long, the connection is dead (fault F14).
 const USER_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// A stream that can be ended such that the other side sees an error, not an end: what was carried is not all there was.
+pub(crate) trait BreakOff {
+    /// Has the connection reset once it is dropped. What waits to be sent is thrown away.
+    fn break_off(&self);
+}
+
+impl BreakOff for TcpStream {
+    fn break_off(&self) {
+        // A socket that is gone already has told the other side.
+        if let Err(error) = self.set_zero_linger() {
+            tracing::debug!(%error, "a connection cannot be reset");
+        }
+    }
+}
+
+impl<T: BreakOff> BreakOff for Prefixed<T> {
+    fn break_off(&self) {
+        self.inner.break_off();
+    }
+}
+
+impl<T: BreakOff> BreakOff for ReadAhead<T> {
+    fn break_off(&self) {
+        self.inner.break_off();
+    }
+}
+
+impl<T: BreakOff> BreakOff for tokio_rustls::server::TlsStream<T> {
+    fn break_off(&self) {
+        self.get_ref().0.break_off();
+    }
+}
+
+impl<T: BreakOff> BreakOff for tokio_rustls::client::TlsStream<T> {
+    fn break_off(&self) {
+        self.get_ref().0.break_off();
+    }
+}
+
 /// A stream whose first bytes were read already, by protocol detection.
 pub(crate) struct Prefixed<T> {
     prefix: Bytes,

@@ -5,10 +5,11 @@
 //! outbound one's: [`outbound`] → endpoint and its expected identity → mutual TLS to that endpoint's proxy.
 //!
 //! - [`config`], [`limits`], [`error`]: what a proxy is started with
-//! - [`core`]: one event loop per core, with everything that needs no lock; [`state`]: what all threads share
+//! - [`core`]: one event loop per core, with everything that needs no lock; [`state`], [`services`]: what all threads
+//!   share
 //! - [`identity`], [`control`]: SVID, trust bundles and policy, kept fresh on the control thread
 //! - [`live`]: what runs now, so that a change of policy ends it; [`body`], [`copy`], [`tunnel`]: what carries bytes
-//! - [`serve`], [`io`]: HTTP connections and sockets; [`answer`]: what the proxy says itself
+//! - [`serve`], [`io`], [`original`]: HTTP connections and sockets; [`answer`]: what the proxy says itself
 //! - [`admin`], [`telemetry`], [`audit`]: what it tells about itself
 //! - [`start`]: start and end; begin reading at [`run`]
 
@@ -30,9 +31,11 @@ mod inbound;
 mod io;
 pub mod limits;
 mod live;
+mod original;
 mod outbound;
 mod random;
 mod serve;
+mod services;
 mod start;
 mod state;
 mod telemetry;

@@ -48,6 +48,20 @@ pub const H2_PING_TIMEOUT: Duration = Duration::from_secs(10);
 pub const APP_IDLE_MAX: usize = 64;
 /// How long they are kept. Shorter than the 5 s after which common servers close.
 pub const APP_IDLE: Duration = Duration::from_secs(4);
+/// Ports of the workload, and of its addresses, whose connections to the application are pooled where connections are
+/// redirected. A client may dial all 65,535: each costs 200 bytes until it is idle.
+pub const REACHED_PORTS_MAX: usize = 1_024;
+/// Destinations of the application that are remembered, per core, with their balancer and connections (threat RX8). Past
+/// it they are forgotten with their last connection.
+pub const DESTINATIONS_MAX: usize = 1_024;
+/// How long a destination that nobody uses is remembered.
+pub const DESTINATION_IDLE: Duration = Duration::from_secs(60);
+/// Time to connect to a destination outside the mesh. Applications have limits of their own; this one frees what they
+/// left behind.
+pub const OUTSIDE_CONNECT: Duration = Duration::from_secs(30);
+/// Time for which a connection of the application waits for the first word of discovery. Until it has come nobody knows
+/// who is in the mesh, and nothing may leave in plaintext.
+pub const DISCOVERY_WAIT: Duration = Duration::from_secs(10);
 /// First and largest buffer of a byte stream, per direction: 1,000 quiet streams cost 8 MiB, a busy one runs in few system calls.
 pub const COPY_BYTES_MIN: usize = 4 * 1024;
 /// See [`COPY_BYTES_MIN`].

@@ -1,14 +1,18 @@
 //! From the application to services: which service, which endpoint, and who must answer there.
 //!
+//! - [`redirected`]: connections that were going somewhere by themselves, and where that is
+//! - [`plain`]: what leaves the mesh, in plaintext
 //! - [`http`]: one request
 //! - [`tcp`]: one byte stream
 //! - [`pool`]: connections to the proxies of endpoints
 
 pub(crate) mod http;
+pub(crate) mod plain;
 pub(crate) mod pool;
+pub(crate) mod redirected;
 pub(crate) mod tcp;
 
-use crate::config::{Outbound, Target};
+use crate::config::{Outbound, ServiceName, Target};
 use crate::core::Core;
 use crate::detection::detect;
 use crate::inbound::refusal_record;
@@ -16,7 +20,8 @@ use crate::io::Prefixed;
 use crate::limits::{APP_QUIET, H2_STREAMS_MAX};
 use crate::live::Kill;
 use crate::serve::{Speaks, serve};
-use mesh_api::discovery::ProtocolHint;
+use crate::services::{PodWay, Services};
+use mesh_api::discovery::{Endpoint, ProtocolHint};
 use mesh_policy::decide::Generation;
 use mesh_policy::record::{DecisionRecord, RecordClient, RecordRequest, RecordServer};
 use mesh_policy::request::canonical_ip;
@@ -33,10 +38,19 @@ use tokio::time::Instant;
 /// Longest time that an endpoint is left out after failing. A restarted proxy is back within a second.
 const EJECT_MAX_US: u64 = 1_000_000;
 
-/// One outbound listener, as one core serves it.
+/// What an outbound listener leads to.
+enum Leads {
+    /// To what its configuration says.
+    Configured(Outbound),
+    /// To a service, dialled by its address.
+    Service(ServiceName),
+    /// To one pod, dialled by its own.
+    Pod(SocketAddr),
+}
+
+/// One outbound listener, or one destination of redirected connections, as one core serves it.
 pub(crate) struct Listener {
-    listen: SocketAddr,
-    target: Target,
+    leads: Leads,
     /// What the service is called in errors and metrics.
     pub(crate) name: String,
     known: RefCell<Known>,
@@ -63,6 +77,21 @@ impl Listener {
             Target::Service(name) => name.to_string(),
             Target::Endpoints { .. } => config.listen.to_string(),
         };
+        Self::leading(Leads::Configured(config), name)
+    }
+
+    /// To a service, dialled by its address.
+    pub(crate) fn to_service(name: ServiceName) -> Rc<Self> {
+        let shown = name.to_string();
+        Self::leading(Leads::Service(name), shown)
+    }
+
+    /// To the pod `workload`, dialled by its own address.
+    pub(crate) fn to_pod(at: SocketAddr, workload: &str) -> Rc<Self> {
+        Self::leading(Leads::Pod(at), format!("{workload}:{}", at.port()))
+    }
+
+    fn leading(leads: Leads, name: String) -> Rc<Self> {
         let balancer = Balancer::new(BalanceConfig {
             eject_max_us: EJECT_MAX_US,
             ..BalanceConfig::default()
@@ -73,8 +102,7 @@ impl Listener {
             balancer,
         };
         Rc::new(Self {
-            listen: config.listen,
-            target: config.target,
+            leads,
             name,
             known: RefCell::new(known),
         })
@@ -87,22 +115,60 @@ impl Listener {
         if known.version == Some(discovery.version) {
             return known.opaque;
         }
-        let (opaque, endpoints) = match &self.target {
-            Target::Endpoints { endpoints, opaque } => (*opaque, endpoints.clone()),
-            Target::Service(name) => match discovery.get(&name.namespace, &name.name, name.port) {
-                Some(service) => (
-                    service.protocol == ProtocolHint::Opaque,
-                    service.endpoints.clone(),
-                ),
-                None => (false, Vec::new()),
-            },
-        };
+        let (opaque, endpoints) = self.endpoints(&discovery);
         // Remotes that stay keep their connections: the balancer compares endpoints, not connections.
         let remotes: Vec<_> = endpoints.into_iter().map(Remote::new).collect();
         known.balancer.update(remotes, core.now_us());
         known.version = Some(discovery.version);
         known.opaque = opaque;
         opaque
+    }
+
+    /// Whether bytes are passed on without detection, and to whom.
+    fn endpoints(&self, discovery: &Services) -> (bool, Vec<Endpoint>) {
+        let name = match &self.leads {
+            Leads::Pod(at) => {
+                return match discovery.pod(*at) {
+                    PodWay::Mesh { endpoint, opaque } => (opaque, vec![endpoint]),
+                    PodWay::Plain | PodWay::Nowhere => (false, Vec::new()),
+                };
+            }
+            Leads::Configured(Outbound {
+                target: Target::Endpoints { endpoints, opaque },
+                ..
+            }) => return (*opaque, endpoints.clone()),
+            Leads::Configured(Outbound {
+                target: Target::Service(name),
+                ..
+            })
+            | Leads::Service(name) => name,
+        };
+        match discovery.get(&name.namespace, &name.name, name.port) {
+            Some(service) => (
+                service.protocol == ProtocolHint::Opaque,
+                service.endpoints.clone(),
+            ),
+            None => (false, Vec::new()),
+        }
+    }
+
+    /// Namespace and port of what is led to, as far as they are known.
+    fn place<'a>(&'a self, own_namespace: &'a str) -> (&'a str, u16) {
+        match &self.leads {
+            Leads::Configured(Outbound {
+                target: Target::Endpoints { .. },
+                listen,
+            }) => (own_namespace, listen.port()),
+            Leads::Configured(Outbound {
+                target: Target::Service(name),
+                ..
+            })
+            | Leads::Service(name) => (&name.namespace, name.port),
+            Leads::Pod(at) => {
+                let namespace = self.name.split_once('/').map(|(namespace, _)| namespace);
+                (namespace.unwrap_or(own_namespace), at.port())
+            }
+        }
     }
 
     /// Chooses an endpoint; waits a moment if all are left out after failures. `None`: there is none.
@@ -150,10 +216,7 @@ impl Listener {
         request: Option<RecordRequest>,
         grpc: bool,
     ) {
-        let (namespace, port) = match &self.target {
-            Target::Service(name) => (&name.namespace, name.port),
-            Target::Endpoints { .. } => (&core.shared.config.namespace, self.listen.port()),
-        };
+        let (namespace, port) = self.place(&core.shared.config.namespace);
         let policy = core.shared.policy.load();
         core.shared.records.send(DecisionRecord {
             time: Some(core.shared.platform.wall_clock()),
@@ -165,7 +228,7 @@ impl Listener {
                 ..RecordClient::default()
             },
             server: RecordServer {
-                namespace: namespace.clone(),
+                namespace: namespace.to_owned(),
                 port,
                 ..RecordServer::default()
             },

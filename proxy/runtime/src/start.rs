@@ -9,7 +9,7 @@ use mesh_platform::audit_log::AuditLog;
 use mesh_platform::{Platform, files, signals, unix};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -181,8 +181,17 @@ fn bind_core(config: &ProxyConfig) -> Result<core::Sockets, ProxyError> {
         .outbound
         .iter()
         .map(|service| Ok((service.clone(), bind(service.listen, "outbound")?)));
+    let redirected = |address: Option<SocketAddr>, purpose| match address {
+        Some(address) => bind_twice(address, purpose),
+        None => Ok(Vec::new()),
+    };
     Ok(core::Sockets {
-        mesh: bind(config.mesh, "inbound.mesh")?,
+        mesh: match config.transparent {
+            Some(_) => bind_twice(config.mesh, "inbound.mesh")?,
+            None => vec![bind(config.mesh, "inbound.mesh")?],
+        },
+        transparent: redirected(config.transparent, "inbound.transparent")?,
+        outbound_transparent: redirected(config.outbound_transparent, "outboundTransparent")?,
         ports: ports.collect::<Result<_, ProxyError>>()?,
         outbound: outbound.collect::<Result<_, ProxyError>>()?,
     })
@@ -207,20 +216,61 @@ fn bind_admin(config: &ProxyConfig) -> Result<admin::Sockets, ProxyError> {
 }
 
 fn bind(address: SocketAddr, purpose: &str) -> Result<TcpListener, ProxyError> {
-    listen(address).map_err(|error| ProxyError::Bind {
+    listen(address, false).map_err(|error| unbound(address, purpose, &error))
+}
+
+fn unbound(address: SocketAddr, purpose: &str, error: &io::Error) -> ProxyError {
+    ProxyError::Bind {
         address: address.to_string(),
         purpose: purpose.to_owned(),
         why: error.to_string(),
-    })
+    }
 }
 
-/// A listener that other cores may share: the kernel spreads connections over them.
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+/// Binds an address, and its namesake in IPv6: what is redirected in one family is redirected in both. Without IPv6 there
+/// is nothing to redirect.
+fn bind_twice(address: SocketAddr, purpose: &str) -> Result<Vec<TcpListener>, ProxyError> {
+    let mut listeners = vec![bind(address, purpose)?];
+    let Some(twin) = twin(address) else {
+        return Ok(listeners);
+    };
+    match listen(twin, true) {
+        Ok(listener) => listeners.push(listener),
+        Err(error) if lacks_ipv6(&error) => {
+            tracing::info!(%error, purpose, "no IPv6 here: listening in IPv4 alone");
+        }
+        Err(error) => return Err(unbound(twin, purpose, &error)),
+    }
+    Ok(listeners)
+}
+
+/// The address of IPv6 that means the same: every address, or this machine alone.
+fn twin(address: SocketAddr) -> Option<SocketAddr> {
+    let ip = match address.ip() {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv6Addr::UNSPECIFIED,
+        IpAddr::V4(Ipv4Addr::LOCALHOST) => Ipv6Addr::LOCALHOST,
+        _ => return None,
+    };
+    Some(SocketAddr::new(ip.into(), address.port()))
+}
+
+/// The kernel has no IPv6, or it is switched off.
+fn lacks_ipv6(error: &io::Error) -> bool {
+    let family = rustix::io::Errno::AFNOSUPPORT.raw_os_error();
+    error.kind() == io::ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(family)
+}
+
+/// A listener that other cores may share: the kernel spreads connections over them. `beside`: in IPv6 alone, beside a
+/// listener in IPv4 on the same port.
+fn listen(address: SocketAddr, beside: bool) -> io::Result<TcpListener> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,
         Some(Protocol::TCP),
     )?;
+    if beside {
+        socket.set_only_v6(true)?;
+    }
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
     socket.set_nonblocking(true)?;

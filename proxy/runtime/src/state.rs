@@ -6,15 +6,16 @@ use crate::audit::Records;
 use crate::config::ProxyConfig;
 use crate::cross_check::CrossChecks;
 use crate::identity::Identity;
+use crate::services::Services;
 use crate::telemetry::Telemetry;
 use arc_swap::{ArcSwap, ArcSwapOption};
-use mesh_api::discovery::{Discovery, ServicePort};
+use mesh_api::discovery::Discovery;
 use mesh_platform::Platform;
 use mesh_policy::Snapshot;
 use mesh_policy::snapshot::RateLimit;
 use mesh_proxy_core::limit::Limiter;
 use mesh_trust::{SpiffeId, Timestamp};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
@@ -36,8 +37,9 @@ pub(crate) struct Shared {
     pub(crate) started_at: Timestamp,
     /// Whether the controller's stream stands (or static files were read).
     pub(crate) control_connected: AtomicBool,
-    /// Rate limits by port: of the whole proxy, so that more cores do not allow more.
-    limiters: BTreeMap<u16, Mutex<Option<Limiter>>>,
+    /// Rate limits by port: of the whole proxy, so that more cores do not allow more. Ports without a policy of their own
+    /// share the one at 0.
+    limiters: ArcSwap<Limiters>,
     /// Panics caught so far.
     pub(crate) panics: AtomicU64,
     /// Connections open; a drain waits for them.
@@ -46,6 +48,8 @@ pub(crate) struct Shared {
     stopping: watch::Sender<bool>,
 }
 
+type Limiters = BTreeMap<u16, Arc<Mutex<Option<Limiter>>>>;
+
 /// Counts of changes, so that a core sees which of them it has not dealt with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Changes {
@@ -53,48 +57,10 @@ pub(crate) struct Changes {
     pub(crate) identity: u64,
 }
 
-/// Discovery as it is looked up.
-#[derive(Default)]
-pub(crate) struct Services {
-    /// Counts changes.
-    pub(crate) version: u64,
-    pub(crate) data: Discovery,
-    by_name: HashMap<(String, String, u16), Arc<ServicePort>>,
-}
-
-impl Services {
-    pub(crate) fn new(version: u64, data: Discovery) -> Self {
-        let by_name = data.services.iter().map(|service| {
-            (
-                (
-                    service.namespace.clone(),
-                    service.name.clone(),
-                    service.port,
-                ),
-                Arc::new(service.clone()),
-            )
-        });
-        Self {
-            version,
-            by_name: by_name.collect(),
-            data,
-        }
-    }
-
-    pub(crate) fn get(&self, namespace: &str, name: &str, port: u16) -> Option<&Arc<ServicePort>> {
-        self.by_name
-            .get(&(namespace.to_owned(), name.to_owned(), port))
-    }
-}
-
 impl Shared {
     pub(crate) fn new(config: ProxyConfig, platform: Arc<dyn Platform>, records: Records) -> Self {
         Self {
-            limiters: config
-                .ports
-                .iter()
-                .map(|port| (port.port, Mutex::default()))
-                .collect(),
+            limiters: ArcSwap::default(),
             telemetry: Telemetry::new(&config.workload_name(), config.cores),
             started_at: platform.wall_clock(),
             config,
@@ -121,6 +87,8 @@ impl Shared {
     /// Puts a policy into force and tells every core, so that what runs is decided anew.
     pub(crate) fn install_policy(&self, snapshot: Snapshot) {
         self.cross_checks.offer_policy(snapshot.clone());
+        self.limiters
+            .store(Arc::new(with_limits(&self.limiters.load(), &snapshot)));
         self.policy.store(Some(Arc::new(snapshot)));
         self.policy_since
             .store(Arc::new(self.platform.wall_clock()));
@@ -153,7 +121,8 @@ impl Shared {
         client: Option<&SpiffeId>,
         now_us: u64,
     ) -> bool {
-        let Some(limiter) = self.limiters.get(&port) else {
+        let limiters = self.limiters.load();
+        let Some(limiter) = limiters.get(&port).or_else(|| limiters.get(&0)) else {
             return false;
         };
         // Whoever panicked in between left whole numbers.
@@ -186,6 +155,20 @@ impl Shared {
         self.busy.fetch_add(1, Ordering::Relaxed);
         Busy(self.clone())
     }
+}
+
+/// The limiters of `old`, and those that `snapshot` needs besides. None is dropped: decisions under the policy before may
+/// be under way, and ports are bounded.
+fn with_limits(old: &Limiters, snapshot: &Snapshot) -> Limiters {
+    let data = snapshot.data();
+    let own = data.ports.iter().map(|(port, policy)| (*port, policy));
+    let all = own.chain([(0, &data.other_ports)]);
+    let limited = all.filter(|(_, policy)| policy.rate_limit.is_some());
+    let mut limiters = old.clone();
+    for (port, _) in limited {
+        limiters.entry(port).or_default();
+    }
+    limiters
 }
 
 /// One connection that a drain waits for.

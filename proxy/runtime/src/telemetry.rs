@@ -12,6 +12,7 @@ use mesh_proxy_core::http_hygiene::{Refusal, RequestRefusal};
 use mesh_proxy_core::metrics::{
     AuthzKey, Denied, Direction, EdgeHandle, EdgeKey, Failure, Registry,
 };
+use mesh_proxy_core::redirect::Misdirected;
 use mesh_trust::SpiffeId;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -197,6 +198,18 @@ impl Meter {
     pub(crate) fn handshake_failed(&self, why: &'static str) {
         self.registry()
             .count_by("mesh_handshakes_failed_total", "why", why, 1);
+    }
+
+    /// A redirected connection that went nowhere.
+    pub(crate) fn misdirected(&self, why: Misdirected) {
+        self.registry()
+            .count_by("mesh_misdirected_total", "why", why.as_str(), 1);
+    }
+
+    /// A connection of the application that left in plaintext.
+    pub(crate) fn plaintext(&self, why: &'static str) {
+        self.registry()
+            .count_by("mesh_outbound_plaintext_total", "reason", why, 1);
     }
 
     /// A connection that was nearly HTTP.

@@ -1,8 +1,8 @@
 //! The YAML form of the configuration, and how it becomes a [`ProxyConfig`].
 
 use super::{
-    Audit, IdentitySource, InboundPort, Limits, Outbound, PolicySource, ProxyConfig, ServiceName,
-    Target,
+    Audit, HostPort, IdentitySource, InboundPort, Limits, Outbound, PolicySource, ProxyConfig,
+    ServiceName, Target,
 };
 use crate::error::ProxyError;
 use crate::limits;
@@ -28,6 +28,7 @@ pub struct ProxyConfigFile {
     inbound: InboundFile,
     #[serde(default)]
     outbound: Vec<OutboundFile>,
+    outbound_transparent: Option<String>,
     admin: AdminFile,
     #[serde(default)]
     audit: Option<AuditFile>,
@@ -67,6 +68,7 @@ struct PolicyFile {
     controller: Option<ControllerFile>,
     manifests: Option<PathBuf>,
     default_policy: Option<String>,
+    discovery: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -80,6 +82,7 @@ struct ControllerFile {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct InboundFile {
     mesh: String,
+    transparent: Option<String>,
     #[serde(default)]
     ports: Vec<PortFile>,
 }
@@ -160,7 +163,10 @@ fn default_allow_sample() -> f64 {
     0.01
 }
 
-/// Reads and checks the file at `path`.
+/// What stands before the name of an environment variable that holds the configuration, in place of a file.
+const VARIABLE: &str = "env:";
+
+/// Reads and checks the file at `path`; `env:NAME` is the text in that environment variable.
 ///
 /// # Errors
 /// [`ProxyError`] with file, line and what to do.
@@ -169,12 +175,24 @@ pub fn load(platform: &dyn Platform, path: &Path) -> Result<ProxyConfig, ProxyEr
         path: path.to_owned(),
         why,
     };
+    if let Some(name) = path.to_str().and_then(|path| path.strip_prefix(VARIABLE)) {
+        let text = variable(name).map_err(unreadable)?;
+        return parse(&text, &path.display().to_string());
+    }
     let bytes = platform
         .read_file(path)
         .map_err(|error| unreadable(error.to_string()))?;
     let text = String::from_utf8(bytes)
         .map_err(|_| unreadable("the file is not UTF-8 text".to_owned()))?;
     parse(&text, &path.display().to_string())
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the argument names this variable, and nothing else is read"
+)]
+fn variable(name: &str) -> Result<String, String> {
+    std::env::var(name).map_err(|error| format!("the environment variable `{name}`: {error}"))
 }
 
 /// Reads and checks `text`; `name` stands in errors.
@@ -233,12 +251,15 @@ impl Checker<'_> {
             identity: self.identity(file.identity)?,
             policy: self.policy(file.policy)?,
             mesh: self.address("inbound.mesh", &file.inbound.mesh)?,
+            transparent: self.maybe_address("inbound.transparent", file.inbound.transparent)?,
             ports: ports
                 .map(|(i, port)| self.port(i, port))
                 .collect::<Result<_, _>>()?,
             outbound: outbound
                 .map(|(i, entry)| self.outbound(i, entry))
                 .collect::<Result<_, _>>()?,
+            outbound_transparent: self
+                .maybe_address("outboundTransparent", file.outbound_transparent)?,
             admin: self.address("admin.listen", &file.admin.listen)?,
             admin_socket: file.admin.socket,
             audit: file.audit.map(|audit| self.audit(audit)).transpose()?,
@@ -247,6 +268,7 @@ impl Checker<'_> {
             limits: self.limits(&file.limits)?,
         };
         self.no_port_twice(&config)?;
+        self.redirection(&config)?;
         Ok(config)
     }
 
@@ -274,6 +296,25 @@ impl Checker<'_> {
                 value,
                 "not an address with a port",
                 "write it like `127.0.0.1:8080` or `[::1]:8080`",
+            )
+        })
+    }
+
+    fn maybe_address(
+        &self,
+        key: &str,
+        value: Option<String>,
+    ) -> Result<Option<SocketAddr>, ProxyError> {
+        value.map(|value| self.address(key, &value)).transpose()
+    }
+
+    fn host_port(&self, key: &str, value: &str) -> Result<HostPort, ProxyError> {
+        HostPort::from_str(value).map_err(|why| {
+            self.fault(
+                key,
+                value,
+                why,
+                "write it like `10.0.0.1:15010`, `[fd00::1]:15010` or `mesh-controller.mesh-system.svc:15010`",
             )
         })
     }
@@ -336,8 +377,14 @@ impl Checker<'_> {
 
     fn policy(&self, file: PolicyFile) -> Result<PolicySource, ProxyError> {
         match (file.controller, file.manifests) {
+            (Some(_), None) if file.discovery.is_some() => Err(self.fault(
+                "policy.discovery",
+                "set",
+                "a controller says where services are",
+                "leave `discovery` out",
+            )),
             (Some(controller), None) => Ok(PolicySource::Controller {
-                address: self.address("policy.controller.address", &controller.address)?,
+                address: self.host_port("policy.controller.address", &controller.address)?,
                 identity: self.spiffe_id("policy.controller.identity", &controller.identity)?,
             }),
             (None, Some(folder)) => {
@@ -348,6 +395,7 @@ impl Checker<'_> {
                 Ok(PolicySource::Manifests {
                     folder,
                     default_policy,
+                    discovery: file.discovery,
                 })
             }
             (controller, _) => {
@@ -482,6 +530,50 @@ impl Checker<'_> {
                 1_000_000,
             )?,
         })
+    }
+
+    /// Redirected connections need ports of their own, and somebody who says where they were going.
+    fn redirection(&self, config: &ProxyConfig) -> Result<(), ProxyError> {
+        let listeners = [
+            ("inbound.transparent", config.transparent),
+            ("outboundTransparent", config.outbound_transparent),
+        ];
+        let mut taken = vec![config.mesh.port(), config.admin.port()];
+        for (key, address) in listeners {
+            let Some(address) = address else { continue };
+            if taken.contains(&address.port()) {
+                return Err(self.fault(
+                    key,
+                    address,
+                    "another listener of the proxy has this port",
+                    "give mesh, admin and both transparent listeners ports of their own",
+                ));
+            }
+            taken.push(address.port());
+        }
+        let Some(outbound) = config.outbound_transparent else {
+            return Ok(());
+        };
+        if !outbound.ip().is_loopback() {
+            return Err(self.fault(
+                "outboundTransparent",
+                outbound,
+                "not a loopback address",
+                "only the application beside the proxy may leave through it: `127.0.0.1:15001`",
+            ));
+        }
+        if let PolicySource::Manifests {
+            discovery: None, ..
+        } = config.policy
+        {
+            return Err(self.fault(
+                "outboundTransparent",
+                outbound,
+                "nothing says where services are",
+                "give `policy.discovery` beside `policy.manifests`, or a controller",
+            ));
+        }
+        Ok(())
     }
 
     fn no_port_twice(&self, config: &ProxyConfig) -> Result<(), ProxyError> {

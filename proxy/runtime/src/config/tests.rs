@@ -113,3 +113,106 @@ fn a_port_listed_twice_is_refused() {
     let said = fault(&sample().replace(line, &format!("{line}{line}")));
     assert!(said.contains("listed twice"), "{said}");
 }
+
+#[test]
+fn the_configuration_may_stand_in_a_variable() {
+    // CARGO_PKG_NAME is there in every test, and is no configuration.
+    let platform = mesh_platform::System::new();
+    let load =
+        |name: &str| file::load(&*platform, std::path::Path::new(name)).expect_err("a fault");
+    let said = load("env:CARGO_PKG_NAME").to_string();
+    assert!(said.starts_with("env:CARGO_PKG_NAME"), "{said}");
+    let said = load("env:NO_SUCH_VARIABLE_OF_A_PROXY").to_string();
+    assert!(said.contains("NO_SUCH_VARIABLE_OF_A_PROXY"), "{said}");
+}
+
+#[test]
+fn a_controller_may_be_named() {
+    for (text, want) in [
+        ("127.0.0.1:15010", Some("127.0.0.1:15010")),
+        ("[fd00::1]:15010", Some("[fd00::1]:15010")),
+        (
+            "mesh-controller.mesh-system.svc:15010",
+            Some("mesh-controller.mesh-system.svc:15010"),
+        ),
+        ("controller.:1", Some("controller.:1")),
+        ("localhost:65535", Some("localhost:65535")),
+        ("localhost:65536", None),
+        ("localhost:0", None),
+        ("127.0.0.1:0", None),
+        ("127.0.0.300:80", None),
+        ("10.0.0:80", None),
+        ("fd00::1:80", None),
+        ("localhost", None),
+        (":80", None),
+        ("a..b:80", None),
+        ("-a:80", None),
+        ("a b:80", None),
+        ("http://a:80", None),
+        ("user@a:80", None),
+    ] {
+        let read = text.parse::<HostPort>().ok().map(|host| host.to_string());
+        assert_eq!(read.as_deref(), want, "{text}");
+    }
+    let long = format!("{}:80", "a.".repeat(128));
+    assert!(long.parse::<HostPort>().is_err(), "a name of 255 bytes");
+}
+
+/// The sample, with redirected connections.
+fn redirected(inbound: &str, outbound: &str) -> String {
+    sample()
+        .replacen(
+            "  ports: ",
+            &format!("  transparent: \"{inbound}\"\n  ports: "),
+            1,
+        )
+        .replacen(
+            "outbound:\n",
+            &format!("outboundTransparent: \"{outbound}\"\noutbound:\n"),
+            1,
+        )
+}
+
+#[test]
+fn redirected_connections_have_listeners_of_their_own() {
+    let text = redirected("0.0.0.0:15006", "127.0.0.1:15001");
+    let config = parse(&text, "proxy.yaml").expect("valid");
+    let own = config.own_ports();
+    for port in [15001, 15006, 15008, 15020] {
+        assert!(own.contains(port), "{port}");
+    }
+    assert!(!own.contains(8080));
+    for (inbound, outbound, key) in [
+        ("0.0.0.0:15008", "127.0.0.1:15001", "inbound.transparent"),
+        ("0.0.0.0:15006", "127.0.0.1:15020", "outboundTransparent"),
+        ("0.0.0.0:15006", "127.0.0.1:15006", "outboundTransparent"),
+        ("0.0.0.0:15006", "0.0.0.0:15001", "outboundTransparent"),
+        ("15006", "127.0.0.1:15001", "inbound.transparent"),
+    ] {
+        let said = fault(&redirected(inbound, outbound));
+        assert!(
+            said.contains(&format!("`{key}`")),
+            "{inbound} {outbound}: {said}"
+        );
+    }
+}
+
+#[test]
+fn what_leaves_is_not_guessed_at() {
+    let controller = sample()
+        .lines()
+        .find(|line| line.trim_start().starts_with("controller:"))
+        .expect("a controller")
+        .to_owned();
+    let text = redirected("0.0.0.0:15006", "127.0.0.1:15001");
+    let alone = text.replace(&controller, "  manifests: ./manifests");
+    assert!(
+        fault(&alone).contains("`outboundTransparent`"),
+        "{}",
+        fault(&alone)
+    );
+    let both = "  manifests: ./manifests\n  discovery: ./discovery.json";
+    parse(&text.replace(&controller, both), "proxy.yaml").expect("valid");
+    let twice = format!("{controller}\n  discovery: ./discovery.json");
+    assert!(fault(&text.replace(&controller, &twice)).contains("`policy.discovery`"));
+}

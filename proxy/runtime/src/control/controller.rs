@@ -1,6 +1,7 @@
 //! The controller's stream: one message at once, then one per change, over mutual TLS.
 
 use super::install;
+use crate::config::HostPort;
 use crate::limits::{CONTROL_RETRY_MAX, CONTROL_RETRY_MIN, POLICY_BYTES_MAX};
 use crate::state::Shared;
 use hyper_util::rt::TokioIo;
@@ -9,7 +10,6 @@ use mesh_api::proto::{WatchWorkloadRequest, WorkloadUpdate};
 use mesh_trust::SpiffeId;
 use mesh_trust::tls::{refusal_in_io, server_name};
 use std::io;
-use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -20,7 +20,7 @@ use tonic::transport::{Channel, Endpoint};
 const KEEPALIVE: Duration = Duration::from_secs(10);
 
 /// Follows the stream, and begins anew whenever it ends or this proxy's identity changes.
-pub(super) async fn follow(shared: &Shared, address: SocketAddr, identity: &SpiffeId) {
+pub(super) async fn follow(shared: &Shared, address: &HostPort, identity: &SpiffeId) {
     let mut changes = shared.watch_changes();
     let mut pause = CONTROL_RETRY_MIN;
     loop {
@@ -51,7 +51,7 @@ pub(super) async fn follow(shared: &Shared, address: SocketAddr, identity: &Spif
 /// One stream, until it ends; says why.
 async fn stream(
     shared: &Shared,
-    address: SocketAddr,
+    address: &HostPort,
     identity: &SpiffeId,
     pause: &mut Duration,
 ) -> String {
@@ -100,15 +100,17 @@ fn take(shared: &Shared, update: &WorkloadUpdate) -> Result<(), String> {
 
 async fn connect(
     shared: &Shared,
-    address: SocketAddr,
+    address: &HostPort,
     expected: &SpiffeId,
 ) -> Result<Channel, String> {
     let identity = shared.identity.load_full().ok_or("no SVID yet")?;
     let config = identity.client_for(expected, b"h2")?;
+    let dialled = address.clone();
     let connector = tower::service_fn(move |_| {
-        let config = config.clone();
+        let (config, address) = (config.clone(), dialled.clone());
         async move {
-            let stream = TcpStream::connect(address).await?;
+            // A name is looked up each time: the controller may have moved (fault F12).
+            let stream = TcpStream::connect((address.host.as_str(), address.port)).await?;
             stream.set_nodelay(true)?;
             let stream = TlsConnector::from(config)
                 .connect(server_name(), stream)

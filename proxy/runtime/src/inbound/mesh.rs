@@ -9,6 +9,7 @@ use crate::serve::{Speaks, serve};
 use mesh_policy::request::{Client, canonical_ip};
 use mesh_proxy_core::http_hygiene::Entry;
 use mesh_proxy_core::mesh_header::{self, Header, Kind};
+use mesh_proxy_core::redirect::{self, Misdirected};
 use mesh_trust::tls::{self, refusal_in_io};
 use rustls_pki_types::CertificateDer;
 use std::io;
@@ -23,6 +24,7 @@ use tokio_rustls::server::TlsStream;
 /// Handles one connection from accept to end.
 pub(crate) async fn take(core: Rc<Core>, stream: TcpStream, from: SocketAddr) {
     let accepted = Instant::now();
+    let at = stream.local_addr();
     let mut stream = match handshake(
         &core,
         stream,
@@ -51,13 +53,28 @@ pub(crate) async fn take(core: Rc<Core>, stream: TcpStream, from: SocketAddr) {
         Ok(Err(error)) => return tracing::info!(%from, %error, "a mesh connection began wrongly"),
         Err(_) => return tracing::info!(%from, "a mesh connection said nothing in time"),
     };
-    let Some(port) = core.port(header.port) else {
-        core.meter.handshake_failed("unknown-port");
-        record_refused(&core, from, header.port);
-        return tracing::info!(%from, port = header.port, "refused a mesh connection to a port that is not configured");
+    let port = match port_of(&core, at.ok(), header.port) {
+        Ok(port) => port,
+        Err(why) => {
+            core.meter.handshake_failed(why);
+            record_refused(&core, from, header.port);
+            return tracing::info!(%from, port = header.port, why, "refused a mesh connection to no port of the workload");
+        }
     };
     let peer = Peer::new(client, chain, header.port);
     carry(core, port, peer, header, stream).await;
+}
+
+/// The port that a header names. It is one that is configured; or, where connections are redirected, any port of the
+/// workload, at the address where the peer reached us: what a header says never leads to another machine (GW11).
+fn port_of(core: &Core, at: Option<SocketAddr>, port: u16) -> Result<Rc<Port>, &'static str> {
+    if let Some(port) = core.port(port) {
+        return Ok(port);
+    }
+    let at = at.filter(|_| core.shared.config.transparent.is_some());
+    let to = redirect::canonical(SocketAddr::new(at.ok_or("unknown-port")?.ip(), port));
+    redirect::workload_port(to, &core.own_ports).map_err(Misdirected::as_str)?;
+    Ok(core.port_at(to))
 }
 
 async fn carry(

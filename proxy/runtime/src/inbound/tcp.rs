@@ -3,6 +3,7 @@
 use super::record;
 use crate::copy::{Finish, both_ways};
 use crate::core::{Core, Port};
+use crate::io::BreakOff;
 use crate::live::{Alive, Kill, Peer};
 use crate::telemetry::Ask;
 use mesh_policy::decide::Verdict;
@@ -28,7 +29,7 @@ pub(crate) async fn take<T>(
     mut stream: T,
     first: First,
 ) where
-    T: AsyncRead + AsyncWrite + Unpin,
+    T: AsyncRead + AsyncWrite + BreakOff + Unpin,
 {
     let mut measure = core.meter.inbound(peer, Ask::Tcp);
     let Some(policy) = core.shared.policy.load_full() else {
@@ -55,13 +56,18 @@ pub(crate) async fn take<T>(
         Ok(app) => app,
         Err(trouble) => {
             measure.failed(Failure::Connect);
-            return tracing::warn!(%trouble, "closed a connection");
+            stream.break_off(); // as the application's port would have answered
+            return tracing::warn!(%trouble, "reset a connection");
         }
     };
     measure.opened();
     drop(permit); // spent: these bytes, and no others
     let carried = both_ways(&mut stream, &mut app, &kill).await;
     measure.closed(carried.up, carried.down);
+    if !matches!(carried.finish, Finish::Closed) {
+        stream.break_off();
+        app.break_off();
+    }
     match carried.finish {
         Finish::Closed => {}
         Finish::Broken(error) => tracing::debug!(%error, port = port.port, "a byte stream broke"),

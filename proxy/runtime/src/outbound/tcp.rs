@@ -3,6 +3,7 @@
 use super::Listener;
 use crate::copy::{Finish, both_ways};
 use crate::core::Core;
+use crate::io::BreakOff;
 use crate::limits::ENDPOINT_ATTEMPTS;
 use crate::live::Kill;
 use crate::telemetry::Ask;
@@ -10,8 +11,8 @@ use mesh_proxy_core::balance::Outcome;
 use mesh_proxy_core::mesh_header::Kind;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-/// Carries the stream to an endpoint; if none can be reached it is closed, which is all that TCP can say.
-pub(crate) async fn take<T: AsyncRead + AsyncWrite + Unpin>(
+/// Carries the stream to an endpoint; if none can be reached it is reset, which is all that TCP can say.
+pub(crate) async fn take<T: AsyncRead + AsyncWrite + BreakOff + Unpin>(
     core: &Core,
     listener: &Listener,
     mut stream: T,
@@ -41,13 +42,18 @@ pub(crate) async fn take<T: AsyncRead + AsyncWrite + Unpin>(
         listener.ended(core, &chosen, Outcome::Answered);
         let carried = both_ways(&mut stream, &mut remote, &Kill::default()).await;
         measure.closed(carried.up, carried.down);
+        if !matches!(carried.finish, Finish::Closed) {
+            stream.break_off();
+            remote.break_off();
+        }
         if let Finish::Broken(error) = carried.finish {
             tracing::debug!(%error, service = listener.name, "a byte stream broke");
         }
         return;
     }
+    stream.break_off();
     tracing::warn!(
         service = listener.name,
-        "closed a connection: no endpoint can be reached"
+        "reset a connection: no endpoint can be reached"
     );
 }

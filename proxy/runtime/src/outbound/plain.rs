@@ -1,0 +1,83 @@
+//! What leaves the mesh: bytes in plaintext, to somebody who has no identity. Each such connection is counted and logged
+//! with its reason.
+
+use crate::copy::{Finish, both_ways};
+use crate::core::Core;
+use crate::io::{BreakOff, tune};
+use crate::limits::{ENDPOINT_ATTEMPTS, OUTSIDE_CONNECT};
+use crate::live::Kill;
+use crate::telemetry::Ask;
+use mesh_proxy_core::metrics::Failure;
+use std::io;
+use std::net::SocketAddr;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+/// Why a connection leaves in plaintext.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reason {
+    /// Discovery knows nobody at that address.
+    Outside,
+    /// The pod at that address has no proxy.
+    UnmeshedPod,
+    /// Of the service's endpoints, one that has no proxy was drawn.
+    UnmeshedEndpoint,
+}
+
+impl Reason {
+    /// As a metric counts it.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Outside => "outside",
+            Self::UnmeshedPod => "unmeshed-pod",
+            Self::UnmeshedEndpoint => "unmeshed-endpoint",
+        }
+    }
+}
+
+/// Carries the stream to the first of `to` that can be reached. What happens to the connection there happens here: an end
+/// of either direction, a reset, a refusal.
+pub(crate) async fn pass(
+    core: &Core,
+    mut stream: TcpStream,
+    name: &str,
+    to: &[SocketAddr],
+    reason: Reason,
+) {
+    let mut measure = core.meter.outbound(name, None, Ask::Tcp);
+    core.meter.plaintext(reason.as_str());
+    let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    for address in to.iter().take(ENDPOINT_ATTEMPTS) {
+        let mut remote = match connect(*address).await {
+            Ok(remote) => remote,
+            Err(error) => {
+                last = error;
+                continue;
+            }
+        };
+        tracing::info!(to = %address, target = name, reason = reason.as_str(), "a connection leaves in plaintext");
+        measure.allowed(None);
+        measure.opened();
+        let carried = both_ways(&mut stream, &mut remote, &Kill::default()).await;
+        measure.closed(carried.up, carried.down);
+        if !matches!(carried.finish, Finish::Closed) {
+            stream.break_off();
+            remote.break_off();
+        }
+        return;
+    }
+    measure.failed(if last.kind() == io::ErrorKind::TimedOut {
+        Failure::Timeout
+    } else {
+        Failure::Connect
+    });
+    stream.break_off();
+    tracing::info!(target = name, ?to, error = %last, reason = reason.as_str(), "reset a connection: its destination outside the mesh cannot be reached");
+}
+
+async fn connect(to: SocketAddr) -> io::Result<TcpStream> {
+    let connected = timeout(OUTSIDE_CONNECT, TcpStream::connect(to)).await;
+    let remote = connected.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    tune(&remote);
+    Ok(remote)
+}

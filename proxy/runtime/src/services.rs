@@ -1,0 +1,186 @@
+//! Discovery as it is looked up: services by name and by address, pods by address.
+
+use mesh_api::discovery::{Discovery, Endpoint, PodAddress, ProtocolHint, ServicePort};
+use std::collections::{HashMap, HashSet};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+/// All that discovery said last.
+#[derive(Default)]
+pub(crate) struct Services {
+    /// Counts changes; 0 before the first word.
+    pub(crate) version: u64,
+    pub(crate) data: Discovery,
+    by_name: HashMap<(String, String, u16), Arc<ServicePort>>,
+    by_address: HashMap<SocketAddr, Arc<ServicePort>>,
+    /// Addresses of services, whatever their ports.
+    addresses: HashSet<IpAddr>,
+    pods: HashMap<IpAddr, PodAddress>,
+    /// Proxy and port of endpoints that take bytes.
+    opaque: HashSet<(SocketAddr, u16)>,
+}
+
+/// What stands behind an address that an application dialled.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Behind<'a> {
+    /// A port of a Service.
+    Service(&'a Arc<ServicePort>),
+    /// A Service, which has no such port.
+    NoSuchPort,
+    /// A pod.
+    Pod(&'a PodAddress),
+    /// Nobody that discovery knows.
+    Outside,
+}
+
+/// How a pod is reached at one of its ports.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum PodWay {
+    /// Through its proxy, which must have this identity; `opaque`: without detection.
+    Mesh { endpoint: Endpoint, opaque: bool },
+    /// In plaintext: it is outside the mesh.
+    Plain,
+    /// Not at all: it is in the mesh, and where its proxy is nobody knows.
+    Nowhere,
+}
+
+impl Services {
+    pub(crate) fn new(version: u64, data: Discovery) -> Self {
+        let mut all = Self {
+            version,
+            ..Self::default()
+        };
+        for service in &data.services {
+            let shared = Arc::new(service.clone());
+            for address in &service.addresses {
+                let ip = address.to_canonical();
+                all.addresses.insert(ip);
+                // Addresses are given out once; were one said twice, the first in order has it.
+                all.by_address
+                    .entry(SocketAddr::new(ip, service.port))
+                    .or_insert_with(|| shared.clone());
+            }
+            if service.protocol == ProtocolHint::Opaque {
+                let endpoints = service.endpoints.iter();
+                all.opaque
+                    .extend(endpoints.map(|endpoint| (endpoint.proxy, endpoint.port)));
+            }
+            let name = (service.namespace.clone(), service.name.clone());
+            all.by_name.insert((name.0, name.1, service.port), shared);
+        }
+        for pod in &data.pods {
+            // Of two that claim one address, the one in the mesh has it: then nothing goes there in plaintext.
+            let known = all.pods.entry(pod.ip.to_canonical());
+            let known = known.or_insert_with(|| pod.clone());
+            if known.identity.is_none() && pod.identity.is_some() {
+                *known = pod.clone();
+            }
+        }
+        all.data = data;
+        all
+    }
+
+    pub(crate) fn get(&self, namespace: &str, name: &str, port: u16) -> Option<&Arc<ServicePort>> {
+        self.by_name
+            .get(&(namespace.to_owned(), name.to_owned(), port))
+    }
+
+    /// What stands behind `to`, a canonical address.
+    pub(crate) fn behind(&self, to: SocketAddr) -> Behind<'_> {
+        if let Some(service) = self.by_address.get(&to) {
+            return Behind::Service(service);
+        }
+        if self.addresses.contains(&to.ip()) {
+            return Behind::NoSuchPort;
+        }
+        match self.pods.get(&to.ip()) {
+            Some(pod) => Behind::Pod(pod),
+            None => Behind::Outside,
+        }
+    }
+
+    /// How the pod at `to` is reached. A pod that discovery forgot meanwhile is nowhere.
+    pub(crate) fn pod(&self, to: SocketAddr) -> PodWay {
+        let Some(pod) = self.pods.get(&to.ip()) else {
+            return PodWay::Nowhere;
+        };
+        match (&pod.identity, pod.proxy) {
+            (Some(identity), Some(proxy)) => PodWay::Mesh {
+                endpoint: Endpoint {
+                    proxy,
+                    port: to.port(),
+                    identity: identity.clone(),
+                    workload: pod.workload.clone(),
+                },
+                opaque: self.opaque.contains(&(proxy, to.port())),
+            },
+            (None, None) => PodWay::Plain,
+            _ => PodWay::Nowhere,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "spiffe://cluster.local/ns/shop/sa/db";
+
+    fn known() -> Services {
+        let text = format!(
+            r#"{{"services":[
+            {{"namespace":"shop","name":"db","port":5432,"protocol":"opaque","addresses":["10.96.0.7","fd00:96::7"],
+              "endpoints":[{{"proxy":"10.0.0.7:15008","port":5432,"identity":"{ID}","workload":"db-0"}}]}},
+            {{"namespace":"evil","name":"db","port":5432,"protocol":"detect","addresses":["::ffff:10.96.0.7"],"endpoints":[]}}],
+            "pods":[{{"ip":"10.0.0.7","workload":"shop/db-0","identity":"{ID}","proxy":"10.0.0.7:15008"}},
+            {{"ip":"10.0.0.8","workload":"shop/old"}},
+            {{"ip":"10.0.0.9","workload":"shop/starting","identity":"{ID}"}},
+            {{"ip":"10.0.0.10","workload":"shop/odd","proxy":"10.0.0.10:15008"}},
+            {{"ip":"10.0.0.11","workload":"shop/gone"}},
+            {{"ip":"10.0.0.11","workload":"shop/new","identity":"{ID}","proxy":"10.0.0.11:15008"}}]}}"#
+        );
+        Services::new(1, serde_json::from_str(&text).unwrap())
+    }
+
+    #[test]
+    fn an_address_is_a_service_a_pod_or_outside() {
+        let known = known();
+        for (to, want) in [
+            ("10.96.0.7:5432", "shop/db"),
+            ("[fd00:96::7]:5432", "shop/db"),
+            ("10.96.0.7:5433", "no such port"),
+            ("10.0.0.7:5432", "shop/db-0"),
+            ("10.0.0.8:80", "shop/old"),
+            ("10.0.0.99:80", "outside"),
+            ("[::ffff:10.96.0.7]:5432", "outside"), // callers make it canonical
+        ] {
+            let found = match known.behind(to.parse().unwrap()) {
+                Behind::Service(service) => format!("{}/{}", service.namespace, service.name),
+                Behind::NoSuchPort => "no such port".to_owned(),
+                Behind::Pod(pod) => pod.workload.clone(),
+                Behind::Outside => "outside".to_owned(),
+            };
+            assert_eq!(found, want, "{to}");
+        }
+    }
+
+    #[test]
+    fn only_a_pod_outside_the_mesh_is_spoken_to_in_plaintext() {
+        let known = known();
+        let way = |to: &str| known.pod(to.parse().unwrap());
+        let mesh = |to: &str, want: bool| match way(to) {
+            PodWay::Mesh { endpoint, opaque } => {
+                assert_eq!(endpoint.identity.as_str(), ID, "{to}");
+                assert_eq!(opaque, want, "{to}");
+            }
+            other => panic!("{to}: {other:?}"),
+        };
+        mesh("10.0.0.7:5432", true);
+        mesh("10.0.0.7:9187", false);
+        mesh("10.0.0.11:80", false);
+        assert_eq!(way("10.0.0.8:80"), PodWay::Plain);
+        assert_eq!(way("10.0.0.9:80"), PodWay::Nowhere, "no proxy");
+        assert_eq!(way("10.0.0.10:80"), PodWay::Nowhere, "no identity");
+        assert_eq!(way("10.0.0.99:80"), PodWay::Nowhere, "forgotten");
+    }
+}
