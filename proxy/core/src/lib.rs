@@ -5,6 +5,7 @@
 //! - [`mesh_header`]: the first twelve bytes of a stream between proxies
 //! - [`http_hygiene`]: one reading of every request; start at [`http_hygiene::admit`]
 //! - [`balance`]: which endpoint of a service gets the next request
+//! - [`capture`]: which connections are redirected to the proxy, as rules
 //! - [`redirect`]: whether a redirected connection may go on to where it was going
 //! - [`limit`]: local rate limits
 //! - [`admission`]: how many connections a listener holds, and how it ends
@@ -13,6 +14,7 @@
 
 pub mod admission;
 pub mod balance;
+pub mod capture;
 pub mod detect;
 pub mod error;
 pub mod exposition;

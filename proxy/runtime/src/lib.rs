@@ -11,6 +11,7 @@
 //! - [`live`]: what runs now, so that a change of policy ends it; [`body`], [`copy`], [`tunnel`]: what carries bytes
 //! - [`serve`], [`io`], [`original`]: HTTP connections and sockets; [`answer`]: what the proxy says itself
 //! - [`admin`], [`telemetry`], [`audit`]: what it tells about itself
+//! - [`capture`]: redirects the connections of a network namespace to its proxy
 //! - [`start`]: start and end; begin reading at [`run`]
 
 mod admin;
@@ -18,6 +19,7 @@ mod answer;
 mod app;
 mod audit;
 mod body;
+pub mod capture;
 pub mod config;
 mod control;
 mod copy;
