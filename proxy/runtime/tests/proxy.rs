@@ -11,8 +11,10 @@ mod proxy {
 
     mod authorization;
     mod bytes;
+    mod detection;
     mod faults;
     mod framing;
+    mod grpc;
     mod hygiene;
     mod identity;
     mod requests;

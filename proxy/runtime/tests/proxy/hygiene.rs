@@ -103,7 +103,7 @@ async fn hd7_control_bytes_in_a_value() {
 }
 
 /// An HTTP/2 HEADERS frame of one whole request, its fields as literals without index or Huffman code.
-fn h2_request(fields: &[(&str, &[u8])]) -> Vec<u8> {
+pub(super) fn h2_request(fields: &[(&str, &[u8])]) -> Vec<u8> {
     let mut block = Vec::new();
     for (name, value) in fields {
         block.extend([0, name.len() as u8]);

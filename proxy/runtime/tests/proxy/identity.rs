@@ -31,6 +31,29 @@ pub(super) async fn connect(world: &World, svid: &SvidPem, header: &[u8]) -> Tls
     stream
 }
 
+/// The handshake of a proxy with this SVID, at an address where perhaps nobody speaks TLS.
+pub(super) async fn handshake_at(
+    world: &World,
+    svid: &SvidPem,
+    to: std::net::SocketAddr,
+) -> Result<(), String> {
+    let stream = TcpStream::connect(to).await.expect("a connection");
+    let connected = connector(world, svid)?.connect(server_name(), stream).await;
+    connected.map(drop).map_err(|error| error.to_string())
+}
+
+/// [`dial`] to an opaque port, with other protocols offered than the mesh's.
+pub(super) async fn dial_speaking(
+    world: &World,
+    svid: &SvidPem,
+    protocols: Vec<Vec<u8>>,
+) -> Result<Vec<u8>, String> {
+    let connector = connector(world, svid)?;
+    let mut config = rustls::ClientConfig::clone(connector.config());
+    config.alpn_protocols = protocols;
+    exchange(TlsConnector::from(Arc::new(config)), world, TCP_8080).await
+}
+
 fn connector(world: &World, svid: &SvidPem) -> Result<TlsConnector, String> {
     let chain: Vec<_> = CertificateDer::pem_slice_iter(svid.chain.as_bytes())
         .map(|c| c.expect("PEM"))

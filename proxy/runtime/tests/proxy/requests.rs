@@ -144,6 +144,7 @@ spec:
     );
 }
 
+/// GW9.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_websocket_is_judged_as_a_request_and_then_carries_bytes() {
     let world = World::running(&cart_policy("HTTP/1", &[WEB]));

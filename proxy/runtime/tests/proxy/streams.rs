@@ -136,6 +136,7 @@ async fn a_denied_grpc_call_is_told_in_trailers_only_form() {
     );
 }
 
+/// GW2.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_grpc_stream_ends_with_status_7_within_a_second_of_a_new_policy() {
     let mut world = World::running(&cart_policy("gRPC", &[WEB]));
