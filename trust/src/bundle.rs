@@ -5,6 +5,7 @@
 
 use crate::authority::{self, AuthorityError};
 use crate::certificate::CertificateError;
+use crate::deny::Denials;
 use crate::id::IdError;
 use crate::limits::{ANCHORS_MAX, BUNDLE_BYTES_MAX, BUNDLE_KEYS_MAX, BUNDLES_MAX};
 use crate::{Timestamp, TrustDomain};
@@ -13,6 +14,7 @@ use base64::engine::general_purpose::STANDARD;
 use rustls_pki_types::pem::{PemObject, SectionKind};
 use rustls_pki_types::{CertificateDer, TrustAnchor};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 mod json;
 
@@ -31,9 +33,12 @@ pub struct TrustBundle {
 /// When an anchor counts: first and last moment.
 pub(crate) type Period = (Timestamp, Timestamp);
 
-/// The bundles a verifier knows, one for each trust domain; never pooled (rule X5).
+/// The bundles a verifier knows, one for each trust domain, never pooled (rule X5); and who is denied all the same.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TrustBundles(BTreeMap<TrustDomain, TrustBundle>);
+pub struct TrustBundles {
+    by_domain: BTreeMap<TrustDomain, TrustBundle>,
+    denials: Arc<Denials>,
+}
 
 /// Why a bundle could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, miette::Diagnostic)]
@@ -280,22 +285,34 @@ impl TrustBundle {
 impl TrustBundles {
     /// Puts `bundle` in the place of the one its domain had.
     pub fn insert(&mut self, bundle: TrustBundle) {
-        self.0.insert(bundle.domain.clone(), bundle);
+        self.by_domain.insert(bundle.domain.clone(), bundle);
     }
 
     /// Takes the bundle of `domain` away: nothing from it is trusted from now on.
     pub fn remove(&mut self, domain: &TrustDomain) -> Option<TrustBundle> {
-        self.0.remove(domain)
+        self.by_domain.remove(domain)
     }
 
     /// The bundle of `domain`.
     pub fn get(&self, domain: &TrustDomain) -> Option<&TrustBundle> {
-        self.0.get(domain)
+        self.by_domain.get(domain)
+    }
+
+    /// The same bundles with another deny list.
+    #[must_use]
+    pub fn with_denials(mut self, denials: Arc<Denials>) -> Self {
+        self.denials = denials;
+        self
+    }
+
+    /// Who is denied.
+    pub fn denials(&self) -> &Denials {
+        &self.denials
     }
 
     /// All bundles, by domain.
     pub fn iter(&self) -> impl Iterator<Item = &TrustBundle> {
-        self.0.values()
+        self.by_domain.values()
     }
 }
 
@@ -307,12 +324,13 @@ impl From<TrustBundle> for TrustBundles {
 
 impl FromIterator<TrustBundle> for TrustBundles {
     fn from_iter<I: IntoIterator<Item = TrustBundle>>(bundles: I) -> Self {
-        Self(
-            bundles
+        Self {
+            by_domain: bundles
                 .into_iter()
                 .map(|bundle| (bundle.domain.clone(), bundle))
                 .collect(),
-        )
+            denials: Arc::default(),
+        }
     }
 }
 

@@ -433,7 +433,7 @@ fn uris<'a>(names: &[GeneralName<'a>]) -> Result<Vec<&'a str>, CertificateError>
     Ok(uris)
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;
     bytes
         .iter()

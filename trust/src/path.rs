@@ -6,6 +6,7 @@
 
 use crate::authority::{self, AuthorityError};
 use crate::bundle::{TrustBundle, TrustBundles};
+use crate::deny::{Denied, Marks};
 use crate::svid::LeafFacts;
 use crate::{SpiffeId, Svid, Timestamp, TrustDomain};
 use rustls_pki_types::{CertificateDer, SignatureVerificationAlgorithm, TrustAnchor, UnixTime};
@@ -133,6 +134,18 @@ pub enum PathError {
         /// Who the leaf claims to be.
         id: SpiffeId,
     },
+    /// On the deny list.
+    #[error("`{id}` is denied: {by}")]
+    #[diagnostic(
+        code("MESH-0273"),
+        help("`mesh identity denied` says since when and why; `mesh identity allow` ends it")
+    )]
+    Denied {
+        /// Who the leaf claims to be.
+        id: SpiffeId,
+        /// The entry.
+        by: Denied,
+    },
     /// Anything else that the path builder refuses.
     #[error("the certificate chain of `{id}` is refused: {why}")]
     #[diagnostic(code("MESH-0178"), help("look at the chain with `openssl x509 -text`"))]
@@ -212,6 +225,13 @@ impl TrustBundles {
             now,
         };
         attempt.run(leaf, intermediates)?;
+        let denials = self.denials();
+        if !denials.is_empty() {
+            let names = (&facts.id, &*facts.serial);
+            if let Some(by) = denials.denies(&Marks::read(names, leaf, intermediates)) {
+                return Err(PathError::Denied { id: facts.id, by });
+            }
+        }
         Ok(VerifiedPeer::from_facts(facts))
     }
 }
