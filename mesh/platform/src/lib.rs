@@ -7,6 +7,7 @@
 //! - [`files`]: whole files or none, append-only files, private directories
 //! - [`unix`]: Unix sockets that nobody else can open
 //! - [`process`]: who is at the other end, and is it still the same process
+//! - [`systemd`]: which unit a process belongs to
 //! - [`lock`]: one process per state directory
 //! - [`audit_log`]: the thread that owns an audit file
 //! - [`netlink`]: the kernel's network tables
@@ -21,6 +22,7 @@ pub mod netlink;
 pub mod process;
 pub mod signals;
 mod system;
+pub mod systemd;
 pub mod unix;
 
 pub use error::PlatformError;
