@@ -11,6 +11,7 @@
 //! - [`authority`]: certificates that sign others; start at [`Authority::parse`]
 //! - [`issue`]: prepare and sign
 //! - [`lint`]: the rules a certificate must keep, one by one; start at [`lint::RULES`]
+//! - [`jwt`]: JWT-SVIDs, and which key signs them when; start at [`jwt::sign`]
 //! - [`renewal`]: when to renew, and what to do when that fails; start at [`renewal::Renewal`]
 //! - [`log`]: entries of the issuance log and their hash chain
 //! - [`limits`]: every limit, with its reason
@@ -18,6 +19,7 @@
 pub mod authority;
 pub mod csr;
 pub mod issue;
+pub mod jwt;
 pub mod key;
 pub mod limits;
 pub mod lint;

@@ -36,3 +36,27 @@ pub const LOG_LINE_BYTES_MAX: usize = 16 * 1024;
 
 /// Bytes of the attestation evidence in one log entry; more is cut.
 pub const EVIDENCE_BYTES_MAX: usize = 1_024;
+
+/// Life of a JWT-SVID unless less is asked for, and the longest, seconds: whoever reads it may replay it so long.
+pub const JWT_LIFETIME_SECS: u64 = 300;
+
+/// Longest life of a JWT-SVID, seconds.
+pub const JWT_LIFETIME_SECS_MAX: u64 = 300;
+
+/// Shortest life of a JWT-SVID, seconds.
+pub const JWT_LIFETIME_SECS_MIN: u64 = 10;
+
+/// Bytes of a token's audience. A SPIFFE ID may have 2,048.
+pub const AUDIENCE_BYTES_MAX: usize = 2_048;
+
+/// How long a key signs JWT-SVIDs, seconds: a week, as the issuer's.
+pub const JWT_KEY_LIFE_SECS: i64 = 7 * 24 * 3_600;
+
+/// How long a key is published before it signs, seconds: a day. Verifiers look for new keys every few minutes to hours.
+pub const JWT_KEY_PREPARE_SECS: i64 = 24 * 3_600;
+
+/// How long a key stays published after its last token ended, seconds, for clocks that are late.
+pub const JWT_KEY_GRACE_SECS: i64 = 3_600;
+
+/// Keys for JWT-SVIDs at one time. Three at the change of the week; a clock that jumps may make more.
+pub const JWT_KEYS_MAX: usize = 8;

@@ -5,6 +5,7 @@ use mesh_issuance::issue::IssueError;
 use mesh_issuance::log::LogError;
 use mesh_issuance::profile::ProfileError;
 use mesh_platform::PlatformError;
+use mesh_trust::quoted::Quoted;
 use mesh_trust::{SpiffeId, Timestamp, TrustDomain};
 use std::path::PathBuf;
 
@@ -136,7 +137,7 @@ pub enum CaError {
     #[diagnostic(
         code("MESH-0243"),
         help(
-            "name a user id, an executable (absolute path), or both, and an identity of the CA's trust domain"
+            "name a user id, an executable (absolute path), a systemd service, or several of them, and an identity of the CA's trust domain"
         )
     )]
     Registration {
@@ -144,6 +145,30 @@ pub enum CaError {
         identity: SpiffeId,
         /// Why not.
         why: &'static str,
+    },
+    /// An issuer that relying parties could read differently.
+    #[error("`{issuer}` cannot be the issuer of JWT-SVIDs")]
+    #[diagnostic(
+        code("MESH-0268"),
+        help(
+            "give an address such as https://oidc.example/mesh: no query, no user, no slash at its end"
+        )
+    )]
+    OidcIssuer {
+        /// What was given.
+        issuer: Quoted,
+    },
+    /// The address of the JWT keys cannot be had.
+    #[error("cannot listen on `{address}` for readers of the JWT keys: {why}")]
+    #[diagnostic(
+        code("MESH-0269"),
+        help("look at who holds it (`ss -ltnp`), or choose another with `--oidc-listen`")
+    )]
+    OidcListen {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// What the system said.
+        why: String,
     },
     /// The gRPC server ended.
     #[error("the server on `{}` ended: {why}", .socket.display())]

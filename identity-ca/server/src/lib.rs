@@ -10,22 +10,28 @@
 //! - `store`, `record`: its files and its log
 //! - `issuing`: the one place where certificates are signed
 //! - `registry`: attestation
-//! - `svids`, `rate`: SVIDs in force, and how often one may ask
-//! - `workload_api`, `launch`, `listen`, `authority`: its sockets
+//! - `svids`, `jwt`, `rate`: SVIDs in force, tokens and their keys, and how often one may ask
+//! - `agent`: what every service for workloads shares; `workload_api`, `sds`: SPIFFE's and Envoy's
+//! - [`Oidc`]: where readers outside of SPIFFE find the keys of tokens
+//! - `launch`, `listen`, `authority`: its sockets
 //! - `limits`: every limit, with its reason
 
+mod agent;
 mod authority;
 pub mod error;
 mod issuing;
+mod jwt;
 mod launch;
 mod limits;
 mod listen;
+mod oidc;
 mod pem;
 mod proto;
 mod rate;
 mod record;
 mod registry;
 mod run;
+mod sds;
 mod signer;
 mod status;
 mod store;
@@ -37,6 +43,7 @@ mod tests;
 mod workload_api;
 
 pub use error::CaError;
+pub use oidc::Oidc;
 pub use registry::Registration;
 pub use run::{CaConfig, run};
 pub use status::{AuthorityStatus, CaStatus, LogStatus, inspect};

@@ -8,6 +8,13 @@ pub(crate) const ISSUANCE_BURST: u32 = 10;
 /// Time in which an identity earns one more issuance. A process that crashes and starts again every second still gets one.
 pub(crate) const ISSUANCE_REFILL: Duration = Duration::from_secs(1);
 
+/// JWT-SVIDs that one identity may ask for at once. A signature costs 20 microseconds; a client that asks for each
+/// request anew is served up to the rate below.
+pub(crate) const TOKEN_BURST: u32 = 200;
+
+/// Time in which an identity earns one more JWT-SVID: 100 a second.
+pub(crate) const TOKEN_REFILL: Duration = Duration::from_millis(10);
+
 /// Identities whose issuance rate is remembered; beyond, full buckets are forgotten first. About 200 bytes each.
 pub(crate) const RATE_IDENTITIES_MAX: usize = 10_000;
 
@@ -17,8 +24,8 @@ pub(crate) const ISSUANCE_QUEUE_MAX: usize = 1_024;
 /// Issuances that share one flush of the log.
 pub(crate) const ISSUANCE_BATCH_MAX: usize = 64;
 
-/// Streams of one process. A client library holds one or two; each costs a task and about 4 KiB.
-pub(crate) const STREAMS_PER_PROCESS_MAX: usize = 16;
+/// Streams and calls of one process at a time. A client library holds one or two; Envoy one for each secret; each costs a task and about 4 KiB.
+pub(crate) const STREAMS_PER_PROCESS_MAX: usize = 64;
 
 /// Connections of one process.
 pub(crate) const CONNECTIONS_PER_PROCESS_MAX: usize = 32;
@@ -26,8 +33,23 @@ pub(crate) const CONNECTIONS_PER_PROCESS_MAX: usize = 32;
 /// Connections in all; beyond, new ones are closed at once.
 pub(crate) const CONNECTIONS_MAX: usize = 4_096;
 
-/// Bytes of a Workload API request. They are empty today.
-pub(crate) const WORKLOAD_REQUEST_BYTES_MAX: usize = 16 * 1024;
+/// Names in one request for secrets: the SVIDs of one process and a handful of domains.
+pub(crate) const SECRET_NAMES_MAX: usize = 64;
+
+/// Bytes of one of them: a SPIFFE ID.
+pub(crate) const SECRET_NAME_BYTES_MAX: usize = 2_048;
+
+/// Connections to the address of the JWT keys at a time; more wait in the kernel's queue.
+pub(crate) const OIDC_CONNECTIONS_MAX: usize = 64;
+
+/// How long the head of a request for JWT keys may take.
+pub(crate) const OIDC_HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Bytes of an issuer's address: it is in each token.
+pub(crate) const OIDC_ISSUER_BYTES_MAX: usize = 256;
+
+/// Bytes of a Workload API request: a token to validate is the largest.
+pub(crate) const WORKLOAD_REQUEST_BYTES_MAX: usize = 32 * 1024;
 
 /// Bytes of a launch record: a path and a few names.
 pub(crate) const LAUNCH_REQUEST_BYTES_MAX: usize = 64 * 1024;
@@ -53,3 +75,6 @@ pub(crate) const CLOCK_CHECK: Duration = Duration::from_secs(30);
 
 /// Bytes of a key or certificate file.
 pub(crate) const KEY_FILE_BYTES_MAX: u64 = 64 * 1024;
+
+/// Bytes of a request for secrets: [`SECRET_NAMES_MAX`] names of the longest kind, and what Envoy says about itself.
+pub(crate) const SECRETS_REQUEST_BYTES_MAX: usize = 256 * 1024;

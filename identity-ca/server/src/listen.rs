@@ -184,7 +184,7 @@ fn connection(
 /// A gRPC server with our bounds.
 pub(crate) fn server() -> tonic::transport::Server {
     tonic::transport::Server::builder()
-        .max_concurrent_streams(64)
+        .max_concurrent_streams(128)
         .http2_max_header_list_size(HEADER_LIST_BYTES_MAX)
         .http2_max_pending_accept_reset_streams(Some(32))
         .http2_keepalive_interval(Some(Duration::from_secs(60)))

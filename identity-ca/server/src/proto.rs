@@ -1,4 +1,4 @@
-//! The SPIFFE Workload API, compiled from `proto/workload.proto`.
+//! The interfaces of others that we serve, compiled from `proto/`: the SPIFFE Workload API, and Envoy's SDS.
 #![expect(
     unreachable_pub,
     clippy::allow_attributes,
@@ -7,3 +7,39 @@
 )]
 
 tonic::include_proto!("_");
+
+/// The Workload API's descriptor, for server reflection.
+pub(crate) const WORKLOAD_DESCRIPTOR: &[u8] =
+    include_bytes!(concat!(env!("OUT_DIR"), "/workload.bin"));
+
+/// Envoy's packages, nested as their names are: generated code finds its types that way.
+pub mod envoy {
+    pub mod config {
+        pub mod core {
+            pub mod v3 {
+                tonic::include_proto!("envoy.config.core.v3");
+            }
+        }
+    }
+    pub mod extensions {
+        pub mod transport_sockets {
+            pub mod tls {
+                pub mod v3 {
+                    tonic::include_proto!("envoy.extensions.transport_sockets.tls.v3");
+                }
+            }
+        }
+    }
+    pub mod service {
+        pub mod discovery {
+            pub mod v3 {
+                tonic::include_proto!("envoy.service.discovery.v3");
+            }
+        }
+        pub mod secret {
+            pub mod v3 {
+                tonic::include_proto!("envoy.service.secret.v3");
+            }
+        }
+    }
+}

@@ -1,19 +1,30 @@
 //! How often one identity may ask: a bucket of tokens each. The clock is an argument.
 
-use crate::limits::{ISSUANCE_BURST, ISSUANCE_REFILL, RATE_IDENTITIES_MAX};
+use crate::limits::RATE_IDENTITIES_MAX;
 use mesh_platform::Tick;
 use mesh_trust::SpiffeId;
 use std::collections::HashMap;
 use std::time::Duration;
 
 /// Buckets by identity.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct RateLimit {
+    burst: u32,
+    refill: Duration,
     // When the bucket will be full again; one that is full needs no entry.
     full_at: HashMap<SpiffeId, Tick>,
 }
 
 impl RateLimit {
+    /// Buckets of `burst` tokens that earn one each `refill`.
+    pub(crate) fn new(burst: u32, refill: Duration) -> Self {
+        Self {
+            burst,
+            refill,
+            full_at: HashMap::new(),
+        }
+    }
+
     /// Takes a token of `id`, or says that there is none.
     pub(crate) fn take(&mut self, id: &SpiffeId, now: Tick) -> bool {
         if self.full_at.len() >= RATE_IDENTITIES_MAX && !self.full_at.contains_key(id) {
@@ -23,17 +34,13 @@ impl RateLimit {
             }
         }
         let full_at = self.full_at.get(id).copied().unwrap_or(now).max(now);
-        let after = full_at.plus(ISSUANCE_REFILL);
-        if after.since(now) > whole_bucket() {
+        let after = full_at.plus(self.refill);
+        if after.since(now) > self.refill.saturating_mul(self.burst) {
             return false;
         }
         self.full_at.insert(id.clone(), after);
         true
     }
-}
-
-fn whole_bucket() -> Duration {
-    ISSUANCE_REFILL.saturating_mul(ISSUANCE_BURST)
 }
 
 #[cfg(test)]
@@ -46,7 +53,7 @@ mod tests {
 
     #[test]
     fn ten_at_once_then_one_a_second_each_identity_for_itself() {
-        let mut limit = RateLimit::default();
+        let mut limit = RateLimit::new(10, Duration::from_secs(1));
         let start = Tick::from_micros(5_000_000);
         assert_eq!((0..20).filter(|_| limit.take(&id(1), start)).count(), 10);
         assert!(
@@ -66,7 +73,7 @@ mod tests {
 
     #[test]
     fn memory_is_bounded_and_full_buckets_make_room() {
-        let mut limit = RateLimit::default();
+        let mut limit = RateLimit::new(10, Duration::from_secs(1));
         for n in 0..RATE_IDENTITIES_MAX {
             assert!(limit.take(&id(n), Tick::default()));
         }

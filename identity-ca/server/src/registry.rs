@@ -8,13 +8,14 @@
 use crate::error::CaError;
 use crate::limits::{ANCESTORS_MAX, IDENTITIES_PER_PROCESS_MAX, LAUNCH_RECORDS_MAX};
 use mesh_platform::process::{self, PeerProcess, PidFd};
+use mesh_platform::systemd;
 use mesh_trust::{SpiffeId, TrustDomain};
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
-/// An identity for processes that nobody launches: by user, by program, or by both.
+/// An identity for processes that nobody launches: by user, by program, by systemd unit, or by several of them.
 ///
 /// The program is the file that runs; an interpreter runs whatever it is told to, so name a user too where that matters.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +24,8 @@ pub struct Registration {
     pub uid: Option<u32>,
     /// File that the process runs, absolute; none: any.
     pub executable: Option<PathBuf>,
+    /// Service of the system manager that the process belongs to, `cart.service`; none: any.
+    pub unit: Option<String>,
     /// Who it is.
     pub identity: SpiffeId,
 }
@@ -99,12 +102,25 @@ impl Registry {
                     why,
                 })
             };
-            match (&registration.uid, &registration.executable) {
-                (None, None) => return refuse("it names neither a user nor an executable"),
-                (_, Some(path)) if !path.is_absolute() => {
-                    return refuse("its executable is no absolute path");
-                }
-                _ => {}
+            if registration.uid.is_none()
+                && registration.executable.is_none()
+                && registration.unit.is_none()
+            {
+                return refuse("it names neither a user nor an executable nor a unit");
+            }
+            if registration
+                .executable
+                .as_ref()
+                .is_some_and(|path| !path.is_absolute())
+            {
+                return refuse("its executable is no absolute path");
+            }
+            if registration
+                .unit
+                .as_ref()
+                .is_some_and(|unit| !unit.ends_with(".service"))
+            {
+                return refuse("its unit is no service");
             }
             if registration.identity.trust_domain() != domain
                 || registration.identity.path().is_empty()
@@ -214,7 +230,7 @@ impl Registry {
                 .any(|known| known.identity == registration.identity);
             if new && found.len() < IDENTITIES_PER_PROCESS_MAX && matches(registration, peer, pidfd)
             {
-                let evidence = format!("registration pid={} uid={}", peer.pid, peer.uid);
+                let evidence = evidence(registration, peer);
                 found.push(Entitlement {
                     identity: registration.identity.clone(),
                     evidence,
@@ -260,12 +276,26 @@ impl Registry {
     }
 }
 
+fn evidence(registration: &Registration, peer: &PeerProcess) -> String {
+    let mut text = format!("registration pid={} uid={}", peer.pid, peer.uid);
+    if let Some(unit) = &registration.unit {
+        text.push_str(" unit=");
+        text.push_str(unit);
+    }
+    text
+}
+
 fn matches(registration: &Registration, peer: &PeerProcess, pidfd: &PidFd) -> bool {
     registration.uid.is_none_or(|uid| uid == peer.uid)
         && registration
             .executable
             .as_ref()
             .is_none_or(|wanted| pidfd.executable().as_ref() == Some(wanted))
+        // Read before the last look at the pidfd, which says that all this was of the same process.
+        && registration
+            .unit
+            .as_ref()
+            .is_none_or(|wanted| systemd::unit_of(peer.pid).as_ref() == Some(wanted))
 }
 
 #[cfg(test)]

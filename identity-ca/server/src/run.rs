@@ -1,14 +1,23 @@
 //! Puts the parts together: opens the CA, serves its sockets, does its upkeep, ends when asked to.
 
+use crate::agent::{Agent, Anchors};
 use crate::error::CaError;
 use crate::issuing::{Desk, Issuing};
+use crate::jwt::Tokens;
 use crate::launch::{LaunchService, Launcher};
-use crate::limits::{CLOCK_CHECK, LAUNCH_REQUEST_BYTES_MAX, WORKLOAD_REQUEST_BYTES_MAX};
+use crate::limits::{
+    CLOCK_CHECK, LAUNCH_REQUEST_BYTES_MAX, SECRETS_REQUEST_BYTES_MAX, WORKLOAD_REQUEST_BYTES_MAX,
+};
 use crate::listen::{self, Counts};
+use crate::oidc::{self, Oidc};
+use crate::proto::WORKLOAD_DESCRIPTOR;
+use crate::proto::envoy::service::discovery::v3::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer;
+use crate::proto::envoy::service::secret::v3::secret_discovery_service_server::SecretDiscoveryServiceServer;
 use crate::proto::spiffe_workload_api_server::SpiffeWorkloadApiServer;
 use crate::registry::{Registration, Registry};
+use crate::sds::Sds;
 use crate::svids::Svids;
-use crate::workload_api::{Anchors, WorkloadApi};
+use crate::workload_api::WorkloadApi;
 use mesh_api::proto::launch_server::LaunchServer;
 use mesh_issuance::Profile;
 use mesh_issuance::limits::LEAF_LIFETIME_SECS;
@@ -16,11 +25,12 @@ use mesh_platform::lock::LockFile;
 use mesh_platform::process::PidFd;
 use mesh_platform::{Platform, files, process, unix};
 use mesh_trust::TrustDomain;
+use std::convert::Infallible;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::UnixListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 
 /// How a CA runs.
@@ -42,6 +52,8 @@ pub struct CaConfig {
     pub svid_ttl: Duration,
     /// Identities of processes that nobody launches.
     pub registrations: Vec<Registration>,
+    /// Where the keys of JWT-SVIDs are served for readers outside of SPIFFE; none: nowhere.
+    pub oidc: Option<Oidc>,
     /// Whether to forbid core files and debuggers of the same user; true by default.
     pub harden: bool,
     /// Clock and randomness.
@@ -65,6 +77,7 @@ impl CaConfig {
             launcher_pid: std::os::unix::process::parent_id(),
             svid_ttl: Duration::from_secs(LEAF_LIFETIME_SECS),
             registrations: Vec::new(),
+            oidc: None,
             harden: true,
             platform,
         }
@@ -93,26 +106,34 @@ pub async fn run(
     let _lock = LockFile::acquire(&config.dir.join("ca.lock"))?;
     let profile = Profile::leaf(config.svid_ttl.as_secs())?;
     let registry = Registry::new(config.registrations.clone(), &config.trust_domain)?;
+    if let Some(oidc) = &config.oidc {
+        oidc.check()?;
+    }
     let issuing = Issuing::new(open_desk(&config, profile).await?);
+    let tokens = open_tokens(&config).await?;
     let anchors: Anchors = [(config.trust_domain.clone(), vec![issuing.root()])].into();
     let (_keep_anchors, anchors) = watch::channel(Arc::new(anchors));
     let (stop, stopping) = watch::channel(false);
-    let api = WorkloadApi {
+    let agent = Agent {
         registry: registry.clone(),
         svids: Svids::new(issuing.clone(), Arc::clone(&config.platform)),
+        tokens: tokens.clone(),
         anchors,
         streams: Counts::default(),
         stopping: stopping.clone(),
+        platform: Arc::clone(&config.platform),
     };
-    let workloads = serve_workloads(&config, api, stopping.clone())?;
+    let workloads = serve_workloads(&config, &agent, stopping.clone())?;
+    let keys = serve_keys(&config, &tokens).await?;
     let launches = serve_launches(&config, launcher, registry, stopping)?;
     tracing::info!(domain = %config.trust_domain, workload_api = %config.workload_api.display(), "the CA serves");
-    let upkeep = upkeep(&issuing);
+    let upkeep = upkeep(&issuing, &tokens);
     tokio::pin!(workloads, launches);
     let outcome = tokio::select! {
         () = shutdown => None,
         ended = &mut workloads => Some(ended),
         ended = &mut launches => Some(ended),
+        never = keys => match never {},
         () = upkeep => Some(Err(CaError::Issuance(crate::error::IssuanceError::Stopped))),
     };
     stop.send_replace(true);
@@ -138,10 +159,29 @@ async fn open_desk(config: &CaConfig, profile: Profile) -> Result<Desk, CaError>
     opened.unwrap_or(Err(CaError::Issuance(crate::error::IssuanceError::Stopped)))
 }
 
-/// Renews the issuer, flushes the log, and ends when the CA cannot go on.
-async fn upkeep(issuing: &Issuing) {
+async fn open_tokens(config: &CaConfig) -> Result<Tokens, CaError> {
+    let (dir, domain, platform) = (
+        config.dir.clone(),
+        config.trust_domain.clone(),
+        Arc::clone(&config.platform),
+    );
+    let issuer = config.oidc.as_ref().map(|oidc| oidc.issuer.clone());
+    let opened = tokio::task::spawn_blocking(move || {
+        Tokens::open(&dir, &domain, issuer.as_deref(), platform)
+    });
+    let stopped = CaError::Issuance(crate::error::IssuanceError::Stopped);
+    opened.await.unwrap_or(Err(stopped))
+}
+
+/// Renews the issuer and the keys for tokens, flushes the log, and ends when the CA cannot go on.
+async fn upkeep(issuing: &Issuing, tokens: &Tokens) {
     loop {
         tokio::time::sleep(CLOCK_CHECK).await;
+        let keys = tokens.clone();
+        let kept = tokio::task::spawn_blocking(move || keys.maintain()).await;
+        if let Ok(Err(error)) = kept {
+            tracing::warn!(%error, "the keys for JWT-SVIDs could not be changed; those in force go on");
+        }
         if !issuing.maintain().await {
             tracing::error!(
                 "the issuance log is in doubt after a failed flush; the CA ends and reads it again"
@@ -174,18 +214,54 @@ async fn stopped(mut stopping: watch::Receiver<bool>) {
 
 fn serve_workloads(
     config: &CaConfig,
-    api: WorkloadApi,
+    agent: &Agent,
     stopping: watch::Receiver<bool>,
 ) -> Result<impl Future<Output = Result<(), CaError>>, CaError> {
     let path = config.workload_api.clone();
     let incoming = listen::connections(listener(&path, config.workload_api_mode)?, |_| true);
-    let service =
-        SpiffeWorkloadApiServer::new(api).max_decoding_message_size(WORKLOAD_REQUEST_BYTES_MAX);
+    let workloads = SpiffeWorkloadApiServer::new(WorkloadApi(agent.clone()))
+        .max_decoding_message_size(WORKLOAD_REQUEST_BYTES_MAX);
+    let sds = Sds(agent.clone());
+    let aggregated = AggregatedDiscoveryServiceServer::new(sds.clone())
+        .max_decoding_message_size(SECRETS_REQUEST_BYTES_MAX);
+    let secrets =
+        SecretDiscoveryServiceServer::new(sds).max_decoding_message_size(SECRETS_REQUEST_BYTES_MAX);
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(WORKLOAD_DESCRIPTOR)
+        .build_v1()
+        .map_err(|error| server_error(&path, &error))?;
     Ok(async move {
         let serving = listen::server()
-            .add_service(service)
+            .add_service(workloads)
+            .add_service(secrets)
+            .add_service(aggregated)
+            .add_service(reflection)
             .serve_with_incoming_shutdown(incoming, stopped(stopping));
         serving.await.map_err(|error| server_error(&path, &error))
+    })
+}
+
+/// Serves the keys of tokens where that was asked for; otherwise waits for ever.
+async fn serve_keys(
+    config: &CaConfig,
+    tokens: &Tokens,
+) -> Result<impl Future<Output = Infallible> + use<>, CaError> {
+    let opened = match &config.oidc {
+        None => None,
+        Some(oidc) => {
+            let listener = TcpListener::bind(oidc.listen).await;
+            let listener = listener.map_err(|error| CaError::OidcListen {
+                address: oidc.listen,
+                why: error.to_string(),
+            })?;
+            Some((listener, Arc::from(oidc.issuer.as_str()), tokens.bundle()))
+        }
+    };
+    Ok(async move {
+        match opened {
+            Some((listener, issuer, keys)) => oidc::serve(listener, issuer, keys).await,
+            None => std::future::pending().await,
+        }
     })
 }
 

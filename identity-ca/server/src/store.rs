@@ -246,7 +246,8 @@ impl Store {
         domain.ok_or_else(|| corrupt(&path, "it is not one trust domain and a line feed"))
     }
 
-    fn read_key(&self, name: &str) -> Result<KeyInMemory, CaError> {
+    /// The private key in `<name>.key`.
+    pub(crate) fn read_key(&self, name: &str) -> Result<KeyInMemory, CaError> {
         let path = self.dir.join(key_of(name));
         let pkcs8 = pem::decode(pem::PRIVATE_KEY, &self.read(&path)?);
         let key = pkcs8.and_then(|pkcs8| KeyInMemory::read(&pkcs8));
@@ -281,6 +282,46 @@ impl Store {
             }),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// The file `name`, or nothing if there is none.
+    pub(crate) fn read_if_there(&self, name: &str) -> Result<Option<Zeroizing<Vec<u8>>>, CaError> {
+        match self.read(&self.dir.join(name)) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(CaError::Incomplete { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Writes the file `name`, whole or not at all.
+    pub(crate) fn write(&self, name: &str, bytes: &[u8]) -> Result<(), CaError> {
+        Ok(files::write_atomic(&self.dir.join(name), bytes, 0o600)?)
+    }
+
+    /// Writes a private key to `<name>.key`.
+    pub(crate) fn write_key(&self, name: &str, key: &Pkcs8) -> Result<(), CaError> {
+        self.write(&key_of(name), pem::encode(pem::PRIVATE_KEY, key).as_bytes())
+    }
+
+    /// Removes every `*.key` but those of `names`.
+    pub(crate) fn keep_keys(&self, names: &[&str]) -> Result<(), CaError> {
+        let failed = |source| PlatformError::from_io("look into", &self.dir, source);
+        for entry in fs::read_dir(&self.dir).map_err(failed)? {
+            let path = entry.map_err(failed)?.path();
+            let named = path
+                .file_stem()
+                .and_then(|stem| stem.to_str())
+                .is_some_and(|stem| names.contains(&stem));
+            if path.extension().is_some_and(|end| end == "key") && !named {
+                files::remove(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The error that says that the file `name` is not what we wrote.
+    pub(crate) fn corrupt(&self, name: &str, why: &str) -> CaError {
+        corrupt(&self.dir.join(name), why)
     }
 
     /// Refuses a log that is missing beside keys that were used.

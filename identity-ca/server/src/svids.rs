@@ -5,7 +5,7 @@
 
 use crate::error::IssuanceError;
 use crate::issuing::Issuing;
-use crate::limits::CLOCK_CHECK;
+use crate::limits::{CLOCK_CHECK, ISSUANCE_BURST, ISSUANCE_REFILL};
 use crate::rate::RateLimit;
 use crate::signer::{self, Pkcs8};
 use mesh_issuance::issue::Request;
@@ -13,6 +13,7 @@ use mesh_issuance::renewal::{Event, Renewal};
 use mesh_platform::Platform;
 use mesh_platform::process::PidFd;
 use mesh_trust::{SpiffeId, Timestamp};
+use rustls_pki_types::CertificateDer;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -30,8 +31,8 @@ pub(crate) struct Owner {
 /// An SVID with its private key, as the Workload API gives it out.
 pub(crate) struct Material {
     pub(crate) identity: SpiffeId,
-    /// DER certificates one after the other, leaf first.
-    pub(crate) chain: Vec<u8>,
+    /// Leaf first, without root.
+    pub(crate) chain: Vec<CertificateDer<'static>>,
     pub(crate) key: Pkcs8,
     pub(crate) not_after: Timestamp,
     pub(crate) serial: String,
@@ -72,7 +73,7 @@ impl Svids {
         Self {
             issuing,
             platform,
-            rate: Arc::default(),
+            rate: Arc::new(Mutex::new(RateLimit::new(ISSUANCE_BURST, ISSUANCE_REFILL))),
             slots: Arc::default(),
         }
     }
@@ -188,7 +189,7 @@ impl Keeper {
         let not_after = chain.leaf.validity().not_after;
         let material = Material {
             identity: chain.leaf.id().clone(),
-            chain: [chain.leaf.certificate().as_ref(), chain.issuer.as_ref()].concat(),
+            chain: vec![chain.leaf.certificate().clone(), chain.issuer],
             key: pkcs8,
             not_after,
             serial: chain.leaf.serial().to_hex(),

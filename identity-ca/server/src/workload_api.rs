@@ -1,53 +1,35 @@
-//! The SPIFFE Workload API: who a process is, and whom it may trust.
+//! The SPIFFE Workload API: who a process is, whom it may trust, and tokens in its name.
 //!
-//! Each stream is one task that says everything anew whenever anything changes, and asks the [`Registry`] before each
-//! message whether the process is still who it was. When it is not, the stream ends with `PermissionDenied`: what the
-//! client holds is no longer its own (redaction). Clients do not try again after `InvalidArgument`, and do after
-//! `Unavailable` and `PermissionDenied`; the words "no identity issued" are known to client libraries.
+//! Streams are [`crate::agent`]'s. Clients do not try again after `InvalidArgument`, and do after `Unavailable` and
+//! `PermissionDenied`.
 
+use crate::agent::{Agent, Anchors, Caller, Mark, State, nobody};
+use crate::jwt::{TokenError, bundles_with};
 use crate::launch::coded;
-use crate::limits::{ATTESTATION_WAIT, STREAMS_PER_PROCESS_MAX};
-use crate::listen::{Counted, Counts, Peer};
 use crate::proto::spiffe_workload_api_server::SpiffeWorkloadApi;
 use crate::proto::{
-    JwtBundlesRequest, JwtBundlesResponse, JwtsvidRequest, JwtsvidResponse, ValidateJwtsvidRequest,
-    ValidateJwtsvidResponse, X509BundlesRequest, X509BundlesResponse, X509svid, X509svidRequest,
-    X509svidResponse,
+    JwtBundlesRequest, JwtBundlesResponse, Jwtsvid, JwtsvidRequest, JwtsvidResponse,
+    ValidateJwtsvidRequest, ValidateJwtsvidResponse, X509BundlesRequest, X509BundlesResponse,
+    X509svid, X509svidRequest, X509svidResponse,
 };
-use crate::registry::{Entitlement, Registry};
-use crate::svids::{Material, Owner, Slot, Svids};
-use mesh_platform::process::PidFd;
-use mesh_trust::TrustDomain;
+use mesh_issuance::jwt::{JwtIssueError, JwtRequest};
+use mesh_trust::{JwtSvid, SpiffeId, TrustDomain};
+use prost_types::value::Kind;
+use prost_types::{ListValue, Struct, Value};
 use rustls_pki_types::CertificateDer;
 use std::collections::HashMap;
-use std::sync::Arc;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-/// Anchors by trust domain, ours among them.
-pub(crate) type Anchors = std::collections::BTreeMap<TrustDomain, Vec<CertificateDer<'static>>>;
+/// Answers workloads.
+pub(crate) struct WorkloadApi(pub(crate) Agent);
 
-/// Answers workloads. Cheap to clone.
-#[derive(Clone)]
-pub(crate) struct WorkloadApi {
-    pub(crate) registry: Registry,
-    pub(crate) svids: Svids,
-    pub(crate) anchors: watch::Receiver<Arc<Anchors>>,
-    pub(crate) streams: Counts,
-    /// True once the CA ends.
-    pub(crate) stopping: watch::Receiver<bool>,
-}
-
-/// A stream that was let in.
-struct Caller {
-    api: WorkloadApi,
-    peer: Peer,
-    _counted: Counted,
-}
+type Out<T> = mpsc::Sender<Result<T, Status>>;
 
 const HEADER: &str = "workload.spiffe.io";
 
+/// Keeps out requests that something else was tricked into sending (Workload Endpoint §3).
 fn check_header<T>(request: &Request<T>) -> Result<(), Status> {
     let mut values = request.metadata().get_all(HEADER).iter();
     match (values.next(), values.next()) {
@@ -58,238 +40,177 @@ fn check_header<T>(request: &Request<T>) -> Result<(), Status> {
     }
 }
 
-fn nobody() -> Status {
-    Status::permission_denied("no identity issued")
-}
-
-fn stopping() -> Status {
-    Status::unavailable("the CA is stopping")
-}
-
 impl WorkloadApi {
     fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
         check_header(request)?;
-        let peer = request
-            .extensions()
-            .get::<Peer>()
-            .cloned()
-            .ok_or_else(nobody)?;
-        let counted = self
-            .streams
-            .take(peer.0.pid, STREAMS_PER_PROCESS_MAX, usize::MAX)
-            .ok_or_else(|| {
-                Status::resource_exhausted(format!(
-                    "more than {STREAMS_PER_PROCESS_MAX} streams of one process"
-                ))
-            })?;
-        Ok(Caller {
-            api: self.clone(),
-            peer,
-            _counted: counted,
-        })
+        self.0.caller(request)
     }
 }
 
-impl Caller {
-    /// Who the caller is, waiting a little for its launch record.
-    async fn attest(&self) -> Result<Vec<Entitlement>, Status> {
-        let mut changes = self.api.registry.changes();
-        let search = async {
-            loop {
-                changes.mark_unchanged();
-                let found = self.api.registry.entitlements(&self.peer.0);
-                if !found.is_empty() {
-                    return found;
-                }
-                if changes.changed().await.is_err() {
-                    return Vec::new();
-                }
-            }
-        };
-        match tokio::time::timeout(ATTESTATION_WAIT, search).await {
-            Ok(found) if !found.is_empty() => Ok(found),
-            _ => {
-                tracing::info!(
-                    pid = self.peer.0.pid,
-                    uid = self.peer.0.uid,
-                    "a process asked for an identity and has none"
-                );
-                Err(nobody())
+async fn svids(caller: &Caller, out: &Out<X509svidResponse>) -> Result<(), Status> {
+    let entitled = caller.attest().await?;
+    let mut waits = caller.waits_with_svids(&entitled)?;
+    let mut sent = None;
+    loop {
+        caller.recheck(&entitled)?;
+        if let Some(state) = waits.state()?
+            && sent.as_ref() != Some(&Mark::of(&state))
+        {
+            sent = Some(Mark::of(&state));
+            if out.send(Ok(svid_response(&state))).await.is_err() {
+                return Ok(());
             }
         }
+        caller.wait(&mut waits, out).await?;
     }
+}
 
-    /// Whether the caller is still who it was.
-    fn recheck(&self, before: &[Entitlement]) -> Result<(), Status> {
-        let now = self.api.registry.entitlements(&self.peer.0);
-        let same = now.len() == before.len()
-            && now
+async fn bundles(caller: &Caller, out: &Out<X509BundlesResponse>) -> Result<(), Status> {
+    let entitled = caller.attest().await?;
+    let mut waits = caller.waits();
+    let mut sent = None;
+    loop {
+        caller.recheck(&entitled)?;
+        let anchors = waits.anchors();
+        if sent.as_ref() != Some(&anchors) {
+            let response = X509BundlesResponse {
+                crl: Vec::new(),
+                bundles: by_domain(anchors.iter()),
+            };
+            sent = Some(anchors);
+            if out.send(Ok(response)).await.is_err() {
+                return Ok(());
+            }
+        }
+        caller.wait(&mut waits, out).await?;
+    }
+}
+
+async fn jwt_bundles(caller: &Caller, out: &Out<JwtBundlesResponse>) -> Result<(), Status> {
+    let entitled = caller.attest().await?;
+    let mut waits = caller.waits();
+    let mut sent = None;
+    loop {
+        caller.recheck(&entitled)?;
+        let own = waits.tokens();
+        if sent.as_ref() != Some(&own) {
+            let bundles = bundles_with(&own)
                 .iter()
-                .zip(before)
-                .all(|(now, before)| now.identity == before.identity);
-        if same { Ok(()) } else { Err(nobody()) }
+                .map(|bundle| {
+                    (
+                        bundle.domain().id().to_string(),
+                        bundle.to_json().into_bytes(),
+                    )
+                })
+                .collect();
+            sent = Some(own);
+            if out.send(Ok(JwtBundlesResponse { bundles })).await.is_err() {
+                return Ok(());
+            }
+        }
+        caller.wait(&mut waits, out).await?;
     }
+}
 
-    /// Waits until something may have changed, the CA stops or the caller has gone.
-    async fn wait<T>(
-        &self,
-        waits: &mut Waits,
-        out: &mpsc::Sender<Result<T, Status>>,
-    ) -> Result<(), Status> {
-        let Some(process) = self.peer.0.pidfd.as_ref() else {
+async fn tokens(caller: &Caller, request: JwtsvidRequest) -> Result<JwtsvidResponse, Status> {
+    let audience = match request.audience.as_slice() {
+        [one] if !one.is_empty() => one.clone(),
+        [] | [_] => return Err(Status::invalid_argument("an audience must be given")),
+        _ => {
+            return Err(Status::invalid_argument(
+                "a token is for one audience; ask once for each",
+            ));
+        }
+    };
+    let entitled = caller.attest().await?;
+    let wanted: Vec<SpiffeId> = if request.spiffe_id.is_empty() {
+        entitled.iter().map(|one| one.identity.clone()).collect()
+    } else {
+        let id = SpiffeId::parse(&request.spiffe_id)
+            .map_err(|error| Status::invalid_argument(coded(&error)))?;
+        // The same words as for a stranger: who else there is, is nobody's business.
+        if !entitled.iter().any(|one| one.identity == id) {
             return Err(nobody());
+        }
+        vec![id]
+    };
+    let mut svids = Vec::with_capacity(wanted.len());
+    for id in wanted {
+        let request = JwtRequest {
+            id,
+            audience: audience.clone(),
+            lifetime_secs: None,
         };
-        tokio::select! {
-            changed = waits.registry.changed() => changed.map_err(|_| stopping()),
-            changed = waits.anchors.changed() => changed.map_err(|_| stopping()),
-            () = any_changed(&mut waits.svids) => Ok(()),
-            _ = waits.stopping.wait_for(|stopping| *stopping) => Err(stopping()),
-            _ = process.exited() => Err(nobody()),
-            () = out.closed() => Err(Status::cancelled("the client has gone")),
-        }
+        let issued = caller
+            .agent
+            .tokens
+            .mint(&request)
+            .map_err(|error| refused(&error))?;
+        svids.push(Jwtsvid {
+            spiffe_id: request.id.to_string(),
+            svid: issued.token,
+            hint: String::new(),
+        });
     }
+    caller.recheck(&entitled)?;
+    Ok(JwtsvidResponse { svids })
+}
 
-    fn waits(&self, svids: Vec<watch::Receiver<Slot>>) -> Waits {
-        Waits {
-            registry: self.api.registry.changes(),
-            anchors: self.api.anchors.clone(),
-            stopping: self.api.stopping.clone(),
-            svids,
-        }
-    }
-
-    async fn svids(
-        &self,
-        out: &mpsc::Sender<Result<X509svidResponse, Status>>,
-    ) -> Result<(), Status> {
-        let entitled = self.attest().await?;
-        let process = self.process()?;
-        let start_time_ticks = process.start_time_ticks().ok_or_else(nobody)?;
-        let owner = |identity| Owner {
-            pid: self.peer.0.pid,
-            start_time_ticks,
-            identity,
-        };
-        let slots = entitled
-            .iter()
-            .map(|entitlement| {
-                self.api.svids.follow(
-                    owner(entitlement.identity.clone()),
-                    &entitlement.evidence,
-                    &process,
-                )
-            })
-            .collect();
-        let mut waits = self.waits(slots);
-        let mut sent = None;
-        loop {
-            self.recheck(&entitled)?;
-            let state = waits.state()?;
-            if let Some((svids, anchors)) = state
-                && sent.as_ref() != Some(&identity_of(&svids, &anchors))
-            {
-                sent = Some(identity_of(&svids, &anchors));
-                if out.send(Ok(svid_response(&svids, &anchors))).await.is_err() {
-                    return Ok(());
-                }
-            }
-            self.wait(&mut waits, out).await?;
-        }
-    }
-
-    async fn bundles(
-        &self,
-        out: &mpsc::Sender<Result<X509BundlesResponse, Status>>,
-    ) -> Result<(), Status> {
-        let entitled = self.attest().await?;
-        let mut waits = self.waits(Vec::new());
-        let mut sent = None;
-        loop {
-            self.recheck(&entitled)?;
-            let anchors = waits.anchors.borrow_and_update().clone();
-            if sent.as_ref() != Some(&anchors) {
-                let bundles = anchors
-                    .iter()
-                    .map(|(domain, roots)| (domain.id().to_string(), concatenated(roots)))
-                    .collect();
-                sent = Some(anchors);
-                if out
-                    .send(Ok(X509BundlesResponse {
-                        crl: Vec::new(),
-                        bundles,
-                    }))
-                    .await
-                    .is_err()
-                {
-                    return Ok(());
-                }
-            }
-            self.wait(&mut waits, out).await?;
-        }
-    }
-
-    /// The caller's process, for those who outlive this stream.
-    fn process(&self) -> Result<Arc<PidFd>, Status> {
-        let held = self.peer.0.pidfd.as_ref().ok_or_else(nobody)?;
-        let again = PidFd::open(held.pid()).map_err(|_| nobody())?;
-        // Alive after the second was opened: both are the same process.
-        if held.is_alive() {
-            Ok(Arc::new(again))
-        } else {
-            Err(nobody())
-        }
+fn refused(error: &TokenError) -> Status {
+    let text = coded(error);
+    match error {
+        TokenError::Issue(JwtIssueError::Audience { .. }) => Status::invalid_argument(text),
+        TokenError::RateLimited { .. } => Status::resource_exhausted(text),
+        TokenError::Issue(_) | TokenError::NoKey => Status::unavailable(text),
     }
 }
 
-/// What a stream waits for.
-struct Waits {
-    registry: watch::Receiver<u64>,
-    anchors: watch::Receiver<Arc<Anchors>>,
-    stopping: watch::Receiver<bool>,
-    svids: Vec<watch::Receiver<Slot>>,
-}
-
-type State = (Vec<Arc<Material>>, Arc<Anchors>);
-
-impl Waits {
-    /// Everything there is to say, or nothing while something is still being issued.
-    fn state(&mut self) -> Result<Option<State>, Status> {
-        let mut ready = Vec::with_capacity(self.svids.len());
-        for slot in &mut self.svids {
-            match &*slot.borrow_and_update() {
-                Slot::Pending => return Ok(None),
-                Slot::Ready(material) => ready.push(Arc::clone(material)),
-                Slot::Unavailable(error) => return Err(Status::unavailable(coded(error))),
-            }
-        }
-        Ok(Some((ready, self.anchors.borrow_and_update().clone())))
+async fn validate(
+    caller: &Caller,
+    request: ValidateJwtsvidRequest,
+) -> Result<ValidateJwtsvidResponse, Status> {
+    if request.audience.is_empty() || request.svid.is_empty() {
+        return Err(Status::invalid_argument(
+            "an audience and a token must be given",
+        ));
     }
+    let entitled = caller.attest().await?;
+    let bundles = bundles_with(&caller.waits().tokens());
+    let now = caller.agent.platform.wall_clock();
+    let svid = JwtSvid::verify(&request.svid, &request.audience, &bundles, now)
+        .map_err(|error| Status::invalid_argument(coded(&error)))?;
+    caller.recheck(&entitled)?;
+    Ok(ValidateJwtsvidResponse {
+        spiffe_id: svid.id().to_string(),
+        claims: Some(as_struct(svid.claims())),
+    })
 }
 
-/// Ready once one of `slots` changed; never, if there are none.
-async fn any_changed(slots: &mut [watch::Receiver<Slot>]) {
-    if slots.is_empty() {
-        std::future::pending::<()>().await;
-    }
-    let waits = slots.iter_mut().map(|slot| {
-        Box::pin(async move {
-            // A sender that went leaves its last word, which `state` reads.
-            if slot.changed().await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        })
-    });
-    futures_util::future::select_all(waits).await;
+fn as_struct(members: &serde_json::Map<String, serde_json::Value>) -> Struct {
+    let fields = members
+        .iter()
+        .map(|(name, value)| (name.clone(), as_value(value)))
+        .collect();
+    Struct { fields }
 }
 
-/// What tells one message from another: serials and anchors.
-fn identity_of(svids: &[Arc<Material>], anchors: &Arc<Anchors>) -> (Vec<String>, Arc<Anchors>) {
-    (
-        svids.iter().map(|svid| svid.serial.clone()).collect(),
-        Arc::clone(anchors),
-    )
+/// Depth is bounded by the reader of the token's JSON.
+fn as_value(value: &serde_json::Value) -> Value {
+    use serde_json::Value as Json;
+    let kind = match value {
+        Json::Null => Kind::NullValue(0),
+        Json::Bool(value) => Kind::BoolValue(*value),
+        Json::Number(value) => Kind::NumberValue(value.as_f64().unwrap_or(f64::NAN)),
+        Json::String(value) => Kind::StringValue(value.clone()),
+        Json::Array(values) => Kind::ListValue(ListValue {
+            values: values.iter().map(as_value).collect(),
+        }),
+        Json::Object(members) => Kind::StructValue(as_struct(members)),
+    };
+    Value { kind: Some(kind) }
 }
 
+/// Certificates one after the other, as this API has them.
 fn concatenated(certificates: &[CertificateDer<'_>]) -> Vec<u8> {
     certificates
         .iter()
@@ -297,11 +218,17 @@ fn concatenated(certificates: &[CertificateDer<'_>]) -> Vec<u8> {
         .collect()
 }
 
-fn svid_response(svids: &[Arc<Material>], anchors: &Anchors) -> X509svidResponse {
-    let own = svids
-        .first()
-        .map(|svid| svid.identity.trust_domain().clone());
-    let bundle = |domain: &TrustDomain| {
+fn by_domain<'a>(
+    anchors: impl Iterator<Item = (&'a TrustDomain, &'a Vec<CertificateDer<'static>>)>,
+) -> HashMap<String, Vec<u8>> {
+    anchors
+        .map(|(domain, roots)| (domain.id().to_string(), concatenated(roots)))
+        .collect()
+}
+
+fn svid_response((svids, anchors): &State) -> X509svidResponse {
+    let own = svids.first().map(|svid| svid.identity.trust_domain());
+    let bundle = |anchors: &Anchors, domain: &TrustDomain| {
         anchors
             .get(domain)
             .map(|roots| concatenated(roots))
@@ -312,18 +239,14 @@ fn svid_response(svids: &[Arc<Material>], anchors: &Anchors) -> X509svidResponse
             .iter()
             .map(|svid| X509svid {
                 spiffe_id: svid.identity.to_string(),
-                x509_svid: svid.chain.clone(),
+                x509_svid: concatenated(&svid.chain),
                 x509_svid_key: svid.key.to_vec(),
-                bundle: bundle(svid.identity.trust_domain()),
+                bundle: bundle(anchors, svid.identity.trust_domain()),
                 hint: String::new(),
             })
             .collect(),
         crl: Vec::new(),
-        federated_bundles: anchors
-            .iter()
-            .filter(|(domain, _)| Some(*domain) != own.as_ref())
-            .map(|(domain, roots)| (domain.id().to_string(), concatenated(roots)))
-            .collect::<HashMap<_, _>>(),
+        federated_bundles: by_domain(anchors.iter().filter(|(domain, _)| Some(*domain) != own)),
     }
 }
 
@@ -334,7 +257,7 @@ macro_rules! answer {
         // One message may wait; a client that does not read gets the newest state when it does.
         let (out, messages) = mpsc::channel(1);
         tokio::spawn(async move {
-            if let Err(status) = caller.$method(&out).await {
+            if let Err(status) = $method(&caller, &out).await {
                 // Nobody listens: nothing to say.
                 let _ = out.send(Err(status)).await;
             }
@@ -367,23 +290,26 @@ impl SpiffeWorkloadApi for WorkloadApi {
         &self,
         request: Request<JwtsvidRequest>,
     ) -> Result<Response<JwtsvidResponse>, Status> {
-        check_header(&request)?;
-        Err(Status::unimplemented("JWT-SVIDs are not issued"))
+        let caller = self.caller(&request)?;
+        tokens(&caller, request.into_inner())
+            .await
+            .map(Response::new)
     }
 
     async fn fetch_jwt_bundles(
         &self,
         request: Request<JwtBundlesRequest>,
     ) -> Result<Response<Self::FetchJWTBundlesStream>, Status> {
-        check_header(&request)?;
-        Err(Status::unimplemented("JWT-SVIDs are not issued"))
+        answer!(self.caller(&request)?, jwt_bundles)
     }
 
     async fn validate_jwtsvid(
         &self,
         request: Request<ValidateJwtsvidRequest>,
     ) -> Result<Response<ValidateJwtsvidResponse>, Status> {
-        check_header(&request)?;
-        Err(Status::unimplemented("JWT-SVIDs are not issued"))
+        let caller = self.caller(&request)?;
+        validate(&caller, request.into_inner())
+            .await
+            .map(Response::new)
     }
 }

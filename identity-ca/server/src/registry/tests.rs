@@ -232,6 +232,7 @@ fn registrations_name_a_user_a_program_or_both() {
         vec![Registration {
             uid,
             executable,
+            unit: None,
             identity: id("ns/shop/sa/cart"),
         }]
     };
@@ -267,6 +268,7 @@ fn registrations_that_match_everybody_or_nobody_are_refused() {
             vec![Registration {
                 uid,
                 executable,
+                unit: None,
                 identity,
             }],
             &domain(),
@@ -274,4 +276,31 @@ fn registrations_that_match_everybody_or_nobody_are_refused() {
         .unwrap_err();
         assert!(matches!(error, CaError::Registration { .. }), "{error}");
     }
+}
+
+#[test]
+fn a_unit_must_be_a_service_and_a_process_outside_of_it_is_nobody() {
+    let of_unit = |unit: &str| {
+        let registration = Registration {
+            uid: Some(rustix::process::geteuid().as_raw()),
+            executable: None,
+            unit: Some(unit.to_owned()),
+            identity: id("ns/shop/sa/cart"),
+        };
+        Registry::new(vec![registration], &domain())
+    };
+    for bad in ["", "cart", "cart.socket", "cart.scope"] {
+        assert!(
+            matches!(of_unit(bad), Err(CaError::Registration { .. })),
+            "{bad}"
+        );
+    }
+    let registry = of_unit("no-such-unit-of-a-test.service").unwrap();
+    let (one, _two) = std::os::unix::net::UnixStream::pair().unwrap();
+    let peer = mesh_platform::process::peer_of(&one).unwrap();
+    assert_eq!(
+        registry.entitlements(&peer),
+        [],
+        "the right user in another unit"
+    );
 }

@@ -1,0 +1,204 @@
+//! JWT-SVIDs: the keys that sign them, apart from the issuer's, and the desk that hands them out.
+//!
+//! Keys come and go as [`mesh_issuance::jwt::rota`] says; every change is on disk before it is in the bundle, and a key
+//! signs only after it was published. Tokens are not in the issuance log: they live for five minutes, a burst of them
+//! would bury the certificates. Each has a number of its own, and the CA's own log names it with subject and audience.
+
+use crate::error::CaError;
+use crate::limits::{TOKEN_BURST, TOKEN_REFILL};
+use crate::rate::RateLimit;
+use mesh_issuance::Signer;
+use mesh_issuance::jwt::{self, IssuedJwt, JwtIssueError, JwtRequest, rota};
+use mesh_platform::Platform;
+use mesh_trust::jwt::{JwtBundle, JwtBundles, JwtKey};
+use mesh_trust::{SpiffeId, TrustDomain};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::watch;
+
+mod store;
+
+use store::{Held, KeyStore};
+
+/// Why no token was handed out.
+#[derive(Debug, thiserror::Error, miette::Diagnostic)]
+pub(crate) enum TokenError {
+    /// The request, or the key, was of no use.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Issue(#[from] JwtIssueError),
+    /// More than its share.
+    #[error("`{id}` asks for tokens too often")]
+    #[diagnostic(
+        code("MESH-0263"),
+        help(
+            "keep a token for half of its life; one identity gets 200 at once and 100 more each second"
+        )
+    )]
+    RateLimited {
+        /// Who.
+        id: SpiffeId,
+    },
+    /// No key may sign now.
+    #[error("no key for JWT-SVIDs may sign at this time")]
+    #[diagnostic(
+        code("MESH-0264"),
+        help(
+            "the clock was set back, or the CA's directory cannot be written: look at `date -u` and at the CA's log"
+        )
+    )]
+    NoKey,
+}
+
+/// The keys, and who may ask how often. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Tokens {
+    keys: Arc<Mutex<Keys>>,
+    rate: Arc<Mutex<RateLimit>>,
+    bundle: Arc<watch::Sender<Arc<JwtBundle>>>,
+    domain: TrustDomain,
+    issuer: Option<Arc<str>>,
+    platform: Arc<dyn Platform>,
+}
+
+struct Keys {
+    store: KeyStore,
+    held: Vec<Held>,
+}
+
+impl Tokens {
+    /// Opens the keys in `dir`, or makes the first. `issuer` is the address that tokens name as theirs (`iss`).
+    pub(crate) fn open(
+        dir: &Path,
+        domain: &TrustDomain,
+        issuer: Option<&str>,
+        platform: Arc<dyn Platform>,
+    ) -> Result<Self, CaError> {
+        let store = KeyStore::open(dir)?;
+        let held = store.load()?;
+        let bundle = Arc::new(watch::Sender::new(Arc::new(bundle_of(domain, &held))));
+        let this = Self {
+            keys: Arc::new(Mutex::new(Keys { store, held })),
+            rate: Arc::new(Mutex::new(RateLimit::new(TOKEN_BURST, TOKEN_REFILL))),
+            bundle,
+            domain: domain.clone(),
+            issuer: issuer.map(Arc::from),
+            platform,
+        };
+        if let Err(error) = this.maintain() {
+            let signs = rota::signing(&turns(&this.lock().held), this.platform.wall_clock());
+            if signs.is_none() {
+                return Err(error);
+            }
+            tracing::warn!(%error, "the keys for JWT-SVIDs could not be changed; those in force go on");
+        }
+        Ok(this)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Keys> {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The public keys, as they change.
+    pub(crate) fn bundle(&self) -> watch::Receiver<Arc<JwtBundle>> {
+        self.bundle.subscribe()
+    }
+
+    /// Does what is due: a new key, an old one that goes.
+    pub(crate) fn maintain(&self) -> Result<(), CaError> {
+        let mut keys = self.lock();
+        let due = rota::due(&turns(&keys.held), self.platform.wall_clock());
+        if due == rota::Due::default() {
+            return Ok(());
+        }
+        let mut next = Vec::new();
+        for (place, held) in keys.held.iter().enumerate() {
+            if due.remove.contains(&place) {
+                tracing::info!(
+                    kid = held.kid(),
+                    "took a key for JWT-SVIDs out of the bundle"
+                );
+                continue;
+            }
+            next.push(if due.retire.contains(&place) {
+                tracing::info!(
+                    kid = held.kid(),
+                    "destroyed the private half of a key for JWT-SVIDs"
+                );
+                held.retired()
+            } else {
+                held.clone()
+            });
+        }
+        if let Some(turn) = due.make {
+            let made = keys.store.make(turn)?;
+            tracing::info!(kid = made.kid(), signs = %turn.signs, "published a key for JWT-SVIDs");
+            next.push(made);
+        }
+        keys.store.save(&next)?;
+        keys.held = next;
+        self.bundle
+            .send_replace(Arc::new(bundle_of(&self.domain, &keys.held)));
+        Ok(())
+    }
+
+    /// Hands out a token, if the identity is within its rate.
+    pub(crate) fn mint(&self, request: &JwtRequest) -> Result<IssuedJwt, TokenError> {
+        let tick = self.platform.monotonic();
+        let within = self
+            .rate
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take(&request.id, tick);
+        if !within {
+            return Err(TokenError::RateLimited {
+                id: request.id.clone(),
+            });
+        }
+        let now = self.platform.wall_clock();
+        let (kid, signer) = self.signer(now).ok_or(TokenError::NoKey)?;
+        let mut random = [0; 16];
+        self.platform.fill_random(&mut random);
+        let key = (kid.as_str(), &*signer);
+        let issued = jwt::sign(
+            request,
+            &self.domain,
+            self.issuer.as_deref(),
+            key,
+            random,
+            now,
+        )?;
+        tracing::info!(identity = %request.id, audience = ?request.audience, jti = issued.token_id, kid, expires = %issued.expires, "issued a JWT-SVID");
+        Ok(issued)
+    }
+
+    /// The key that signs now. The lock is not held while it does.
+    fn signer(&self, now: mesh_trust::Timestamp) -> Option<(String, Arc<dyn Signer>)> {
+        let keys = self.lock();
+        let held = keys.held.get(rota::signing(&turns(&keys.held), now)?)?;
+        Some((held.kid().to_owned(), held.signer()?))
+    }
+}
+
+fn turns(held: &[Held]) -> Vec<rota::Turn> {
+    held.iter().map(Held::turn).collect()
+}
+
+fn bundle_of(domain: &TrustDomain, held: &[Held]) -> JwtBundle {
+    held.iter()
+        .fold(JwtBundle::new(domain.clone()), |bundle, held| {
+            match JwtKey::from_p256_point(held.public().point()) {
+                Ok(key) => bundle.with_key(held.kid(), key),
+                // INVARIANT: all keys are of P-256: `KeyStore` makes and reads no others.
+                Err(_) => bundle,
+            }
+        })
+}
+
+/// The bundles of several domains as one value, ours among them.
+pub(crate) fn bundles_with(own: &JwtBundle) -> JwtBundles {
+    JwtBundles::from_iter([own.clone()])
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,176 @@
+//! Months of keys on a clock that is set, restarts in between, and files that are not as they were written.
+
+use super::*;
+use crate::testing::{DAY, NOW, World, domain, id};
+use mesh_trust::Timestamp;
+use mesh_trust::jwt::JwtSvid;
+use std::collections::BTreeSet;
+use std::fs;
+
+fn request(audience: &str) -> JwtRequest {
+    JwtRequest {
+        id: id("ns/shop/sa/cart"),
+        audience: audience.to_owned(),
+        lifetime_secs: None,
+    }
+}
+
+fn open(dir: &Path, world: &Arc<World>) -> Result<Tokens, CaError> {
+    Tokens::open(dir, &domain(), None, world.clone())
+}
+
+fn check(token: &str, tokens: &Tokens, now: Timestamp) -> bool {
+    let bundle = tokens.bundle().borrow().clone();
+    JwtSvid::verify(token, "checkout", &bundles_with(&bundle), now).is_ok()
+}
+
+fn private_halves(dir: &Path) -> usize {
+    fs::read_dir(dir.join("jwt"))
+        .unwrap()
+        .filter(|entry| {
+            entry
+                .as_ref()
+                .unwrap()
+                .path()
+                .extension()
+                .is_some_and(|end| end == "key")
+        })
+        .count()
+}
+
+#[test]
+fn keys_change_each_week_over_restarts_and_no_token_is_orphaned() {
+    let dir = tempfile::tempdir().unwrap();
+    let world = World::at(NOW);
+    let mut tokens = open(dir.path(), &world).unwrap();
+    let mut signers = BTreeSet::new();
+    let mut last: Option<(String, Timestamp)> = None;
+    for step in 0..(60 * 24 * 4) {
+        let now = NOW.plus_secs(step * 900);
+        world.set(now);
+        tokens.maintain().unwrap();
+        if step % 97 == 0 {
+            tokens = open(dir.path(), &world).unwrap();
+        }
+        if let Some((token, made)) = &last {
+            assert!(
+                check(token, &tokens, made.plus_secs(299)),
+                "a token of {made} at {now}"
+            );
+        }
+        let token = tokens.mint(&request("checkout")).unwrap().token;
+        assert!(check(&token, &tokens, now));
+        signers.insert(tokens.signer(now).unwrap().0);
+        assert!(
+            (1..=2).contains(&private_halves(dir.path())),
+            "old private halves are destroyed"
+        );
+        assert!(tokens.bundle().borrow().key_ids().count() <= 3);
+        last = Some((token, now));
+    }
+    assert!((8..=9).contains(&signers.len()), "{signers:?}");
+}
+
+#[test]
+fn verifiers_see_a_key_a_day_before_its_first_token() {
+    let dir = tempfile::tempdir().unwrap();
+    let world = World::at(NOW);
+    let tokens = open(dir.path(), &world).unwrap();
+    world.set(NOW.plus_secs(6 * DAY));
+    tokens.maintain().unwrap();
+    let early = tokens.bundle().borrow().clone();
+    assert_eq!(early.key_ids().count(), 2);
+    let later = NOW.plus_secs(7 * DAY);
+    world.set(later);
+    tokens.maintain().unwrap();
+    let token = tokens.mint(&request("checkout")).unwrap().token;
+    assert!(
+        JwtSvid::verify(&token, "checkout", &bundles_with(&early), later).is_ok(),
+        "the bundle of yesterday verifies today's token"
+    );
+    assert_eq!(private_halves(dir.path()), 1);
+}
+
+#[test]
+fn files_that_are_not_as_written_are_refused_with_their_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let world = World::at(NOW);
+    drop(open(dir.path(), &world).unwrap());
+    let folder = dir.path().join("jwt");
+    let list = folder.join("keys.json");
+    let good = fs::read_to_string(&list).unwrap();
+    let key = fs::read_dir(&folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.extension().is_some_and(|end| end == "key"))
+        .unwrap();
+    let good_key = fs::read(&key).unwrap();
+    for bad in [
+        String::new(),
+        "{}".to_owned(),
+        good.replacen("\"kid\"", "\"kld\"", 1),
+        good.replacen("\"kid\": \"", "\"kid\": \"0", 1),
+        good.replace("\"can_sign\": true", "\"can_sign\": 1"),
+        good.replacen("\"public\": \"M", "\"public\": \"N", 1),
+    ] {
+        files_write(&list, bad.as_bytes());
+        let error = open(dir.path(), &world).err().unwrap();
+        assert!(
+            matches!(&error, CaError::Corrupt { path, .. } if *path == list),
+            "{bad}: {error}"
+        );
+    }
+    files_write(&list, good.as_bytes());
+    let other = crate::signer::generate().unwrap().0;
+    files_write(
+        &key,
+        crate::pem::encode(crate::pem::PRIVATE_KEY, &other).as_bytes(),
+    );
+    assert!(
+        matches!(open(dir.path(), &world), Err(CaError::Corrupt { .. })),
+        "another key"
+    );
+    fs::remove_file(&key).unwrap();
+    assert!(matches!(
+        open(dir.path(), &world),
+        Err(CaError::Incomplete { .. })
+    ));
+    files_write(&key, &good_key);
+    assert!(open(dir.path(), &world).is_ok());
+}
+
+fn files_write(path: &Path, bytes: &[u8]) {
+    mesh_platform::files::write_atomic(path, bytes, 0o600).unwrap();
+}
+
+#[test]
+fn a_private_half_that_the_list_does_not_name_is_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let world = World::at(NOW);
+    drop(open(dir.path(), &world).unwrap());
+    let stray = dir.path().join("jwt/00112233.key");
+    files_write(&stray, b"left by a power cut");
+    drop(open(dir.path(), &world).unwrap());
+    assert!(!stray.exists());
+    assert_eq!(private_halves(dir.path()), 1);
+}
+
+#[test]
+fn one_identity_gets_two_hundred_tokens_at_once_and_others_are_not_limited() {
+    let dir = tempfile::tempdir().unwrap();
+    let world = World::at(NOW);
+    let tokens = open(dir.path(), &world).unwrap();
+    let got = (0..300)
+        .filter(|_| tokens.mint(&request("checkout")).is_ok())
+        .count();
+    assert_eq!(got, 200);
+    assert!(matches!(
+        tokens.mint(&request("checkout")),
+        Err(TokenError::RateLimited { .. })
+    ));
+    let other = JwtRequest {
+        id: id("ns/shop/sa/web"),
+        ..request("checkout")
+    };
+    tokens.mint(&other).unwrap();
+}
