@@ -8,13 +8,15 @@ use crate::bundle::TrustBundles;
 use crate::path::{PathError, VerifiedPeer};
 use crate::svid::{LeafFacts, SvidError};
 use crate::{SpiffeId, Svid, TrustDomain};
-use rustls::client::Resumption;
+use rustls::client::{Resumption, WantsClientCert};
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{self, cipher_suite, kx_group};
 use rustls::server::NoServerSessionStorage;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
-use rustls::{CertificateError, ClientConfig, CommonState, OtherError, ServerConfig};
+use rustls::{
+    CertificateError, ClientConfig, CommonState, ConfigBuilder, OtherError, ServerConfig,
+};
 use rustls_pki_types::{IpAddr, Ipv4Addr, PrivateKeyDer, ServerName};
 use std::fmt;
 use std::sync::{Arc, LazyLock};
@@ -222,10 +224,45 @@ pub fn server_config(
     bundles: Arc<TrustBundles>,
     alpn: &[&[u8]],
 ) -> Result<Arc<ServerConfig>, TlsError> {
+    server(
+        identity,
+        verifier::Clients {
+            bundles,
+            strangers: false,
+        },
+        alpn,
+    )
+}
+
+/// A server for those who have no SVID yet: an issuer's door. A client that shows one must be trusted; of one that shows
+/// none [`verified_peer`] says [`TlsError::NoPeer`], and whatever it wants must rest on other evidence.
+///
+/// # Errors
+/// [`TlsError::Configuration`] if rustls refuses, which is a defect.
+pub fn server_config_for_strangers(
+    identity: &TlsIdentity,
+    bundles: Arc<TrustBundles>,
+    alpn: &[&[u8]],
+) -> Result<Arc<ServerConfig>, TlsError> {
+    server(
+        identity,
+        verifier::Clients {
+            bundles,
+            strangers: true,
+        },
+        alpn,
+    )
+}
+
+fn server(
+    identity: &TlsIdentity,
+    clients: verifier::Clients,
+    alpn: &[&[u8]],
+) -> Result<Arc<ServerConfig>, TlsError> {
     let mut config = ServerConfig::builder_with_details(crypto_provider(), identity.clock.clone())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(TlsError::Configuration)?
-        .with_client_cert_verifier(Arc::new(verifier::Clients { bundles }))
+        .with_client_cert_verifier(Arc::new(clients))
         .with_cert_resolver(Arc::new(SingleCertAndKey::from(identity.key.clone())));
     config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
     config.ignore_client_order = true;
@@ -247,17 +284,43 @@ pub fn client_config(
     expected: ExpectedPeer,
     alpn: &[&[u8]],
 ) -> Result<Arc<ClientConfig>, TlsError> {
-    let mut config = ClientConfig::builder_with_details(crypto_provider(), identity.clock.clone())
+    let shown = SingleCertAndKey::from(identity.key.clone());
+    let config = client(bundles, expected, identity.clock.clone())?
+        .with_client_cert_resolver(Arc::new(shown));
+    Ok(Arc::new(finished(config, alpn)))
+}
+
+/// A client that has no SVID yet and talks to `expected` only: whoever goes for its first one.
+///
+/// # Errors
+/// [`TlsError::Configuration`] if rustls refuses, which is a defect.
+pub fn client_config_without_identity(
+    bundles: Arc<TrustBundles>,
+    expected: ExpectedPeer,
+    alpn: &[&[u8]],
+) -> Result<Arc<ClientConfig>, TlsError> {
+    let config = client(bundles, expected, Arc::new(DefaultTimeProvider))?.with_no_client_auth();
+    Ok(Arc::new(finished(config, alpn)))
+}
+
+fn client(
+    bundles: Arc<TrustBundles>,
+    expected: ExpectedPeer,
+    clock: Arc<dyn TimeProvider>,
+) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, TlsError> {
+    Ok(ClientConfig::builder_with_details(crypto_provider(), clock)
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(TlsError::Configuration)?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier::Servers { bundles, expected }))
-        .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(identity.key.clone())));
+        .with_custom_certificate_verifier(Arc::new(verifier::Servers { bundles, expected })))
+}
+
+fn finished(mut config: ClientConfig, alpn: &[&[u8]]) -> ClientConfig {
     config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
     config.resumption = Resumption::disabled();
     config.enable_early_data = false;
     config.enable_sni = false;
-    Ok(Arc::new(config))
+    config
 }
 
 /// What to give rustls as the server's name: an address that is never sent and never checked.

@@ -19,6 +19,8 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub(super) struct Clients {
     pub(super) bundles: Arc<TrustBundles>,
+    /// Whether a client may come without any certificate. One that it does show must be trusted all the same.
+    pub(super) strangers: bool,
 }
 
 /// A client's view of the servers it dials.
@@ -87,7 +89,7 @@ impl ClientCertVerifier for Clients {
     }
 
     fn client_auth_mandatory(&self) -> bool {
-        true
+        !self.strangers
     }
 
     fn verify_client_cert(
