@@ -4,10 +4,13 @@
 //! - [`discovery`]: service endpoints as a proxy receives them
 //! - [`admin`]: what proxies, CA and controller answer on their admin sockets, as JSON; [`admin::get`] asks
 //! - [`admin_http`]: the little HTTP that carries those answers; [`admin_http::serve`] answers
+//! - [`dial`], [`accept`]: gRPC over TLS between parts of the mesh, from both sides
 //! - [`error`]: the coded error object, `MESH-nnnn`
 
+pub mod accept;
 pub mod admin;
 pub mod admin_http;
+pub mod dial;
 pub mod discovery;
 pub mod error;
 
