@@ -5,6 +5,7 @@
 //! [`prepare`](issue::prepare) builds the to-be-signed bytes and lints them; [`sign`](issue::sign) takes that proof and
 //! signs exactly those bytes.
 //!
+//! - [`attestation`]: from evidence to an identity
 //! - [`key`]: public keys that may be certified; start at [`PublicKey::from_spki`]
 //! - [`csr`]: a certificate request is a key and a proof of possession; start at [`csr::parse`]
 //! - [`profile`]: lifetimes and the clamp to the issuer's; start at [`Profile::validity`]
@@ -16,6 +17,7 @@
 //! - [`log`]: entries of the issuance log and their hash chain
 //! - [`limits`]: every limit, with its reason
 
+pub mod attestation;
 pub mod authority;
 pub mod csr;
 pub mod issue;
