@@ -27,6 +27,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("mesh-api", &["mesh-trust", "mesh-policy"]),
     ("mesh-kubernetes", &[]),
     (
+        "mesh-ca-client",
+        &["mesh-trust", "mesh-issuance", "mesh-api", "mesh-platform"],
+    ),
+    (
         "mesh-controller",
         &[
             "mesh-trust",
@@ -35,6 +39,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "mesh-audits",
             "mesh-api",
             "mesh-platform",
+            "mesh-ca-client",
             "mesh-kubernetes",
         ],
     ),
@@ -59,6 +64,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "mesh-audits",
             "mesh-api",
             "mesh-platform",
+            "mesh-ca-client",
         ],
     ),
 ];

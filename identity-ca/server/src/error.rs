@@ -17,6 +17,18 @@ pub enum CaError {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Platform(#[from] PlatformError),
+    /// The network cannot be served.
+    #[error("the CA cannot serve `{listen}`: {why}")]
+    #[diagnostic(
+        code("MESH-0284"),
+        help("another process has this address (`ss -ltnp`), or it is not of this machine")
+    )]
+    Network {
+        /// Where.
+        listen: std::net::SocketAddr,
+        /// In the system's words.
+        why: String,
+    },
     /// Files that were there are gone.
     #[error("`{}` is missing, while other files of the CA are there", .path.display())]
     #[diagnostic(

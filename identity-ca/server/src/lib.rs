@@ -13,6 +13,7 @@
 //! - `svids`, `jwt`, `rate`: SVIDs in force, tokens and their keys, and how often one may ask
 //! - `agent`: what every service for workloads shares; `workload_api`, `sds`: SPIFFE's and Envoy's
 //! - [`Oidc`]: where readers outside of SPIFFE find the keys of tokens
+//! - [`network`]: issuance for whoever no Unix socket reaches; [`kubernetes`]: evidence that an API server judges
 //! - `launch`, `listen`, `authority`: its sockets
 //! - `limits`: every limit, with its reason
 
@@ -21,9 +22,11 @@ mod authority;
 pub mod error;
 mod issuing;
 mod jwt;
+pub mod kubernetes;
 mod launch;
 mod limits;
 mod listen;
+pub mod network;
 mod oidc;
 mod pem;
 mod proto;
@@ -43,6 +46,7 @@ mod tests;
 mod workload_api;
 
 pub use error::CaError;
+pub use network::NetworkConfig;
 pub use oidc::Oidc;
 pub use registry::Registration;
 pub use run::{CaConfig, run};

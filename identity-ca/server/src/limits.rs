@@ -73,6 +73,27 @@ pub(crate) const IDENTITIES_PER_PROCESS_MAX: usize = 16;
 /// delay a renewal.
 pub(crate) const CLOCK_CHECK: Duration = Duration::from_secs(30);
 
+/// Connections from the network. Each client holds one for a moment, at about 60 KiB.
+pub(crate) const NETWORK_CONNECTIONS_MAX: usize = 4_096;
+
+/// Handshakes from the network at a time, each about 0.3 ms of one core.
+pub(crate) const NETWORK_HANDSHAKES_MAX: usize = 64;
+
+/// How long a handshake from the network may take.
+pub(crate) const NETWORK_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Bytes of a request from the network: a certificate request and a token.
+pub(crate) const NETWORK_REQUEST_BYTES_MAX: usize = 64 * 1024;
+
+/// How long an API server may take to say what a token is worth. Beyond, the client tries again.
+pub(crate) const REVIEW_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Pause before the CA tries again to issue its own certificate for the network.
+pub(crate) const OWN_SVID_RETRY: Duration = Duration::from_secs(1);
+
+/// Pause before the trust bundle is published again after a failure.
+pub(crate) const PUBLISH_RETRY: Duration = Duration::from_secs(1);
+
 /// Bytes of a key or certificate file.
 pub(crate) const KEY_FILE_BYTES_MAX: u64 = 64 * 1024;
 

@@ -9,6 +9,7 @@ use crate::limits::{
     CLOCK_CHECK, LAUNCH_REQUEST_BYTES_MAX, SECRETS_REQUEST_BYTES_MAX, WORKLOAD_REQUEST_BYTES_MAX,
 };
 use crate::listen::{self, Counts};
+use crate::network::{self, NetworkConfig};
 use crate::oidc::{self, Oidc};
 use crate::proto::WORKLOAD_DESCRIPTOR;
 use crate::proto::envoy::service::discovery::v3::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer;
@@ -50,6 +51,8 @@ pub struct CaConfig {
     pub launcher_pid: u32,
     /// Life of an SVID, 10 s to 72 h; 24 h by default.
     pub svid_ttl: Duration,
+    /// Issuance over the network; none: Unix sockets only.
+    pub network: Option<NetworkConfig>,
     /// Identities of processes that nobody launches.
     pub registrations: Vec<Registration>,
     /// Where the keys of JWT-SVIDs are served for readers outside of SPIFFE; none: nowhere.
@@ -76,6 +79,7 @@ impl CaConfig {
             control: None,
             launcher_pid: std::os::unix::process::parent_id(),
             svid_ttl: Duration::from_secs(LEAF_LIFETIME_SECS),
+            network: None,
             registrations: Vec::new(),
             oidc: None,
             harden: true,
@@ -114,6 +118,7 @@ pub async fn run(
     let anchors: Anchors = [(config.trust_domain.clone(), vec![issuing.root()])].into();
     let (_keep_anchors, anchors) = watch::channel(Arc::new(anchors));
     let (stop, stopping) = watch::channel(false);
+    let network = serve_network(&config, &issuing, &anchors, stopping.clone());
     let agent = Agent {
         registry: registry.clone(),
         svids: Svids::new(issuing.clone(), Arc::clone(&config.platform)),
@@ -128,12 +133,13 @@ pub async fn run(
     let launches = serve_launches(&config, launcher, registry, stopping)?;
     tracing::info!(domain = %config.trust_domain, workload_api = %config.workload_api.display(), "the CA serves");
     let upkeep = upkeep(&issuing, &tokens);
-    tokio::pin!(workloads, launches);
+    tokio::pin!(workloads, launches, network);
     let outcome = tokio::select! {
         () = shutdown => None,
         ended = &mut workloads => Some(ended),
         ended = &mut launches => Some(ended),
         never = keys => match never {},
+        ended = &mut network => Some(ended),
         () = upkeep => Some(Err(CaError::Issuance(crate::error::IssuanceError::Stopped))),
     };
     stop.send_replace(true);
@@ -141,7 +147,7 @@ pub async fn run(
         return ended;
     }
     // Streams end at once with `Unavailable`; a client that does not read is not waited for.
-    let finish = futures_util::future::join(workloads, launches);
+    let finish = futures_util::future::join3(workloads, launches, network);
     let _ = tokio::time::timeout(Duration::from_secs(2), finish).await;
     issuing.maintain().await;
     tracing::info!("the CA ended");
@@ -263,6 +269,30 @@ async fn serve_keys(
             None => std::future::pending().await,
         }
     })
+}
+
+/// Serves the network, where that was asked for; else only waits for the end.
+fn serve_network(
+    config: &CaConfig,
+    issuing: &Issuing,
+    anchors: &watch::Receiver<Arc<Anchors>>,
+    stopping: watch::Receiver<bool>,
+) -> impl Future<Output = Result<(), CaError>> + use<> {
+    let network = config.network.clone();
+    let (issuing, anchors) = (issuing.clone(), anchors.clone());
+    let (platform, domain) = (Arc::clone(&config.platform), config.trust_domain.clone());
+    async move {
+        let stop = stopped(stopping);
+        match network {
+            Some(network) => {
+                network::serve(network, issuing, platform, anchors, domain, stop).await
+            }
+            None => {
+                stop.await;
+                Ok(())
+            }
+        }
+    }
 }
 
 fn serve_launches(

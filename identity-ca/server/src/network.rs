@@ -1,0 +1,341 @@
+//! The CA's door to workloads that no Unix socket reaches: gRPC over TLS, evidence in, SVID out.
+//!
+//! Our own certificate here is an SVID like any other, issued by this CA and renewed with a fresh key. A client may come
+//! without one: that is what it comes for. What it gets rests on its evidence alone ([`Cluster`]); an SVID that it shows
+//! as well must be of the same identity, so a stolen token does not carry on somebody else's.
+
+use crate::error::{CaError, IssuanceError};
+use crate::issuing::{Chain, Issuing};
+use crate::limits::{
+    CLOCK_CHECK, ISSUANCE_BURST, ISSUANCE_REFILL, NETWORK_CONNECTIONS_MAX,
+    NETWORK_HANDSHAKE_TIMEOUT, NETWORK_HANDSHAKES_MAX, NETWORK_REQUEST_BYTES_MAX, OWN_SVID_RETRY,
+    PUBLISH_RETRY, REVIEW_TIMEOUT,
+};
+use crate::rate::RateLimit;
+use crate::signer;
+use mesh_api::accept::{self, Caller, Limits};
+use mesh_api::proto::issuance_server::{Issuance, IssuanceServer};
+use mesh_api::proto::issue_request::Evidence;
+use mesh_api::proto::{IssueReply, IssueRequest};
+use mesh_issuance::attestation::kubernetes::{self, Attested, Pod, Review, TOKEN_BYTES_MAX};
+use mesh_issuance::csr;
+use mesh_issuance::issue::Request as CertificateRequest;
+use mesh_issuance::renewal::{Event, Renewal};
+use mesh_platform::Platform;
+use mesh_trust::tls::{TlsIdentity, server_config_for_strangers};
+use mesh_trust::{SpiffeId, Svid, TrustBundle, TrustBundles, TrustDomain};
+use rustls::ServerConfig;
+use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tonic::{Request, Response, Status};
+
+/// The protocol under gRPC.
+const ALPN: &[u8] = b"h2";
+
+/// How the CA serves the network.
+#[derive(Clone)]
+pub struct NetworkConfig {
+    /// Where.
+    pub listen: SocketAddr,
+    /// Who it is there.
+    pub identity: SpiffeId,
+    /// Who knows what evidence is worth.
+    pub cluster: Arc<dyn Cluster>,
+}
+
+/// A Kubernetes API server: it knows what a token is worth, and spreads the trust bundle.
+#[tonic::async_trait]
+pub trait Cluster: Send + Sync {
+    /// What is said of a token, for the audience [`kubernetes::AUDIENCE`].
+    ///
+    /// # Errors
+    /// Why it cannot be asked; that a token is bad is an answer.
+    async fn review(&self, token: &str) -> Result<Review, String>;
+
+    /// The pod of this name as it is now; `None` if there is none.
+    ///
+    /// # Errors
+    /// Why it cannot be asked.
+    async fn pod(&self, namespace: &str, name: &str) -> Result<Option<Pod>, String>;
+
+    /// Puts the trust bundle, PEM, where pods that have no SVID yet find it.
+    ///
+    /// # Errors
+    /// Why it cannot be put there.
+    async fn publish(&self, bundle_pem: &str) -> Result<(), String>;
+}
+
+/// Serves until `stop`.
+pub(crate) async fn serve(
+    config: NetworkConfig,
+    issuing: Issuing,
+    platform: Arc<dyn Platform>,
+    anchors: watch::Receiver<Arc<crate::agent::Anchors>>,
+    trust_domain: TrustDomain,
+    stop: impl Future<Output = ()>,
+) -> Result<(), CaError> {
+    let listener = TcpListener::bind(config.listen)
+        .await
+        .map_err(|source| CaError::Network {
+            listen: config.listen,
+            why: source.to_string(),
+        })?;
+    let desk = Arc::new(Desk {
+        issuing,
+        platform,
+        anchors,
+        trust_domain,
+        cluster: config.cluster,
+        rate: Mutex::new(RateLimit::new(ISSUANCE_BURST, ISSUANCE_REFILL)),
+    });
+    let (settings, following) = watch::channel(None);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(Arc::clone(&desk).keep_own_svid(config.identity, settings));
+    tasks.spawn(Arc::clone(&desk).keep_bundle_published());
+    let limits = Limits {
+        connections: NETWORK_CONNECTIONS_MAX,
+        handshakes: NETWORK_HANDSHAKES_MAX,
+        handshake_timeout: NETWORK_HANDSHAKE_TIMEOUT,
+    };
+    let connections = accept::connections(listener, following, limits, &mut tasks);
+    let service =
+        IssuanceServer::from_arc(desk).max_decoding_message_size(NETWORK_REQUEST_BYTES_MAX);
+    tracing::info!(listen = %config.listen, "the CA serves the network");
+    crate::listen::server()
+        .add_service(service)
+        .serve_with_incoming_shutdown(connections, stop)
+        .await
+        .map_err(|error| CaError::Network {
+            listen: config.listen,
+            why: error.to_string(),
+        })
+}
+
+/// What it takes to answer.
+struct Desk {
+    issuing: Issuing,
+    platform: Arc<dyn Platform>,
+    anchors: watch::Receiver<Arc<crate::agent::Anchors>>,
+    trust_domain: TrustDomain,
+    cluster: Arc<dyn Cluster>,
+    rate: Mutex<RateLimit>,
+}
+
+/// All that a requester learns of a refusal of its evidence; the log has the reason.
+fn nobody() -> Status {
+    Status::permission_denied("no identity issued")
+}
+
+impl Desk {
+    /// The bundles as they are now.
+    fn bundles(&self) -> TrustBundles {
+        let mut bundles = TrustBundles::default();
+        for (domain, anchors) in self.anchors.borrow().iter() {
+            match TrustBundle::new(domain.clone(), anchors.clone()) {
+                Ok(bundle) => bundles.insert(bundle),
+                Err(error) => tracing::error!(%domain, %error, "a trust bundle cannot be used"),
+            }
+        }
+        bundles
+    }
+
+    /// Keeps settings in force under which we can prove who we are, and know whom to trust.
+    async fn keep_own_svid(
+        self: Arc<Self>,
+        identity: SpiffeId,
+        settings: watch::Sender<Option<Arc<ServerConfig>>>,
+    ) {
+        let mut anchors = self.anchors.clone();
+        loop {
+            anchors.mark_unchanged();
+            match self.own_settings(&identity).await {
+                Ok((server, renewal)) => {
+                    settings.send_replace(Some(server));
+                    tokio::select! {
+                        () = self.until_due(renewal) => {}
+                        changed = anchors.changed() => if changed.is_err() { return },
+                    }
+                }
+                Err(why) => {
+                    tracing::error!(why, %identity, "the CA has no certificate of its own for the network; trying again");
+                    tokio::time::sleep(OWN_SVID_RETRY).await;
+                }
+            }
+        }
+    }
+
+    /// Publishes the bundle of our own domain, and again whenever it changes.
+    async fn keep_bundle_published(self: Arc<Self>) {
+        let mut anchors = self.anchors.clone();
+        loop {
+            let pem = {
+                let anchors = anchors.borrow_and_update();
+                let own = anchors
+                    .get(&self.trust_domain)
+                    .map_or(&[][..], Vec::as_slice);
+                mesh_trust::bundle::to_pem(own)
+            };
+            if let Err(why) = self.cluster.publish(&pem).await {
+                tracing::error!(why, "the trust bundle could not be published; trying again");
+                tokio::time::sleep(PUBLISH_RETRY).await;
+                continue;
+            }
+            if anchors.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn own_settings(
+        &self,
+        identity: &SpiffeId,
+    ) -> Result<(Arc<ServerConfig>, Renewal), String> {
+        let (pkcs8, key) = signer::generate().map_err(|error| error.to_string())?;
+        let chain = self
+            .certify(
+                identity.clone(),
+                key,
+                "the CA's own, for the network".to_owned(),
+            )
+            .await
+            .map_err(|error| error.to_string())?;
+        let not_after = chain.leaf.validity().not_after;
+        let svid = Svid::parse(vec![chain.leaf.certificate().clone(), chain.issuer])
+            .map_err(|error| error.to_string())?;
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(pkcs8.to_vec()));
+        let tls = TlsIdentity::new(svid, key).map_err(|error| error.to_string())?;
+        let server = server_config_for_strangers(&tls, Arc::new(self.bundles()), &[ALPN])
+            .map_err(|error| error.to_string())?;
+        let renewal = Renewal::issued(self.platform.wall_clock(), not_after, self.dice());
+        Ok((server, renewal))
+    }
+
+    /// Sleeps until an SVID is to be renewed, in pieces: the wall clock may jump.
+    async fn until_due(&self, mut renewal: Renewal) {
+        loop {
+            let now = self.platform.wall_clock();
+            renewal = renewal.step(Event::Tick, now, self.dice());
+            if renewal.is_due(now) {
+                return;
+            }
+            let micros = renewal.wake_at().unix_micros() - now.unix_micros();
+            let nap = Duration::from_micros(u64::try_from(micros).unwrap_or(0));
+            tokio::time::sleep(nap.min(CLOCK_CHECK)).await;
+        }
+    }
+
+    async fn certify(
+        &self,
+        id: SpiffeId,
+        key: mesh_issuance::PublicKey,
+        evidence: String,
+    ) -> Result<Chain, IssuanceError> {
+        let request = CertificateRequest {
+            id,
+            key,
+            lifetime_secs: None,
+        };
+        self.issuing.issue(request, evidence).await
+    }
+
+    /// Who the evidence says the caller is.
+    async fn attest(&self, evidence: Option<Evidence>) -> Result<Attested, Status> {
+        let Some(Evidence::KubernetesToken(token)) = evidence else {
+            return Err(Status::invalid_argument("no evidence of who you are"));
+        };
+        if token.is_empty() || token.len() > TOKEN_BYTES_MAX {
+            return Err(Status::invalid_argument("a token of an impossible length"));
+        }
+        let unavailable = |why: String| {
+            tracing::error!(why, "the API server cannot be asked about a token");
+            Status::unavailable("the API server cannot be asked; try again")
+        };
+        let asked = async {
+            let review = self.cluster.review(&token).await.map_err(unavailable)?;
+            let bound = kubernetes::bound(&review).map_err(|why| refuse(&why))?;
+            let pod = self
+                .cluster
+                .pod(&bound.namespace, &bound.pod)
+                .await
+                .map_err(unavailable)?;
+            bound
+                .attest(pod.as_ref(), &self.trust_domain)
+                .map_err(|why| refuse(&why))
+        };
+        match tokio::time::timeout(REVIEW_TIMEOUT, asked).await {
+            Ok(outcome) => outcome,
+            Err(_elapsed) => Err(unavailable("it did not answer in time".to_owned())),
+        }
+    }
+
+    fn within_rate(&self, id: &SpiffeId) -> bool {
+        self.rate
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take(id, self.platform.monotonic())
+    }
+
+    fn dice(&self) -> u64 {
+        let mut bytes = [0; 8];
+        self.platform.fill_random(&mut bytes);
+        u64::from_ne_bytes(bytes)
+    }
+}
+
+fn refuse(why: &kubernetes::Refused) -> Status {
+    let code = miette::Diagnostic::code(why).map(|code| code.to_string());
+    tracing::warn!(%why, code, "refused an identity");
+    nobody()
+}
+
+#[tonic::async_trait]
+impl Issuance for Desk {
+    async fn issue(&self, request: Request<IssueRequest>) -> Result<Response<IssueReply>, Status> {
+        let caller = request.extensions().get::<Caller>().cloned();
+        let IssueRequest {
+            certificate_request,
+            evidence,
+        } = request.into_inner();
+        // The cheap checks first: a signature costs less than a call of the API server.
+        let key = csr::parse(&certificate_request).map_err(|error| {
+            Status::invalid_argument(format!("the certificate request is refused: {error}"))
+        })?;
+        let attested = self.attest(evidence).await?;
+        let shown = caller.as_ref().and_then(|caller| caller.peer.as_ref());
+        if let Some(peer) = shown
+            && *peer.id() != attested.identity
+        {
+            tracing::warn!(
+                shown = %peer.id(), attested = %attested.identity,
+                "refused an identity: the SVID of the caller is another's"
+            );
+            return Err(nobody());
+        }
+        if !self.within_rate(&attested.identity) {
+            return Err(Status::resource_exhausted("this identity asks too often"));
+        }
+        let identity = attested.identity.clone();
+        let chain = self
+            .certify(attested.identity, key, attested.evidence)
+            .await
+            .map_err(|error| {
+                tracing::warn!(%identity, %error, "no SVID");
+                Status::unavailable("no SVID could be issued; try again")
+            })?;
+        tracing::info!(%identity, serial = chain.leaf.serial().to_hex(), "issued an SVID over the network");
+        let bundles_json = self.bundles().to_json().into_bytes();
+        Ok(Response::new(IssueReply {
+            chain: vec![chain.leaf.certificate().to_vec(), chain.issuer.to_vec()],
+            bundles_json,
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests;
