@@ -22,7 +22,7 @@ mod workloads;
 pub use about::BrokenGrant;
 pub use change::{Concern, Slice};
 pub use invariants::{Claim, ClaimText, Invariant};
-pub use services::{ResolveError, ServiceEndpoint, ServiceEndpoints};
+pub use services::{PodAddress, ResolveError, ServiceEndpoint, ServiceEndpoints};
 pub use workloads::WorkloadKey;
 
 use crate::Mode;
@@ -53,7 +53,22 @@ pub struct IndexConfig {
     pub cluster_networks: Vec<IpNet>,
     /// Where probes may come from if the node of a pod is not known.
     pub probe_networks: Vec<IpNet>,
+    /// Which pods have a proxy.
+    pub proxied: Proxied,
 }
+
+/// Which pods have a proxy in front of them. Discovery says so to others; policy does not depend on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Proxied {
+    /// All: whoever starts them gives them one.
+    #[default]
+    All,
+    /// Those with a container of the name [`PROXY_CONTAINER`].
+    WithContainer,
+}
+
+/// Name of the container that a proxy is injected as.
+pub const PROXY_CONTAINER: &str = "mesh-proxy";
 
 impl IndexConfig {
     /// The settings of a mesh that was told nothing but its trust domain: default policy `deny`, private networks as
@@ -76,6 +91,7 @@ impl IndexConfig {
             control_plane_namespace: "mesh-system".to_owned(),
             cluster_networks: cluster.into_iter().flatten().collect(),
             probe_networks: [v4(0, 0, 0), v6(0, 0)].into_iter().flatten().collect(),
+            proxied: Proxied::All,
         }
     }
 }

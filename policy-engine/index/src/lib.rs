@@ -20,8 +20,8 @@ pub mod mutate;
 pub mod replay;
 
 pub use index::{
-    BrokenGrant, Claim, ClaimText, Concern, Index, IndexConfig, Invariant, NamedTerm, ResolveError,
-    ServiceEndpoint, ServiceEndpoints, Slice, WorkloadKey,
+    BrokenGrant, Claim, ClaimText, Concern, Index, IndexConfig, Invariant, NamedTerm, PodAddress,
+    Proxied, ResolveError, ServiceEndpoint, ServiceEndpoints, Slice, WorkloadKey,
 };
 pub use manifest::{Loaded, load};
 pub use mode::Mode;

@@ -2,7 +2,7 @@
 
 use super::annotations::OPAQUE_PORTS;
 use super::workloads::Workload;
-use super::{Index, WorkloadKey, snapshot};
+use super::{Index, Proxied, WorkloadKey, snapshot};
 use crate::manifest::resource::{Object, PortRef, Service, ServicePort};
 use mesh_policy::request::TargetRecord;
 use mesh_policy::snapshot::ServerProtocol;
@@ -93,6 +93,8 @@ pub struct ServiceEndpoints {
     pub opaque: bool,
     /// `appProtocol` of the port.
     pub app_protocol: Option<String>,
+    /// Addresses of the Service itself; none: headless, or not of a cluster.
+    pub addresses: Vec<IpAddr>,
     /// Ready pods with an address.
     pub endpoints: Vec<ServiceEndpoint>,
 }
@@ -110,6 +112,19 @@ pub struct ServiceEndpoint {
     pub service_account: String,
     /// Who must answer there.
     pub identity: SpiffeId,
+    /// Whether a proxy stands in front of it. Without one nobody proves anything there.
+    pub proxied: bool,
+}
+
+/// A pod with an address, whether or not a Service selects it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodAddress {
+    /// The pod.
+    pub workload: WorkloadKey,
+    /// One of its addresses.
+    pub ip: IpAddr,
+    /// Who must answer there, if a proxy stands in front of it.
+    pub identity: Option<SpiffeId>,
 }
 
 impl Index {
@@ -231,6 +246,41 @@ impl Index {
         out
     }
 
+    /// Every address of every pod that has not ended, sorted. Two pods never share one, but those in the network of their
+    /// node do: they stand for their node, and are left out.
+    pub fn pods(&self) -> Vec<PodAddress> {
+        let mut out = Vec::new();
+        for workload in self.workloads.iter().filter(|w| w.kind == "Pod") {
+            let info = &workload.info;
+            let identity = SpiffeId::for_service_account(
+                &self.config.trust_domain,
+                &info.namespace,
+                &info.service_account,
+            );
+            let proxied = self.is_proxied(workload);
+            for ip in info
+                .ips
+                .iter()
+                .filter(|ip| !workload.pod.host_ips.contains(ip))
+            {
+                out.push(PodAddress {
+                    workload: workload.key.clone(),
+                    ip: *ip,
+                    identity: identity.clone().ok().filter(|_| proxied),
+                });
+            }
+        }
+        out.sort_by(|a, b| (a.ip, &a.workload).cmp(&(b.ip, &b.workload)));
+        out
+    }
+
+    fn is_proxied(&self, workload: &Workload) -> bool {
+        match self.config.proxied {
+            Proxied::All => true,
+            Proxied::WithContainer => workload.pod.has_proxy,
+        }
+    }
+
     fn endpoints(&self, service: &Object<Service>, port: &ServicePort) -> ServiceEndpoints {
         let mut opaque = opaque_by_annotation(service, port) || opaque_by_app_protocol(port);
         let mut endpoints = Vec::new();
@@ -253,6 +303,7 @@ impl Index {
                     port: target,
                     service_account: info.service_account.clone(),
                     identity,
+                    proxied: self.is_proxied(workload),
                 });
             }
         }
@@ -263,6 +314,7 @@ impl Index {
             port_name: port.name.clone(),
             opaque,
             app_protocol: port.app_protocol.clone(),
+            addresses: service.spec.addresses.clone(),
             endpoints,
         }
     }

@@ -7,6 +7,7 @@ use super::resource::{
 };
 use super::tree::{Node, Place};
 use crate::finding::Code;
+use crate::index::PROXY_CONTAINER;
 use mesh_policy::request::canonical_ip;
 use mesh_policy::snapshot::Source;
 use std::net::IpAddr;
@@ -141,6 +142,9 @@ fn read_container(
     pod: &mut Pod,
     locate: Locate<'_>,
 ) {
+    if fields.optional_text(reading, "name") == Some(PROXY_CONTAINER) {
+        pod.has_proxy = true;
+    }
     let path = fields.path("ports");
     for (index, item) in fields
         .optional_list(reading, "ports")
@@ -272,6 +276,27 @@ pub(crate) fn read_strings(
         .and_then(|node| reading.text_map(node, &path))
 }
 
+/// `clusterIPs`, else `clusterIP`; `None`, the word, means that there is none.
+fn read_cluster_ips(reading: &mut Reading, spec: &mut Fields<'_>) -> Vec<IpAddr> {
+    let one = spec.optional(reading, "clusterIP");
+    let list = spec
+        .optional_list(reading, "clusterIPs")
+        .unwrap_or_default();
+    let nodes: Vec<&Node> = one.into_iter().chain(list).collect();
+    let mut out = Vec::new();
+    for node in nodes {
+        if node.as_text() == Some("None") {
+            continue;
+        }
+        if let Some(ip) = read_ip(reading, node, "spec.clusterIPs")
+            && !out.contains(&ip)
+        {
+            out.push(ip);
+        }
+    }
+    out
+}
+
 /// Reads a Service's `spec`.
 pub(crate) fn read_service(reading: &mut Reading, root: &mut Fields<'_>) -> Service {
     let mut service = Service::default();
@@ -279,6 +304,7 @@ pub(crate) fn read_service(reading: &mut Reading, root: &mut Fields<'_>) -> Serv
         return service;
     };
     service.selector = read_strings(reading, &mut spec, "selector").filter(|s| !s.is_empty());
+    service.addresses = read_cluster_ips(reading, &mut spec);
     if spec.optional_text(reading, "type") == Some("ExternalName") {
         service.selector = None;
     }

@@ -319,6 +319,8 @@ pub(crate) struct Pod {
     pub(crate) host_ips: Vec<IpAddr>,
     /// No `Ready` condition that says otherwise, and neither finished nor failed.
     pub(crate) ready: bool,
+    /// Whether a container is the mesh's proxy.
+    pub(crate) has_proxy: bool,
 }
 
 /// A TCP port that a container declares.
@@ -361,6 +363,8 @@ pub(crate) struct Service {
     /// `None` without selector.
     pub(crate) selector: Option<BTreeMap<String, String>>,
     pub(crate) ports: Vec<ServicePort>,
+    /// Its own addresses; none: headless, or not of a cluster.
+    pub(crate) addresses: Vec<IpAddr>,
 }
 
 /// One TCP port of a Service.
