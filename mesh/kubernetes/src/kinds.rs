@@ -125,6 +125,11 @@ impl Kind {
         }
     }
 
+    /// What the names of all its objects begin with, and of no others.
+    pub fn prefix(&self) -> String {
+        crate::object::name(self.group, self.kind, None, "")
+    }
+
     /// `v1`, `policy.linkerd.io/v1beta3`.
     pub fn api_version(&self, version: &str) -> String {
         if self.group.is_empty() {

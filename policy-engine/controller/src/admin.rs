@@ -81,12 +81,7 @@ fn status(shared: &Shared) -> ControllerStatus {
             .as_ref()
             .map(|identity| identity.id.clone()),
         listen: shared.config.listen,
-        sources: shared
-            .config
-            .manifests
-            .iter()
-            .map(|path| path.display().to_string())
-            .collect(),
+        sources: shared.config.sources.names(),
         files: current.map_or(0, |current| current.files),
         workloads: current.map_or(0, |current| current.workloads.len() as u64),
         watchers: shared.watcher_counts().values().sum(),

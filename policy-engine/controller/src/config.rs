@@ -1,5 +1,6 @@
 //! What a controller is told. Text forms are the command's: it fills this in.
 
+use mesh_ca_client::RemoteCa;
 use mesh_policy_index::IndexConfig;
 use mesh_trust::TrustDomain;
 use std::net::SocketAddr;
@@ -11,8 +12,8 @@ pub const PROXY_PORT: u16 = 15_008;
 /// Settings of one controller.
 #[derive(Clone, Debug)]
 pub struct ControllerConfig {
-    /// Directories (with all below) and single files that hold the manifests: `*.yaml`, `*.yml`, `*.json`.
-    pub manifests: Vec<PathBuf>,
+    /// Where the objects are that policy is made of.
+    pub sources: PolicySources,
     /// Where proxies reach it, mTLS.
     pub listen: SocketAddr,
     /// Where its own SVID comes from.
@@ -27,6 +28,33 @@ pub struct ControllerConfig {
     pub index: IndexConfig,
     /// Port of every proxy's mesh listener, [`PROXY_PORT`] unless the installation chose another.
     pub proxy_port: u16,
+}
+
+/// Where the objects are that policy is made of.
+#[derive(Clone, Debug)]
+pub enum PolicySources {
+    /// Directories (with all below) and single files that hold manifests: `*.yaml`, `*.yml`, `*.json`.
+    Manifests(Vec<PathBuf>),
+    /// A Kubernetes API server: that of the pod we run in, unless a kubeconfig or a context of one is named.
+    Cluster {
+        /// Its kubeconfig.
+        kubeconfig: Option<PathBuf>,
+        /// Which context of it.
+        context: Option<String>,
+    },
+}
+
+impl PolicySources {
+    /// What they are called in a status.
+    pub fn names(&self) -> Vec<String> {
+        match self {
+            Self::Manifests(roots) => roots
+                .iter()
+                .map(|path| path.display().to_string())
+                .collect(),
+            Self::Cluster { .. } => vec!["the Kubernetes API".to_owned()],
+        }
+    }
 }
 
 /// Where the controller's own SVID comes from.
@@ -44,6 +72,8 @@ pub enum IdentitySource {
         /// Anchors.
         bundle: PathBuf,
     },
+    /// A CA on another machine, asked with evidence of who we are.
+    Ca(RemoteCa),
 }
 
 impl ControllerConfig {

@@ -4,18 +4,17 @@ use crate::config::ControllerConfig;
 use crate::error::ControllerError;
 use crate::generation::{GenerationStore, Last};
 use crate::limits::{DRAIN, EMPTY_GRACE};
+use crate::origin::{Origin, Reader};
 use crate::publish::{Published, Publishing};
-use crate::sources::{self, Sources};
+use crate::sources::Sources;
 use crate::state::Shared;
-use crate::watch::ChangeWatch;
-use crate::{admin, identity, serve};
+use crate::{admin, identity, serve, spread};
 use mesh_audits::entry::{Entry, PolicyChange};
 use mesh_platform::audit_log::{AuditLog, AuditLogConfig};
 use mesh_platform::{Platform, unix};
 use mesh_policy::snapshot::Severity;
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{oneshot, watch};
@@ -30,9 +29,8 @@ pub async fn run(
     platform: Arc<dyn Platform>,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), ControllerError> {
-    if config.manifests.is_empty() {
-        return Err(ControllerError::NoSources);
-    }
+    let mut tasks = tokio::task::JoinSet::new();
+    let origin = Origin::open(&config.sources, &mut tasks).await?;
     let (store, last) = GenerationStore::open(&config.state_dir, platform.wall_clock())?;
     let audit = AuditLog::open(&audit_config(&config), Arc::clone(&platform))?;
     let admin_socket = unix::bind(&config.admin_socket, 0o600)?;
@@ -53,15 +51,13 @@ pub async fn run(
         config,
         platform,
     });
-    let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(identity::keep_fresh(Arc::clone(&shared)));
     tasks.spawn(answer_questions(Arc::clone(&shared), admin_socket)?);
-    let watch = ChangeWatch::new(&shared.config.manifests);
-    tasks.spawn(follow_sources(
-        Arc::clone(&shared),
-        Follower::new(&shared, store, last),
-        watch,
-    ));
+    if let Some((cluster, client)) = origin.cluster() {
+        tasks.spawn(spread::keep_spread(Arc::clone(&shared), cluster, client));
+    }
+    let follower = Follower::new(&shared, origin.reader(), store, last);
+    tasks.spawn(follow_sources(Arc::clone(&shared), follower, origin));
     let outcome = serve_until(Arc::clone(&shared), listener, shutdown).await;
     tasks.shutdown().await;
     // Whoever asks next must not be refused by a name that nobody answers.
@@ -116,7 +112,8 @@ async fn serve_until(
     }
 }
 
-async fn follow_sources(shared: Arc<Shared>, mut follower: Follower, mut watch: ChangeWatch) {
+async fn follow_sources(shared: Arc<Shared>, mut follower: Follower, mut origin: Origin) {
+    origin.ready(|why| shared.set_held_back(Some(why))).await;
     loop {
         // Reading, parsing and the flush to the disk block: not on the threads that serve.
         let turn = tokio::task::spawn_blocking(move || {
@@ -142,11 +139,11 @@ async fn follow_sources(shared: Arc<Shared>, mut follower: Follower, mut watch: 
             Turn::HeldBack(why) => {
                 shared.set_held_back(Some(why));
                 // Tried again without a change: the cause may be elsewhere.
-                let _ = tokio::time::timeout(crate::limits::POLL, watch.changed()).await;
+                let _ = tokio::time::timeout(crate::limits::POLL, origin.changed()).await;
                 continue;
             }
         }
-        watch.changed().await;
+        origin.changed().await;
     }
 }
 
@@ -194,7 +191,7 @@ enum Turn {
 struct Follower {
     publishing: Publishing,
     settings: String,
-    roots: Vec<PathBuf>,
+    reader: Reader,
     platform: Arc<dyn Platform>,
     store: GenerationStore,
     last: Option<Last>,
@@ -205,7 +202,7 @@ struct Follower {
 }
 
 impl Follower {
-    fn new(shared: &Shared, store: GenerationStore, last: Option<Last>) -> Self {
+    fn new(shared: &Shared, reader: Reader, store: GenerationStore, last: Option<Last>) -> Self {
         let publishing = Publishing {
             index: shared.config.index.clone(),
             proxy_port: shared.config.proxy_port,
@@ -213,7 +210,7 @@ impl Follower {
         Self {
             settings: publishing.text(),
             publishing,
-            roots: shared.config.manifests.clone(),
+            reader,
             platform: Arc::clone(&shared.platform),
             store,
             last,
@@ -224,7 +221,7 @@ impl Follower {
     }
 
     fn turn(&mut self) -> Turn {
-        let sources = match sources::read(&self.roots) {
+        let sources = match self.reader.read() {
             Ok(sources) => sources,
             Err(error) => return Turn::HeldBack(error.to_string()),
         };
@@ -240,7 +237,7 @@ impl Follower {
         {
             return Turn::Same;
         }
-        let next = self.next(digest);
+        let next = self.next(digest, sources.revision);
         let published = match self.store_and_build(&sources, &next) {
             Ok(published) => Arc::new(published),
             Err(why) => return Turn::HeldBack(why),
@@ -253,18 +250,16 @@ impl Follower {
     }
 
     /// The generation of a policy with this digest: that of the last one if it is the same, after a restart for
-    /// instance; else one more.
-    fn next(&self, digest: String) -> Last {
-        match &self.last {
-            Some(last) if last.digest == digest => last.clone(),
-            Some(last) => Last {
-                generation: last.generation.saturating_add(1),
-                digest,
-            },
-            None => Last {
-                generation: 1,
-                digest,
-            },
+    /// instance; else one more. An API server numbers its changes itself, alike for every controller that watches it.
+    fn next(&self, digest: String, revision: u64) -> Last {
+        let generation = match &self.last {
+            Some(last) if last.digest == digest => return last.clone(),
+            Some(last) => last.generation.saturating_add(1),
+            None => 1,
+        };
+        Last {
+            generation: generation.max(revision),
+            digest,
         }
     }
 

@@ -8,6 +8,10 @@ use std::net::SocketAddr;
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
 #[non_exhaustive]
 pub enum ControllerError {
+    /// The cluster cannot be watched.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Kubernetes(#[from] mesh_kubernetes::KubernetesError),
     /// The operating system refused.
     #[error(transparent)]
     #[diagnostic(transparent)]

@@ -25,6 +25,8 @@ pub(crate) struct Identity {
     pub(crate) id: SpiffeId,
     pub(crate) not_after: Timestamp,
     pub(crate) serial: String,
+    /// Anchors of our own trust domain.
+    pub(crate) bundle_pem: String,
     pub(crate) server: Arc<ServerConfig>,
 }
 
@@ -42,9 +44,10 @@ impl Identity {
                 svid.id()
             ));
         }
-        if bundles.get(domain).is_none() {
+        let Some(bundle) = bundles.get(domain) else {
             return Err(format!("no trust bundle for `{domain}` came with it"));
-        }
+        };
+        let bundle_pem = bundle.to_pem();
         let (id, not_after, serial) = (
             svid.id().clone(),
             svid.not_after(),
@@ -57,6 +60,7 @@ impl Identity {
             id,
             not_after,
             serial,
+            bundle_pem,
             server,
         })
     }
@@ -68,6 +72,14 @@ pub(crate) async fn keep_fresh(shared: Arc<Shared>) {
         IdentitySource::WorkloadApi(socket) => follow_workload_api(&shared, &socket).await,
         IdentitySource::Files { chain, key, bundle } => {
             follow_files(&shared, [&chain, &key, &bundle]).await
+        }
+        IdentitySource::Ca(ca) => {
+            let domain = shared.config.trust_domain();
+            let give = |material: mesh_ca_client::Material| {
+                let made = Identity::new(material.chain, material.key, material.bundles, domain);
+                take(&shared, made);
+            };
+            mesh_ca_client::follow(&ca, &*shared.platform, give).await;
         }
     }
 }

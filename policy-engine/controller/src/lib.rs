@@ -9,6 +9,8 @@
 //! - [`config`]: what it is told
 //! - [`sources`]: files under the manifest paths, read whole
 //! - [`watch`]: when to read them again
+//! - [`cluster`]: objects of a Kubernetes API server in their place; [`origin`]: one or the other
+//! - [`spread`]: the trust bundle in every namespace of a cluster
 //! - [`publish`]: files to one update per workload; pure but for the caller's clock
 //! - [`generation`]: a number that never goes back
 //! - [`identity`]: its own SVID, kept fresh
@@ -19,22 +21,25 @@
 //! that is in no manifest any more is denied everything.
 
 mod admin;
+mod cluster;
 pub mod config;
 mod control;
 mod error;
 mod generation;
 mod identity;
 pub mod limits;
+mod origin;
 mod policy_service;
 mod publish;
 mod serve;
 mod sources;
+mod spread;
 mod state;
 mod watch;
 
 #[cfg(test)]
 mod tests;
 
-pub use config::{ControllerConfig, IdentitySource};
+pub use config::{ControllerConfig, IdentitySource, PolicySources};
 pub use control::run;
 pub use error::ControllerError;

@@ -8,11 +8,13 @@
 
 use crate::limits::UNKNOWN_GRACE;
 use crate::publish::{Published, deny_all, may_ask};
-use crate::serve::Asker;
 use crate::state::{Shared, WatcherCount};
+use mesh_api::accept::Caller;
 use mesh_api::proto::policy_server::Policy;
 use mesh_api::proto::{WatchWorkloadRequest, WorkloadUpdate};
 use mesh_policy_index::index::WorkloadKey;
+use mesh_trust::{SpiffeId, VerifiedPeer};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,7 +41,7 @@ impl Policy for WatchPolicy {
         &self,
         request: Request<WatchWorkloadRequest>,
     ) -> Result<Response<Updates>, Status> {
-        let Some(asker) = request.extensions().get::<Asker>().cloned() else {
+        let Some(asker) = request.extensions().get::<Caller>().and_then(Asker::of) else {
             return Err(Status::unauthenticated(
                 "no proved identity on this connection",
             ));
@@ -66,6 +68,26 @@ impl Policy for WatchPolicy {
                 }
             },
         ))))
+    }
+}
+
+/// Who asks.
+#[derive(Clone, Debug)]
+struct Asker {
+    peer: VerifiedPeer,
+    from: SocketAddr,
+}
+
+impl Asker {
+    fn of(caller: &Caller) -> Option<Self> {
+        Some(Self {
+            peer: caller.peer.clone()?,
+            from: caller.from,
+        })
+    }
+
+    fn id(&self) -> &SpiffeId {
+        self.peer.id()
     }
 }
 

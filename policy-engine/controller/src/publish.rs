@@ -3,14 +3,14 @@
 use crate::limits::NAME_BYTES_MAX;
 use crate::sources::{SourceFile, Sources};
 use data_encoding::HEXLOWER;
-use mesh_api::discovery::{Discovery, Endpoint, ProtocolHint, ServicePort};
+use mesh_api::discovery::{Discovery, Endpoint, PodAddress, ProtocolHint, ServicePort};
 use mesh_api::proto::WorkloadUpdate;
 use mesh_policy::decide::Generation;
 use mesh_policy::snapshot::{
     Finding, PathOptions, PortPolicy, ServerInfo, ServerProtocol, Severity, SnapshotData, Source,
     WorkloadInfo,
 };
-use mesh_policy_index::index::{Index, IndexConfig, ServiceEndpoints, WorkloadKey};
+use mesh_policy_index::index::{Index, IndexConfig, Proxied, ServiceEndpoints, WorkloadKey};
 use mesh_policy_index::manifest::{self, Affected, Part};
 use mesh_trust::{SpiffeId, Timestamp, TrustDomain};
 use ring::digest::{Context, SHA256};
@@ -79,7 +79,7 @@ impl Publishing {
                 .iter()
                 .map(|service| self.service(service))
                 .collect(),
-            pods: Vec::new(),
+            pods: self.pods(&index),
         };
         let discovery_json: Arc<[u8]> = json(&discovery).into();
         let affected = before.map_or(Affected::Everywhere, |before| affected(before, &parts));
@@ -148,6 +148,25 @@ impl Publishing {
         }
     }
 
+    /// Pods by address, for proxies that connections are redirected to. On one machine there are none, and all
+    /// workloads share their addresses.
+    fn pods(&self, index: &Index) -> Vec<PodAddress> {
+        if self.index.proxied == Proxied::All {
+            return Vec::new();
+        }
+        let pods = index.pods().into_iter();
+        pods.map(|pod| PodAddress {
+            ip: pod.ip,
+            workload: format!("{}/{}", pod.workload.namespace, pod.workload.name),
+            proxy: pod
+                .identity
+                .is_some()
+                .then(|| SocketAddr::new(pod.ip, self.proxy_port)),
+            identity: pod.identity,
+        })
+        .collect()
+    }
+
     fn service(&self, service: &ServiceEndpoints) -> ServicePort {
         ServicePort {
             namespace: service.namespace.clone(),
@@ -158,11 +177,17 @@ impl Publishing {
             } else {
                 ProtocolHint::Detect
             },
-            addresses: Vec::new(),
-            unmeshed: Vec::new(),
+            addresses: service.addresses.clone(),
+            unmeshed: service
+                .endpoints
+                .iter()
+                .filter(|endpoint| !endpoint.proxied)
+                .map(|endpoint| SocketAddr::new(endpoint.ip, endpoint.port))
+                .collect(),
             endpoints: service
                 .endpoints
                 .iter()
+                .filter(|endpoint| endpoint.proxied)
                 .map(|endpoint| Endpoint {
                     proxy: SocketAddr::new(endpoint.ip, self.proxy_port),
                     port: endpoint.port,

@@ -14,6 +14,7 @@ use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Bytes that no reader takes for a document: stand for a file that could not be read.
 const UNREADABLE: &[u8] = b"\xff";
@@ -25,12 +26,14 @@ pub(crate) struct Sources {
     pub(crate) files: BTreeMap<String, SourceFile>,
     /// Files that could not be read.
     pub(crate) findings: Vec<Finding>,
+    /// How far an API server's history is in them; 0 for files, which have none.
+    pub(crate) revision: u64,
 }
 
 /// One file.
 #[derive(Clone, Debug)]
 pub(crate) struct SourceFile {
-    pub(crate) bytes: Vec<u8>,
+    pub(crate) bytes: Arc<[u8]>,
     /// SHA-256 of the bytes.
     pub(crate) digest: [u8; 32],
 }
@@ -55,6 +58,24 @@ pub(crate) enum SourceError {
         limit: u64,
         what: &'static str,
     },
+    /// More than the limits, in a cluster.
+    #[error("the cluster holds more than {limit} {what}")]
+    #[diagnostic(
+        code("MESH-0713"),
+        help(
+            "the policy before stays in force; see `mesh_controller::limits` for what one controller serves"
+        )
+    )]
+    ClusterTooLarge { limit: u64, what: &'static str },
+    /// Kinds that the API server has not listed yet.
+    #[error("not everything was read from the API server yet: {why}")]
+    #[diagnostic(
+        code("MESH-0714"),
+        help(
+            "the API server must be reachable, and the service account of the controller may list these kinds"
+        )
+    )]
+    NotListed { why: String },
 }
 
 /// What a file looks like from outside; equal stamps of all files mean that nothing changed.
@@ -125,7 +146,10 @@ impl SourceFile {
         {
             *to = *from;
         }
-        Self { bytes, digest }
+        Self {
+            bytes: bytes.into(),
+            digest,
+        }
     }
 }
 

@@ -56,7 +56,7 @@ impl ChangeWatch {
         loop {
             tokio::select! {
                 () = self.told.notified() => {
-                    self.settle().await;
+                    settle(&self.told).await;
                     return;
                 }
                 _ = self.poll.tick() => {
@@ -67,16 +67,6 @@ impl ChangeWatch {
                         return;
                     }
                 }
-            }
-        }
-    }
-
-    /// Waits for a moment without changes, but not for long.
-    async fn settle(&mut self) {
-        let deadline = Instant::now() + SETTLE_MAX;
-        while Instant::now() < deadline {
-            if timeout(SETTLE, self.told.notified()).await.is_err() {
-                break;
             }
         }
     }
@@ -106,6 +96,16 @@ impl ChangeWatch {
                     tracing::warn!(root = %root.display(), %error, "changes below are found by looking every 2 s");
                 }
             }
+        }
+    }
+}
+
+/// Waits for a moment without changes, but not for long.
+pub(crate) async fn settle(told: &Notify) {
+    let deadline = Instant::now() + SETTLE_MAX;
+    while Instant::now() < deadline {
+        if timeout(SETTLE, told.notified()).await.is_err() {
+            break;
         }
     }
 }

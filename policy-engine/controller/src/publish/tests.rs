@@ -44,7 +44,7 @@ fn sources(files: &BTreeMap<String, Vec<u8>>) -> Sources {
         files: files
             .map(|(name, bytes)| (name, SourceFile::new(bytes)))
             .collect(),
-        findings: Vec::new(),
+        ..Sources::default()
     }
 }
 
@@ -143,4 +143,71 @@ fn a_change_in_one_namespace_makes_only_its_workloads_anew() {
         .iter()
         .filter(|(name, (_, part))| Arc::ptr_eq(part, &before.parts[*name].1));
     assert_eq!(same.count(), parts.len() - 1);
+}
+
+/// In a cluster some pods have a proxy and some have none; discovery tells them apart, and never promises an identity
+/// where nobody proves one.
+#[test]
+fn pods_without_a_proxy_are_endpoints_without_an_identity() {
+    let pod = |name: &str, ip: &str, container: &str| {
+        format!(
+            r#"{{"apiVersion":"v1","kind":"Pod","metadata":{{"name":"{name}","namespace":"shop","labels":{{"app":"cart"}}}},
+            "spec":{{"serviceAccountName":"cart","containers":[{{"name":"app"}}],"initContainers":[{{"name":"{container}"}}]}},
+            "status":{{"phase":"Running","podIP":"{ip}","hostIP":"10.200.1.1","conditions":[{{"type":"Ready","status":"True"}}]}}}}"#
+        )
+    };
+    let service = r#"{"apiVersion":"v1","kind":"Service","metadata":{"name":"cart","namespace":"shop"},
+        "spec":{"selector":{"app":"cart"},"clusterIP":"10.111.0.7","clusterIPs":["10.111.0.7","fd00::7"],"ports":[{"port":80,"targetPort":8080}]}}"#;
+    let mut sources = Sources::default();
+    for (name, text) in [
+        ("Pod/shop/meshed", pod("meshed", "10.241.1.2", "mesh-proxy")),
+        ("Pod/shop/plain", pod("plain", "10.241.1.3", "setup")),
+        ("Pod/shop/host", pod("host", "10.200.1.1", "mesh-proxy")),
+        ("Service/shop/cart", service.to_owned()),
+    ] {
+        sources
+            .files
+            .insert(name.to_owned(), SourceFile::new(text.into_bytes()));
+    }
+    let publishing = Publishing {
+        index: IndexConfig {
+            proxied: Proxied::WithContainer,
+            ..IndexConfig::new(TrustDomain::parse("cluster.local").unwrap())
+        },
+        proxy_port: 15_008,
+    };
+    let published = publishing.publish(
+        &sources,
+        (7, "digest".to_owned()),
+        Timestamp::from_unix_secs(0),
+        None,
+    );
+    let [port] = &published.discovery.services[..] else {
+        panic!("{:?}", published.discovery.services);
+    };
+    let addresses: Vec<String> = port.addresses.iter().map(ToString::to_string).collect();
+    assert_eq!(addresses, ["10.111.0.7", "fd00::7"]);
+    let meshed: Vec<_> = port.endpoints.iter().map(|e| e.workload.as_str()).collect();
+    assert!(
+        meshed.contains(&"meshed") && !meshed.contains(&"plain"),
+        "{meshed:?}"
+    );
+    assert_eq!(port.unmeshed, ["10.241.1.3:8080".parse().unwrap()]);
+    let pods: Vec<_> = published
+        .discovery
+        .pods
+        .iter()
+        .map(|pod| {
+            (
+                pod.workload.as_str(),
+                pod.identity.is_some(),
+                pod.proxy.is_some(),
+            )
+        })
+        .collect();
+    assert_eq!(
+        pods,
+        [("shop/meshed", true, true), ("shop/plain", false, false)],
+        "a pod in the network of its node has no address of its own"
+    );
 }

@@ -1,6 +1,6 @@
 //! A trust domain of its own in a directory of its own, with a controller and proxies that watch.
 
-use crate::config::{ControllerConfig, IdentitySource, PROXY_PORT};
+use crate::config::{ControllerConfig, IdentitySource, PROXY_PORT, PolicySources};
 use mesh_api::admin::ControllerStatus;
 use mesh_api::discovery::Discovery;
 use mesh_api::proto::policy_client::PolicyClient;
@@ -166,7 +166,7 @@ impl World {
 
     pub(super) async fn start_unready(&self) -> Running {
         let config = ControllerConfig {
-            manifests: vec![self.manifests()],
+            sources: PolicySources::Manifests(vec![self.manifests()]),
             listen: self.listen,
             identity: IdentitySource::Files {
                 chain: self.path("chain.pem"),
