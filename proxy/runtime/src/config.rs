@@ -8,6 +8,7 @@ pub mod file;
 mod tests;
 
 use mesh_api::discovery::Endpoint;
+use mesh_ca_client::RemoteCa;
 use mesh_proxy_core::redirect::OwnPorts;
 use mesh_trust::{SpiffeId, TrustDomain};
 use std::net::SocketAddr;
@@ -67,6 +68,8 @@ pub enum IdentitySource {
         /// Trust anchors of our trust domain.
         bundle: PathBuf,
     },
+    /// A CA on another machine, asked with the service account token of a pod.
+    Ca(RemoteCa),
 }
 
 /// Where policy comes from.

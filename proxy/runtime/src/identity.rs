@@ -119,6 +119,24 @@ pub(crate) async fn keep_fresh(shared: Arc<Shared>) {
         IdentitySource::Files { chain, key, bundle } => {
             follow_files(&shared, [chain, key, bundle]).await
         }
+        IdentitySource::Ca(ca) => {
+            let give = |material: mesh_ca_client::Material| {
+                let mesh_ca_client::Material {
+                    chain,
+                    key,
+                    bundles,
+                } = material;
+                install(
+                    &shared,
+                    Material {
+                        chain,
+                        key,
+                        bundles,
+                    },
+                );
+            };
+            mesh_ca_client::follow(ca, &*shared.platform, give).await;
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use super::{
 use crate::error::ProxyError;
 use crate::limits;
 use mesh_api::discovery::Endpoint;
+use mesh_ca_client::RemoteCa;
 use mesh_platform::Platform;
 use mesh_trust::{SpiffeId, TrustDomain};
 use serde::Deserialize;
@@ -52,6 +53,16 @@ struct WorkloadFile {
 struct IdentityFile {
     workload_api: Option<String>,
     files: Option<IdentityFilesFile>,
+    ca: Option<CaFile>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct CaFile {
+    address: String,
+    identity: String,
+    token: PathBuf,
+    bundle: PathBuf,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -247,8 +258,8 @@ impl Checker<'_> {
         let config = ProxyConfig {
             namespace: self.name_part("workload.namespace", file.workload.namespace)?,
             workload: self.name_part("workload.name", file.workload.name)?,
+            identity: self.identity_source(file.identity, &trust_domain)?,
             trust_domain,
-            identity: self.identity(file.identity)?,
             policy: self.policy(file.policy)?,
             mesh: self.address("inbound.mesh", &file.inbound.mesh)?,
             transparent: self.maybe_address("inbound.transparent", file.inbound.transparent)?,
@@ -343,25 +354,31 @@ impl Checker<'_> {
         Err(self.fault(key, value, "out of range", &format!("from {min} to {max}")))
     }
 
-    fn identity(&self, file: IdentityFile) -> Result<IdentitySource, ProxyError> {
-        match (file.workload_api, file.files) {
-            (Some(socket), None) if socket.starts_with("unix:/") => {
+    fn identity_source(
+        &self,
+        file: IdentityFile,
+        trust_domain: &TrustDomain,
+    ) -> Result<IdentitySource, ProxyError> {
+        match (file.workload_api, file.files, file.ca) {
+            (Some(socket), None, None) if socket.starts_with("unix:/") => {
                 Ok(IdentitySource::WorkloadApi(socket))
             }
-            (Some(socket), None) => Err(self.fault(
+            (Some(socket), None, None) => Err(self.fault(
                 "identity.workloadApi",
                 socket,
                 "not a Unix socket",
                 "write it like `unix:///run/mesh/workload-api.sock`",
             )),
-            (None, Some(files)) => Ok(IdentitySource::Files {
+            (None, Some(files), None) => Ok(IdentitySource::Files {
                 chain: files.chain,
                 key: files.key,
                 bundle: files.bundle,
             }),
-            (workload_api, _) => {
-                let found = if workload_api.is_some() {
-                    "both"
+            (None, None, Some(ca)) => self.remote_ca(ca, trust_domain),
+            (workload_api, files, ca) => {
+                let given = [workload_api.is_some(), files.is_some(), ca.is_some()];
+                let found = if given.contains(&true) {
+                    "several"
                 } else {
                     "empty"
                 };
@@ -369,10 +386,36 @@ impl Checker<'_> {
                     "identity",
                     found,
                     "one source is needed",
-                    "give either `workloadApi` or `files`",
+                    "give one of `workloadApi`, `files` and `ca`",
                 ))
             }
         }
+    }
+
+    fn remote_ca(
+        &self,
+        file: CaFile,
+        trust_domain: &TrustDomain,
+    ) -> Result<IdentitySource, ProxyError> {
+        let named = file
+            .address
+            .rsplit_once(':')
+            .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
+        if !named {
+            return Err(self.fault(
+                "identity.ca.address",
+                &file.address,
+                "not a host with a port",
+                "write it like `mesh-identity.mesh-system.svc:15011`",
+            ));
+        }
+        Ok(IdentitySource::Ca(RemoteCa {
+            address: file.address,
+            identity: self.spiffe_id("identity.ca.identity", &file.identity)?,
+            trust_domain: trust_domain.clone(),
+            token: file.token,
+            bundle: file.bundle,
+        }))
     }
 
     fn policy(&self, file: PolicyFile) -> Result<PolicySource, ProxyError> {
