@@ -4,17 +4,20 @@ use crate::exit::Exit;
 use crate::fault::Fault;
 use crate::manifests::{MeshSettings, trust_domain};
 use clap::Args;
-use mesh_ca::CaConfig;
+use mesh_ca::kubernetes::ApiServer;
+use mesh_ca::{CaConfig, NetworkConfig};
+use mesh_ca_client::RemoteCa;
 use mesh_controller::config::PROXY_PORT;
-use mesh_controller::{ControllerConfig, IdentitySource};
+use mesh_controller::{ControllerConfig, IdentitySource, PolicySources};
 use mesh_platform::{System, process, signals};
-use mesh_policy_index::IndexConfig;
-use mesh_trust::TrustDomain;
+use mesh_policy_index::{IndexConfig, Proxied};
+use mesh_trust::{SpiffeId, TrustDomain};
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Runtime;
 
@@ -39,6 +42,109 @@ pub(crate) struct CaArgs {
     /// Life of SVIDs, 10 seconds to 72 hours.
     #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = crate::arguments::duration)]
     svid_ttl: Duration,
+    /// Issues to pods of a Kubernetes cluster as well: over TLS, for service account tokens that its API server vouches for.
+    #[arg(long)]
+    kubernetes: bool,
+    /// Where pods reach it.
+    #[arg(
+        long,
+        value_name = "IP:PORT",
+        default_value = "0.0.0.0:15011",
+        requires = "kubernetes"
+    )]
+    listen: SocketAddr,
+    /// Namespace that the CA runs in.
+    #[arg(
+        long,
+        value_name = "NAMESPACE",
+        default_value = "mesh-system",
+        requires = "kubernetes"
+    )]
+    namespace: String,
+    #[command(flatten)]
+    api_server: ApiServerArgs,
+}
+
+/// Which Kubernetes API server.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ApiServerArgs {
+    /// Kubeconfig of the cluster; inside a pod none is needed.
+    #[arg(long, value_name = "FILE", requires = "kubernetes")]
+    kubeconfig: Option<PathBuf>,
+    /// Context of the kubeconfig; its current one if not given.
+    #[arg(long, value_name = "NAME", requires = "kubernetes")]
+    context: Option<String>,
+}
+
+/// A CA that is asked over the network.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct RemoteCaArgs {
+    /// CA that gives it its identity, by its service account token.
+    #[arg(long, value_name = "HOST:PORT", conflicts_with = "workload_api")]
+    ca: Option<String>,
+    /// SPIFFE ID of that CA. Default: `spiffe://TRUST-DOMAIN/ns/mesh-system/sa/mesh-identity`
+    #[arg(long, value_name = "ID", requires = "ca", value_parser = spiffe_id)]
+    ca_identity: Option<SpiffeId>,
+    /// Projected token for the audience `identity.mesh.internal`.
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "/var/run/secrets/mesh/token",
+        requires = "ca"
+    )]
+    token: PathBuf,
+    /// Trust bundle that the CA is known by, PEM.
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "/var/run/mesh/trust/ca-bundle.crt",
+        requires = "ca"
+    )]
+    bundle: PathBuf,
+}
+
+fn spiffe_id(text: &str) -> Result<SpiffeId, String> {
+    SpiffeId::parse_config(text).map_err(|error| error.to_string())
+}
+
+impl RemoteCaArgs {
+    fn source(
+        self,
+        trust_domain: &TrustDomain,
+        workload_api: Option<PathBuf>,
+    ) -> Result<IdentitySource, Fault> {
+        if let Some(socket) = workload_api {
+            return Ok(IdentitySource::WorkloadApi(socket));
+        }
+        let address = self
+            .ca
+            .ok_or_else(|| Fault::usage(&PartError::NoIdentity))?;
+        let identity = match self.ca_identity {
+            Some(identity) => identity,
+            None => system_identity(trust_domain, "mesh-system", "mesh-identity")?,
+        };
+        Ok(IdentitySource::Ca(RemoteCa {
+            address,
+            identity,
+            trust_domain: trust_domain.clone(),
+            token: self.token,
+            bundle: self.bundle,
+        }))
+    }
+}
+
+/// The SPIFFE ID of a part of the control plane.
+fn system_identity(
+    trust_domain: &TrustDomain,
+    namespace: &str,
+    service_account: &str,
+) -> Result<SpiffeId, Fault> {
+    SpiffeId::for_service_account(trust_domain, namespace, service_account).map_err(|error| {
+        Fault::usage(&PartError::NamesNoIdentity {
+            namespace: namespace.to_owned(),
+            why: error.to_string(),
+        })
+    })
 }
 
 /// Runs the policy controller.
@@ -49,9 +155,11 @@ pub(crate) struct ControllerArgs {
     /// Where proxies reach it.
     #[arg(long, value_name = "IP:PORT")]
     listen: SocketAddr,
-    /// Socket of the SPIFFE Workload API that gives it its identity.
+    /// Socket of the SPIFFE Workload API that gives it its identity; else `--ca`.
     #[arg(long, value_name = "SOCKET")]
-    workload_api: PathBuf,
+    workload_api: Option<PathBuf>,
+    #[command(flatten)]
+    remote_ca: RemoteCaArgs,
     /// Its admin socket.
     #[arg(long, value_name = "SOCKET")]
     socket: PathBuf,
@@ -59,8 +167,13 @@ pub(crate) struct ControllerArgs {
     #[arg(long, value_name = "DIR")]
     state: PathBuf,
     /// Files and folders of manifests; they are watched.
-    #[arg(long, value_name = "PATH", required = true)]
+    #[arg(long, value_name = "PATH", required_unless_present = "kubernetes")]
     manifests: Vec<PathBuf>,
+    /// Reads the objects of a Kubernetes cluster in place of manifests.
+    #[arg(long, conflicts_with = "manifests")]
+    kubernetes: bool,
+    #[command(flatten)]
+    api_server: ApiServerArgs,
 }
 
 /// Runs one proxy.
@@ -88,6 +201,18 @@ enum PartError {
         help("check that the program exists and may be executed: `command -v {program}`")
     )]
     Launch { program: String, why: String },
+    #[error("the controller was told of no source for its own identity")]
+    #[diagnostic(
+        code("MESH-0633"),
+        help("name a Workload API with `--workload-api`, or a CA with `--ca`")
+    )]
+    NoIdentity,
+    #[error("namespace `{namespace}` makes no SPIFFE ID: {why}")]
+    #[diagnostic(
+        code("MESH-0634"),
+        help("names in a SPIFFE ID have letters, digits, dots, dashes and underscores")
+    )]
+    NamesNoIdentity { namespace: String, why: String },
     #[error("the runtime cannot start: {why}")]
     #[diagnostic(
         code("MESH-0632"),
@@ -112,33 +237,67 @@ pub(crate) fn launch(args: LaunchArgs) -> Result<Exit, Fault> {
 /// Runs the identity CA until it is ended.
 pub(crate) fn ca(args: CaArgs) -> Result<Exit, Fault> {
     log_to_stderr("info");
-    let config = CaConfig {
-        control: args.control,
-        svid_ttl: args.svid_ttl,
-        ..CaConfig::new(
-            &args.dir,
-            args.trust_domain,
-            &args.workload_api,
-            System::new(),
-        )
-    };
     let runtime = runtime()?;
-    runtime.block_on(mesh_ca::run(config, asked_to_end()))?;
-    Ok(Exit::Ok)
+    runtime.block_on(async {
+        let config = CaConfig {
+            network: network(&args).await?,
+            control: args.control,
+            svid_ttl: args.svid_ttl,
+            ..CaConfig::new(
+                &args.dir,
+                args.trust_domain,
+                &args.workload_api,
+                System::new(),
+            )
+        };
+        mesh_ca::run(config, asked_to_end()).await?;
+        Ok(Exit::Ok)
+    })
+}
+
+/// What the CA serves to a cluster, if to one.
+async fn network(args: &CaArgs) -> Result<Option<NetworkConfig>, Fault> {
+    if !args.kubernetes {
+        return Ok(None);
+    }
+    let ApiServerArgs {
+        kubeconfig,
+        context,
+    } = &args.api_server;
+    let client = mesh_kubernetes::connect(kubeconfig.as_deref(), context.as_deref()).await?;
+    Ok(Some(NetworkConfig {
+        listen: args.listen,
+        identity: system_identity(&args.trust_domain, &args.namespace, "mesh-identity")?,
+        cluster: Arc::new(ApiServer::new(client, &args.namespace)),
+    }))
 }
 
 /// Runs the controller until it is ended.
 pub(crate) fn controller(args: ControllerArgs) -> Result<Exit, Fault> {
     log_to_stderr("info");
     let config = ControllerConfig {
-        manifests: args.manifests,
+        sources: if args.kubernetes {
+            PolicySources::Cluster {
+                kubeconfig: args.api_server.kubeconfig,
+                context: args.api_server.context,
+            }
+        } else {
+            PolicySources::Manifests(args.manifests)
+        },
         listen: args.listen,
-        identity: IdentitySource::WorkloadApi(args.workload_api),
+        identity: args
+            .remote_ca
+            .source(&args.settings.trust_domain, args.workload_api)?,
         state_dir: args.state.join("controller"),
         audit_dir: args.state.join("audit"),
         admin_socket: args.socket,
         index: IndexConfig {
             default_policy: args.settings.default_policy,
+            proxied: if args.kubernetes {
+                Proxied::WithContainer
+            } else {
+                Proxied::All
+            },
             ..IndexConfig::new(args.settings.trust_domain)
         },
         proxy_port: PROXY_PORT,
