@@ -126,7 +126,8 @@ pub fn remove(path: &Path) -> Result<(), PlatformError> {
     }
 }
 
-/// Makes `path` a directory that only its owner can enter (0700), with its parents; narrows one that is ours already.
+/// Makes `path` a directory that only its owner can enter (0700), with its parents; narrows one that is ours already. A
+/// volume that was mounted for us stays as it is: what is in it is not seen by whoever does not mount it.
 ///
 /// # Errors
 /// [`PlatformError::WrongKind`] if something else has the name, [`PlatformError::Permission`] if it is another user's.
@@ -144,6 +145,10 @@ pub fn create_dir_private(path: &Path) -> Result<(), PlatformError> {
     }
     let found = fs::metadata(path).map_err(failed)?;
     if found.uid() != rustix::process::geteuid().as_raw() {
+        let above = fs::metadata(path.join("..")).map_err(failed)?;
+        if is_volume(found.uid(), found.mode(), found.dev() != above.dev()) {
+            return Ok(());
+        }
         return Err(PlatformError::Permission {
             doing: "keep secrets in",
             path: path.to_owned(),
@@ -153,6 +158,13 @@ pub fn create_dir_private(path: &Path) -> Result<(), PlatformError> {
         fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(failed)?;
     }
     Ok(())
+}
+
+/// Whether a directory of another user is a volume that root mounted for one process, as Kubernetes does with an
+/// `emptyDir`. A sticky one (`/tmp`) is meant for many.
+fn is_volume(owner: u32, mode: u32, is_mounted: bool) -> bool {
+    const STICKY: u32 = 0o1000;
+    owner == 0 && is_mounted && mode & STICKY == 0
 }
 
 /// A file that only grows, by whole writes.
@@ -285,6 +297,19 @@ mod tests {
 
     fn mode(path: &Path) -> u32 {
         fs::metadata(path).unwrap().mode() & 0o7777
+    }
+
+    #[test]
+    fn only_a_volume_of_our_own_may_be_another_users() {
+        for (owner, mode, mounted, want, what) in [
+            (0, 0o40777, true, true, "an emptyDir"),
+            (0, 0o42777, true, true, "an emptyDir with fsGroup"),
+            (0, 0o41777, true, false, "/tmp on a file system of its own"),
+            (0, 0o40777, false, false, "a folder of root's"),
+            (1000, 0o40777, true, false, "a mount of somebody else"),
+        ] {
+            assert_eq!(is_volume(owner, mode, mounted), want, "{what}");
+        }
     }
 
     #[test]
