@@ -93,7 +93,8 @@ pub struct ServiceEndpoints {
     pub opaque: bool,
     /// `appProtocol` of the port.
     pub app_protocol: Option<String>,
-    /// Addresses of the Service itself; none: headless, or not of a cluster.
+    /// Addresses of the Service itself; none: headless, not of a cluster, or without a selector. Who stands behind the last
+    /// kind (the API server, say) nobody here knows, so it must not be taken for one that nobody stands behind.
     pub addresses: Vec<IpAddr>,
     /// Ready pods with an address.
     pub endpoints: Vec<ServiceEndpoint>,
@@ -314,7 +315,10 @@ impl Index {
             port_name: port.name.clone(),
             opaque,
             app_protocol: port.app_protocol.clone(),
-            addresses: service.spec.addresses.clone(),
+            addresses: match &service.spec.selector {
+                Some(_) => service.spec.addresses.clone(),
+                None => Vec::new(),
+            },
             endpoints,
         }
     }

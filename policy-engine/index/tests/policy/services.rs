@@ -63,6 +63,22 @@ fn services_have_their_ready_pods_with_address_and_identity() {
     assert_eq!(opaque, [true, true, false]);
 }
 
+/// The API server's own Service has no selector, and pods must reach it.
+#[test]
+fn a_service_without_selector_claims_no_address() {
+    let addresses = |spec: &str| -> Vec<String> {
+        let text = format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: kubernetes, namespace: default}}\nspec: {{clusterIP: 10.96.0.1, ports: [{{port: 443}}]{spec}}}\n"
+        );
+        let services = World::of(&[&text]).index.services();
+        let all = services.iter().flat_map(|s| &s.addresses);
+        all.map(ToString::to_string).collect()
+    };
+    assert_eq!(addresses(""), [""; 0]);
+    assert_eq!(addresses(", selector: {}"), [""; 0]);
+    assert_eq!(addresses(", selector: {app: x}"), ["10.96.0.1"]);
+}
+
 #[test]
 fn of_two_annotations_for_opaque_ports_ours_counts_and_a_difference_is_reported() {
     let opaque = |annotations: &str| -> (Vec<bool>, usize) {
