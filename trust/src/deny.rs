@@ -1,16 +1,16 @@
-//! Who is not trusted although the chain is in order: identities, certificates, keys, issuers and nodes that were denied.
+//! Who is not trusted although the chain is in order: identities, certificates, keys and issuers that were denied.
 //!
 //! A list is whole and numbered: a newer one takes the place of an older one, an empty one denies nobody. It travels
 //! beside the trust bundles and is asked wherever they are, so that there is no second place to forget.
 
 use crate::certificate::hex;
-use crate::limits::{DENIAL_REASON_BYTES_MAX, DENIALS_BYTES_MAX, DENIALS_MAX, NODE_NAME_BYTES_MAX};
+use crate::limits::{DENIAL_REASON_BYTES_MAX, DENIALS_BYTES_MAX, DENIALS_MAX};
 use crate::quoted::Quoted;
-use crate::{SpiffeId, Timestamp, strict_json};
+use crate::{SpiffeId, Svid, Timestamp, strict_json};
 use aws_lc_rs::digest::{SHA256, digest};
 use rustls_pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::RangeInclusive;
 use x509_parser::certificate::X509Certificate;
@@ -29,8 +29,6 @@ pub enum Denied {
     Key(String),
     /// Everything that an issuer signed, by its subject key identifier, lower-case hex.
     Issuer(String),
-    /// Everything that was issued to a node. The CA turns it into the serials of that node's certificates.
-    Node(String),
 }
 
 /// Since when, and why.
@@ -47,8 +45,6 @@ pub struct Note {
 pub struct Denials {
     generation: u64,
     entries: BTreeMap<Denied, Note>,
-    /// Serials of denied nodes' certificates: what [`Denied::Node`] means to verifiers.
-    of_nodes: BTreeSet<String>,
 }
 
 /// Why an entry or a list is refused.
@@ -106,8 +102,6 @@ pub(crate) struct Marks<'a> {
 struct Document {
     generation: u64,
     entries: Vec<Entry>,
-    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    serials_of_nodes: BTreeSet<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -129,12 +123,6 @@ impl Denied {
             Self::Serial(hex) => (is_hex_of(hex, 1..=20), "serial number", hex.as_str()),
             Self::Key(hex) => (is_hex_of(hex, 32..=32), "SHA-256 of a key", hex.as_str()),
             Self::Issuer(hex) => (is_hex_of(hex, 1..=64), "key identifier", hex.as_str()),
-            Self::Node(name) => {
-                let letters = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
-                let holds =
-                    (1..=NODE_NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(letters);
-                (holds, "name of a node", name.as_str())
-            }
         };
         if holds {
             Ok(())
@@ -205,7 +193,6 @@ impl fmt::Display for Denied {
             Self::Serial(serial) => write!(f, "serial {serial}"),
             Self::Key(key) => write!(f, "key {key}"),
             Self::Issuer(id) => write!(f, "issuer {id}"),
-            Self::Node(name) => write!(f, "node {name}"),
         }
     }
 }
@@ -250,21 +237,25 @@ impl Denials {
         Some(next)
     }
 
-    /// The next list, in which denied nodes mean these serials; nothing if they mean them already.
-    pub fn with_serials_of_nodes(&self, serials: BTreeSet<String>) -> Option<Self> {
-        (serials != self.of_nodes).then(|| Self {
-            generation: self.generation.saturating_add(1),
+    /// The same list under a higher number, which hides no newer one of that number.
+    #[must_use]
+    pub fn numbered(&self, generation: u64) -> Self {
+        Self {
+            generation: generation.max(self.generation),
             entries: self.entries.clone(),
-            of_nodes: serials,
-        })
+        }
     }
 
-    /// The denied nodes.
-    pub fn nodes(&self) -> impl Iterator<Item = &str> {
-        self.entries.keys().filter_map(|what| match what {
-            Denied::Node(name) => Some(name.as_str()),
-            _ => None,
-        })
+    /// The entry that denies a chain, leaf first, if one does.
+    pub fn denies_chain(&self, svid: &Svid) -> Option<Denied> {
+        let [leaf, intermediates @ ..] = svid.chain() else {
+            return None;
+        };
+        if self.is_empty() {
+            return None;
+        }
+        let names = (svid.id(), svid.serial());
+        self.denies(&Marks::read(names, leaf, intermediates))
     }
 
     /// Whether the workload is denied whatever its certificate.
@@ -285,9 +276,8 @@ impl Denials {
         let keys = marks.keys.iter().cloned().map(Denied::Key);
         let issuers = marks.issuers.iter().cloned().map(Denied::Issuer);
         by(Denied::Identity(marks.id.clone()))
-            .or_else(|| by(serial.clone()))
+            .or_else(|| by(serial))
             .or_else(|| keys.chain(issuers).find_map(by))
-            .or_else(|| self.of_nodes.contains(marks.serial).then_some(serial))
     }
 
     /// Reads a list.
@@ -315,16 +305,12 @@ impl Denials {
                 return Err(malformed("an entry stands in it twice".to_owned()));
             }
         }
-        if entries.len() > DENIALS_MAX || read.serials_of_nodes.len() > DENIALS_MAX {
+        if entries.len() > DENIALS_MAX {
             return Err(DenialError::TooMany);
-        }
-        for serial in &read.serials_of_nodes {
-            Denied::Serial(serial.clone()).check()?;
         }
         Ok(Self {
             generation: read.generation,
             entries,
-            of_nodes: read.serials_of_nodes,
         })
     }
 
@@ -338,7 +324,6 @@ impl Denials {
         let document = Document {
             generation: self.generation,
             entries: self.entries.iter().map(entry).collect(),
-            serials_of_nodes: self.of_nodes.clone(),
         };
         // Texts, numbers and lists always have a JSON form.
         serde_json::to_string(&document).unwrap_or_default()

@@ -48,15 +48,12 @@ pub const JWT_KEY_ID_BYTES_MAX: usize = 256;
 /// Octets of an RSA modulus: 2,048 to 8,192 bits.
 pub const RSA_BYTES: std::ops::RangeInclusive<usize> = 256..=1_024;
 
-/// Entries of a deny list, and serials that its nodes stand for. About 200 bytes each in every proxy; beyond, an issuer
+/// Entries of a deny list. About 200 bytes each in every proxy; beyond, an issuer
 /// or an identity is what should be denied.
 pub const DENIALS_MAX: usize = 10_000;
 
-/// Bytes of a deny list as JSON: [`DENIALS_MAX`] entries of usual size, twice.
+/// Bytes of a deny list as JSON: [`DENIALS_MAX`] entries with the longest of reasons.
 pub const DENIALS_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// Bytes of the reason of a denial; more is cut.
 pub const DENIAL_REASON_BYTES_MAX: usize = 256;
-
-/// Bytes of a node's name.
-pub const NODE_NAME_BYTES_MAX: usize = 253;

@@ -1,5 +1,7 @@
 //! Who a requester is, judged from evidence that others collected. Pure: asking an API server is the edge's.
 //!
+//! - [`join`]: single-use tokens with which an operator lets another machine in; no command makes one yet
 //! - [`kubernetes`]: a projected service account token, and the pod that it is bound to
 
+pub mod join;
 pub mod kubernetes;

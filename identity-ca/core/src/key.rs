@@ -4,6 +4,8 @@
 //! RSA is refused (workloads make their keys anew each time, so nothing is gained by it), Ed25519 too (JOSE and several
 //! TLS stacks of peers lack it). The check is arithmetic on public values only: it needs no secrecy and no randomness.
 
+mod known;
+
 use rcgen::PublicKeyData;
 use ring::digest;
 use std::fmt;
@@ -51,6 +53,13 @@ pub enum KeyError {
         /// Object identifier of the algorithm or of the curve.
         oid: String,
     },
+    /// A key whose private half is printed somewhere, or can be guessed.
+    #[error("everybody knows the private half of this key")]
+    #[diagnostic(
+        code("MESH-0276"),
+        help("it is of a standard's examples or of a test suite; make a key of your own")
+    )]
+    Known,
     /// Not an uncompressed point of the curve.
     #[error("the public key is not a point on its curve")]
     #[diagnostic(
@@ -114,6 +123,9 @@ impl PublicKey {
         };
         let width = curve.coordinate_bytes();
         let (x, y) = coordinates.split_at_checked(width).ok_or(KeyError::Point)?;
+        if curve.is_known(x) {
+            return Err(KeyError::Known);
+        }
         if y.len() != width || !curve.holds(&BigUint::from_bytes_be(x), &BigUint::from_bytes_be(y))
         {
             return Err(KeyError::Point);
@@ -198,6 +210,16 @@ impl Curve {
         }
     }
 
+    /// Whether the key with this x is one of [`known`].
+    fn is_known(self, x: &[u8]) -> bool {
+        let list = match self {
+            Self::P256 => known::P256,
+            Self::P384 => known::P384,
+        };
+        let prefix = data_encoding::HEXLOWER.encode(x.get(..16).unwrap_or_default());
+        list.contains(&prefix.as_str())
+    }
+
     /// Whether y² = x³ - 3x + b in the field. Both curves have cofactor 1, so each such point is a valid key.
     fn holds(self, x: &BigUint, y: &BigUint) -> bool {
         let (prime, b) = self.constants();
@@ -268,6 +290,35 @@ mod tests {
             PublicKey::from_point(Curve::P384, &good),
             Err(KeyError::Point)
         );
+    }
+
+    #[test]
+    fn ca2_keys_whose_private_half_is_printed_somewhere_are_refused() {
+        let decode = |text: &str| data_encoding::HEXUPPER.decode(text.as_bytes()).unwrap();
+        // RFC 6979 A.2.5; the generator itself (private number 1), and its negative.
+        let printed = (
+            "60FED4BA255A9D31C961EB74C6356D68C049B8923B61FA6CE669622E60F29FB6",
+            "7903FE1008B8BC99A41AE9E95628BC64F2F1B20C2D7E9F5177A3C294D4462299",
+        );
+        let generator = (
+            "6B17D1F2E12C4247F8BCE6E563A440F277037D812DEB33A0F4A13945D898C296",
+            "4FE342E2FE1A7F9B8EE7EB4A7C0F9E162BCE33576B315ECECBB6406837BF51F5",
+        );
+        let negative = (
+            generator.0,
+            "B01CBD1C01E58065711814B583F061E9D431CCA994CEA1313449BF97C840AE0A",
+        );
+        for (x, y) in [printed, generator, negative] {
+            let (x, y) = (decode(x), decode(y));
+            let on_curve =
+                Curve::P256.holds(&BigUint::from_bytes_be(&x), &BigUint::from_bytes_be(&y));
+            assert!(on_curve, "the test has a digit wrong");
+            let point = [&[4][..], &x, &y].concat();
+            assert_eq!(
+                PublicKey::from_point(Curve::P256, &point),
+                Err(KeyError::Known)
+            );
+        }
     }
 
     #[test]

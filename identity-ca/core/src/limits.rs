@@ -6,6 +6,15 @@ pub const CSR_BYTES_MAX: usize = 16 * 1024;
 /// Bytes of what is signed. A SPIFFE ID may have 2,048 bytes; the rest of an SVID has about 500.
 pub const TBS_BYTES_MAX: usize = 4 * 1024;
 
+/// Longest life of a join token, seconds: the machine stands ready when it is made.
+pub const JOIN_LIFETIME_SECS_MAX: u64 = 600;
+
+/// Shortest life of a join token, seconds.
+pub const JOIN_LIFETIME_SECS_MIN: u64 = 30;
+
+/// Join tokens that are not spent. Each is 100 bytes in one file; a rack of machines joins at once.
+pub const JOIN_TOKENS_MAX: usize = 256;
+
 /// Octets of a serial number (RFC 5280 §4.1.2.2).
 pub const SERIAL_BYTES_MAX: usize = 20;
 

@@ -161,6 +161,24 @@ impl Renewal {
         }
     }
 
+    /// The state in which the next certificate is asked for at once: this one was denied.
+    #[must_use]
+    pub fn due_now(self, now: Timestamp) -> Self {
+        match self {
+            Self::Fresh { not_after, .. } | Self::Renewing { not_after, .. } => Self::Renewing {
+                failures: 0,
+                retry_at: now,
+                not_after,
+            }
+            .ended(now),
+            Self::Expired { since, .. } => Self::Expired {
+                failures: 0,
+                retry_at: now,
+                since,
+            },
+        }
+    }
+
     /// Whether to ask the authority now.
     pub fn is_due(&self, now: Timestamp) -> bool {
         match self {
@@ -357,6 +375,27 @@ mod tests {
             matches!(state, Renewal::Expired { failures: 0, .. }) && state.is_due(later),
             "{state:?}"
         );
+    }
+
+    #[test]
+    fn a_certificate_that_was_denied_is_replaced_at_once_in_every_state() {
+        let fresh = Renewal::issued(START, START.plus_secs(DAY), 7);
+        let renewing = fresh.step(Event::Tick, START.plus_secs(DAY * 8 / 10), 7);
+        let expired = fresh.step(Event::Tick, START.plus_secs(2 * DAY), 7);
+        for (state, now) in [
+            (fresh, START),
+            (
+                renewing.step(Event::Failed, START.plus_secs(DAY * 8 / 10), u64::MAX),
+                START.plus_secs(DAY * 8 / 10),
+            ),
+            (
+                expired.step(Event::Failed, START.plus_secs(2 * DAY), u64::MAX),
+                START.plus_secs(2 * DAY),
+            ),
+        ] {
+            assert!(!state.is_due(now), "{state:?}");
+            assert!(state.due_now(now).is_due(now), "{state:?}");
+        }
     }
 
     #[test]

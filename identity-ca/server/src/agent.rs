@@ -8,14 +8,14 @@
 use crate::error::IssuanceError;
 use crate::jwt::Tokens;
 use crate::launch::coded;
-use crate::limits::{ATTESTATION_WAIT, STREAMS_PER_PROCESS_MAX};
+use crate::limits::{ATTESTATION_WAIT, RETRY_AFTER_SECS, STREAMS_PER_PROCESS_MAX};
 use crate::listen::{Counted, Counts, Peer};
 use crate::registry::{Entitlement, Registry};
 use crate::svids::{Material, Owner, Slot, Svids};
 use mesh_platform::Platform;
 use mesh_platform::process::PidFd;
-use mesh_trust::TrustDomain;
 use mesh_trust::jwt::JwtBundle;
+use mesh_trust::{Denials, TrustDomain};
 use rustls_pki_types::CertificateDer;
 use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
@@ -30,6 +30,8 @@ pub(crate) struct Agent {
     pub(crate) registry: Registry,
     pub(crate) svids: Svids,
     pub(crate) tokens: Tokens,
+    /// Whose tokens are not believed any more.
+    pub(crate) denials: watch::Receiver<Arc<Denials>>,
     pub(crate) anchors: watch::Receiver<Arc<Anchors>>,
     pub(crate) streams: Counts,
     /// True once the CA ends.
@@ -78,6 +80,11 @@ impl Agent {
 }
 
 impl Caller {
+    /// Its process id, when it connected.
+    pub(crate) fn pid(&self) -> u32 {
+        self.peer.0.pid
+    }
+
     /// Who the caller is, waiting a little for its launch record.
     pub(crate) async fn attest(&self) -> Result<Vec<Entitlement>, Status> {
         let mut changes = self.agent.registry.changes();
@@ -220,7 +227,17 @@ impl Waits {
 
 /// Clients try again after `Unavailable`.
 fn unavailable(error: &IssuanceError) -> Status {
-    Status::unavailable(coded(error))
+    let mut status = Status::unavailable(coded(error));
+    if matches!(
+        error,
+        IssuanceError::Busy | IssuanceError::RateLimited { .. }
+    ) {
+        // What HTTP calls so too, and what gRPC's retries look at (in milliseconds).
+        let metadata = status.metadata_mut();
+        metadata.insert("retry-after", RETRY_AFTER_SECS.into());
+        metadata.insert("grpc-retry-pushback-ms", (RETRY_AFTER_SECS * 1_000).into());
+    }
+    status
 }
 
 /// Ready once one of `slots` changed; never, if there are none.

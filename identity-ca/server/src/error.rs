@@ -232,6 +232,16 @@ pub enum IssuanceError {
         /// Who.
         id: SpiffeId,
     },
+    /// On the deny list, or its key is.
+    #[error("`{id}`, or the key that it shows, is denied")]
+    #[diagnostic(
+        code("MESH-0277"),
+        help("`mesh identity denied` says since when and why; `mesh identity allow` ends it")
+    )]
+    Denied {
+        /// Who.
+        id: SpiffeId,
+    },
     /// Too many wait.
     #[error("the CA has too much to do")]
     #[diagnostic(

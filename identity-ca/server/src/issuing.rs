@@ -5,18 +5,20 @@
 //! serves many; the cost of a certificate is then the cost of its signature.
 
 use crate::error::{CaError, IssuanceError};
-use crate::limits::{ISSUANCE_BATCH_MAX, ISSUANCE_QUEUE_MAX};
+use crate::limits::{ISSUANCE_BATCH_MAX, ISSUANCE_QUEUE_MAX, ISSUANCE_WAIT_MAX};
 use crate::record::Recorder;
 use crate::signer;
 use crate::store::{HeldAuthority, Store};
+use data_encoding::HEXLOWER;
 use mesh_issuance::issue::{self, Issued, Linted, Request};
 use mesh_issuance::{Authority, Profile, Serial};
 use mesh_platform::Platform;
-use mesh_trust::{Timestamp, TrustDomain};
+use mesh_trust::{Denials, Denied, Timestamp, TrustDomain};
 use rustls_pki_types::CertificateDer;
+use std::collections::VecDeque;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::oneshot;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::{oneshot, watch};
 
 /// A leaf with its issuer: the chain that a peer is shown.
 #[derive(Clone, Debug)]
@@ -113,6 +115,26 @@ impl Desk {
         {
             return Ok(());
         }
+        self.replace_issuer("the issuer is past half of its life", now)
+    }
+
+    /// Puts another issuer in the place of the present one if that is denied.
+    pub(crate) fn replace_denied_issuer(&mut self, denials: &Denials) -> Result<(), IssuanceError> {
+        let key_id = HEXLOWER.encode(self.issuer.authority.key_id());
+        let key = HEXLOWER.encode(&self.issuer.authority.key().fingerprint());
+        let serial = self.issuer.authority.serial().to_owned();
+        let by = [
+            Denied::Issuer(key_id),
+            Denied::Key(key),
+            Denied::Serial(serial),
+        ];
+        if by.iter().any(|by| denials.contains(by)) {
+            self.replace_issuer("the issuer was denied", self.platform.wall_clock())?;
+        }
+        Ok(())
+    }
+
+    fn replace_issuer(&mut self, why: &str, now: Timestamp) -> Result<(), IssuanceError> {
         let (pkcs8, public) = signer::generate()?;
         let linted = issue::prepare_issuer(
             public,
@@ -121,13 +143,7 @@ impl Desk {
             serial(&*self.platform)?,
             now,
         )?;
-        let issued = record_and_sign(
-            &mut self.recorder,
-            linted,
-            &self.root.key,
-            "the issuer is past half of its life",
-            now,
-        )?;
+        let issued = record_and_sign(&mut self.recorder, linted, &self.root.key, why, now)?;
         let authority = authority(&issued, self.root.authority.domain())?;
         let not_stored = |why: CaError| IssuanceError::NotStored {
             why: why.to_string(),
@@ -315,11 +331,59 @@ fn check_root(store: &Store, root: &Authority, now: Timestamp) -> Result<(), CaE
     })
 }
 
-/// A desk that many tasks share. What waits while the disk is busy is issued together, in order of arrival.
+/// A desk that many tasks share. What waits while the disk is busy is issued together: renewals first, because whoever
+/// renews has something to lose, then in order of arrival. Nobody waits longer than [`ISSUANCE_WAIT_MAX`].
 #[derive(Clone)]
 pub(crate) struct Issuing {
     desk: Arc<Mutex<Desk>>,
-    queue: Arc<Mutex<Vec<Waiting>>>,
+    queue: Arc<Mutex<Queue>>,
+    denials: Option<watch::Receiver<Arc<Denials>>>,
+}
+
+/// Whose turn it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// Holds an SVID that is in force.
+    Renewal,
+    /// Has none yet.
+    First,
+}
+
+#[derive(Default)]
+struct Queue {
+    renewals: VecDeque<Waiting>,
+    firsts: VecDeque<Waiting>,
+}
+
+impl Queue {
+    /// Takes a place, unless there is none. First requests leave a part of the places to renewals.
+    fn push(&mut self, turn: Turn, waiting: Waiting) -> Result<(), IssuanceError> {
+        let taken = self.renewals.len() + self.firsts.len();
+        let (places, line) = match turn {
+            Turn::Renewal => (ISSUANCE_QUEUE_MAX, &mut self.renewals),
+            Turn::First => (ISSUANCE_QUEUE_MAX / 4 * 3, &mut self.firsts),
+        };
+        if taken >= places {
+            return Err(IssuanceError::Busy);
+        }
+        line.push_back(waiting);
+        Ok(())
+    }
+
+    /// Those who are next. Who gave up waiting is passed over: nobody would get the certificate.
+    fn next(&mut self) -> Vec<Waiting> {
+        let mut batch = Vec::new();
+        while batch.len() < ISSUANCE_BATCH_MAX {
+            let next = self.renewals.pop_front();
+            let Some(waiting) = next.or_else(|| self.firsts.pop_front()) else {
+                break;
+            };
+            if !waiting.reply.is_closed() {
+                batch.push(waiting);
+            }
+        }
+        batch
+    }
 }
 
 struct Waiting {
@@ -333,31 +397,59 @@ impl Issuing {
         Self {
             desk: Arc::new(Mutex::new(desk)),
             queue: Arc::default(),
+            denials: None,
         }
     }
 
+    /// The same, which issues nothing to an identity or for a key that is denied.
+    pub(crate) fn with_denials(mut self, denials: watch::Receiver<Arc<Denials>>) -> Self {
+        self.denials = Some(denials);
+        self
+    }
+
+    fn check_denials(&self, request: &Request) -> Result<(), IssuanceError> {
+        let Some(denials) = &self.denials else {
+            return Ok(());
+        };
+        let denials = denials.borrow();
+        let key = Denied::Key(HEXLOWER.encode(&request.key.fingerprint()));
+        if denials.denies_identity(&request.id) || denials.contains(&key) {
+            return Err(IssuanceError::Denied {
+                id: request.id.clone(),
+            });
+        }
+        Ok(())
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Issues one certificate.
+    ///
+    /// # Errors
+    /// [`IssuanceError::Busy`] at once if too many wait, and in any case after [`ISSUANCE_WAIT_MAX`].
     pub(crate) async fn issue(
         &self,
         request: Request,
         evidence: String,
+        turn: Turn,
     ) -> Result<Chain, IssuanceError> {
+        self.check_denials(&request)?;
         let (reply, answer) = oneshot::channel();
-        {
-            let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-            if queue.len() >= ISSUANCE_QUEUE_MAX {
-                return Err(IssuanceError::Busy);
-            }
-            queue.push(Waiting {
-                request,
-                evidence,
-                reply,
-            });
-        }
+        let waiting = Waiting {
+            request,
+            evidence,
+            reply,
+        };
+        self.queue().push(turn, waiting)?;
         let this = self.clone();
         // Whoever gets the desk first serves all that wait; the others find the queue empty.
         tokio::task::spawn_blocking(move || this.serve());
-        answer.await.unwrap_or(Err(IssuanceError::Stopped))
+        match tokio::time::timeout(ISSUANCE_WAIT_MAX, answer).await {
+            Ok(answered) => answered.unwrap_or(Err(IssuanceError::Stopped)),
+            Err(_elapsed) => Err(IssuanceError::Busy),
+        }
     }
 
     fn serve(&self) {
@@ -366,11 +458,7 @@ impl Issuing {
             return self.refuse_all();
         };
         loop {
-            let batch: Vec<Waiting> = {
-                let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-                let count = queue.len().min(ISSUANCE_BATCH_MAX);
-                queue.drain(..count).collect()
-            };
+            let batch = self.queue().next();
             if batch.is_empty() {
                 return;
             }
@@ -386,10 +474,7 @@ impl Issuing {
     }
 
     fn refuse_all(&self) {
-        self.queue
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clear();
+        *self.queue() = Queue::default();
     }
 
     /// Does what is due, and says whether the CA can go on.
@@ -405,6 +490,18 @@ impl Issuing {
             !desk.in_doubt()
         });
         done.await.unwrap_or(false)
+    }
+
+    /// Puts another issuer in the place of the present one if `denials` name that.
+    pub(crate) async fn replace_denied_issuer(&self, denials: Arc<Denials>) {
+        let desk = Arc::clone(&self.desk);
+        let done = tokio::task::spawn_blocking(move || {
+            let mut desk = desk.lock().map_err(|_| IssuanceError::Stopped)?;
+            desk.replace_denied_issuer(&denials)
+        });
+        if let Ok(Err(error)) = done.await {
+            tracing::error!(%error, "the issuer is denied and could not be replaced: nobody trusts what it signs");
+        }
     }
 
     /// The root's certificate.

@@ -14,11 +14,13 @@
 //! - `agent`: what every service for workloads shares; `workload_api`, `sds`: SPIFFE's and Envoy's
 //! - [`Oidc`]: where readers outside of SPIFFE find the keys of tokens
 //! - [`network`]: issuance for whoever no Unix socket reaches; [`kubernetes`]: evidence that an API server judges
+//! - `denials`: whom nobody trusts any more
 //! - `launch`, `listen`, `authority`: its sockets
 //! - `limits`: every limit, with its reason
 
 mod agent;
 mod authority;
+mod denials;
 pub mod error;
 mod issuing;
 mod jwt;

@@ -21,6 +21,13 @@ pub(crate) const RATE_IDENTITIES_MAX: usize = 10_000;
 /// Requests that wait for the log's disk. One batch takes one flush; at 1 ms a flush this is far below a second.
 pub(crate) const ISSUANCE_QUEUE_MAX: usize = 1_024;
 
+/// How long a request for a certificate may wait; then the client is told to come again. Longer queues only make
+/// everybody late.
+pub(crate) const ISSUANCE_WAIT_MAX: Duration = Duration::from_secs(2);
+
+/// When a client that was turned away should come again, seconds.
+pub(crate) const RETRY_AFTER_SECS: u64 = 2;
+
 /// Issuances that share one flush of the log.
 pub(crate) const ISSUANCE_BATCH_MAX: usize = 64;
 
@@ -68,6 +75,9 @@ pub(crate) const ATTESTATION_WAIT: Duration = Duration::from_secs(2);
 
 /// Identities of one process.
 pub(crate) const IDENTITIES_PER_PROCESS_MAX: usize = 16;
+
+/// Pause before an SVID that was denied is replaced: its issuer, if that was denied, is replaced first.
+pub(crate) const DENIED_PAUSE: Duration = Duration::from_millis(100);
 
 /// Longest sleep before the wall clock is looked at again, so that a suspended machine or a clock set ahead does not
 /// delay a renewal.

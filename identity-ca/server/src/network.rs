@@ -5,7 +5,7 @@
 //! as well must be of the same identity, so a stolen token does not carry on somebody else's.
 
 use crate::error::{CaError, IssuanceError};
-use crate::issuing::{Chain, Issuing};
+use crate::issuing::{Chain, Issuing, Turn};
 use crate::limits::{
     CLOCK_CHECK, ISSUANCE_BURST, ISSUANCE_REFILL, NETWORK_CONNECTIONS_MAX,
     NETWORK_HANDSHAKE_TIMEOUT, NETWORK_HANDSHAKES_MAX, NETWORK_REQUEST_BYTES_MAX, OWN_SVID_RETRY,
@@ -202,6 +202,7 @@ impl Desk {
                 identity.clone(),
                 key,
                 "the CA's own, for the network".to_owned(),
+                Turn::Renewal,
             )
             .await
             .map_err(|error| error.to_string())?;
@@ -235,13 +236,14 @@ impl Desk {
         id: SpiffeId,
         key: mesh_issuance::PublicKey,
         evidence: String,
+        turn: Turn,
     ) -> Result<Chain, IssuanceError> {
         let request = CertificateRequest {
             id,
             key,
             lifetime_secs: None,
         };
-        self.issuing.issue(request, evidence).await
+        self.issuing.issue(request, evidence, turn).await
     }
 
     /// Who the evidence says the caller is.
@@ -321,8 +323,14 @@ impl Issuance for Desk {
             return Err(Status::resource_exhausted("this identity asks too often"));
         }
         let identity = attested.identity.clone();
+        // Who shows an SVID that counts has something to lose.
+        let turn = if shown.is_some() {
+            Turn::Renewal
+        } else {
+            Turn::First
+        };
         let chain = self
-            .certify(attested.identity, key, attested.evidence)
+            .certify(attested.identity, key, attested.evidence, turn)
             .await
             .map_err(|error| {
                 tracing::warn!(%identity, %error, "no SVID");

@@ -9,7 +9,7 @@ use crate::error::CaError;
 use crate::limits::{ANCESTORS_MAX, IDENTITIES_PER_PROCESS_MAX, LAUNCH_RECORDS_MAX};
 use mesh_platform::process::{self, PeerProcess, PidFd};
 use mesh_platform::systemd;
-use mesh_trust::{SpiffeId, TrustDomain};
+use mesh_trust::{Denials, SpiffeId, TrustDomain};
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -86,6 +86,7 @@ struct Record {
 pub(crate) struct Registry {
     records: Arc<Mutex<HashMap<u32, Record>>>,
     registrations: Arc<[Registration]>,
+    denials: Option<watch::Receiver<Arc<Denials>>>,
     generation: Arc<watch::Sender<u64>>,
 }
 
@@ -132,8 +133,15 @@ impl Registry {
         Ok(Self {
             records: Arc::default(),
             registrations: registrations.into(),
+            denials: None,
             generation,
         })
+    }
+
+    /// The same registry, which knows nobody whose identity is denied.
+    pub(crate) fn with_denials(mut self, denials: watch::Receiver<Arc<Denials>>) -> Self {
+        self.denials = Some(denials);
+        self
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<u32, Record>> {
@@ -145,7 +153,8 @@ impl Registry {
         self.generation.subscribe()
     }
 
-    fn changed(&self) {
+    /// Has everybody looked at anew.
+    pub(crate) fn changed(&self) {
         self.generation
             .send_modify(|generation| *generation = generation.wrapping_add(1));
     }
@@ -213,13 +222,16 @@ impl Registry {
         let Some(pidfd) = &peer.pidfd else {
             return Vec::new();
         };
-        let first = self.look_once(peer, pidfd);
+        let mut first = self.look_once(peer, pidfd);
         let second = self.look_once(peer, pidfd);
-        if first == second && pidfd.is_alive() {
-            first
-        } else {
-            Vec::new()
+        if first != second || !pidfd.is_alive() {
+            return Vec::new();
         }
+        if let Some(denials) = &self.denials {
+            let denials = denials.borrow();
+            first.retain(|found| !denials.denies_identity(&found.identity));
+        }
+        first
     }
 
     fn look_once(&self, peer: &PeerProcess, pidfd: &PidFd) -> Vec<Entitlement> {

@@ -1,6 +1,7 @@
 //! Puts the parts together: opens the CA, serves its sockets, does its upkeep, ends when asked to.
 
 use crate::agent::{Agent, Anchors};
+use crate::denials::{Admin, DenyList, Watching};
 use crate::error::CaError;
 use crate::issuing::{Desk, Issuing};
 use crate::jwt::Tokens;
@@ -19,6 +20,8 @@ use crate::registry::{Registration, Registry};
 use crate::sds::Sds;
 use crate::svids::Svids;
 use crate::workload_api::WorkloadApi;
+use mesh_api::proto::denial_admin_server::DenialAdminServer;
+use mesh_api::proto::denials_server::DenialsServer;
 use mesh_api::proto::launch_server::LaunchServer;
 use mesh_issuance::Profile;
 use mesh_issuance::limits::LEAF_LIFETIME_SECS;
@@ -47,6 +50,8 @@ pub struct CaConfig {
     pub workload_api_mode: u32,
     /// Socket of the Launch service, mode 0600; none: no launches.
     pub control: Option<PathBuf>,
+    /// Socket of the operator's admin service, mode 0600; none: the deny list stays as it is.
+    pub admin: Option<PathBuf>,
     /// The one process whose launch records are accepted; by default the parent.
     pub launcher_pid: u32,
     /// Life of an SVID, 10 s to 72 h; 24 h by default.
@@ -77,6 +82,7 @@ impl CaConfig {
             workload_api: workload_api.to_owned(),
             workload_api_mode: 0o600,
             control: None,
+            admin: None,
             launcher_pid: std::os::unix::process::parent_id(),
             svid_ttl: Duration::from_secs(LEAF_LIFETIME_SECS),
             network: None,
@@ -109,11 +115,13 @@ pub async fn run(
     files::create_dir_private(&config.dir)?;
     let _lock = LockFile::acquire(&config.dir.join("ca.lock"))?;
     let profile = Profile::leaf(config.svid_ttl.as_secs())?;
-    let registry = Registry::new(config.registrations.clone(), &config.trust_domain)?;
+    let denials = DenyList::open(&config.dir, Arc::clone(&config.platform))?;
+    let registry = Registry::new(config.registrations.clone(), &config.trust_domain)?
+        .with_denials(denials.follow());
     if let Some(oidc) = &config.oidc {
         oidc.check()?;
     }
-    let issuing = Issuing::new(open_desk(&config, profile).await?);
+    let issuing = Issuing::new(open_desk(&config, profile).await?).with_denials(denials.follow());
     let tokens = open_tokens(&config).await?;
     let anchors: Anchors = [(config.trust_domain.clone(), vec![issuing.root()])].into();
     let (_keep_anchors, anchors) = watch::channel(Arc::new(anchors));
@@ -121,23 +129,32 @@ pub async fn run(
     let network = serve_network(&config, &issuing, &anchors, stopping.clone());
     let agent = Agent {
         registry: registry.clone(),
-        svids: Svids::new(issuing.clone(), Arc::clone(&config.platform)),
+        svids: Svids::new(
+            issuing.clone(),
+            denials.follow(),
+            Arc::clone(&config.platform),
+        ),
         tokens: tokens.clone(),
+        denials: denials.follow(),
         anchors,
         streams: Counts::default(),
         stopping: stopping.clone(),
         platform: Arc::clone(&config.platform),
     };
-    let workloads = serve_workloads(&config, &agent, stopping.clone())?;
+    let workloads = serve_workloads(&config, &agent, &denials, stopping.clone())?;
+    let admin = serve_admin(&config, &denials, stopping.clone())?;
     let keys = serve_keys(&config, &tokens).await?;
-    let launches = serve_launches(&config, launcher, registry, stopping)?;
+    let launches = serve_launches(&config, launcher, registry.clone(), stopping)?;
     tracing::info!(domain = %config.trust_domain, workload_api = %config.workload_api.display(), "the CA serves");
     let upkeep = upkeep(&issuing, &tokens);
-    tokio::pin!(workloads, launches, network);
+    let denying = heed_denials(&denials, &registry, &issuing);
+    tokio::pin!(workloads, launches, admin, network);
     let outcome = tokio::select! {
         () = shutdown => None,
         ended = &mut workloads => Some(ended),
         ended = &mut launches => Some(ended),
+        ended = &mut admin => Some(ended),
+        never = denying => match never {},
         never = keys => match never {},
         ended = &mut network => Some(ended),
         () = upkeep => Some(Err(CaError::Issuance(crate::error::IssuanceError::Stopped))),
@@ -147,7 +164,7 @@ pub async fn run(
         return ended;
     }
     // Streams end at once with `Unavailable`; a client that does not read is not waited for.
-    let finish = futures_util::future::join3(workloads, launches, network);
+    let finish = futures_util::future::join4(workloads, launches, admin, network);
     let _ = tokio::time::timeout(Duration::from_secs(2), finish).await;
     issuing.maintain().await;
     tracing::info!("the CA ended");
@@ -221,6 +238,7 @@ async fn stopped(mut stopping: watch::Receiver<bool>) {
 fn serve_workloads(
     config: &CaConfig,
     agent: &Agent,
+    denials: &DenyList,
     stopping: watch::Receiver<bool>,
 ) -> Result<impl Future<Output = Result<(), CaError>>, CaError> {
     let path = config.workload_api.clone();
@@ -232,6 +250,10 @@ fn serve_workloads(
         .max_decoding_message_size(SECRETS_REQUEST_BYTES_MAX);
     let secrets =
         SecretDiscoveryServiceServer::new(sds).max_decoding_message_size(SECRETS_REQUEST_BYTES_MAX);
+    let watching = DenialsServer::new(Watching {
+        agent: agent.clone(),
+        list: denials.clone(),
+    });
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(WORKLOAD_DESCRIPTOR)
         .build_v1()
@@ -241,10 +263,51 @@ fn serve_workloads(
             .add_service(workloads)
             .add_service(secrets)
             .add_service(aggregated)
+            .add_service(watching)
             .add_service(reflection)
             .serve_with_incoming_shutdown(incoming, stopped(stopping));
         serving.await.map_err(|error| server_error(&path, &error))
     })
+}
+
+/// Serves the operator where that was asked for.
+fn serve_admin(
+    config: &CaConfig,
+    denials: &DenyList,
+    stopping: watch::Receiver<bool>,
+) -> Result<impl Future<Output = Result<(), CaError>> + use<>, CaError> {
+    let socket = match config.admin.clone() {
+        Some(path) => Some((listener(&path, 0o600)?, path)),
+        None => None,
+    };
+    let service = DenialAdminServer::new(Admin(denials.clone()))
+        .max_decoding_message_size(WORKLOAD_REQUEST_BYTES_MAX);
+    Ok(async move {
+        let Some((listener, path)) = socket else {
+            stopped(stopping).await;
+            return Ok(());
+        };
+        let incoming = listen::connections(listener, |_| true);
+        let serving = listen::server()
+            .add_service(service)
+            .serve_with_incoming_shutdown(incoming, stopped(stopping));
+        serving.await.map_err(|error| server_error(&path, &error))
+    })
+}
+
+/// Has everybody looked at anew when the deny list changes, after an issuer that it names was replaced.
+async fn heed_denials(list: &DenyList, registry: &Registry, issuing: &Issuing) -> Infallible {
+    let mut lists = list.follow();
+    lists.mark_changed();
+    loop {
+        if lists.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+        let denials = lists.borrow_and_update().clone();
+        // First, because it is at once and the other may wait for the disk.
+        registry.changed();
+        issuing.replace_denied_issuer(denials).await;
+    }
 }
 
 /// Serves the keys of tokens where that was asked for; otherwise waits for ever.

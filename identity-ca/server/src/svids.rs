@@ -4,15 +4,15 @@
 //! gets a new one: what nobody uses is not issued.
 
 use crate::error::IssuanceError;
-use crate::issuing::Issuing;
-use crate::limits::{CLOCK_CHECK, ISSUANCE_BURST, ISSUANCE_REFILL};
+use crate::issuing::{Issuing, Turn};
+use crate::limits::{CLOCK_CHECK, DENIED_PAUSE, ISSUANCE_BURST, ISSUANCE_REFILL};
 use crate::rate::RateLimit;
 use crate::signer::{self, Pkcs8};
 use mesh_issuance::issue::Request;
 use mesh_issuance::renewal::{Event, Renewal};
 use mesh_platform::Platform;
 use mesh_platform::process::PidFd;
-use mesh_trust::{SpiffeId, Timestamp};
+use mesh_trust::{Denials, Denied, SpiffeId, Svid, Timestamp};
 use rustls_pki_types::CertificateDer;
 use std::collections::HashMap;
 use std::fmt;
@@ -65,14 +65,20 @@ pub(crate) struct Svids {
     issuing: Issuing,
     platform: Arc<dyn Platform>,
     rate: Arc<Mutex<RateLimit>>,
+    denials: watch::Receiver<Arc<Denials>>,
     slots: Arc<Mutex<HashMap<Owner, Arc<watch::Sender<Slot>>>>>,
 }
 
 impl Svids {
-    pub(crate) fn new(issuing: Issuing, platform: Arc<dyn Platform>) -> Self {
+    pub(crate) fn new(
+        issuing: Issuing,
+        denials: watch::Receiver<Arc<Denials>>,
+        platform: Arc<dyn Platform>,
+    ) -> Self {
         Self {
             issuing,
             platform,
+            denials,
             rate: Arc::new(Mutex::new(RateLimit::new(ISSUANCE_BURST, ISSUANCE_REFILL))),
             slots: Arc::default(),
         }
@@ -126,7 +132,7 @@ impl Keeper {
     }
 
     async fn keep(&self) {
-        let mut renewal = match self.issue().await {
+        let mut renewal = match self.issue(Turn::First).await {
             Ok(renewal) => renewal,
             Err(error) => {
                 tracing::warn!(identity = %self.owner.identity, pid = self.owner.pid, %error, "no SVID");
@@ -137,9 +143,18 @@ impl Keeper {
             }
         };
         let mut failure = None;
+        let mut denials = self.svids.denials.clone();
         loop {
-            tokio::time::sleep(self.until(renewal.wake_at())).await;
-            renewal = renewal.step(Event::Tick, self.now(), self.dice());
+            let denied = tokio::select! {
+                () = tokio::time::sleep(self.until(renewal.wake_at())) => false,
+                () = self.denied(&mut denials) => true,
+            };
+            renewal = if denied {
+                tracing::warn!(identity = %self.owner.identity, pid = self.owner.pid, "the SVID was denied; its holder gets another");
+                renewal.due_now(self.now())
+            } else {
+                renewal.step(Event::Tick, self.now(), self.dice())
+            };
             if let (Renewal::Expired { .. }, Some(why)) = (&renewal, failure.take()) {
                 self.slot.send_replace(Slot::Unavailable(why));
             }
@@ -149,7 +164,7 @@ impl Keeper {
             if self.forget(|slot| slot.receiver_count() == 0) {
                 return;
             }
-            renewal = match self.issue().await {
+            renewal = match self.issue(Turn::Renewal).await {
                 Ok(fresh) => fresh,
                 Err(error) => {
                     tracing::warn!(identity = %self.owner.identity, pid = self.owner.pid, %error, "an SVID could not be renewed");
@@ -160,8 +175,32 @@ impl Keeper {
         }
     }
 
+    /// Ready once the SVID in force is on the deny list, by its serial, key or issuer. Who is denied as an identity is
+    /// nobody any more, and has no stream that could show another SVID.
+    async fn denied(&self, denials: &mut watch::Receiver<Arc<Denials>>) {
+        loop {
+            let by = match &*self.slot.borrow() {
+                Slot::Ready(material) => Svid::parse(material.chain.clone())
+                    .ok()
+                    .and_then(|svid| denials.borrow_and_update().denies_chain(&svid)),
+                Slot::Pending | Slot::Unavailable(_) => None,
+            };
+            match by {
+                Some(Denied::Identity(_)) | None => {}
+                Some(_) => {
+                    // An issuer that was denied is replaced meanwhile.
+                    tokio::time::sleep(DENIED_PAUSE).await;
+                    return;
+                }
+            }
+            if denials.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
     /// Issues an SVID with a fresh key, shows it, and says when to renew it.
-    async fn issue(&self) -> Result<Renewal, IssuanceError> {
+    async fn issue(&self, turn: Turn) -> Result<Renewal, IssuanceError> {
         let identity = &self.owner.identity;
         let now = self.svids.platform.monotonic();
         if !self
@@ -184,7 +223,7 @@ impl Keeper {
         let chain = self
             .svids
             .issuing
-            .issue(request, self.evidence.clone())
+            .issue(request, self.evidence.clone(), turn)
             .await?;
         let not_after = chain.leaf.validity().not_after;
         let material = Material {

@@ -20,6 +20,7 @@ use tokio::task::JoinHandle;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Code, Request, Status};
 
+mod denials;
 mod jwt;
 mod sds;
 
@@ -38,6 +39,7 @@ fn config(dir: &Path) -> CaConfig {
         System::new(),
     );
     config.control = Some(dir.join("control.sock"));
+    config.admin = Some(dir.join("admin.sock"));
     config.launcher_pid = std::process::id();
     config.harden = false;
     config
@@ -72,7 +74,10 @@ impl Running {
         };
         for _ in 0..500 {
             let answers = |socket| std::os::unix::net::UnixStream::connect(socket).is_ok();
-            if answers(this.api()) && answers(this.control()) {
+            if answers(this.api())
+                && answers(this.control())
+                && answers(this.dir.path().join("admin.sock"))
+            {
                 return this;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;

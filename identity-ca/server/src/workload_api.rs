@@ -13,7 +13,8 @@ use crate::proto::{
     X509svid, X509svidRequest, X509svidResponse,
 };
 use mesh_issuance::jwt::{JwtIssueError, JwtRequest};
-use mesh_trust::{JwtSvid, SpiffeId, TrustDomain};
+use mesh_trust::path::PathError;
+use mesh_trust::{Denied, JwtSvid, SpiffeId, TrustDomain};
 use prost_types::value::Kind;
 use prost_types::{ListValue, Struct, Value};
 use rustls_pki_types::CertificateDer;
@@ -179,6 +180,13 @@ async fn validate(
     let now = caller.agent.platform.wall_clock();
     let svid = JwtSvid::verify(&request.svid, &request.audience, &bundles, now)
         .map_err(|error| Status::invalid_argument(coded(&error)))?;
+    if caller.agent.denials.borrow().denies_identity(svid.id()) {
+        let denied = PathError::Denied {
+            id: svid.id().clone(),
+            by: Denied::Identity(svid.id().clone()),
+        };
+        return Err(Status::invalid_argument(coded(&denied)));
+    }
     caller.recheck(&entitled)?;
     Ok(ValidateJwtsvidResponse {
         spiffe_id: svid.id().to_string(),

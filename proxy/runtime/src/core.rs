@@ -10,6 +10,7 @@ use crate::original::Locals;
 use crate::outbound::redirected::Destinations;
 use crate::outbound::{self, Listener, pool::Pool};
 use crate::random::Random;
+use crate::remotes::Remotes;
 use crate::state::{Changes, Shared, stopping};
 use crate::telemetry::Meter;
 use mesh_proxy_core::redirect::OwnPorts;
@@ -38,6 +39,7 @@ const SWEEP_EVERY: Duration = Duration::from_secs(1);
 pub(crate) struct Core {
     pub(crate) shared: Arc<Shared>,
     pub(crate) live: Rc<Live>,
+    pub(crate) remotes: Rc<Remotes>,
     pub(crate) meter: Meter,
     pub(crate) random: Random,
     pub(crate) pool: Pool,
@@ -113,6 +115,7 @@ fn open(
     });
     let core = Rc::new(Core {
         live: Rc::default(),
+        remotes: Rc::default(),
         meter: shared.telemetry.core(index, shared.platform.clone()),
         random: Random::seeded(&*shared.platform),
         pool: Pool::default(),
@@ -242,9 +245,9 @@ fn recheck_trust(core: &Core) {
         return;
     };
     core.pool.retire_before(identity.version);
-    let ended = core
-        .live
-        .end_untrusted(&identity.bundles, core.shared.platform.wall_clock());
+    let now = core.shared.platform.wall_clock();
+    let ended = core.live.end_untrusted(&identity.bundles, now)
+        + core.remotes.end_untrusted(&identity.bundles, now);
     if ended > 0 {
         tracing::warn!(
             ended,

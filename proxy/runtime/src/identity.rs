@@ -46,9 +46,18 @@ impl Identity {
                 svid.id()
             ));
         }
-        let bundles = Arc::new(material.bundles);
         let tls =
             TlsIdentity::new(svid.clone(), material.key).map_err(|error| error.to_string())?;
+        Self::with_bundles(version, svid, tls, material.bundles)
+    }
+
+    fn with_bundles(
+        version: u64,
+        svid: Svid,
+        tls: TlsIdentity,
+        bundles: TrustBundles,
+    ) -> Result<Self, String> {
+        let bundles = Arc::new(bundles);
         let server = tls::server_config(&tls, bundles.clone(), &[mesh_header::ALPN])
             .map_err(|error| error.to_string())?;
         Ok(Self {
@@ -253,7 +262,8 @@ fn from_files(
 }
 
 /// Puts an identity into force, unless it cannot be used.
-fn install(shared: &Shared, material: Material) {
+fn install(shared: &Shared, mut material: Material) {
+    material.bundles = material.bundles.with_denials(shared.denials.load_full());
     let version = shared
         .identity
         .load()
@@ -268,6 +278,26 @@ fn install(shared: &Shared, material: Material) {
         Err(why) => tracing::error!(
             why,
             "the identity that was handed out cannot be used; the last one stays until it expires"
+        ),
+    }
+}
+
+/// Has every peer judged anew under the deny list that is in force now: those that are alive, and those to come.
+pub(crate) fn judge_anew(shared: &Shared) {
+    // Without an identity nobody is talked to; the first one finds the list.
+    let Some(current) = shared.identity.load_full() else {
+        return;
+    };
+    let bundles = TrustBundles::clone(&current.bundles).with_denials(shared.denials.load_full());
+    let svid = current.svid.clone();
+    match Identity::with_bundles(current.version + 1, svid, current.tls.clone(), bundles) {
+        Ok(identity) => {
+            shared.identity.store(Some(Arc::new(identity)));
+            shared.identity_changed();
+        }
+        Err(why) => tracing::error!(
+            why,
+            "the deny list cannot be put into force; peers are judged by the one before"
         ),
     }
 }

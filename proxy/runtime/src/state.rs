@@ -14,7 +14,7 @@ use mesh_platform::Platform;
 use mesh_policy::Snapshot;
 use mesh_policy::snapshot::RateLimit;
 use mesh_proxy_core::limit::Limiter;
-use mesh_trust::{SpiffeId, Timestamp};
+use mesh_trust::{Denials, SpiffeId, Timestamp};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -28,6 +28,8 @@ pub(crate) struct Shared {
     pub(crate) identity: ArcSwapOption<Identity>,
     /// `None` until the first policy came: everything is denied then (fault F2).
     pub(crate) policy: ArcSwapOption<Snapshot>,
+    /// Whom the CA's operator denied; nobody until a list came.
+    pub(crate) denials: ArcSwap<Denials>,
     pub(crate) policy_since: ArcSwap<Timestamp>,
     pub(crate) discovery: ArcSwap<Services>,
     pub(crate) records: Records,
@@ -67,6 +69,7 @@ impl Shared {
             platform,
             identity: ArcSwapOption::empty(),
             policy: ArcSwapOption::empty(),
+            denials: ArcSwap::default(),
             policy_since: ArcSwap::default(),
             discovery: ArcSwap::default(),
             records,

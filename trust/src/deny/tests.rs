@@ -31,11 +31,8 @@ fn each_change_has_a_number_and_what_changes_nothing_has_none() {
     assert_eq!(one.allow(&Denied::Serial("5a".into())), None);
     let none = one.allow(&cart).expect("it was there");
     assert!(none.is_empty() && none.generation() == 2);
-    assert!(one.with_serials_of_nodes(BTreeSet::new()).is_none());
-    let serials = BTreeSet::from(["5a".to_owned()]);
-    let of_node = one.with_serials_of_nodes(serials.clone()).expect("new");
-    assert_eq!(of_node.generation(), 2);
-    assert!(of_node.with_serials_of_nodes(serials).is_none());
+    assert_eq!(one.numbered(7).generation(), 7);
+    assert_eq!(one.numbered(0), one, "a number never goes back");
 }
 
 #[test]
@@ -50,9 +47,6 @@ fn values_that_name_nothing_are_refused() {
         Denied::Key("5a".repeat(33)),
         Denied::Issuer("xy".into()),
         Denied::Issuer("5a".repeat(65)),
-        Denied::Node(String::new()),
-        Denied::Node("a/b".into()),
-        Denied::Node("a".repeat(NODE_NAME_BYTES_MAX + 1)),
     ] {
         let got = Denials::default().deny(bad.clone(), NOW, "");
         assert!(
@@ -69,23 +63,18 @@ fn a_list_is_read_as_it_was_written_or_not_at_all() {
         Denied::Serial("5a".into()),
         Denied::Key("5a".repeat(32)),
         Denied::Issuer("5a5b".into()),
-        Denied::Node("worker-1".into()),
     ];
     let list = denying(&entries);
-    let list = list
-        .with_serials_of_nodes(BTreeSet::from(["0a".to_owned()]))
-        .expect("new");
     let text = list.to_json();
     assert_eq!(Denials::from_json(text.as_bytes()).expect("read"), list);
     for (from, to) in [
-        ("\"generation\":6", "\"generation\":-1"),
-        ("\"generation\":6", "\"generations\":6"),
+        ("\"generation\":4", "\"generation\":-1"),
+        ("\"generation\":4", "\"generations\":6"),
         ("\"kind\":\"serial\"", "\"kind\":\"serials\""),
         ("\"value\":\"5a\"", "\"value\":\"5A\""),
         ("\"value\":\"5a\"", "\"value\":7"),
         ("spiffe://td/ns", "https://td/ns"),
-        ("\"0a\"", "\"zz\""),
-        ("\"generation\":6", "\"generation\":6,\"generation\":7"),
+        ("\"generation\":4", "\"generation\":4,\"generation\":7"),
     ] {
         let bad = text.replacen(from, to, 1);
         assert_ne!(bad, text, "{from}");
@@ -175,7 +164,6 @@ fn a_chain_in_order_is_denied_by_each_of_its_marks_and_by_no_other() {
         (Denied::Key("5a".repeat(32)), false),
         (Denied::Issuer("1d".repeat(20)), true),
         (Denied::Issuer("1d".repeat(19)), false),
-        (Denied::Node("worker-1".into()), false),
     ] {
         let list = denying(std::slice::from_ref(&entry));
         let got = world.verify(&list);
@@ -192,12 +180,12 @@ fn a_chain_in_order_is_denied_by_each_of_its_marks_and_by_no_other() {
 }
 
 #[test]
-fn a_denied_node_is_the_serials_that_it_got() {
+fn a_holder_finds_out_that_its_own_chain_is_denied() {
     let world = World::new();
-    let list = denying(&[Denied::Node("worker-1".into())]);
-    let serials = BTreeSet::from(["5a".repeat(16)]);
-    let list = list.with_serials_of_nodes(serials).expect("new");
-    assert!(matches!(world.verify(&list), Err(PathError::Denied { .. })));
+    let list = denying(&[Denied::Serial("5a".repeat(16))]);
+    let by = list.denies_chain(&world.svid);
+    assert_eq!(by, Some(Denied::Serial("5a".repeat(16))));
+    assert_eq!(Denials::default().denies_chain(&world.svid), None);
 }
 
 #[test]

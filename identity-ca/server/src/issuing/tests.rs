@@ -7,7 +7,8 @@ use mesh_platform::PlatformError;
 use mesh_trust::{Svid, TrustBundle, TrustBundles};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 fn verify(chain: &Chain, root: &Authority, now: Timestamp) -> Result<String, String> {
     let svid = Svid::parse(vec![chain.leaf.certificate().clone(), chain.issuer.clone()])
@@ -360,7 +361,7 @@ async fn what_waits_together_shares_a_flush_and_every_serial_differs() {
                 async move {
                     let (request, evidence) = request();
                     issuing
-                        .issue(request, evidence)
+                        .issue(request, evidence, Turn::First)
                         .await
                         .unwrap()
                         .leaf
@@ -377,5 +378,108 @@ async fn what_waits_together_shares_a_flush_and_every_serial_differs() {
     assert!(
         steps.load(Ordering::SeqCst) < 900,
         "600 lines and fewer than 300 flushes: {steps:?}"
+    );
+}
+
+/// A disk that stands still while it is told to.
+struct Stuck {
+    inner: Box<dyn Lines>,
+    stuck: Arc<AtomicBool>,
+}
+
+impl Lines for Stuck {
+    fn append(&mut self, line: &[u8]) -> Result<(), PlatformError> {
+        self.inner.append(line)
+    }
+
+    fn sync(&mut self) -> Result<(), PlatformError> {
+        while self.stuck.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        self.inner.sync()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_waits_for_a_stuck_disk_longer_than_two_seconds_and_renewals_come_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let stuck = Arc::new(AtomicBool::new(true));
+    let disk = Arc::clone(&stuck);
+    let desk = open(dir.path(), &World::at(NOW))
+        .unwrap()
+        .map_recorder(|recorder| {
+            recorder.with_lines(|inner| Box::new(Stuck { inner, stuck: disk }))
+        });
+    let issuing = Issuing::new(desk);
+    let begun = std::time::Instant::now();
+    let ask = |turn| {
+        let issuing = issuing.clone();
+        tokio::spawn(async move {
+            let (request, evidence) = request();
+            issuing.issue(request, evidence, turn).await
+        })
+    };
+    // The first one is at the disk; the others wait in the queue.
+    let first = ask(Turn::First);
+    let late: Vec<_> = (0..3).map(|_| ask(Turn::First)).collect();
+    let mut busy = 0;
+    for task in late.into_iter().chain([first]) {
+        busy += usize::from(matches!(task.await.unwrap(), Err(IssuanceError::Busy)));
+    }
+    let waited = begun.elapsed();
+    assert_eq!(busy, 4);
+    assert!(
+        waited >= ISSUANCE_WAIT_MAX && waited < 3 * ISSUANCE_WAIT_MAX,
+        "{waited:?}"
+    );
+    stuck.store(false, Ordering::SeqCst);
+    assert!(
+        ask(Turn::Renewal).await.unwrap().is_ok(),
+        "the disk is back"
+    );
+    let mut queue = Queue::default();
+    let waiting = |evidence: &str| {
+        let (reply, answer) = oneshot::channel();
+        let (request, _) = request();
+        (
+            Waiting {
+                request,
+                evidence: evidence.to_owned(),
+                reply,
+            },
+            answer,
+        )
+    };
+    let mut answers = Vec::new();
+    for (turn, name) in [
+        (Turn::First, "a"),
+        (Turn::Renewal, "b"),
+        (Turn::First, "c"),
+        (Turn::Renewal, "d"),
+    ] {
+        let (waiting, answer) = waiting(name);
+        queue.push(turn, waiting).unwrap();
+        answers.push(answer);
+    }
+    answers.remove(2);
+    let order: Vec<_> = queue.next().into_iter().map(|one| one.evidence).collect();
+    assert_eq!(
+        order,
+        ["b", "d", "a"],
+        "renewals first, and who gave up is passed over"
+    );
+    let mut kept = Vec::new();
+    let refused = loop {
+        let (waiting, answer) = waiting("first");
+        kept.push(answer);
+        if let Err(error) = queue.push(Turn::First, waiting) {
+            break error;
+        }
+    };
+    assert!(matches!(refused, IssuanceError::Busy));
+    assert_eq!(kept.len() - 1, ISSUANCE_QUEUE_MAX / 4 * 3);
+    assert!(
+        queue.push(Turn::Renewal, waiting("renewal").0).is_ok(),
+        "places are left for renewals"
     );
 }

@@ -52,7 +52,11 @@ impl Bench {
         let process = Arc::new(PidFd::open(std::process::id()).unwrap());
         Self {
             _dir: dir,
-            svids: Svids::new(Issuing::new(desk), world),
+            svids: Svids::new(
+                Issuing::new(desk),
+                watch::Sender::new(Arc::default()).subscribe(),
+                world,
+            ),
             full,
             process,
         }

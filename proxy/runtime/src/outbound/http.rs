@@ -217,17 +217,22 @@ impl Outgoing<'_> {
             }
         };
         self.listener.ended(self.core, &chosen, Outcome::Cancelled);
+        let standing = self.core.remotes.enter(stream.get_ref().1);
+        let kill = standing.kill.clone();
         let client = http1::Builder::new()
             .max_headers(HEADERS_MAX)
             .max_buf_size(HEAD_BYTES_MAX)
             .handshake(TokioIo::new(stream));
         let (mut sender, connection) = client.await.map_err(|error| self.broke(&error))?;
         tokio::task::spawn_local(async move {
-            if let Err(error) = connection.with_upgrades().await {
-                tracing::debug!(
-                    error = root_cause(&error),
-                    "an upgraded mesh connection ended"
-                );
+            tokio::select! {
+                ended = connection.with_upgrades() => if let Err(error) = ended {
+                    tracing::debug!(
+                        error = root_cause(&error),
+                        "an upgraded mesh connection ended"
+                    );
+                },
+                _ = kill.ended() => {}
             }
         });
         let mut response = sender
@@ -241,7 +246,7 @@ impl Outgoing<'_> {
                 measure: Some(measure),
                 ..Held::default()
             };
-            return Ok(self.respond(parts, body, Kill::default(), held));
+            return Ok(self.respond(parts, body, standing.kill.clone(), held));
         }
         sanitize_response(&mut parts);
         parts.extensions.clear();
@@ -249,8 +254,8 @@ impl Outgoing<'_> {
         tunnel::carry(
             upgrading,
             switched,
-            Kill::default(),
-            (),
+            standing.kill.clone(),
+            standing,
             self.core.shared.mark_busy(),
         );
         Ok(Response::from_parts(parts, Body::Empty))

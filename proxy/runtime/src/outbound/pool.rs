@@ -110,13 +110,17 @@ impl Remote {
             return Ok(place);
         }
         let (stream, version) = self.stream(core, Kind::Http).await?;
+        let standing = core.remotes.enter(stream.get_ref().1);
         let expires = verified_peer(stream.get_ref().1).map_or(now, |peer| peer.not_after());
         let handshake = serve::h2_client().handshake(TokioIo::new(stream)).await;
         let (sender, connection) =
             handshake.map_err(|error| DialError::failed(root_cause(&error)))?;
         tokio::task::spawn_local(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(error = root_cause(&error), "a mesh connection ended");
+            tokio::select! {
+                ended = connection => if let Err(error) = ended {
+                    tracing::debug!(error = root_cause(&error), "a mesh connection ended");
+                },
+                _ = standing.kill.ended() => {}
             }
         });
         let streams = Rc::new(Cell::new(1));

@@ -5,7 +5,6 @@ use crate::copy::{Finish, both_ways};
 use crate::core::Core;
 use crate::io::BreakOff;
 use crate::limits::ENDPOINT_ATTEMPTS;
-use crate::live::Kill;
 use crate::telemetry::Ask;
 use mesh_proxy_core::balance::Outcome;
 use mesh_proxy_core::mesh_header::Kind;
@@ -40,7 +39,8 @@ pub(crate) async fn take<T: AsyncRead + AsyncWrite + BreakOff + Unpin>(
         measure.allowed(None);
         measure.opened();
         listener.ended(core, &chosen, Outcome::Answered);
-        let carried = both_ways(&mut stream, &mut remote, &Kill::default()).await;
+        let standing = core.remotes.enter(remote.get_ref().1);
+        let carried = both_ways(&mut stream, &mut remote, &standing.kill).await;
         measure.closed(carried.up, carried.down);
         if !matches!(carried.finish, Finish::Closed) {
             stream.break_off();

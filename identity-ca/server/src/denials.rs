@@ -1,0 +1,301 @@
+//! The deny list: kept on disk, changed by the operator on the admin socket, streamed to whoever verifies.
+//!
+//! A change is on disk before it counts. Then the CA gives a denied identity neither SVIDs nor tokens and ends its
+//! streams; a workload whose certificate or key was denied gets a new one at once; a denied issuer is replaced. Every
+//! proxy follows [`Watching`] on the Workload API's socket, and says which list it enforces.
+
+use crate::agent::{Agent, nobody};
+use crate::error::CaError;
+use crate::launch::coded;
+use crate::listen::Peer;
+use crate::store::Store;
+use mesh_api::proto::denial_admin_server::DenialAdmin;
+use mesh_api::proto::denials_server::Denials as DenialsService;
+use mesh_api::proto::{
+    AllowRequest, DenialsAck, DenialsReply, DenialsUpdate, DeniedRequest, DenyRequest, Enforcer,
+};
+use mesh_platform::Platform;
+use mesh_trust::deny::DenialError;
+use mesh_trust::{Denials, Denied, SpiffeId};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+/// Name of the list in the CA's directory.
+const FILE: &str = "denied.json";
+
+/// Why a change was not made.
+#[derive(Debug, thiserror::Error, miette::Diagnostic)]
+enum ChangeError {
+    /// Not on the list, or not of a form that can be.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Denial(#[from] DenialError),
+    /// Nothing to allow.
+    #[error("{what} is not denied")]
+    #[diagnostic(code("MESH-0274"), help("`mesh identity denied` lists what is"))]
+    NotDenied {
+        /// What was to be allowed.
+        what: String,
+    },
+    /// The list could not be written, so it stays as it was.
+    #[error("the deny list was not changed: {why}")]
+    #[diagnostic(
+        code("MESH-0275"),
+        help("make the CA's directory writable, with free space, and try again")
+    )]
+    NotStored {
+        /// What the disk said.
+        why: String,
+    },
+}
+
+/// The list in force, and who enforces it. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct DenyList {
+    store: Arc<Mutex<Store>>,
+    list: Arc<watch::Sender<Arc<Denials>>>,
+    enforcers: Arc<Mutex<BTreeMap<(SpiffeId, u32), u64>>>,
+    platform: Arc<dyn Platform>,
+}
+
+impl DenyList {
+    /// Reads the list in `dir`; none is an empty one.
+    pub(crate) fn open(dir: &Path, platform: Arc<dyn Platform>) -> Result<Self, CaError> {
+        let store = Store::new(dir);
+        let list = match store.read_if_there(FILE)? {
+            None => Denials::default(),
+            Some(text) => Denials::from_json(&text)
+                .map_err(|error| store.corrupt(FILE, &error.to_string()))?,
+        };
+        Ok(Self {
+            store: Arc::new(Mutex::new(store)),
+            list: Arc::new(watch::Sender::new(Arc::new(list))),
+            enforcers: Arc::default(),
+            platform,
+        })
+    }
+
+    /// The list, as it changes.
+    pub(crate) fn follow(&self) -> watch::Receiver<Arc<Denials>> {
+        self.list.subscribe()
+    }
+
+    /// The list now.
+    pub(crate) fn current(&self) -> Arc<Denials> {
+        self.list.borrow().clone()
+    }
+
+    /// Puts the list that `change` makes of the present one on disk, and then into force.
+    fn change(
+        &self,
+        change: impl FnOnce(&Denials) -> Result<Denials, ChangeError>,
+    ) -> Result<(), ChangeError> {
+        // One change at a time, from the reading to the writing.
+        let store = self.store.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = change(&self.current())?;
+        store
+            .write(FILE, next.to_json().as_bytes())
+            .map_err(|error| ChangeError::NotStored {
+                why: error.to_string(),
+            })?;
+        self.list.send_replace(Arc::new(next));
+        Ok(())
+    }
+
+    fn deny(&self, what: Denied, reason: &str) -> Result<(), ChangeError> {
+        let now = self.platform.wall_clock();
+        tracing::warn!(%what, ?reason, "an operator denied");
+        self.change(|list| Ok(list.deny(what, now, reason)?))
+    }
+
+    fn allow(&self, what: &Denied) -> Result<(), ChangeError> {
+        tracing::warn!(%what, "an operator allowed again");
+        self.change(|list| {
+            list.allow(what).ok_or_else(|| ChangeError::NotDenied {
+                what: what.to_string(),
+            })
+        })
+    }
+
+    /// A proxy holds a newer list than we do: our files are from a backup. Its number must not hide ours.
+    fn catch_up(&self, generation: u64) {
+        if generation <= self.current().generation() {
+            return;
+        }
+        tracing::error!(
+            generation,
+            "a proxy holds a newer deny list than this CA, whose files seem to be from a backup: deny again what is missing"
+        );
+        if let Err(error) = self.change(|list| Ok(list.numbered(generation.saturating_add(1)))) {
+            tracing::error!(%error, "the deny list could not be numbered anew");
+        }
+    }
+
+    fn enforcers(&self) -> MutexGuard<'_, BTreeMap<(SpiffeId, u32), u64>> {
+        self.enforcers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn reply(&self) -> DenialsReply {
+        let enforcers = self.enforcers();
+        DenialsReply {
+            list_json: self.current().to_json().into_bytes(),
+            enforcers: enforcers
+                .iter()
+                .map(|((id, pid), generation)| Enforcer {
+                    spiffe_id: id.to_string(),
+                    pid: *pid,
+                    generation: *generation,
+                })
+                .collect(),
+        }
+    }
+}
+
+/// A proxy that says which list it enforces, until it goes.
+struct Enforcing {
+    list: DenyList,
+    who: (SpiffeId, u32),
+}
+
+impl Enforcing {
+    fn acknowledged(&self, generation: u64) {
+        self.list.enforcers().insert(self.who.clone(), generation);
+        self.list.catch_up(generation);
+    }
+}
+
+impl Drop for Enforcing {
+    fn drop(&mut self) {
+        self.list.enforcers().remove(&self.who);
+    }
+}
+
+/// Streams the list to attested processes.
+pub(crate) struct Watching {
+    pub(crate) agent: Agent,
+    pub(crate) list: DenyList,
+}
+
+async fn follow(
+    caller: &crate::agent::Caller,
+    list: DenyList,
+    mut acks: Streaming<DenialsAck>,
+    out: &mpsc::Sender<Result<DenialsUpdate, Status>>,
+) -> Result<(), Status> {
+    let entitled = caller.attest().await?;
+    let first = entitled.first().ok_or_else(nobody)?;
+    let enforcing = Enforcing {
+        who: (first.identity.clone(), caller.pid()),
+        list: list.clone(),
+    };
+    let mut waits = caller.waits();
+    let mut lists = list.follow();
+    lists.mark_changed();
+    loop {
+        caller.recheck(&entitled)?;
+        if lists.has_changed().unwrap_or(false) {
+            let list_json = lists.borrow_and_update().to_json().into_bytes();
+            if out.send(Ok(DenialsUpdate { list_json })).await.is_err() {
+                return Ok(());
+            }
+        }
+        tokio::select! {
+            ack = acks.message() => match ack? {
+                Some(ack) => enforcing.acknowledged(ack.generation),
+                None => return Ok(()),
+            },
+            _ = lists.changed() => lists.mark_changed(),
+            waited = caller.wait(&mut waits, out) => waited?,
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl DenialsService for Watching {
+    type WatchStream = ReceiverStream<Result<DenialsUpdate, Status>>;
+
+    async fn watch(
+        &self,
+        request: Request<Streaming<DenialsAck>>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let caller = self.agent.caller(&request)?;
+        let (list, acks) = (self.list.clone(), request.into_inner());
+        let (out, messages) = mpsc::channel(1);
+        tokio::spawn(async move {
+            if let Err(status) = follow(&caller, list, acks, &out).await {
+                // Nobody listens: nothing to say.
+                let _ = out.send(Err(status)).await;
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(messages)))
+    }
+}
+
+/// Takes changes from the operator.
+pub(crate) struct Admin(pub(crate) DenyList);
+
+impl Admin {
+    fn check<T>(request: &Request<T>) -> Result<(), Status> {
+        let ours = rustix::process::geteuid().as_raw();
+        match request.extensions().get::<Peer>() {
+            Some(Peer(peer)) if peer.uid == ours || peer.uid == 0 => Ok(()),
+            _ => Err(Status::permission_denied("only the CA's own user may")),
+        }
+    }
+
+    async fn apply(
+        &self,
+        change: impl FnOnce(&DenyList) -> Result<(), ChangeError> + Send + 'static,
+    ) -> Result<Response<DenialsReply>, Status> {
+        let list = self.0.clone();
+        let done = tokio::task::spawn_blocking(move || change(&list)).await;
+        let done = done.map_err(|_| Status::internal("the change did not end"))?;
+        done.map_err(|error| {
+            let text = coded(&error);
+            match error {
+                ChangeError::Denial(_) => Status::invalid_argument(text),
+                ChangeError::NotDenied { .. } => Status::not_found(text),
+                ChangeError::NotStored { .. } => Status::unavailable(text),
+            }
+        })?;
+        Ok(Response::new(self.0.reply()))
+    }
+}
+
+fn read(json: &[u8]) -> Result<Denied, Status> {
+    serde_json::from_slice(json)
+        .map_err(|_| Status::invalid_argument("this is nothing that can be denied"))
+}
+
+#[tonic::async_trait]
+impl DenialAdmin for Admin {
+    async fn deny(&self, request: Request<DenyRequest>) -> Result<Response<DenialsReply>, Status> {
+        Self::check(&request)?;
+        let DenyRequest { what_json, reason } = request.into_inner();
+        let what = read(&what_json)?;
+        self.apply(move |list| list.deny(what, &reason)).await
+    }
+
+    async fn allow(
+        &self,
+        request: Request<AllowRequest>,
+    ) -> Result<Response<DenialsReply>, Status> {
+        Self::check(&request)?;
+        let what = read(&request.into_inner().what_json)?;
+        self.apply(move |list| list.allow(&what)).await
+    }
+
+    async fn denied(
+        &self,
+        request: Request<DeniedRequest>,
+    ) -> Result<Response<DenialsReply>, Status> {
+        Self::check(&request)?;
+        Ok(Response::new(self.0.reply()))
+    }
+}

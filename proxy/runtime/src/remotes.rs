@@ -1,0 +1,55 @@
+//! Connections from one core to the proxies of servers, so that a server which is no longer trusted is left at once.
+//!
+//! The other direction is [`crate::live`]: who calls us.
+
+use crate::live::{End, Kill};
+use mesh_trust::{Svid, Timestamp, TrustBundles};
+use rustls_pki_types::CertificateDer;
+use slab::Slab;
+use std::cell::RefCell;
+use std::rc::Rc;
+
+/// What stands, by the chain that each server showed.
+#[derive(Default)]
+pub(crate) struct Remotes(RefCell<Slab<(Vec<CertificateDer<'static>>, Kill)>>);
+
+/// A connection's place; dropping it leaves.
+pub(crate) struct Standing {
+    remotes: Rc<Remotes>,
+    key: usize,
+    /// Ends the connection.
+    pub(crate) kill: Kill,
+}
+
+impl Drop for Standing {
+    fn drop(&mut self) {
+        self.remotes.0.borrow_mut().try_remove(self.key);
+    }
+}
+
+impl Remotes {
+    /// Enters a connection whose handshake is done.
+    pub(crate) fn enter(self: &Rc<Self>, tls: &rustls::ClientConnection) -> Standing {
+        let chain = tls.peer_certificates().unwrap_or_default();
+        let chain = chain.iter().map(|one| one.clone().into_owned()).collect();
+        let kill = Kill::default();
+        let key = self.0.borrow_mut().insert((chain, kill.clone()));
+        Standing {
+            remotes: self.clone(),
+            key,
+            kill,
+        }
+    }
+
+    /// Ends connections to servers that `bundles` would no longer trust; says how many.
+    pub(crate) fn end_untrusted(&self, bundles: &TrustBundles, now: Timestamp) -> usize {
+        let remotes = self.0.borrow();
+        let untrusted = |chain: &Vec<CertificateDer<'static>>| {
+            Svid::parse(chain.clone()).is_ok_and(|svid| bundles.verify(&svid, now).is_err())
+        };
+        let ended = remotes.iter().filter(|(_, (chain, _))| untrusted(chain));
+        ended
+            .map(|(_, (_, kill))| kill.end(End::PeerExpired))
+            .count()
+    }
+}
