@@ -31,6 +31,19 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &["mesh-trust", "mesh-issuance", "mesh-api", "mesh-platform"],
     ),
     (
+        "mesh-cluster",
+        &["mesh-trust", "mesh-policy", "mesh-policy-index"],
+    ),
+    (
+        "mesh-injector",
+        &[
+            "mesh-policy",
+            "mesh-cluster",
+            "mesh-kubernetes",
+            "mesh-platform",
+        ],
+    ),
+    (
         "mesh-controller",
         &[
             "mesh-trust",
@@ -83,6 +96,7 @@ const PURE: &[&str] = &[
     "mesh-proxy-core",
     "mesh-audits",
     "mesh-tlog",
+    "mesh-cluster",
 ];
 
 /// What no pure crate may name: runtimes, sockets, watchers.
@@ -96,6 +110,7 @@ const OUTSIDE: &[&str] = &[
     "notify",
     "spiffe",
     "tokio-rustls",
+    "kube",
 ];
 
 fn direct_dependencies() -> BTreeMap<String, BTreeSet<String>> {

@@ -1,7 +1,8 @@
-//! Scenarios over several crates, and checks of the tree itself: arrows between crates, error codes, module heads.
+//! Scenarios over several crates, and checks of the tree itself: arrows between crates, error codes, module heads, rights.
 #![cfg(test)]
 
 mod arrows;
 mod error_codes;
 mod module_heads;
+mod rights;
 mod tree;

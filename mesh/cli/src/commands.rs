@@ -3,7 +3,9 @@
 use crate::exit::Exit;
 use crate::fault::Fault;
 use crate::output::{Format, Output, Surroundings};
-use crate::{audit, authz, check, demo, identity, pages, parts, reference, traffic, up, version};
+use crate::{
+    audit, authz, check, demo, identity, kubernetes, pages, parts, reference, traffic, up, version,
+};
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 use std::collections::BTreeMap;
@@ -37,6 +39,14 @@ enum Command {
     /// Identities and certificates.
     #[command(subcommand)]
     Identity(identity::IdentityCommand),
+    /// Prints the mesh as YAML for a Kubernetes cluster: `mesh install | kubectl apply -f -`.
+    Install(kubernetes::InstallArgs),
+    /// Prints the names of what `mesh install` made: `mesh uninstall | kubectl delete -f -`.
+    Uninstall(kubernetes::UninstallArgs),
+    /// Asks for proxies in manifests: `mesh inject app.yaml | kubectl apply -f -`.
+    Inject(kubernetes::InjectArgs),
+    /// Takes proxies, and what asks for them, out of manifests.
+    Uninject(kubernetes::UninjectArgs),
     /// Checks every part of a running mesh and says how to mend what is broken.
     Check(check::CheckArgs),
     /// Requests, denials and latency of each workload of a running mesh.
@@ -58,6 +68,8 @@ enum Command {
     Controller(parts::ControllerArgs),
     /// Runs one proxy.
     Proxy(parts::ProxyArgs),
+    /// Runs the webhooks that add proxies to pods and check policies.
+    Injector(kubernetes::InjectorArgs),
     /// Plays one application of the demo shop.
     DemoApp(demo::DemoArgs),
     /// Runs a command that ends when its parent ends.
@@ -66,6 +78,9 @@ enum Command {
     /// Prints docs/reference/cli.md.
     #[command(hide = true)]
     Reference,
+    /// Writes the files below charts/ that are made from code.
+    #[command(hide = true)]
+    Charts(kubernetes::ChartsArgs),
 }
 
 impl Command {
@@ -82,6 +97,12 @@ impl Command {
             Self::Explain(args) => args.output,
             Self::Version(args) => args.output,
             Self::Up(_)
+            | Self::Install(_)
+            | Self::Uninstall(_)
+            | Self::Inject(_)
+            | Self::Uninject(_)
+            | Self::Injector(_)
+            | Self::Charts(_)
             | Self::Completion(_)
             | Self::Ca(_)
             | Self::Controller(_)
@@ -101,6 +122,12 @@ impl Command {
             Self::Authz(command) => authz::run(command, output),
             Self::Policy(command) => authz::run_policy(command, output),
             Self::Identity(command) => identity::run(command, output),
+            Self::Install(args) => kubernetes::install(&args, output),
+            Self::Uninstall(args) => kubernetes::uninstall(&args, output),
+            Self::Inject(args) => kubernetes::inject(&args, output),
+            Self::Uninject(args) => kubernetes::uninject(&args, output),
+            Self::Injector(args) => kubernetes::injector(&args),
+            Self::Charts(args) => kubernetes::charts(&args, output),
             Self::Check(args) => check::run(&args, output),
             Self::Stat(args) => traffic::stat(&args, output),
             Self::Edges(args) => traffic::edges(&args, output),

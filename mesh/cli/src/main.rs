@@ -5,6 +5,7 @@
 //! - [`authz`], [`identity`], [`check`], [`traffic`], [`audit`]: questions about policy and about a running mesh
 //! - [`manifests`], [`live`]: where the answers come from: files on disk, or the sockets of a running mesh
 //! - [`up`], [`local_mesh`], [`demo`]: a mesh on one machine, its file, and the applications of its demo
+//! - [`kubernetes`]: what is installed on a cluster, and added to workloads there
 //! - [`parts`]: CA, controller and proxy, as processes of their own
 //! - [`pages`], [`reference`]: documentation that the command carries
 
@@ -17,6 +18,7 @@ mod demo;
 mod exit;
 mod fault;
 mod identity;
+mod kubernetes;
 mod live;
 mod local_mesh;
 mod manifests;

@@ -194,7 +194,7 @@ pub(crate) struct LaunchArgs {
 
 /// Why a part cannot run.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
-enum PartError {
+pub(crate) enum PartError {
     #[error("`{program}` cannot be started: {why}")]
     #[diagnostic(
         code("MESH-0616"),
@@ -318,7 +318,7 @@ pub(crate) fn proxy(args: ProxyArgs) -> Result<Exit, Fault> {
 }
 
 /// The event loop of CA and controller: their work is small, but must not wait for each other's disk.
-fn runtime() -> Result<Runtime, PartError> {
+pub(crate) fn runtime() -> Result<Runtime, PartError> {
     let built = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .enable_all()
@@ -329,7 +329,7 @@ fn runtime() -> Result<Runtime, PartError> {
 }
 
 /// Ready once a signal asks the process to end; never, if signals cannot be watched: the default then ends it.
-async fn asked_to_end() {
+pub(crate) async fn asked_to_end() {
     if let Err(error) = signals::shutdown_requested().await {
         tracing::error!(%error, "signals cannot be watched");
         std::future::pending::<()>().await;

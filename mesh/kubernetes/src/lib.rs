@@ -6,14 +6,18 @@
 //! - [`object`]: what of an object counts, and how it is named
 //! - [`review`]: who a service account token belongs to
 //! - [`config_map`]: small texts for pods to mount
+//! - [`namespace`]: what a namespace says about itself
+//! - [`webhooks`]: the authorities by which API servers know a webhook
 
 pub mod client;
 pub mod config_map;
 mod error;
 pub mod kinds;
+pub mod namespace;
 pub mod object;
 pub mod review;
 pub mod watch;
+pub mod webhooks;
 
 pub use client::connect;
 pub use error::KubernetesError;

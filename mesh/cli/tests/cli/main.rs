@@ -6,12 +6,14 @@
 //! - `questions`: questions beyond one request
 //! - `usage`: policy from use: cases, what is unused, suggestions, a candidate beside the live policy
 //! - `import`: policies of other meshes, and every command of the guides
+//! - `kubernetes`: install and inject, in a pipe
 #![cfg(test)]
 #![expect(clippy::disallowed_methods, reason = "tests write files themselves")]
 
 mod command;
 mod fixes;
 mod import;
+mod kubernetes;
 mod questions;
 mod run;
 mod usage;

@@ -1,0 +1,185 @@
+//! As much of Helm's template language as the chart needs: values, `quote`, `int`, `default .Chart.AppVersion`, and `if`,
+//! `else`, `end` on lines of their own. Anything else is an error, so that no template can mean one thing here and another
+//! to Helm.
+
+use super::{VERSION, Values};
+use serde_json::Value;
+
+/// What a template cannot do, with the place.
+#[derive(Debug)]
+pub(super) struct TemplateError(pub(super) String);
+
+/// What templates may look at.
+pub(super) struct Context(Value);
+
+impl Context {
+    pub(super) fn new(values: &Values) -> Self {
+        Self(values.to_json())
+    }
+
+    fn value(&self, path: &str) -> Result<&Value, TemplateError> {
+        let keys = path
+            .strip_prefix(".Values.")
+            .ok_or_else(|| TemplateError(format!("`{path}` is none of `.Values`")))?;
+        let found = keys
+            .split('.')
+            .try_fold(&self.0, |value, key| value.get(key));
+        found.ok_or_else(|| TemplateError(format!("there is no value `{path}`")))
+    }
+}
+
+/// Where in `if` and `else` a line stands.
+struct Branch {
+    /// Whether the lines now are written.
+    taken: bool,
+    /// Whether `else` stood already.
+    other: bool,
+}
+
+/// The text with all actions carried out.
+pub(super) fn render(text: &str, context: &Context) -> Result<String, TemplateError> {
+    let (mut out, mut branches) = (String::with_capacity(text.len()), Vec::<Branch>::new());
+    for (index, line) in text.lines().enumerate() {
+        let at = |TemplateError(why)| TemplateError(format!("line {}: {why}", index + 1));
+        if let Some(action) = control(line) {
+            step(action, context, &mut branches).map_err(at)?;
+        } else if branches.iter().all(|branch| branch.taken) {
+            substitute(line, context, &mut out).map_err(at)?;
+            out.push('\n');
+        }
+    }
+    if branches.is_empty() {
+        Ok(out)
+    } else {
+        Err(TemplateError("an `if` without `end`".to_owned()))
+    }
+}
+
+/// The action of a line that is nothing else: `{{- if .Values.x }}`.
+fn control(line: &str) -> Option<&str> {
+    Some(line.strip_prefix("{{- ")?.strip_suffix(" }}")?.trim())
+}
+
+fn step(action: &str, context: &Context, branches: &mut Vec<Branch>) -> Result<(), TemplateError> {
+    let unmatched = || TemplateError(format!("`{action}` without `if`"));
+    match action {
+        "end" => branches.pop().map(drop).ok_or_else(unmatched),
+        "else" => {
+            let branch = branches
+                .last_mut()
+                .filter(|b| !b.other)
+                .ok_or_else(unmatched)?;
+            branch.taken = !branch.taken;
+            branch.other = true;
+            Ok(())
+        }
+        _ => {
+            let path = action
+                .strip_prefix("if ")
+                .ok_or_else(|| TemplateError(format!("unknown action `{action}`")))?;
+            let taken = is_true(context.value(path)?);
+            branches.push(Branch {
+                taken,
+                other: false,
+            });
+            Ok(())
+        }
+    }
+}
+
+/// What Go's templates take for true.
+fn is_true(value: &Value) -> bool {
+    match value {
+        Value::Null => false,
+        Value::Bool(value) => *value,
+        Value::Number(number) => number.as_f64() != Some(0.0),
+        Value::String(text) => !text.is_empty(),
+        Value::Array(list) => !list.is_empty(),
+        Value::Object(map) => !map.is_empty(),
+    }
+}
+
+fn substitute(line: &str, context: &Context, out: &mut String) -> Result<(), TemplateError> {
+    let mut rest = line;
+    while let Some((before, after)) = rest.split_once("{{") {
+        let (action, after) = after
+            .split_once("}}")
+            .ok_or_else(|| TemplateError("`{{` without `}}`".to_owned()))?;
+        out.push_str(before);
+        out.push_str(&evaluate(action.trim(), context)?);
+        rest = after;
+    }
+    out.push_str(rest);
+    Ok(())
+}
+
+/// `.Values.a.b`, through the functions behind it.
+fn evaluate(action: &str, context: &Context) -> Result<String, TemplateError> {
+    let mut parts = action.split('|').map(str::trim);
+    let value = context.value(parts.next().unwrap_or_default())?;
+    let mut text = match value {
+        Value::String(text) => text.clone(),
+        Value::Bool(_) | Value::Number(_) => value.to_string(),
+        _ => return Err(TemplateError(format!("`{action}` is no single value"))),
+    };
+    for function in parts {
+        text = match function {
+            "quote" => Value::from(text).to_string(),
+            // Helm reads numbers as floats; ours are whole already.
+            "int" => text,
+            "default .Chart.AppVersion" if text.is_empty() => VERSION.to_owned(),
+            "default .Chart.AppVersion" => text,
+            _ => return Err(TemplateError(format!("unknown function `{function}`"))),
+        };
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rendered(text: &str) -> Result<String, String> {
+        render(text, &Context::new(&Values::default())).map_err(|TemplateError(why)| why)
+    }
+
+    #[test]
+    fn values_go_through_their_functions() {
+        assert_eq!(
+            rendered(
+                "a: {{ .Values.proxy.uid | int }}\nb: {{ .Values.proxy.cpuLimit | quote }}\nc: \"{{ .Values.image.name }}:{{ .Values.image.tag | default .Chart.AppVersion }}\"\n"
+            ),
+            Ok(format!(
+                "a: 15014\nb: \"\"\nc: \"localhost/mesh:{VERSION}\"\n"
+            ))
+        );
+    }
+
+    #[test]
+    fn one_branch_is_written() {
+        let text = "{{- if .Values.highAvailability }}\na\n{{- if .Values.createNamespace }}\nb\n{{- end }}\n{{- else }}\nc\n{{- end }}\nd\n";
+        assert_eq!(rendered(text), Ok("c\nd\n".to_owned()));
+    }
+
+    #[test]
+    fn what_helm_might_read_otherwise_is_refused() {
+        for (text, why) in [
+            ("{{ .Values.nothing }}", "no value"),
+            ("{{ .Release.Name }}", "none of `.Values`"),
+            ("{{ .Values.proxy }}", "no single value"),
+            ("{{ .Values.trustDomain | upper }}", "unknown function"),
+            ("{{- range .Values.x }}", "unknown action"),
+            ("{{- if .Values.createNamespace }}\na", "without `end`"),
+            ("{{- else }}", "without `if`"),
+            (
+                "{{- if .Values.createNamespace }}\n{{- else }}\n{{- else }}",
+                "without `if`",
+            ),
+            ("{{- end }}", "without `if`"),
+            ("a {{ b", "without `}}`"),
+        ] {
+            let error = rendered(text).expect_err(text);
+            assert!(error.contains(why), "{text}: {error}");
+        }
+    }
+}

@@ -1,0 +1,385 @@
+//! What can be set about an installation: the values of the chart.
+
+use crate::names::PROXY_UID;
+use mesh_policy_index::Mode;
+use mesh_trust::TrustDomain;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// The chart's values with their reasons.
+pub const DEFAULTS: &str = include_str!("../../../../charts/mesh/values.yaml");
+
+/// What can be set.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Values {
+    /// Whether the namespace is among the objects.
+    pub create_namespace: bool,
+    /// The image of all parts.
+    pub image: Image,
+    /// First part of all SPIFFE IDs.
+    pub trust_domain: String,
+    /// Default policy of the cluster.
+    pub default_policy: String,
+    /// Three replicas of each part.
+    pub high_availability: bool,
+    /// What the control plane logs.
+    pub log_level: String,
+    /// Priority of the control plane's pods; empty for none.
+    pub priority_class_name: String,
+    /// What holds for the CA.
+    pub identity: IdentityValues,
+    /// What holds for each proxy.
+    pub proxy: ProxyValues,
+    /// What holds for the webhooks.
+    pub injector: InjectorValues,
+}
+
+/// An image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Image {
+    /// Registry and repository.
+    pub name: String,
+    /// Tag; empty for the chart's version.
+    pub tag: String,
+    /// `Always`, `IfNotPresent` or `Never`.
+    pub pull_policy: String,
+}
+
+/// What holds for each proxy unless a pod's annotations say otherwise.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct ProxyValues {
+    /// User and group.
+    pub uid: u32,
+    /// What it logs.
+    pub log_level: String,
+    /// CPU that is set aside; empty for none.
+    pub cpu_request: String,
+    /// CPU that it may use; empty for no limit.
+    pub cpu_limit: String,
+    /// Memory that is set aside.
+    pub memory_request: String,
+    /// Memory that it may use.
+    pub memory_limit: String,
+}
+
+/// What holds for the CA.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct IdentityValues {
+    /// PersistentVolumeClaim of its keys; empty: they live as long as its pod.
+    pub claim: String,
+}
+
+/// What holds for the webhooks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct InjectorValues {
+    /// `Fail` or `Ignore`.
+    pub failure_policy: String,
+}
+
+impl Default for Values {
+    fn default() -> Self {
+        Self {
+            create_namespace: true,
+            image: Image::default(),
+            trust_domain: "cluster.local".to_owned(),
+            default_policy: "deny".to_owned(),
+            high_availability: false,
+            log_level: "info".to_owned(),
+            priority_class_name: "system-cluster-critical".to_owned(),
+            identity: IdentityValues::default(),
+            proxy: ProxyValues::default(),
+            injector: InjectorValues::default(),
+        }
+    }
+}
+
+impl Default for Image {
+    fn default() -> Self {
+        Self {
+            name: "localhost/mesh".to_owned(),
+            tag: String::new(),
+            pull_policy: "IfNotPresent".to_owned(),
+        }
+    }
+}
+
+impl Default for ProxyValues {
+    fn default() -> Self {
+        Self {
+            uid: PROXY_UID,
+            log_level: "warn".to_owned(),
+            cpu_request: "10m".to_owned(),
+            cpu_limit: String::new(),
+            memory_request: "16Mi".to_owned(),
+            memory_limit: String::new(),
+        }
+    }
+}
+
+impl Default for InjectorValues {
+    fn default() -> Self {
+        Self {
+            failure_policy: "Fail".to_owned(),
+        }
+    }
+}
+
+/// A value that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, miette::Diagnostic)]
+pub enum ValuesError {
+    /// No such value, or of another type.
+    #[error("the values cannot be read: {why}")]
+    #[diagnostic(
+        code("MESH-0730"),
+        help("the values are those of charts/mesh/values.yaml: `mesh install --values`")
+    )]
+    Unreadable {
+        /// What is wrong.
+        why: String,
+    },
+    /// Not allowed there.
+    #[error("`{key}: {value}` cannot be used: {why}")]
+    #[diagnostic(
+        code("MESH-0731"),
+        help("`mesh install --values` prints what each value may be")
+    )]
+    NotAllowed {
+        /// The value's key.
+        key: &'static str,
+        /// What was set.
+        value: String,
+        /// What it may be.
+        why: &'static str,
+    },
+}
+
+impl Values {
+    /// Reads YAML; what does not stand is as in [`DEFAULTS`].
+    ///
+    /// # Errors
+    /// [`ValuesError`]
+    pub fn read(text: &str) -> Result<Self, ValuesError> {
+        let values: Self = serde_saphyr::from_str(text).map_err(unreadable)?;
+        values.check()?;
+        Ok(values)
+    }
+
+    /// The same with `key=value` set, as `helm --set` does: keys with dots, numbers and booleans as such.
+    ///
+    /// # Errors
+    /// [`ValuesError`]
+    pub fn set(self, assignment: &str) -> Result<Self, ValuesError> {
+        let (key, text) = assignment
+            .split_once('=')
+            .ok_or_else(|| ValuesError::Unreadable {
+                why: format!("`{assignment}` is no `key=value`"),
+            })?;
+        let mut json = self.to_json();
+        let mut slot = Some(&mut json);
+        for part in key.split('.') {
+            slot = slot.and_then(|value| value.get_mut(part));
+        }
+        let Some(slot) = slot.filter(|slot| !slot.is_object()) else {
+            let why = format!("there is no value `{key}`");
+            return Err(ValuesError::Unreadable { why });
+        };
+        // The type that stands there decides: a tag of `1.30` stays text.
+        *slot = match slot {
+            Value::String(_) => Value::from(text),
+            _ => serde_json::from_str(text).unwrap_or_else(|_| Value::from(text)),
+        };
+        let values: Self =
+            serde_json::from_value(json).map_err(|error| ValuesError::Unreadable {
+                why: format!("`{key}`: {error}"),
+            })?;
+        values.check()?;
+        Ok(values)
+    }
+
+    /// The values as JSON, all of them.
+    pub fn to_json(&self) -> Value {
+        // Strings, numbers and booleans always have a JSON form.
+        serde_json::to_value(self).unwrap_or_default()
+    }
+
+    /// The image with its tag.
+    pub fn image_with_tag(&self) -> String {
+        let tag = match self.image.tag.as_str() {
+            "" => super::VERSION,
+            tag => tag,
+        };
+        format!("{}:{tag}", self.image.name)
+    }
+
+    /// Whether all values may be what they are. charts/mesh/values.schema.json tells Helm the same.
+    ///
+    /// # Errors
+    /// [`ValuesError::NotAllowed`] with the first that may not.
+    pub fn check(&self) -> Result<(), ValuesError> {
+        const LOG: &str = "a level (`info`), or `target=level` with commas between";
+        const CPU: &str = "CPU in cores or thousandths: `0.5`, `500m`";
+        const MEMORY: &str = "bytes, with a unit or not: `64Mi`";
+        let proxy = &self.proxy;
+        let checks: [(&'static str, &str, bool, &'static str); 14] = [
+            (
+                "image.name",
+                &self.image.name,
+                is_image(&self.image.name),
+                "registry and repository, lower case, without tag",
+            ),
+            (
+                "image.tag",
+                &self.image.tag,
+                is_tag(&self.image.tag),
+                "letters, digits, `.`, `_`, `-`",
+            ),
+            (
+                "image.pullPolicy",
+                &self.image.pull_policy,
+                ["Always", "IfNotPresent", "Never"].contains(&self.image.pull_policy.as_str()),
+                "one of Always, IfNotPresent, Never",
+            ),
+            (
+                "trustDomain",
+                &self.trust_domain,
+                TrustDomain::parse(&self.trust_domain).is_ok(),
+                "lower-case letters, digits, `.`, `-`, `_`",
+            ),
+            (
+                "defaultPolicy",
+                &self.default_policy,
+                self.default_policy.parse::<Mode>().is_ok(),
+                "one of deny, all-authenticated, all-unauthenticated, cluster-authenticated, cluster-unauthenticated, audit",
+            ),
+            ("logLevel", &self.log_level, is_log(&self.log_level), LOG),
+            (
+                "priorityClassName",
+                &self.priority_class_name,
+                is_name(&self.priority_class_name),
+                "the name of a PriorityClass, or nothing",
+            ),
+            (
+                "identity.claim",
+                &self.identity.claim,
+                is_name(&self.identity.claim),
+                "the name of a PersistentVolumeClaim, or nothing",
+            ),
+            (
+                "proxy.logLevel",
+                &proxy.log_level,
+                is_log(&proxy.log_level),
+                LOG,
+            ),
+            (
+                "proxy.cpuRequest",
+                &proxy.cpu_request,
+                is_cpu(&proxy.cpu_request),
+                CPU,
+            ),
+            (
+                "proxy.cpuLimit",
+                &proxy.cpu_limit,
+                is_cpu(&proxy.cpu_limit),
+                CPU,
+            ),
+            (
+                "proxy.memoryRequest",
+                &proxy.memory_request,
+                is_memory(&proxy.memory_request),
+                MEMORY,
+            ),
+            (
+                "proxy.memoryLimit",
+                &proxy.memory_limit,
+                is_memory(&proxy.memory_limit),
+                MEMORY,
+            ),
+            (
+                "injector.failurePolicy",
+                &self.injector.failure_policy,
+                ["Fail", "Ignore"].contains(&self.injector.failure_policy.as_str()),
+                "Fail or Ignore",
+            ),
+        ];
+        for (key, value, fits, why) in checks {
+            if !fits {
+                let value = value.to_owned();
+                return Err(ValuesError::NotAllowed { key, value, why });
+            }
+        }
+        if proxy.uid == 0 || proxy.uid > UID_MAX {
+            return Err(ValuesError::NotAllowed {
+                key: "proxy.uid",
+                value: proxy.uid.to_string(),
+                why: "a user from 1 to 2147483647: root's traffic is the applications'",
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Largest user that Kubernetes takes.
+pub(crate) const UID_MAX: u32 = 2_147_483_647;
+
+fn unreadable(error: impl std::fmt::Display) -> ValuesError {
+    ValuesError::Unreadable {
+        why: error.to_string(),
+    }
+}
+
+fn is_image(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
+        && text
+            .chars()
+            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "._/:-".contains(c))
+}
+
+fn is_tag(text: &str) -> bool {
+    text.len() <= 128
+        && !text.starts_with(['.', '-'])
+        && text
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
+}
+
+/// Whether a filter of log lines can be read, and stands in YAML and a command line as it is.
+pub(crate) fn is_log(text: &str) -> bool {
+    let word = |w: &str| !w.is_empty() && w.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+    let directive = |d: &str| match d.split_once('=') {
+        Some((target, level)) => word(target) && word(level),
+        None => word(d),
+    };
+    text.split(',').all(directive)
+}
+
+fn is_name(text: &str) -> bool {
+    !text.starts_with(['.', '-'])
+        && text
+            .chars()
+            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || ".-".contains(c))
+}
+
+/// A quantity of CPU, or nothing.
+pub(crate) fn is_cpu(text: &str) -> bool {
+    text.is_empty() || is_decimal(text.strip_suffix('m').unwrap_or(text))
+}
+
+/// A quantity of bytes, or nothing.
+pub(crate) fn is_memory(text: &str) -> bool {
+    let units = ["Ki", "Mi", "Gi", "k", "M", "G"];
+    let number = units.iter().find_map(|unit| text.strip_suffix(unit));
+    text.is_empty() || is_decimal(number.unwrap_or(text))
+}
+
+fn is_decimal(text: &str) -> bool {
+    let digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+    match text.split_once('.') {
+        Some((whole, fraction)) => digits(whole) && digits(fraction),
+        None => digits(text),
+    }
+}

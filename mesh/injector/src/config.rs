@@ -1,0 +1,15 @@
+//! What an injector is told. Text forms are the command's: it fills this in.
+
+use mesh_cluster::inject::Settings;
+use std::net::SocketAddr;
+
+/// Settings of one injector.
+#[derive(Clone, Debug)]
+pub struct InjectorConfig {
+    /// Where API servers reach it, TLS.
+    pub listen: SocketAddr,
+    /// `/metrics`, `/ready`, `/live`, plain HTTP.
+    pub admin: SocketAddr,
+    /// What it adds to pods.
+    pub settings: Settings,
+}
