@@ -150,6 +150,23 @@ impl Index {
         }
     }
 
+    /// Every policy that grants or forbids, with its annotations: what its owner says of it.
+    pub fn annotated_policies(
+        &self,
+    ) -> impl Iterator<Item = (ObjectRef, &BTreeMap<String, String>)> {
+        fn all<T>(
+            objects: &[Arc<Object<T>>],
+        ) -> impl Iterator<Item = (ObjectRef, &BTreeMap<String, String>)> {
+            objects
+                .iter()
+                .map(|one| (one.reference(), &one.annotations))
+        }
+        let all_of = &self.resources;
+        all(&all_of.authorization_policies)
+            .chain(all(&all_of.server_authorizations))
+            .chain(all(&all_of.cedar_policies))
+    }
+
     /// Whether it is a workload, and what is known of it.
     pub fn workload(&self, workload: &WorkloadKey) -> Option<&WorkloadInfo> {
         let at = self.by_key.get(workload)?;
