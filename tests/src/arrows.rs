@@ -21,6 +21,15 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("mesh-tlog", &[]),
     ("mesh-audits", &["mesh-trust", "mesh-policy"]),
     (
+        "mesh-compliance",
+        &[
+            "mesh-trust",
+            "mesh-policy",
+            "mesh-policy-index",
+            "mesh-policy-analysis",
+        ],
+    ),
+    (
         "mesh-platform",
         &["mesh-trust", "mesh-policy", "mesh-audits"],
     ),
@@ -97,6 +106,7 @@ const PURE: &[&str] = &[
     "mesh-audits",
     "mesh-tlog",
     "mesh-cluster",
+    "mesh-compliance",
 ];
 
 /// What no pure crate may name: runtimes, sockets, watchers.
