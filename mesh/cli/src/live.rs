@@ -17,6 +17,8 @@ use std::path::{Path, PathBuf};
 const STATE_DIR: &str = ".mesh";
 /// The file in it that says what runs.
 const RUNNING_FILE: &str = "run/mesh.json";
+/// What that file said when the mesh ended.
+pub(crate) const ENDED_FILE: &str = "run/ended.json";
 
 /// Which running mesh is asked.
 #[derive(Args, Clone, Debug, Default)]
@@ -116,17 +118,29 @@ impl Live {
     /// # Errors
     /// [`LiveError::NotFound`], [`LiveError::Malformed`].
     pub(crate) fn read(args: &LiveArgs) -> Result<Self, Fault> {
+        Self::read_file(args, RUNNING_FILE)
+    }
+
+    /// The mesh of `args`, alive or not; if none is, the one that ended there last.
+    ///
+    /// # Errors
+    /// As [`Live::read`].
+    pub(crate) fn read_or_ended(args: &LiveArgs) -> Result<Self, Fault> {
+        Self::read(args).or_else(|fault| Self::read_file(args, ENDED_FILE).map_err(|_| fault))
+    }
+
+    fn read_file(args: &LiveArgs, name: &str) -> Result<Self, Fault> {
         let state = match &args.state {
-            Some(state) if state.join(RUNNING_FILE).is_file() => state.clone(),
+            Some(state) if state.join(name).is_file() => state.clone(),
             Some(state) => {
                 return Err(LiveError::NotFound {
                     place: state.clone(),
                 }
                 .into());
             }
-            None => nearest(Path::new("."))?,
+            None => nearest(Path::new("."), name)?,
         };
-        let file = state.join(RUNNING_FILE);
+        let file = state.join(name);
         let running =
             serde_json::from_slice(&files::read(&file)?).map_err(|error| LiveError::Malformed {
                 from: file.display().to_string(),
@@ -241,15 +255,15 @@ pub(crate) fn wait<T>(work: impl Future<Output = Result<T, Fault>>) -> Result<T,
     runtime.block_on(work)
 }
 
-/// The nearest state directory, in `from` or above.
-fn nearest(from: &Path) -> Result<PathBuf, LiveError> {
+/// The nearest state directory that holds the file `name`, in `from` or above.
+fn nearest(from: &Path, name: &str) -> Result<PathBuf, LiveError> {
     let not_found = || LiveError::NotFound {
         place: from.join(STATE_DIR),
     };
     let absolute = std::path::absolute(from).map_err(|_| not_found())?;
     let mut candidates = absolute.ancestors().map(|folder| folder.join(STATE_DIR));
     candidates
-        .find(|state| state.join(RUNNING_FILE).is_file())
+        .find(|state| state.join(name).is_file())
         .ok_or_else(|| LiveError::NotFound {
             place: absolute.join(STATE_DIR),
         })

@@ -251,15 +251,23 @@ pub(crate) fn coloured(allowed: bool, tone: Tone, text: &str) -> String {
 /// Rows under headings.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Table {
-    headings: Vec<&'static str>,
+    headings: Vec<String>,
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
     /// A table with these headings.
     pub(crate) fn new(headings: &[&'static str]) -> Self {
+        Self::titled(headings.iter().map(|heading| (*heading).to_owned()))
+    }
+
+    /// A table whose headings are data themselves.
+    pub(crate) fn titled(headings: impl IntoIterator<Item = String>) -> Self {
         Self {
-            headings: headings.to_vec(),
+            headings: headings
+                .into_iter()
+                .map(|heading| printable(&heading))
+                .collect(),
             rows: Vec::new(),
         }
     }
@@ -276,7 +284,11 @@ impl Table {
     }
 
     fn render(&self, columns_max: usize) -> String {
-        let mut widths: Vec<usize> = self.headings.iter().map(|heading| heading.len()).collect();
+        let mut widths: Vec<usize> = self
+            .headings
+            .iter()
+            .map(|heading| heading.chars().count())
+            .collect();
         for row in &self.rows {
             for (width, cell) in widths.iter_mut().zip(row) {
                 *width = (*width).max(cell.chars().count());
@@ -284,12 +296,7 @@ impl Table {
         }
         shrink(&mut widths, columns_max);
         let mut text = String::new();
-        let headings: Vec<String> = self
-            .headings
-            .iter()
-            .map(|heading| (*heading).to_owned())
-            .collect();
-        for row in std::iter::once(&headings).chain(&self.rows) {
+        for row in std::iter::once(&self.headings).chain(&self.rows) {
             let cells = row.iter().zip(&widths).map(|(cell, width)| {
                 let cell = shortened(cell, *width);
                 let pad = width.saturating_sub(cell.chars().count());

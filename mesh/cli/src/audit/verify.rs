@@ -16,18 +16,31 @@ use std::path::{Path, PathBuf};
 /// Which logs to prove.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct VerifyArgs {
-    /// Log files, or folders of them; by default those of the running mesh.
+    /// Log files, or folders of them; by default those of the running mesh. Or the folder of a report.
     #[arg(value_name = "FILE|DIR")]
     logs: Vec<PathBuf>,
     /// Trusted copy of the public checkpoint key; by default the `.pub` file beside each log, which who could edit the
     /// log could have edited too.
     #[arg(long, value_name = "FILE")]
-    key: Option<PathBuf>,
+    pub(super) key: Option<PathBuf>,
+    /// Of a report: a mapping that was given when it was made; more than once for more.
+    #[arg(long = "mapping", value_name = "FILE")]
+    pub(super) mappings: Vec<PathBuf>,
     #[command(flatten)]
     live: LiveArgs,
     /// Form of the answer.
     #[arg(short, long, value_enum, default_value_t)]
     pub(super) output: Format,
+}
+
+impl VerifyArgs {
+    /// The report that is meant, if the one path is that of a report.
+    pub(super) fn report(&self) -> Option<&Path> {
+        match self.logs.as_slice() {
+            [one] if super::check::is_report(one) => Some(one),
+            _ => None,
+        }
+    }
 }
 
 /// Why nothing can be proved.
@@ -184,7 +197,7 @@ fn prove(log: &Path, key: Option<&Path>) -> Result<mesh_audits::Verified, Box<Co
 }
 
 /// The checkpoint of a log, with the key it must be signed by. A checkpoint without a key is refused, not ignored.
-fn seal(log: &Path, key: Option<&Path>) -> Result<Seal, Box<CodedError>> {
+pub(super) fn seal(log: &Path, key: Option<&Path>) -> Result<Seal, Box<CodedError>> {
     let coded = |error: &dyn miette::Diagnostic, at: &Path| {
         Box::new(CodedError::from(error).at(at.display().to_string()))
     };

@@ -584,9 +584,14 @@ impl<'a> Supervisor<'a> {
             self.state.ca_control(),
             self.state.controller_socket(),
         ];
-        for path in sockets.chain(control).chain([self.state.running_file()]) {
+        for path in sockets.chain(control) {
             // Most are gone: each process removes its own.
             let _ = std::fs::remove_file(path);
+        }
+        // What ran is kept for reports; who looks for a running mesh does not find it under this name.
+        let (running, ended) = (self.state.running_file(), self.state.ended_file());
+        if std::fs::rename(&running, ended).is_err() {
+            let _ = std::fs::remove_file(running);
         }
         self.output
             .talk(format!("mesh `{}` is down", plan.mesh.name));

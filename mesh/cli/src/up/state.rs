@@ -65,6 +65,11 @@ impl StateDir {
         self.root.join("run/mesh.json")
     }
 
+    /// The same of the mesh that ended here last.
+    pub(crate) fn ended_file(&self) -> PathBuf {
+        self.root.join(crate::live::ENDED_FILE)
+    }
+
     /// SPIFFE Workload API.
     pub(crate) fn workload_api(&self) -> PathBuf {
         self.root.join("run/workload-api.sock")
