@@ -8,6 +8,7 @@ use crate::live::LiveArgs;
 use crate::manifests::{Manifests, MeshSettings};
 use crate::output::{Format, Output, Tone, printable};
 use clap::{Args, ValueEnum};
+use mesh_compliance::formats::sarif;
 use mesh_platform::{Platform as _, System};
 use mesh_policy::record::DecisionRecord;
 use mesh_policy_analysis::diff::{Change, Diff, diff};
@@ -100,7 +101,7 @@ pub(crate) fn run(args: &DiffArgs, output: &mut Output) -> Result<Exit, Fault> {
         DiffFormat::Text => text(&found, output)?,
         DiffFormat::Json => output.value(Format::Json, &found, |_, _| Ok(()))?,
         DiffFormat::Markdown => markdown(&found, output)?,
-        DiffFormat::Sarif => output.value(Format::Json, &sarif(&found), |_, _| Ok(()))?,
+        DiffFormat::Sarif => output.value(Format::Json, &sarif_log(&found), |_, _| Ok(()))?,
     }
     output.talk(format_args!(
         "{} gained, {} lost, {} new findings, {} gone",
@@ -225,7 +226,7 @@ fn by(reason: &Reason) -> String {
 }
 
 /// The difference as a SARIF log: each change at the policy that grants it.
-fn sarif(found: &Diff) -> Value {
+fn sarif_log(found: &Diff) -> Value {
     let result = |rule: &str, level: &str, change: &Change| {
         let locations: Vec<Value> = change.access.reasons.iter().filter_map(location).collect();
         let who = change.access.who.join(", ");
@@ -254,20 +255,18 @@ fn sarif(found: &Diff) -> Value {
         .iter()
         .map(|change| result("access-lost", "note", change));
     let results: Vec<Value> = gained.chain(lost).collect();
-    let rules = json!([{ "id": "access-gained" }, { "id": "access-lost" }]);
-    let driver = json!({ "name": "mesh", "version": env!("CARGO_PKG_VERSION"), "rules": rules });
-    json!({
-        "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
-        "version": "2.1.0",
-        "runs": [{ "tool": { "driver": driver }, "results": results }],
-    })
+    let rules = ["access-gained", "access-lost"].map(|id| json!({ "id": id }));
+    sarif::log(
+        env!("CARGO_PKG_VERSION"),
+        rules.to_vec(),
+        results,
+        json!({}),
+    )
 }
 
 /// `file:line` as SARIF has it; none for what is built in.
 fn location(reason: &Reason) -> Option<Value> {
     let (file, line) = reason.source.rsplit_once(':')?;
     let line: u32 = line.parse().ok()?;
-    Some(json!({
-        "physicalLocation": { "artifactLocation": { "uri": file }, "region": { "startLine": line } }
-    }))
+    Some(sarif::location(file, line, None, None))
 }

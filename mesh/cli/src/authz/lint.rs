@@ -5,6 +5,7 @@ use crate::fault::Fault;
 use crate::manifests::{Manifests, MeshSettings, exit_for};
 use crate::output::{Format, Output, Tone, printable};
 use clap::{Args, ValueEnum};
+use mesh_compliance::formats::sarif;
 use mesh_policy::snapshot::{Finding, Severity, Source};
 use serde_json::json;
 use std::collections::BTreeSet;
@@ -72,7 +73,7 @@ pub(crate) fn run(args: &LintArgs, output: &mut Output) -> Result<Exit, Fault> {
         LintFormat::Text => text(&findings, output)?,
         LintFormat::Json => output.value(Format::Json, &findings, |_, _| Ok(()))?,
         LintFormat::Yaml => output.value(Format::Yaml, &findings, |_, _| Ok(()))?,
-        LintFormat::Sarif => output.value(Format::Json, &sarif(&findings), |_, _| Ok(()))?,
+        LintFormat::Sarif => output.value(Format::Json, &sarif_log(&findings), |_, _| Ok(()))?,
     }
     let count = |severity: Severity| {
         findings
@@ -128,7 +129,7 @@ fn place(source: &Source) -> String {
 }
 
 /// The findings as a SARIF log.
-fn sarif(findings: &[Finding]) -> serde_json::Value {
+fn sarif_log(findings: &[Finding]) -> serde_json::Value {
     let rules: BTreeSet<&str> = findings
         .iter()
         .map(|finding| finding.code.as_str())
@@ -140,24 +141,15 @@ fn sarif(findings: &[Finding]) -> serde_json::Value {
             Severity::Info => "note",
         };
         let hint = finding.hint.as_ref().map(|hint| format!(" ({hint})")).unwrap_or_default();
-        let locations = match &finding.source {
-            Source::File { file, line, column, end_line } => vec![json!({
-                "physicalLocation": {
-                    "artifactLocation": { "uri": file },
-                    "region": { "startLine": line, "startColumn": column, "endLine": end_line },
-                }
-            })],
-            Source::BuiltIn(_) => Vec::new(),
-        };
+        let locations: Vec<_> = sarif::location_of(&finding.source).into_iter().collect();
         let message = json!({ "text": format!("{}{hint}", finding.message) });
         json!({ "ruleId": finding.code, "level": level, "message": message, "locations": locations })
     });
-    let results: Vec<_> = results.collect();
-    let rules: Vec<_> = rules.iter().map(|code| json!({ "id": code })).collect();
-    let driver = json!({ "name": "mesh", "version": env!("CARGO_PKG_VERSION"), "rules": rules });
-    json!({
-        "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
-        "version": "2.1.0",
-        "runs": [{ "tool": { "driver": driver }, "results": results }],
-    })
+    let rules = rules.iter().map(|code| json!({ "id": code })).collect();
+    sarif::log(
+        env!("CARGO_PKG_VERSION"),
+        rules,
+        results.collect(),
+        json!({}),
+    )
 }
