@@ -11,11 +11,12 @@ use crate::route::RouteTaken;
 use std::cell::RefCell;
 use std::sync::Arc;
 
-/// Heads that one connection remembers; about 200 bytes each.
+/// Heads that one connection remembers; about 250 bytes each.
 const PLACES: usize = 8;
 
-/// Longer targets are read each time: they seldom come twice.
-const TARGET_BYTES_MAX: usize = 256;
+/// Bytes of method, target and host together. Longer heads are read each time: they seldom come twice. Their place is
+/// there from the start, so that remembering never allocates.
+const HEAD_BYTES_MAX: usize = 160;
 
 /// A head in canonical form, and where it leads.
 #[derive(Clone, Debug)]
@@ -40,20 +41,36 @@ pub(super) enum Way {
     Route(Asked, Arc<RouteTaken>),
 }
 
-/// Readings by what was read. The text of an entry keeps its memory when another head takes its place, so that
-/// remembering costs no allocation once a connection is warm.
+/// Readings by what was read.
 #[derive(Default)]
 pub(crate) struct Heads([RefCell<Entry>; PLACES]);
 
-#[derive(Default)]
 struct Entry {
     port: u16,
     grpc: bool,
     has_host: bool,
-    method: String,
-    target: String,
-    host: String,
+    /// Lengths of method, target and host, which stand in `text` one after the other.
+    lengths: [u8; 3],
+    text: [u8; HEAD_BYTES_MAX],
     reading: Option<Reading>,
+}
+
+impl Default for Entry {
+    fn default() -> Self {
+        Self {
+            port: 0,
+            grpc: false,
+            has_host: false,
+            lengths: [0; 3],
+            text: [0; HEAD_BYTES_MAX],
+            reading: None,
+        }
+    }
+}
+
+/// Method, target and host.
+fn pieces<'h>(head: &Head<'h>) -> [&'h str; 3] {
+    [head.method, head.target, head.host.unwrap_or_default()]
 }
 
 impl Heads {
@@ -81,9 +98,7 @@ impl Heads {
     /// The place of a head: by a few of its bytes, so that finding it is cheaper than reading it.
     fn place(&self, head: &Head<'_>) -> Option<&RefCell<Entry>> {
         let target = head.target.as_bytes();
-        if target.len() > TARGET_BYTES_MAX
-            || head.host.is_some_and(|host| host.len() > TARGET_BYTES_MAX)
-        {
+        if pieces(head).map(str::len).iter().sum::<usize>() > HEAD_BYTES_MAX {
             return None;
         }
         let byte = |from_end: usize| {
@@ -101,26 +116,42 @@ impl Heads {
 
 impl Entry {
     fn is(&self, port: u16, head: &Head<'_>) -> bool {
+        let mut rest = self.text.as_slice();
         self.port == port
             && self.grpc == head.grpc
-            && self.target == head.target
-            && self.method == head.method
             && self.has_host == head.host.is_some()
-            && head.host.is_none_or(|host| self.host == host)
+            && self
+                .lengths
+                .into_iter()
+                .zip(pieces(head))
+                .all(|(length, piece)| {
+                    let Some((here, after)) = rest.split_at_checked(usize::from(length)) else {
+                        return false;
+                    };
+                    rest = after;
+                    here == piece.as_bytes()
+                })
     }
 
     fn remember(&mut self, port: u16, head: &Head<'_>, reading: Reading) -> &Reading {
-        let texts = [
-            (&mut self.method, head.method),
-            (&mut self.target, head.target),
-            (&mut self.host, head.host.unwrap_or_default()),
-        ];
-        for (kept, text) in texts {
-            kept.clear();
-            kept.push_str(text);
-        }
         (self.port, self.grpc) = (port, head.grpc);
         self.has_host = head.host.is_some();
+        self.lengths = write(&mut self.text, pieces(head)).unwrap_or(NO_HEAD);
         self.reading.insert(reading)
     }
+}
+
+/// Lengths that no head has: they are more than there is place for.
+const NO_HEAD: [u8; 3] = [u8::MAX; 3];
+
+/// Writes texts one after the other, if there is place for them, and gives their lengths.
+fn write(mut place: &mut [u8], pieces: [&str; 3]) -> Option<[u8; 3]> {
+    let mut lengths = [0; 3];
+    for (length, piece) in lengths.iter_mut().zip(pieces) {
+        let (here, after) = std::mem::take(&mut place).split_at_mut_checked(piece.len())?;
+        here.copy_from_slice(piece.as_bytes());
+        *length = u8::try_from(piece.len()).ok()?;
+        place = after;
+    }
+    Some(lengths)
 }
