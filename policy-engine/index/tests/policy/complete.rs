@@ -11,6 +11,8 @@ const SOURCES: &[&str] = &[
     include_str!("cases_runtime.rs"),
     include_str!("cases_workloads.rs"),
     include_str!("catalogue.rs"),
+    include_str!("catalogue_heads.rs"),
+    include_str!("catalogue_objects.rs"),
     include_str!("readings_01_05.rs"),
     include_str!("readings_06.rs"),
     include_str!("readings_07_11.rs"),

@@ -19,6 +19,10 @@ mod cases_workloads;
 #[cfg(test)]
 mod catalogue;
 #[cfg(test)]
+mod catalogue_heads;
+#[cfg(test)]
+mod catalogue_objects;
+#[cfg(test)]
 mod complete;
 #[cfg(test)]
 mod fields_policies;
