@@ -9,7 +9,7 @@ use mesh_policy::decide::Generation;
 use mesh_policy::snapshot::{Finding, Severity};
 use mesh_policy_index::Mode;
 use mesh_policy_index::index::{Index, IndexConfig, WorkloadKey};
-use mesh_policy_index::manifest::{Loaded, Part, join, read_part};
+use mesh_policy_index::manifest::{Loaded, Part, Piece, join};
 use mesh_trust::TrustDomain;
 use std::path::{Path, PathBuf};
 
@@ -19,6 +19,8 @@ const FILES_MAX: usize = 100_000;
 const FILE_BYTES_MAX: u64 = 64 << 20;
 /// Bytes from which a second thread is worth its start: about 10 ms of reading.
 const THREADS_FROM_BYTES: usize = 128 << 10;
+/// Bytes of a file from which it is cut: as much as a thread reads in some 5 ms.
+const PIECE_BYTES: usize = 64 << 10;
 /// Folders below each other; more is a loop of links.
 const DEPTH_MAX: usize = 32;
 
@@ -137,24 +139,23 @@ impl Manifests {
     }
 }
 
-/// Reads files; many on two threads, about half of their bytes on each.
+/// Reads files; many or large ones on two threads, about half of their bytes on each.
 fn read(files: &[(String, Vec<u8>)]) -> Loaded {
-    let parts = |files: &[(String, Vec<u8>)]| -> Vec<Part> {
-        let files = files.iter();
-        files
-            .map(|(name, content)| read_part(name, content))
-            .collect()
-    };
-    let bytes: usize = files.iter().map(|(_, content)| content.len()).sum();
+    let parts = |pieces: &[Piece<'_>]| -> Vec<Part> { pieces.iter().map(Piece::read).collect() };
+    let files = files.iter();
+    let pieces: Vec<Piece<'_>> = files
+        .flat_map(|(name, content)| Piece::of(name, content, PIECE_BYTES))
+        .collect();
+    let bytes: usize = pieces.iter().map(Piece::len).sum();
     if bytes < THREADS_FROM_BYTES {
-        return join(&parts(files));
+        return join(&parts(&pieces));
     }
     let mut sum = 0;
-    let half = files.iter().take_while(|(_, content)| {
-        sum += content.len();
+    let half = pieces.iter().take_while(|piece| {
+        sum += piece.len();
         sum <= bytes / 2
     });
-    let (mine, other) = files.split_at(half.count());
+    let (mine, other) = pieces.split_at(half.count());
     std::thread::scope(|scope| {
         let other = scope.spawn(|| parts(other));
         let mine = parts(mine);

@@ -205,7 +205,7 @@ pub enum Effect {
 }
 
 /// What a grant covers.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub enum Scope {
     /// A Server, with all its routes.

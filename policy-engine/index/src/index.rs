@@ -28,14 +28,15 @@ pub use workloads::WorkloadKey;
 use crate::Mode;
 use crate::finding::{Code, finding};
 use crate::manifest::Loaded;
-use crate::manifest::resource::{Key, Object, Resources, Route, Target};
+use crate::manifest::resource::{Key, KeyRef, Object, Resources, Route, Target};
+use crate::map::{HashMap, HashSet};
 use authority::Authorities;
 use cedar_texts::CedarTexts;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use mesh_policy::decide::Generation;
 use mesh_policy::snapshot::{Finding, ObjectRef, SnapshotData, Source, Term, WorkloadInfo};
 use mesh_trust::TrustDomain;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 pub(crate) use workloads::Workload;
@@ -219,7 +220,7 @@ impl Index {
             invariants,
             findings: Vec::new(),
             closing: Vec::new(),
-            findings_of: HashMap::new(),
+            findings_of: HashMap::default(),
         };
         lint::lint(&index, &mut findings);
         cedar_texts::lint(&index, &mut findings);
@@ -328,14 +329,12 @@ impl Policies {
         for (number, policy) in resources.authorization_policies.iter().enumerate() {
             let namespace = &policy.key.namespace;
             match &policy.spec.target {
-                Some(Target::Server(name)) => out
-                    .by_server
-                    .entry(Key::new(namespace, name))
-                    .or_default()
-                    .push(number),
+                Some(Target::Server(name)) => {
+                    list(&mut out.by_server, KeyRef::new(namespace, name), number);
+                }
                 Some(Target::Namespace) => out
                     .by_namespace
-                    .entry(namespace.clone())
+                    .entry_ref(namespace)
                     .or_default()
                     .push(number),
                 Some(Target::Route { group, kind, name }) => {
@@ -350,11 +349,9 @@ impl Policies {
         for (number, policy) in resources.server_authorizations.iter().enumerate() {
             let namespace = &policy.key.namespace;
             match &policy.spec.target {
-                Some(Target::Server(name)) => out
-                    .named
-                    .entry(Key::new(namespace, name))
-                    .or_default()
-                    .push(number),
+                Some(Target::Server(name)) => {
+                    list(&mut out.named, KeyRef::new(namespace, name), number);
+                }
                 Some(Target::Servers(_)) => out
                     .selecting
                     .entry(namespace.clone())
@@ -364,6 +361,15 @@ impl Policies {
             }
         }
         out
+    }
+}
+
+/// Adds a number to the list of a key, which is made for the first of its list alone.
+fn list(lists: &mut HashMap<Key, Vec<usize>>, key: KeyRef<'_>, number: usize) {
+    if let Some(numbers) = lists.get_mut(&key) {
+        numbers.push(number);
+    } else {
+        lists.insert(Key::from(&key), vec![number]);
     }
 }
 
@@ -378,7 +384,7 @@ fn by<T, K: std::hash::Hash + Eq>(
             .get(*at)
             .map(|o| (o.created, &o.key, o.group, &o.source))
     });
-    let mut out: HashMap<K, Vec<usize>> = HashMap::new();
+    let mut out: HashMap<K, Vec<usize>> = HashMap::default();
     for at in order {
         for key in objects
             .get(at)
@@ -392,8 +398,8 @@ fn by<T, K: std::hash::Hash + Eq>(
 }
 
 fn twins(routes: &[Arc<Object<Route>>]) -> HashSet<(Key, &'static str)> {
-    let mut groups: HashMap<(Key, &'static str), &'static str> = HashMap::new();
-    let mut out = HashSet::new();
+    let mut groups: HashMap<(Key, &'static str), &'static str> = HashMap::default();
+    let mut out = HashSet::default();
     for route in routes {
         let key = (route.key.clone(), route.kind);
         if *groups.entry(key.clone()).or_insert(route.group) != route.group {
@@ -404,7 +410,7 @@ fn twins(routes: &[Arc<Object<Route>>]) -> HashSet<(Key, &'static str)> {
 }
 
 fn namespaces(resources: &Resources) -> HashMap<String, NamespaceDefaults> {
-    let mut out: HashMap<String, NamespaceDefaults> = HashMap::new();
+    let mut out: HashMap<String, NamespaceDefaults> = HashMap::default();
     for object in &resources.namespaces {
         let entry = out.entry(object.key.name.clone()).or_default();
         entry.annotations.clone_from(&object.annotations);

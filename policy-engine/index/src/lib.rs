@@ -7,6 +7,7 @@
 //! - [`mutate`]: policy made wrong on purpose; start at [`mutate::mutants`]
 //! - [`replay`]: recorded requests through the index; start at [`replay::Replay::new`]
 //! - [`mode`]: default policies
+//! - `map`: maps for names
 //! - [`limits`]: every bound
 
 pub mod edit;
@@ -15,6 +16,7 @@ pub mod import;
 pub mod index;
 pub mod limits;
 pub mod manifest;
+mod map;
 pub mod mode;
 pub mod mutate;
 pub mod replay;

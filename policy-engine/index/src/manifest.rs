@@ -91,6 +91,64 @@ pub fn read_part(name: &str, bytes: &[u8]) -> Part {
     loader.part()
 }
 
+/// A file, or a part of one that can be read by itself: whoever has two threads reads large files on both.
+#[derive(Clone, Copy, Debug)]
+pub struct Piece<'a> {
+    name: &'a str,
+    content: Content<'a>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Content<'a> {
+    File(&'a [u8]),
+    /// Documents, and how many lines of the file stand before them.
+    Documents(&'a str, u32),
+}
+
+impl<'a> Piece<'a> {
+    /// Cuts a file where documents begin, into pieces of about so many bytes. Read and joined in this order they are the
+    /// file: what only the whole can tell, and what is no text, stays in one piece.
+    pub fn of(name: &'a str, bytes: &'a [u8], about: usize) -> Vec<Self> {
+        let whole = || vec![Content::File(bytes)];
+        let content = match tree::cut(bytes, about) {
+            Some(cut) => cut
+                .into_iter()
+                .map(|(lines_before, text)| Content::Documents(text, lines_before))
+                .collect(),
+            None => whole(),
+        };
+        content
+            .into_iter()
+            .map(|content| Self { name, content })
+            .collect()
+    }
+
+    /// Bytes of it.
+    pub fn len(&self) -> usize {
+        match self.content {
+            Content::File(bytes) => bytes.len(),
+            Content::Documents(text, _) => text.len(),
+        }
+    }
+
+    /// Whether nothing is in it.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Reads it.
+    pub fn read(&self) -> Part {
+        let mut loader = Loader::default();
+        match self.content {
+            Content::File(bytes) => loader.file(self.name, bytes),
+            Content::Documents(text, lines_before) => {
+                loader.documents(self.name, text, lines_before);
+            }
+        }
+        loader.part()
+    }
+}
+
 /// [`load`], of files that were read already.
 pub fn join<'p>(parts: impl IntoIterator<Item = &'p Part>) -> Loaded {
     part::join(parts)

@@ -11,10 +11,11 @@ use crate::manifest::resource::{
     AuthenticationKind, AuthenticationRef, AuthorizationPolicy, Key, NetworkEntry, Object,
     Resources, SaClient, ServerAuthorization,
 };
+use crate::map::{HashMap, HashSet};
 use mesh_policy::snapshot::{
     Finding, IdentityPattern, IdentitySet, Network, NetworkSet, Source, Who,
 };
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Set of every verified identity, for the authenticated modes.
@@ -23,6 +24,9 @@ pub(crate) const AUTHENTICATED: &str = "default/authenticated";
 pub(crate) const CLUSTER_NETWORKS: &str = "default/cluster-networks";
 /// The probe networks.
 pub(crate) const PROBE_NETWORKS: &str = "probe/networks";
+
+const MESH_TLS: &str = "MeshTLSAuthentication";
+const NETWORK: &str = "NetworkAuthentication";
 
 /// Whom a policy admits.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,12 +73,18 @@ impl Authorities {
     }
 }
 
+/// What is known of an authentication.
+struct Known {
+    valid: bool,
+    /// Id of its set.
+    set: String,
+}
+
 struct Resolver<'a> {
     config: &'a IndexConfig,
     findings: &'a mut Vec<Finding>,
-    /// Validity of each authentication by key.
-    mesh_tls: HashMap<&'a Key, bool>,
-    networks: HashMap<&'a Key, bool>,
+    mesh_tls: HashMap<&'a Key, Known>,
+    networks: HashMap<&'a Key, Known>,
     accounts: HashSet<&'a Key>,
     identity_sets: BTreeMap<String, IdentitySet>,
     network_sets: BTreeMap<String, NetworkSet>,
@@ -88,8 +98,8 @@ impl<'a> Resolver<'a> {
     ) -> Self {
         let accounts = resources.service_accounts.iter().map(|a| &a.key).collect();
         let (mesh_tls, networks) = (
-            validity(&resources.mesh_tls),
-            validity(&resources.network_authentications),
+            known(MESH_TLS, &resources.mesh_tls),
+            known(NETWORK, &resources.network_authentications),
         );
         let (identity_sets, network_sets) = (BTreeMap::new(), BTreeMap::new());
         let mut out = Self {
@@ -136,7 +146,7 @@ impl<'a> Resolver<'a> {
             );
         }
         for object in resources.mesh_tls.iter().filter(|o| o.invalid.is_none()) {
-            let id = set_id("MeshTLSAuthentication", &object.key);
+            let id = set_id(MESH_TLS, &object.key);
             out.identities(id, &object.spec.members, object);
         }
         for object in resources
@@ -144,7 +154,7 @@ impl<'a> Resolver<'a> {
             .iter()
             .filter(|o| o.invalid.is_none())
         {
-            let id = set_id("NetworkAuthentication", &object.key);
+            let id = set_id(NETWORK, &object.key);
             out.network_sets
                 .insert(id, network_set(&object.spec, object.source.clone()));
         }
@@ -170,7 +180,9 @@ impl<'a> Resolver<'a> {
                 self.account(&Key::new(namespace, name), object, &object.source);
             }
         }
-        patterns.sort_by_key(|p| format!("{p:?}"));
+        if patterns.len() > 1 {
+            patterns.sort_by_cached_key(|p| format!("{p:?}"));
+        }
         patterns.dedup();
         self.identity_sets.insert(
             id,
@@ -243,14 +255,8 @@ impl<'a> Resolver<'a> {
         reference: &AuthenticationRef,
     ) -> Option<Half> {
         let (kind, known) = match reference.kind {
-            AuthenticationKind::MeshTls => (
-                "MeshTLSAuthentication",
-                self.mesh_tls.get(&reference.key).copied(),
-            ),
-            AuthenticationKind::Network => (
-                "NetworkAuthentication",
-                self.networks.get(&reference.key).copied(),
-            ),
+            AuthenticationKind::MeshTls => (MESH_TLS, self.mesh_tls.get(&reference.key)),
+            AuthenticationKind::Network => (NETWORK, self.networks.get(&reference.key)),
             AuthenticationKind::ServiceAccount => {
                 let id = set_id("ServiceAccount", &reference.key);
                 self.account(&reference.key, policy, &reference.source);
@@ -272,15 +278,14 @@ impl<'a> Resolver<'a> {
         };
         let key = &reference.key;
         let (code, state) = match known {
-            Some(true) => {
-                let id = set_id(kind, key);
-                return Some(if kind == "NetworkAuthentication" {
-                    Half::Networks(id)
-                } else {
-                    Half::Who(id)
-                });
+            Some(Known { valid: true, set }) => {
+                let half = match kind {
+                    NETWORK => Half::Networks,
+                    _ => Half::Who,
+                };
+                return Some(half(set.clone()));
             }
-            Some(false) => (Code::InvalidReferent, "is invalid"),
+            Some(Known { valid: false, .. }) => (Code::InvalidReferent, "is invalid"),
             None => (Code::Dangling, "does not exist"),
         };
         let message = format!(
@@ -356,11 +361,14 @@ enum Half {
     Networks(String),
 }
 
-fn validity<T>(objects: &[Arc<Object<T>>]) -> HashMap<&Key, bool> {
-    let mut out = HashMap::new();
+fn known<'a, T>(kind: &str, objects: &'a [Arc<Object<T>>]) -> HashMap<&'a Key, Known> {
+    let mut out: HashMap<&Key, Known> = HashMap::default();
     for object in objects {
-        let valid = out.entry(&object.key).or_insert(true);
-        *valid &= object.invalid.is_none();
+        let known = out.entry(&object.key).or_insert_with(|| Known {
+            valid: true,
+            set: set_id(kind, &object.key),
+        });
+        known.valid &= object.invalid.is_none();
     }
     out
 }

@@ -11,11 +11,12 @@ use crate::manifest::cedar_check::Statement;
 use crate::manifest::cedar_judge::Mention;
 use crate::manifest::cedar_kinds::CedarPolicies;
 use crate::manifest::resource::{Closed, Object, Resources};
+use crate::map::{HashMap, HashSet};
 use mesh_policy::limits::CEDAR_TEXTS_MAX;
 use mesh_policy::snapshot::{
     CedarText, Effect, Finding, IdentitySet, NetworkSet, ObjectRef, SnapshotData, Term,
 };
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Every Cedar policy that counts.
 #[derive(Clone, Debug, Default)]
@@ -104,7 +105,7 @@ impl CedarTexts {
             (&a.text.id, &a.text.text, &a.text.term) == (&b.text.id, &b.text.text, &b.text.term)
         };
         self.entries.dedup_by(|b, a| same(a, b));
-        let mut taken = HashSet::new();
+        let mut taken = HashSet::default();
         for entry in &mut self.entries {
             let id = entry.text.id.clone();
             let mut copy = 2;

@@ -7,12 +7,13 @@ use super::{Index, route_key};
 use crate::finding::{Code, finding};
 use crate::manifest::network::canonical_block;
 use crate::manifest::resource::{
-    Key, Object, ProbeTarget, RateLimit, Route, Selects, Server, Target,
+    Key, KeyRef, Object, ProbeTarget, RateLimit, Route, Selects, Server, Target,
 };
+use crate::map::{HashMap, HashSet};
 use mesh_policy::snapshot::{
     Finding, PathMatch, PathOptions, RouteMatch, ServerProtocol, TextMatch,
 };
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Adds the findings of the whole.
@@ -20,7 +21,7 @@ pub(crate) fn lint(index: &Index, findings: &mut Vec<Finding>) {
     let mut lint = Lint {
         index,
         findings,
-        servers: HashMap::new(),
+        servers: HashMap::default(),
     };
     for server in &index.resources.servers {
         lint.servers.entry(&server.key).or_insert(server);
@@ -68,8 +69,8 @@ impl<'a> Lint<'a> {
 
     fn servers(&mut self) {
         let index = self.index;
-        let mut effective: HashSet<&Key> = HashSet::new();
-        let mut lost: HashMap<&Key, String> = HashMap::new();
+        let mut effective: HashSet<&Key> = HashSet::default();
+        let mut lost: HashMap<&Key, String> = HashMap::default();
         for workload in &index.workloads {
             for (port, claimed) in claims(index, workload) {
                 let Some((winner, others)) = claimed.split_first() else {
@@ -117,14 +118,14 @@ impl<'a> Lint<'a> {
     }
 
     /// An object of nearly that name, for the hint.
-    fn near_name(&self, key: &Key, names: impl Iterator<Item = &'a Key>) -> String {
+    fn near_name(&self, key: KeyRef<'_>, names: impl Iterator<Item = &'a Key>) -> String {
         let near = names
             .filter(|k| k.namespace == key.namespace)
-            .find(|k| k.name.eq_ignore_ascii_case(&key.name));
+            .find(|k| k.name.eq_ignore_ascii_case(key.name));
         near.map_or(String::new(), |k| format!(" (there is `{}`)", k.name))
     }
 
-    fn dangling<T>(&mut self, object: &Object<T>, kind: &str, key: &Key, near: &str) {
+    fn dangling<T>(&mut self, object: &Object<T>, kind: &str, key: KeyRef<'_>, near: &str) {
         let message = format!(
             "{} refers to {kind} {}/{}, which does not exist{near}",
             object.title(),
@@ -150,18 +151,19 @@ impl<'a> Lint<'a> {
         for policy in &index.resources.authorization_policies {
             match &policy.spec.target {
                 Some(Target::Server(name)) => {
-                    let key = Key::new(&policy.key.namespace, name);
+                    let key = KeyRef::new(&policy.key.namespace, name);
                     if !self.servers.contains_key(&key) {
-                        let near = self.near_name(&key, self.servers.keys().copied());
-                        self.dangling(policy, "Server", &key, &near);
+                        let near = self.near_name(key, self.servers.keys().copied());
+                        self.dangling(policy, "Server", key, &near);
                     }
                 }
                 Some(Target::Route { group, kind, name }) => {
                     let key = Key::new(&policy.key.namespace, name);
                     if !routes.contains(&(*group, *kind, key.clone())) {
+                        let key = KeyRef::from(&key);
                         let near =
-                            self.near_name(&key, index.resources.routes.iter().map(|r| &r.key));
-                        self.dangling(policy, &format!("{kind}.{group}"), &key, &near);
+                            self.near_name(key, index.resources.routes.iter().map(|r| &r.key));
+                        self.dangling(policy, &format!("{kind}.{group}"), key, &near);
                     }
                 }
                 Some(Target::Namespace) if !index.servers.contains_key(&policy.key.namespace) => {
@@ -181,10 +183,10 @@ impl<'a> Lint<'a> {
         for policy in &index.resources.server_authorizations {
             match &policy.spec.target {
                 Some(Target::Server(name)) => {
-                    let key = Key::new(&policy.key.namespace, name);
+                    let key = KeyRef::new(&policy.key.namespace, name);
                     if !self.servers.contains_key(&key) {
-                        let near = self.near_name(&key, self.servers.keys().copied());
-                        self.dangling(policy, "Server", &key, &near);
+                        let near = self.near_name(key, self.servers.keys().copied());
+                        self.dangling(policy, "Server", key, &near);
                     }
                 }
                 Some(Target::Servers(selector)) => {
@@ -210,10 +212,10 @@ impl<'a> Lint<'a> {
         let index = self.index;
         for route in &index.resources.routes {
             for (name, source) in &route.spec.servers {
-                let key = Key::new(&route.key.namespace, name);
+                let key = KeyRef::new(&route.key.namespace, name);
                 let Some(server) = self.servers.get(&key).copied() else {
-                    let near = self.near_name(&key, self.servers.keys().copied());
-                    self.dangling(route, "Server", &key, &near);
+                    let near = self.near_name(key, self.servers.keys().copied());
+                    self.dangling(route, "Server", key, &near);
                     continue;
                 };
                 if !takes(server.spec.protocol, route) {
@@ -340,8 +342,9 @@ impl<'a> Lint<'a> {
             };
             let key = Key::new(&limit.key.namespace, name);
             let Some(server) = self.servers.get(&key).copied() else {
-                let near = self.near_name(&key, self.servers.keys().copied());
-                self.dangling(limit, "Server", &key, &near);
+                let key = KeyRef::from(&key);
+                let near = self.near_name(key, self.servers.keys().copied());
+                self.dangling(limit, "Server", key, &near);
                 continue;
             };
             let same: Vec<&Object<RateLimit>> = index

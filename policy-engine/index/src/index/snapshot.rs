@@ -8,6 +8,7 @@ use super::{Index, route_key};
 use crate::Mode;
 use crate::finding::Code;
 use crate::manifest::resource::{Key, Object, ProbeTarget, RateLimit, Selects, Server, Target};
+use crate::map::{HashMap, HashSet};
 use ipnet::IpNet;
 use mesh_policy::decide::Generation;
 use mesh_policy::snapshot::{
@@ -15,7 +16,7 @@ use mesh_policy::snapshot::{
     ServerInfo, ServerProtocol, SnapshotData, Term, Who,
 };
 use mesh_trust::SpiffeId;
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// The node of a pod, as the network that its probes come from.
@@ -27,7 +28,7 @@ pub(crate) fn assemble(index: &Index, workload: &Workload, generation: Generatio
         index,
         workload,
         grants: BTreeMap::new(),
-        bearing: HashSet::new(),
+        bearing: HashSet::default(),
     };
     assembly.bears(
         workload.kind,
@@ -93,19 +94,20 @@ pub(crate) fn claims<'i>(
     out
 }
 
-/// Grants are keyed by id and scope until all are known; only then they have numbers.
-type GrantKey = (String, String);
+/// Grants are sorted by id, then scope.
+type GrantKey = (String, Scope);
 
-/// A port's policy whose grants have no numbers yet.
+/// A port's policy. Its grants are numbered in the order they were found until all are known.
 struct Draft {
     policy: PortPolicy,
-    grants: BTreeSet<GrantKey>,
+    grants: BTreeSet<u32>,
 }
 
 struct Assembly<'a> {
     index: &'a Index,
     workload: &'a Workload,
-    grants: BTreeMap<GrantKey, Grant>,
+    /// Each with the number it was found as.
+    grants: BTreeMap<GrantKey, (u32, Grant)>,
     /// Objects that bear on this workload: kind, namespace, name.
     bearing: HashSet<(String, String, String)>,
 }
@@ -207,9 +209,11 @@ impl Assembly<'_> {
     }
 
     fn grant(&mut self, draft: &mut Draft, grant: Grant) {
-        let key = (grant.id.clone(), format!("{:?}", grant.scope));
-        draft.grants.insert(key.clone());
-        self.grants.entry(key).or_insert(grant);
+        let key = (grant.id.clone(), grant.scope.clone());
+        // A workload has far fewer grants than numbers (GRANTS_MAX).
+        let next = u32::try_from(self.grants.len()).unwrap_or(u32::MAX);
+        let (number, _) = self.grants.entry(key).or_insert((next, grant));
+        draft.grants.insert(*number);
     }
 
     fn mode_grant(&mut self, draft: &mut Draft, mode: Mode, scope: Scope) {
@@ -423,13 +427,13 @@ impl Assembly<'_> {
         other: Draft,
     ) -> SnapshotData {
         let index = self.index;
-        let numbers: BTreeMap<GrantKey, u32> = self.grants.keys().cloned().zip(0..).collect();
+        let found = self.grants.values().map(|(found, _)| *found);
+        let numbers: HashMap<u32, u32> = found.zip(0..).collect();
         let number = |mut draft: Draft| {
-            draft.policy.grants = draft
-                .grants
-                .iter()
-                .filter_map(|key| numbers.get(key).copied())
-                .collect();
+            let found = draft.grants.iter();
+            let mut grants: Vec<u32> = found.filter_map(|at| numbers.get(at).copied()).collect();
+            grants.sort_unstable();
+            draft.policy.grants = grants;
             draft.policy
         };
         let ports: BTreeMap<u16, PortPolicy> = drafts
@@ -437,7 +441,7 @@ impl Assembly<'_> {
             .map(|(port, draft)| (port, number(draft)))
             .collect();
         let other_ports = number(other);
-        let grants: Vec<Grant> = self.grants.into_values().collect();
+        let grants: Vec<Grant> = self.grants.into_values().map(|(_, grant)| grant).collect();
         let mut identity_sets = BTreeMap::new();
         let mut network_sets = BTreeMap::new();
         for grant in &grants {

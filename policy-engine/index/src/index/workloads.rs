@@ -9,8 +9,9 @@ use crate::Mode;
 use crate::finding::Code;
 use crate::limits::LISTED_PORTS_MAX;
 use crate::manifest::resource::{Key, Object, Pod, PortRef, Probe, Resources, Template};
+use crate::map::{HashMap, HashSet};
 use mesh_policy::snapshot::{Finding, Source, WorkloadInfo};
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Which workload: namespace and pod, or the workload whose template stands for its pods.
@@ -156,7 +157,7 @@ pub(crate) fn collect(
 
 /// How many kinds of template share a name.
 fn template_names(templates: &[Arc<Object<Template>>]) -> HashMap<Key, usize> {
-    let mut kinds: HashMap<Key, BTreeSet<&str>> = HashMap::new();
+    let mut kinds: HashMap<Key, BTreeSet<&str>> = HashMap::default();
     for template in templates {
         kinds
             .entry(template.key.clone())
@@ -171,7 +172,7 @@ fn template_names(templates: &[Arc<Object<Template>>]) -> HashMap<Key, usize> {
 
 /// Workloads by namespace and bare name of their owner.
 pub(crate) fn by_owner(workloads: &[Workload]) -> HashMap<Key, Vec<usize>> {
-    let mut out: HashMap<Key, Vec<usize>> = HashMap::new();
+    let mut out: HashMap<Key, Vec<usize>> = HashMap::default();
     for (number, workload) in workloads.iter().enumerate() {
         let name = workload
             .info
@@ -190,7 +191,7 @@ pub(crate) fn by_owner(workloads: &[Workload]) -> HashMap<Key, Vec<usize>> {
 
 /// Workloads by namespace.
 pub(crate) fn by_namespace(workloads: &[Workload]) -> HashMap<String, Vec<usize>> {
-    let mut out: HashMap<String, Vec<usize>> = HashMap::new();
+    let mut out: HashMap<String, Vec<usize>> = HashMap::default();
     for (number, workload) in workloads.iter().enumerate() {
         out.entry(workload.key.namespace.clone())
             .or_default()
@@ -206,7 +207,7 @@ struct Owners {
 
 impl Owners {
     fn of(resources: &Resources) -> Self {
-        let mut templates = HashMap::new();
+        let mut templates = HashMap::default();
         for template in &resources.templates {
             if let Some(owner) = template.owners.first() {
                 let key = (

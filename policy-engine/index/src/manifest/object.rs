@@ -20,9 +20,9 @@ use super::service_profile::check_service_profile;
 use super::tree::{self, Defect, Document, Node, Place, Value};
 use crate::finding::{Code, finding};
 use crate::limits::FINDINGS_EACH_MAX;
+use crate::map::HashSet;
 use cedar::{check_term, namespace_node};
 use mesh_policy::snapshot::{Finding, ObjectRef, Source};
-use std::collections::HashSet;
 use std::sync::Arc;
 
 /// What one object is read from.
@@ -53,6 +53,13 @@ impl Loader {
     /// Reads one file.
     pub(crate) fn file(&mut self, file: &str, bytes: &[u8]) {
         for document in tree::read(bytes) {
+            self.document(file, &document);
+        }
+    }
+
+    /// Reads documents of a file that stand behind so many lines.
+    pub(crate) fn documents(&mut self, file: &str, text: &str, lines_before: u32) {
+        for document in tree::read_documents(text, lines_before) {
             self.document(file, &document);
         }
     }

@@ -7,8 +7,9 @@ use super::Loaded;
 use super::resource::{Object, Resources, each_list};
 use super::tree::{Node, Value};
 use crate::finding::{Code, finding};
+use crate::map::HashSet;
 use mesh_policy::snapshot::Finding;
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// The objects of one file, and what is wrong with each by itself.
@@ -114,8 +115,8 @@ impl Reach {
 pub(super) fn mentions(node: &Node, words: &mut HashSet<String>) {
     let mut add = |text: &str| {
         for word in text.split(['.', '/', '"', ' ', '\n']) {
-            if !word.is_empty() && !words.contains(word) {
-                words.insert(word.to_owned());
+            if !word.is_empty() {
+                words.get_or_insert_with(word, str::to_owned);
             }
         }
     };

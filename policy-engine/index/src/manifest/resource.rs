@@ -7,6 +7,7 @@ use super::cedar_kinds::CedarPolicies;
 use super::identity::Identity;
 use super::invariant_kind::InvariantSpec;
 use crate::Mode;
+use hashbrown::Equivalent;
 use ipnet::IpNet;
 use mesh_policy::snapshot::{
     Filter, Network, ObjectRef, PathOptions, RouteMatch, ServerProtocol, Source,
@@ -197,6 +198,44 @@ impl Key {
             namespace: namespace.to_owned(),
             name: name.to_owned(),
         }
+    }
+}
+
+/// A key that is looked up, and made only where it is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct KeyRef<'a> {
+    pub(crate) namespace: &'a str,
+    pub(crate) name: &'a str,
+}
+
+impl<'a> KeyRef<'a> {
+    pub(crate) fn new(namespace: &'a str, name: &'a str) -> Self {
+        Self { namespace, name }
+    }
+}
+
+impl<'a> From<&'a Key> for KeyRef<'a> {
+    fn from(key: &'a Key) -> Self {
+        Self::new(&key.namespace, &key.name)
+    }
+}
+
+// Hashes as a key does: both hash two texts, in this order.
+impl Equivalent<Key> for KeyRef<'_> {
+    fn equivalent(&self, key: &Key) -> bool {
+        (self.namespace, self.name) == (&key.namespace, &key.name)
+    }
+}
+
+impl Equivalent<&Key> for KeyRef<'_> {
+    fn equivalent(&self, key: &&Key) -> bool {
+        Equivalent::<Key>::equivalent(self, key)
+    }
+}
+
+impl From<&KeyRef<'_>> for Key {
+    fn from(key: &KeyRef<'_>) -> Self {
+        Self::new(key.namespace, key.name)
     }
 }
 

@@ -630,3 +630,71 @@ fn an_item_of_a_typed_list_that_is_no_mapping_is_a_finding_and_closes_what_it_ma
         assert_eq!(loaded.resources.cedar_closed.len(), 1);
     }
 }
+
+/// A file as it is, and read piece by piece.
+fn whole_and_pieces(text: &str, about: usize) -> (usize, [String; 2]) {
+    let pieces = Piece::of("a.yaml", text.as_bytes(), about);
+    let parts: Vec<Part> = pieces.iter().map(Piece::read).collect();
+    let whole = load([("a.yaml".to_owned(), text.as_bytes())]);
+    let shown = [whole, join(&parts)].map(|loaded| format!("{loaded:#?}"));
+    (pieces.len(), shown)
+}
+
+#[test]
+fn a_file_in_pieces_is_the_file() {
+    use proptest::prelude::*;
+    let texts: Vec<String> = [
+        SERVER,
+        "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n",
+        "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: web, namespace: shop}\n",
+        "kind: Server\n",
+        "a: [\n",
+        "text: |\n  --- no marker\n",
+        "text: |\n---\n",
+        "%YAML 1.2\n",
+        "# nothing\n",
+        "...\na: 1\n",
+        "a: &x 1\nb: *x\n",
+        "- 1\n",
+        "{\"a\": 1}\n",
+        "",
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    let one = (prop::sample::select(texts), any::<bool>());
+    let marks = prop::sample::select(&["---\n", "--- \n", "--- # here\n", "---a\n"][..]);
+    let file = prop::collection::vec((marks, one), 0..12);
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let cut = std::cell::Cell::new(0);
+    runner
+        .run(&(file, 1usize..400), |(file, about)| {
+            let mut text = String::new();
+            for (mark, (document, crlf)) in file {
+                text.push_str(mark);
+                match crlf {
+                    true => text.push_str(&document.replace('\n', "\r\n")),
+                    false => text.push_str(&document),
+                }
+            }
+            let (pieces, [whole, joined]) = whole_and_pieces(&text, about);
+            cut.set(cut.get().max(pieces));
+            prop_assert_eq!(whole, joined, "{}", text);
+            Ok(())
+        })
+        .unwrap();
+    assert!(cut.get() > 4, "files were cut");
+}
+
+#[test]
+fn what_only_the_whole_can_tell_is_not_cut() {
+    let many = "---\na: 1\n".repeat(crate::limits::DOCUMENTS_MAX + 1);
+    let ended = "a: 1\n...\n".repeat(crate::limits::DOCUMENTS_MAX + 1);
+    let json = format!("[{}\n---\n1]", "1,\n".repeat(100));
+    for text in [&many, &ended, "\u{feff}\u{0}---\n", "{\n\"a\":\n1}\n"] {
+        let (pieces, [whole, joined]) = whole_and_pieces(text, 1);
+        assert_eq!(pieces, 1, "{text:.20}");
+        assert_eq!(whole, joined);
+    }
+    let (_, [whole, joined]) = whole_and_pieces(&json, 1);
+    assert_eq!(whole, joined, "looks like JSON, and is none");
+}

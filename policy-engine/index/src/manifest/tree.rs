@@ -11,9 +11,9 @@ use crate::finding::Code;
 use crate::limits::{
     ALIAS_WEIGHT_MAX, DEPTH_MAX, DOCUMENT_BYTES_MAX, DOCUMENTS_MAX, FINDINGS_EACH_MAX, NODES_MAX,
 };
+use crate::map::HashMap;
 use saphyr_parser::{Event, Parser, ScalarStyle, Span};
-use std::collections::HashMap;
-use text::{as_json, checked_text, chunk_at, chunks, defect};
+use text::{as_json, checked_text, chunk_at, chunks, defect, is_marker};
 
 /// A position in a file; both from 1, columns in characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -175,16 +175,55 @@ pub(crate) fn read(bytes: &[u8]) -> Vec<Document> {
     if let Some(json) = as_json(text) {
         return read_chunk(&json, 0);
     }
+    let documents = read_documents(text, 0);
+    if documents.len() > DOCUMENTS_MAX {
+        let at = documents
+            .get(DOCUMENTS_MAX)
+            .map_or(1, |one| one.root.at.line);
+        let message = format!("more than {DOCUMENTS_MAX} documents in one file");
+        let defect = defect(at, 1, Code::Limit, message);
+        return vec![Document::refused(defect, bytes)];
+    }
+    documents
+}
+
+/// Reads documents of a file that stand behind so many lines; not many more than a file may have.
+pub(crate) fn read_documents(text: &str, lines_before: u32) -> Vec<Document> {
     let mut documents = Vec::new();
     for (first_line, chunk) in chunks(text) {
-        documents.extend(read_chunk(chunk, first_line));
+        documents.extend(read_chunk(chunk, lines_before.saturating_add(first_line)));
         if documents.len() > DOCUMENTS_MAX {
-            let message = format!("more than {DOCUMENTS_MAX} documents in one file");
-            let defect = defect(first_line + 1, 1, Code::Limit, message);
-            return vec![Document::refused(defect, bytes)];
+            break;
         }
     }
     documents
+}
+
+/// Cuts a file where documents begin, into pieces of about so many bytes, each with the number of lines before it. `None`
+/// if it must be read as a whole: it is no text, is JSON, or might have more documents than a file may have.
+pub(crate) fn cut(bytes: &[u8], about: usize) -> Option<Vec<(u32, &str)>> {
+    let text = checked_text(bytes).ok()?;
+    if as_json(text).is_some() {
+        return None;
+    }
+    let mut pieces = Vec::new();
+    let (mut start, mut start_line) = (0, 0);
+    let (mut offset, mut documents) = (0_usize, 1_usize);
+    for (number, line) in text.split_inclusive('\n').enumerate() {
+        if is_marker(line) {
+            documents = documents.saturating_add(1);
+            if offset.saturating_sub(start) >= about.max(1) {
+                pieces.push((start_line, text.get(start..offset)?));
+                (start, start_line) = (offset, narrow(number));
+            }
+        } else if line.starts_with("...") {
+            // A document may end without the next one's marker.
+            documents = documents.saturating_add(1);
+        }
+        offset = offset.saturating_add(line.len());
+    }
+    pieces.push((start_line, text.get(start..)?));
+    (documents <= DOCUMENTS_MAX).then_some(pieces)
 }
 
 /// The text of the document of a file that holds a line, and the number of lines before it. A JSON file is one document.
@@ -266,8 +305,29 @@ struct Open {
     anchor: usize,
     /// Key that waits for its value.
     key: Option<(String, Place)>,
-    /// Keys so far, by index in the entries.
-    keys: HashMap<String, usize>,
+    keys: Keys,
+}
+
+/// Keys of one mapping so far, by their place in its entries: an index once there are many, which most mappings never
+/// have.
+#[derive(Default)]
+struct Keys(HashMap<String, usize>);
+
+/// Keys that are compared one after the other.
+const PLAIN_KEYS_MAX: usize = 16;
+
+impl Keys {
+    /// The place of a key among the entries, if it is there.
+    fn place(&mut self, entries: &[Entry], key: &str) -> Option<usize> {
+        if entries.len() <= PLAIN_KEYS_MAX {
+            return entries.iter().position(|entry| entry.key == key);
+        }
+        // No two entries have one key: as many keys are known as entries were looked at.
+        for (place, entry) in entries.iter().enumerate().skip(self.0.len()) {
+            self.0.insert(entry.key.clone(), place);
+        }
+        self.0.get(key).copied()
+    }
 }
 
 struct Builder {
@@ -283,7 +343,7 @@ struct Builder {
 
 impl Builder {
     fn new(lines_before: u32) -> Self {
-        let (stack, anchors, defects) = (Vec::new(), HashMap::new(), Vec::new());
+        let (stack, anchors, defects) = (Vec::new(), HashMap::default(), Vec::new());
         Self {
             lines_before,
             stack,
@@ -371,7 +431,7 @@ impl Builder {
             },
             anchor,
             key: None,
-            keys: HashMap::new(),
+            keys: Keys::default(),
         });
         Ok(())
     }
@@ -450,7 +510,7 @@ impl Builder {
         match (&mut open.node.value, open.key.take()) {
             (Value::List(items), _) => items.push(node),
             (Value::Map(entries), Some((key, at))) => {
-                if let Some(first) = open.keys.get(&key).copied() {
+                if let Some(first) = open.keys.place(entries, &key) {
                     let before = entries.get(first).map_or(at, |e| e.at);
                     let message =
                         format!("key `{key}` stands twice, first on line {}", before.line);
@@ -463,7 +523,6 @@ impl Builder {
                         entry.value = Node::bad(entry.value.at);
                     }
                 } else {
-                    open.keys.insert(key.clone(), entries.len());
                     entries.push(Entry {
                         key,
                         at,
@@ -506,7 +565,7 @@ impl Builder {
                 Value::List(items) => items.extend(value),
                 Value::Map(entries) => {
                     if let Some((key, at)) = open.key.take()
-                        && !open.keys.contains_key(&key)
+                        && open.keys.place(entries, &key).is_none()
                     {
                         entries.push(Entry {
                             key,

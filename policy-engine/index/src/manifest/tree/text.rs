@@ -70,7 +70,7 @@ pub(crate) fn as_json(text: &str) -> Option<String> {
 }
 
 /// Whether a line begins a document.
-fn is_marker(line: &str) -> bool {
+pub(super) fn is_marker(line: &str) -> bool {
     line.strip_prefix("---")
         .is_some_and(|rest| rest.is_empty() || rest.starts_with(char::is_whitespace))
 }
