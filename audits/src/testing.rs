@@ -48,6 +48,7 @@ pub(crate) fn decision(number: u64) -> DecisionRecord {
         phase: Phase::Permit,
         reasons: Vec::new(),
         audit: false,
+        first: false,
         near_misses: Vec::new(),
         shadow: None,
     }

@@ -66,6 +66,9 @@ pub struct SnapshotStatus {
     /// What came of holding its compiled form against Cedar; absent until that is done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub equivalence: Option<Assurance>,
+    /// Why nothing is compared with Cedar any more, if that failed; absent as long as it goes on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unchecked: Option<String>,
 }
 
 /// State of an audit log.
@@ -242,6 +245,20 @@ pub struct WorkloadStatus {
     pub digest: String,
     /// Proxies that watch it now.
     pub watchers: u64,
+    /// What its proxy said last of the policy that it holds; absent until it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub equivalence: Option<EquivalenceStatus>,
+}
+
+/// What a proxy found when it held its policy against Cedar.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EquivalenceStatus {
+    /// Generation of the policy.
+    pub generation: u64,
+    /// When the proxy said so.
+    pub at: Timestamp,
+    /// What it found.
+    pub found: Assurance,
 }
 
 #[cfg(test)]

@@ -79,7 +79,7 @@ pub fn what_can(
             continue;
         };
         let view = compile(&key, data)?;
-        for port in ports(&[view.data()]) {
+        for port in ports(&[&view.data()]) {
             let survey = Survey::of_one(&key, &view, port, setting, client.clone())?;
             if !survey.allowed.is_empty() || !survey.inexact.is_empty() {
                 out.push(PortAnswer::of(&survey));
@@ -161,7 +161,7 @@ pub fn matrix(
         let view = compile(key, data)?;
         let own = title(key);
         let mut found: BTreeMap<&str, (Vec<CellPort>, BTreeSet<Reason>)> = BTreeMap::new();
-        for port in ports(&[view.data()]) {
+        for port in ports(&[&view.data()]) {
             let survey = Survey::of(key, &view, port, setting)?;
             out.exact &= survey.inexact.is_empty();
             let by_class = by_class(&survey);

@@ -8,10 +8,10 @@ use crate::diff::Pair;
 use crate::fixes::Denied;
 use crate::survey::{Allowed, Setting, class_of, client, compile};
 use crate::world::{AskedPort, World, ports};
-use mesh_policy::Snapshot;
 use mesh_policy::connection::ConnectionAtoms;
 use mesh_policy::decide::{Verdict, decide_on};
 use mesh_policy::snapshot::SnapshotData;
+use mesh_policy::{Data, Snapshot};
 use mesh_policy_index::{Index, WorkloadKey};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -58,7 +58,7 @@ impl Question<'_> {
                 continue;
             };
             let same = match (&one, &other) {
-                (Some(one), Some(other)) => one.data() == other.data(),
+                (Some(one), Some(other)) => *one.data() == *other.data(),
                 (None, None) => true,
                 _ => false,
             };
@@ -106,7 +106,8 @@ fn compiled(
 impl Pair<'_> {
     fn count(&self, whole: Option<&Snapshot>, left: &mut usize, out: &mut Blast) {
         let views = self.views();
-        let data: Vec<&SnapshotData> = views.iter().map(|view| view.data()).collect();
+        let held: Vec<Data> = views.iter().map(|view| view.data()).collect();
+        let data: Vec<&SnapshotData> = held.iter().map(|data| &**data).collect();
         let literals = literals_of(&data, self.setting.texts);
         let mut who = clients(&data, self.setting.known, literals.as_ref());
         let weights = weights(&who, &self.setting);

@@ -12,7 +12,6 @@ use crate::survey::{
     sources,
 };
 use crate::world::{AskedPort, World, deciding_part, ports, title};
-use mesh_policy::Snapshot;
 use mesh_policy::connection::ConnectionAtoms;
 use mesh_policy::decide::{Decision, Generation, Verdict, decide_on};
 use mesh_policy::record::{DecisionRecord, decide_record};
@@ -20,6 +19,7 @@ use mesh_policy::request::RequestRecord;
 use mesh_policy::snapshot::{
     Finding, Grant, IdentityPattern, PortPolicy, SnapshotData, Who as GrantWho,
 };
+use mesh_policy::{Data, Snapshot};
 use mesh_policy_index::WorkloadKey;
 use mesh_trust::SpiffeId;
 use serde::Serialize;
@@ -149,7 +149,8 @@ impl Pair<'_> {
 
     fn compare(&self, out: &mut Diff) -> Result<(), AnalysisError> {
         let views = self.views();
-        let data: Vec<&SnapshotData> = views.iter().map(|view| view.data()).collect();
+        let held: Vec<Data> = views.iter().map(|view| view.data()).collect();
+        let data: Vec<&SnapshotData> = held.iter().map(|data| &**data).collect();
         let literals = literals_of(&data, self.setting.texts);
         let mut who = clients(&data, self.setting.known, literals.as_ref());
         if let Some(touched) = self.touched() {
@@ -270,7 +271,7 @@ impl Pair<'_> {
             allowed,
             shadowed: Vec::new(),
             inexact: found.inexact.clone(),
-            sources: sources(view.data()),
+            sources: sources(&view.data()),
         }
     }
 
@@ -288,7 +289,7 @@ impl Pair<'_> {
 
     /// Whom the change can concern; `None`: anybody.
     pub(crate) fn touched(&self) -> Option<Touched> {
-        Touched::between(self.before.as_ref()?.data(), self.after.as_ref()?.data())
+        Touched::between(&self.before.as_ref()?.data(), &self.after.as_ref()?.data())
     }
 }
 

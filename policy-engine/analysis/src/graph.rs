@@ -150,7 +150,7 @@ impl Graph {
                 continue;
             };
             let view = compile(key, data)?;
-            for port in ports(&[view.data()]) {
+            for port in ports(&[&view.data()]) {
                 let survey = Survey::of(key, &view, port, setting)?;
                 out.exact &= survey.inexact.is_empty();
                 out.decisions += survey.decisions();

@@ -155,7 +155,7 @@ impl Prover<'_> {
             let Some(view) = self.view(&key, |data| data)? else {
                 continue;
             };
-            for port in ports(&[view.data()]) {
+            for port in ports(&[&view.data()]) {
                 let survey = Survey::of(&key, &view, port, self.setting())?;
                 let anonymous = |one: &&Allowed| {
                     let class = survey.clients.who.get(one.who);
@@ -205,13 +205,13 @@ impl Prover<'_> {
                 let why = format!("`{}` cannot be evaluated", text.id);
                 return Ok(Proof::Undecided { why });
             }
-            for port in ports(&[base.data()]) {
+            for port in ports(&[&base.data()]) {
                 let asked = match claim {
                     Claim::Never(_) => &base,
                     Claim::Always(_) => &claimed,
                 };
                 let survey =
-                    Survey::beside(&key, asked, port, setting, &[claimed.data(), base.data()])?;
+                    Survey::beside(&key, asked, port, setting, &[&claimed.data(), &base.data()])?;
                 if let Some(proof) = self.contradiction(claim, texts, &survey, &base, &claimed) {
                     return Ok(proof);
                 }

@@ -154,7 +154,7 @@ impl Survey {
         port: AskedPort,
         setting: Setting<'_>,
     ) -> Result<Self, AnalysisError> {
-        Self::beside(key, view, port, setting, &[view.data()])
+        Self::beside(key, view, port, setting, &[&view.data()])
     }
 
     /// As [`Survey::of`], with the classes of `data` too: what further policies tell apart.
@@ -168,10 +168,10 @@ impl Survey {
         setting: Setting<'_>,
         data: &[&SnapshotData],
     ) -> Result<Self, AnalysisError> {
-        let literals = literals_of(&[view.data()], setting.texts);
+        let literals = literals_of(&[&view.data()], setting.texts);
         let who = clients(data, setting.known, literals.as_ref());
         let requests = if setting.structural {
-            literals_of(&[view.data()], &[])
+            literals_of(&[&view.data()], &[])
         } else {
             literals
         };
@@ -189,12 +189,12 @@ impl Survey {
         setting: Setting<'_>,
         ask: Ask,
     ) -> Result<Self, AnalysisError> {
-        let literals = literals_of(&[view.data()], setting.texts);
+        let literals = literals_of(&[&view.data()], setting.texts);
         let mut survey = Self {
             workload: key.clone(),
             port,
             home: view.data().trust_domain.clone(),
-            clients: clients(&[view.data()], setting.known, literals.as_ref()),
+            clients: clients(&[&view.data()], setting.known, literals.as_ref()),
             requests: vec![RequestClass {
                 what: ask.text(),
                 ask,
@@ -202,7 +202,7 @@ impl Survey {
             allowed: Vec::new(),
             shadowed: Vec::new(),
             inexact: Vec::new(),
-            sources: sources(view.data()),
+            sources: sources(&view.data()),
         };
         if literals.is_some() {
             let why = "policies written in Cedar may look at anything of a client; what they name was tried";
@@ -223,8 +223,8 @@ impl Survey {
         setting: Setting<'_>,
         who: ClientClass,
     ) -> Result<Self, AnalysisError> {
-        let literals = literals_of(&[view.data()], setting.texts);
-        let all = clients(&[view.data()], &[], literals.as_ref());
+        let literals = literals_of(&[&view.data()], setting.texts);
+        let all = clients(&[&view.data()], &[], literals.as_ref());
         let who = Clients {
             who: vec![who],
             ..all
@@ -250,7 +250,7 @@ impl Survey {
             allowed: Vec::new(),
             shadowed: found.shadowed,
             inexact: found.inexact,
-            sources: sources(view.data()),
+            sources: sources(&view.data()),
         };
         survey.ask(view, setting.now)?;
         Ok(survey)

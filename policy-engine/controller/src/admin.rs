@@ -115,6 +115,7 @@ fn workloads(shared: &Shared) -> Vec<WorkloadStatus> {
             generation: policy.update.generation,
             digest: policy.digest.clone(),
             watchers: watchers.get(key).copied().unwrap_or(0),
+            equivalence: shared.reports.of(key),
         })
         .collect()
 }

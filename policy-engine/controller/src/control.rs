@@ -6,6 +6,7 @@ use crate::generation::{GenerationStore, Last};
 use crate::limits::{DRAIN, EMPTY_GRACE};
 use crate::origin::{Origin, Reader};
 use crate::publish::{Published, Publishing};
+use crate::reports::Reports;
 use crate::sources::Sources;
 use crate::state::Shared;
 use crate::{admin, identity, serve, spread};
@@ -48,6 +49,7 @@ pub async fn run(
         held_back: Mutex::new(None),
         audit: audit.handle(),
         watchers: Mutex::new(BTreeMap::new()),
+        reports: Reports::default(),
         config,
         platform,
     });
@@ -149,6 +151,8 @@ async fn follow_sources(shared: Arc<Shared>, mut follower: Follower, mut origin:
 
 fn publish(shared: &Shared, published: Arc<Published>, files: Vec<String>) {
     let before = shared.published.send_replace(Some(Arc::clone(&published)));
+    let there = &published.workloads;
+    shared.reports.keep(|key| there.contains_key(key));
     shared.set_held_back(None);
     let workloads_changed = published.changed_workloads(before.as_deref());
     let (errors, warnings) = (

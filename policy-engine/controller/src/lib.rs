@@ -15,6 +15,7 @@
 //! - [`generation`]: a number that never goes back
 //! - [`identity`]: its own SVID, kept fresh
 //! - [`serve`]: mTLS connections; [`policy_service`]: who may watch what
+//! - [`reports`]: what proxies say of the policy that they hold
 //! - [`admin`]: what it says about itself
 //!
 //! The rules: what cannot be read grants nothing; sources that are gone leave the last policy in force; a workload
@@ -31,6 +32,7 @@ pub mod limits;
 mod origin;
 mod policy_service;
 mod publish;
+mod reports;
 mod serve;
 mod sources;
 mod spread;

@@ -49,6 +49,9 @@ pub const UNKNOWN_GRACE: Duration = Duration::from_secs(1);
 /// Bytes of a namespace or workload name that a proxy may ask for (Kubernetes: 253).
 pub const NAME_BYTES_MAX: usize = 253;
 
+/// Bytes of what a proxy says of its policy: a grant, and the case in which it differs.
+pub const REPORT_BYTES_MAX: usize = 16 * 1024;
+
 /// Pauses between attempts to get an SVID, doubled each time.
 pub const IDENTITY_RETRY: (Duration, Duration) =
     (Duration::from_millis(50), Duration::from_secs(5));

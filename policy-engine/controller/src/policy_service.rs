@@ -1,4 +1,5 @@
-//! `Policy.WatchWorkload`: each proxy gets the policy of its own workload, now and after every change.
+//! `Policy.WatchWorkload`: each proxy gets the policy of its own workload, now and after every change; with
+//! `Policy.ReportEquivalence` it says what came of holding that against Cedar.
 //!
 //! ```text
 //! unknown --1 s--> denied everything --appears--> known --gone from the manifests--> denied everything
@@ -6,12 +7,16 @@
 //! ```
 //! A slow reader gets the newest update, not every one. A stream ends with the SVID it was opened with.
 
-use crate::limits::UNKNOWN_GRACE;
+use crate::limits::{REPORT_BYTES_MAX, UNKNOWN_GRACE};
 use crate::publish::{Published, deny_all, may_ask};
 use crate::state::{Shared, WatcherCount};
 use mesh_api::accept::Caller;
+use mesh_api::admin::EquivalenceStatus;
 use mesh_api::proto::policy_server::Policy;
-use mesh_api::proto::{WatchWorkloadRequest, WorkloadUpdate};
+use mesh_api::proto::{
+    EquivalenceReport, EquivalenceReportReply, WatchWorkloadRequest, WorkloadUpdate,
+};
+use mesh_policy::equivalence::Assurance;
 use mesh_policy_index::index::WorkloadKey;
 use mesh_trust::{SpiffeId, VerifiedPeer};
 use std::net::SocketAddr;
@@ -41,18 +46,11 @@ impl Policy for WatchPolicy {
         &self,
         request: Request<WatchWorkloadRequest>,
     ) -> Result<Response<Updates>, Status> {
-        let Some(asker) = request.extensions().get::<Caller>().and_then(Asker::of) else {
-            return Err(Status::unauthenticated(
-                "no proved identity on this connection",
-            ));
-        };
-        let WatchWorkloadRequest {
-            namespace,
-            workload,
-        } = request.into_inner();
+        let asker = asker(&request)?;
+        let request = request.into_inner();
         let key = WorkloadKey {
-            namespace,
-            name: workload,
+            namespace: request.namespace,
+            name: request.workload,
         };
         if !may_ask(asker.id(), &key, self.0.config.trust_domain()) {
             return Err(refuse(&asker, &key));
@@ -69,6 +67,53 @@ impl Policy for WatchPolicy {
             },
         ))))
     }
+
+    async fn report_equivalence(
+        &self,
+        request: Request<EquivalenceReport>,
+    ) -> Result<Response<EquivalenceReportReply>, Status> {
+        let asker = asker(&request)?;
+        let report = request.into_inner();
+        let key = WorkloadKey {
+            namespace: report.namespace,
+            name: report.workload,
+        };
+        let current = self.0.current();
+        let policy = current.as_ref().and_then(|it| it.workloads.get(&key));
+        // A workload that is in no manifest has no identity either: nobody speaks for it.
+        if policy.and_then(|policy| policy.identity.as_ref()) != Some(asker.id()) {
+            return Err(refuse(&asker, &key));
+        }
+        let json = report.assurance_json;
+        let found = (json.len() <= REPORT_BYTES_MAX)
+            .then(|| serde_json::from_slice::<Assurance>(&json).ok())
+            .flatten()
+            .ok_or_else(|| Status::invalid_argument("the report cannot be read"))?;
+        if let Assurance::Differs { port, grant, case } = &found {
+            tracing::error!(
+                code = "MESH-0429",
+                workload = format!("{}/{}", key.namespace, key.name),
+                generation = report.generation,
+                port,
+                grant,
+                case,
+                "a proxy found that its compiled policy and Cedar differ"
+            );
+        }
+        let status = EquivalenceStatus {
+            generation: report.generation,
+            at: self.0.platform.wall_clock(),
+            found,
+        };
+        self.0.reports.take(key, status);
+        Ok(Response::new(EquivalenceReportReply {}))
+    }
+}
+
+/// Who asks, proved by the handshake.
+fn asker<T>(request: &Request<T>) -> Result<Asker, Status> {
+    let asker = request.extensions().get::<Caller>().and_then(Asker::of);
+    asker.ok_or_else(|| Status::unauthenticated("no proved identity on this connection"))
 }
 
 /// Who asks.

@@ -3,6 +3,7 @@
 use crate::config::ControllerConfig;
 use crate::identity::Identity;
 use crate::publish::Published;
+use crate::reports::Reports;
 use mesh_platform::Platform;
 use mesh_platform::audit_log::AuditHandle;
 use mesh_policy_index::index::WorkloadKey;
@@ -23,6 +24,8 @@ pub(crate) struct Shared {
     pub(crate) held_back: Mutex<Option<String>>,
     pub(crate) audit: AuditHandle,
     pub(crate) watchers: Mutex<BTreeMap<WorkloadKey, u64>>,
+    /// What proxies say of the policy that they hold.
+    pub(crate) reports: Reports,
     pub(crate) started_at: Timestamp,
 }
 

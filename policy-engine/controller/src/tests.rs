@@ -3,6 +3,7 @@
 mod world;
 
 use mesh_api::admin::{ControllerStatus, WorkloadStatus};
+use mesh_policy::equivalence::Assurance;
 use mesh_policy::snapshot::Finding;
 use std::time::Duration;
 use tonic::Code;
@@ -68,6 +69,60 @@ async fn a_workload_is_not_told_what_does_not_concern_it() {
         .map(|w| (w.name.as_str(), w.generation, w.watchers))
         .collect();
     assert_eq!(generations, [("cart", first + 1, 1), ("web", first, 1)]);
+    controller.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_proxy_found_of_its_policy_is_kept_and_nobody_speaks_for_another() {
+    const CART: &str = "spiffe://cluster.local/ns/shop/sa/cart";
+    const WEB: &str = "spiffe://cluster.local/ns/shop/sa/web";
+    const EQUAL: &str = r#"{"assurance":"exhaustive","grants":1,"questions":4}"#;
+    let world = World::new();
+    world.put("pods.yaml", &(pod("cart") + &pod("web")));
+    let controller = world.start().await;
+    let mut cart = world.watch("cart", "cart").await.unwrap();
+    let generation = cart.next().await.generation;
+    let long = format!(
+        r#"{{"assurance":"differs","port":1,"grant":"{}","case":""}}"#,
+        "x".repeat(crate::limits::REPORT_BYTES_MAX)
+    );
+    for (id, workload, json, code) in [
+        (WEB, "cart", EQUAL, Code::PermissionDenied),
+        (CART, "web", EQUAL, Code::PermissionDenied),
+        (CART, "none", EQUAL, Code::PermissionDenied),
+        (CART, "cart", "{}", Code::InvalidArgument),
+        (CART, "cart", "", Code::InvalidArgument),
+        (CART, "cart", &long, Code::InvalidArgument),
+    ] {
+        let refused = world.report(id, workload, generation, json).await;
+        assert_eq!(refused.unwrap_err().code(), code, "{workload} {json:.40}");
+    }
+    let said = || async {
+        let workloads: Vec<WorkloadStatus> = world.ask("/workloads").await;
+        let said = workloads.into_iter().map(|it| (it.name, it.equivalence));
+        said.collect::<Vec<_>>()
+    };
+    assert!(said().await.iter().all(|(_, said)| said.is_none()));
+    world.report(CART, "cart", generation, EQUAL).await.unwrap();
+    let kept = said().await;
+    let report = kept[0].1.as_ref().unwrap();
+    assert_eq!(kept[0].0, "cart");
+    assert_eq!(report.generation, generation);
+    assert_eq!(
+        report.found,
+        Assurance::Exhaustive {
+            grants: 1,
+            questions: 4
+        }
+    );
+    assert!(kept[1].1.is_none(), "it is cart's alone");
+
+    // Gone and there again: what was said of the one before is not said of the new one.
+    world.put("pods.yaml", &pod("web"));
+    cart.next().await;
+    world.put("pods.yaml", &(pod("cart") + &pod("web")));
+    cart.next().await;
+    assert!(said().await.iter().all(|(_, said)| said.is_none()));
     controller.stop().await;
 }
 

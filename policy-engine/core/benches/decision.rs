@@ -76,18 +76,43 @@ struct World {
     client: Client,
 }
 
+/// Whether grants have sets of their own.
+#[derive(Clone, Copy, PartialEq)]
+enum Sets {
+    Own,
+    Shared,
+}
+
 impl World {
     fn with(policies: usize, texts: usize) -> Self {
+        let data = Self::data(policies, texts, Sets::Own);
+        let last = policies - 1;
+        Self {
+            policies,
+            snapshot: Snapshot::compile(data.clone()).expect("a snapshot"),
+            data,
+            client: Client {
+                id: Some(identity(last)),
+                ip: format!("10.{}.{}.7", last / 250 % 250, last % 250)
+                    .parse()
+                    .expect("an address"),
+                tls: true,
+                serial: None,
+                expires: None,
+            },
+        }
+    }
+
+    fn data(policies: usize, texts: usize, sets: Sets) -> SnapshotData {
         let source = || Source::BuiltIn("benchmark".to_owned());
-        let name = |n: usize| format!("spiffe://cluster.local/ns/shop/sa/c{n}");
-        let id = |n: usize| SpiffeId::parse(&name(n)).expect("an identity");
         let mut data = skeleton();
         for n in 0..policies {
+            let of = if sets == Sets::Own { n } else { 0 };
             let (set, net) = (
-                format!("MeshTLSAuthentication/shop/{n}"),
-                format!("NetworkAuthentication/shop/{n}"),
+                format!("MeshTLSAuthentication/shop/{of}"),
+                format!("NetworkAuthentication/shop/{of}"),
             );
-            let members = vec![IdentityPattern::Exact(id(n))];
+            let members = vec![IdentityPattern::Exact(identity(of))];
             data.identity_sets.insert(
                 set.clone(),
                 IdentitySet {
@@ -95,7 +120,7 @@ impl World {
                     source: source(),
                 },
             );
-            let cidr = format!("10.{}.{}.0/24", n / 250 % 250, n % 250)
+            let cidr = format!("10.{}.{}.0/24", of / 250 % 250, of % 250)
                 .parse()
                 .expect("a block");
             let networks = vec![Network {
@@ -141,26 +166,16 @@ impl World {
         }
         let all = (0..u32::try_from(policies).expect("few")).collect();
         data.ports.get_mut(&PORT).expect("the port").grants = all;
-        let last = policies - 1;
-        Self {
-            policies,
-            snapshot: Snapshot::compile(data.clone()).expect("a snapshot"),
-            data,
-            client: Client {
-                id: Some(id(last)),
-                ip: format!("10.{}.{}.7", last / 250 % 250, last % 250)
-                    .parse()
-                    .expect("an address"),
-                tls: true,
-                serial: None,
-                expires: None,
-            },
-        }
+        data
     }
 
     fn atoms(&self) -> ConnectionAtoms {
         ConnectionAtoms::of(&self.snapshot, &self.client)
     }
+}
+
+fn identity(number: usize) -> SpiffeId {
+    SpiffeId::parse(&format!("spiffe://cluster.local/ns/shop/sa/c{number}")).expect("an identity")
 }
 
 fn skeleton() -> SnapshotData {
@@ -365,22 +380,52 @@ fn compile(name: &str, world: &World) {
     );
 }
 
-/// Heap that a proxy holds for each grant: what more grants add to a snapshot that came as JSON.
+/// Heap that a proxy holds for each grant: what more grants add to a snapshot that came as JSON and was packed.
 fn memory() {
-    let held = |policies: usize| {
-        let json = serde_json::to_vec(&World::with(policies, 0).data).expect("JSON");
-        let mut snapshot = None;
-        let heap = allocation_counter::measure(|| {
-            let data = serde_json::from_slice(&json).expect("data");
-            snapshot = Some(Snapshot::compile(data).expect("a snapshot"));
+    for (sets, what) in [
+        (
+            Sets::Own,
+            "with an identity set and a network set of its own",
+        ),
+        (Sets::Shared, "that shares its sets"),
+    ] {
+        let held = |policies: usize| {
+            let data = World::data(policies, 0, sets);
+            Held::of(&serde_json::to_vec(&data).expect("JSON"))
+        };
+        let (few, many) = (held(1_000), held(10_000));
+        for (when, of) in [
+            ("", (|held| held.at_rest) as fn(&Held) -> i64),
+            (", while Cedar or somebody looks at it", |held| held.read),
+        ] {
+            let bytes = (of(&many) - of(&few)) / 9_000;
+            println!("| memory of a grant {what}{when} | 10000 | {bytes} B | | |");
+        }
+    }
+}
+
+/// Heap bytes that a snapshot holds.
+struct Held {
+    at_rest: i64,
+    read: i64,
+}
+
+impl Held {
+    fn of(json: &[u8]) -> Self {
+        let (mut snapshot, mut data) = (None, None);
+        let at_rest = allocation_counter::measure(|| {
+            let data = serde_json::from_slice(json).expect("data");
+            let compiled = Snapshot::compile(data).expect("a snapshot");
+            assert!(compiled.pack());
+            snapshot = Some(compiled);
         });
-        heap.bytes_current
-    };
-    let (few, many) = (held(1_000), held(10_000));
-    println!(
-        "| memory of a grant with an identity set and a network set of its own | 10000 | {} B | | |",
-        (many - few) / 9_000
-    );
+        let more = allocation_counter::measure(|| data = snapshot.as_ref().map(Snapshot::data));
+        let at_rest = at_rest.bytes_current;
+        Self {
+            at_rest,
+            read: at_rest + more.bytes_current,
+        }
+    }
 }
 
 /// Samples `run` in batches for about a second, and prints a row of the table.

@@ -9,15 +9,16 @@ use crate::limits::{
 };
 use crate::matcher::{Matcher, Reachable};
 use crate::networks::NetworkIndex;
+use crate::original::{Data, Kept};
 use crate::question::{HeaderNames, SetNames};
 use crate::route::{RouteTable, RouteTaken};
 use crate::snapshot::{
-    CedarText, Effect, Finding, Grant, Network, ObjectRef, PathOptions, PortPolicy, Probe,
-    ServerInfo, ServerProtocol, Severity, SnapshotData, Source, Who, WorkloadInfo,
+    CedarText, Effect, Finding, Grant, ObjectRef, PathOptions, PortPolicy, ServerInfo,
+    ServerProtocol, Severity, SnapshotData, Source, Who, WorkloadInfo,
 };
+use crate::texts::Texts;
 use mesh_trust::{Timestamp, TrustDomain};
 use std::collections::{BTreeMap, HashMap};
-use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -45,6 +46,13 @@ pub enum SnapshotError {
         /// How many there may be.
         limit: usize,
     },
+    /// More text than numbers of 32 bits can find their way in.
+    #[error("the {what} of one workload's policy are longer than 4 GiB")]
+    #[diagnostic(code("MESH-0310"), help("shorten names"))]
+    TooLong {
+        /// Of what.
+        what: &'static str,
+    },
     /// A port refers to a grant that is not there.
     #[error("port {port} refers to grant number {grant}, which the snapshot does not have")]
     #[diagnostic(
@@ -71,15 +79,22 @@ pub enum SnapshotError {
 
 pub(crate) struct Compiled {
     pub(crate) vocabulary: &'static Vocabulary,
-    pub(crate) data: SnapshotData,
+    generation: Generation,
+    workload: WorkloadInfo,
+    pub(crate) trust_domain: TrustDomain,
+    /// What it was compiled from. No decision looks at it.
+    original: Kept,
+    /// Ends of grants and policies, ascending.
+    ends: Box<[Timestamp]>,
     /// By port; the value indexes `policies`.
     by_port: HashMap<u16, PortAt>,
-    policies: Vec<Port>,
+    /// Each with its port.
+    policies: Vec<(u16, Port)>,
     /// Policy of every other port.
     other: Port,
     findings: Vec<Finding>,
-    /// What set places stand for.
-    pub(crate) names: SetNames,
+    /// What set places stand for, if decisions need Cedar: it knows sets by their names.
+    names: SetNames,
     /// Identity sets, by who is in them.
     pub(crate) identities: IdentityIndex,
     /// Network sets, by what is in them.
@@ -107,6 +122,8 @@ pub(crate) enum PortAt {
 pub(crate) struct Port {
     pub(crate) policy: PortPolicy,
     pub(crate) routes: RouteTable,
+    /// For each probe of the policy the place of the network set that it may come from.
+    pub(crate) probe_networks: Box<[Option<u32>]>,
     pub(crate) matcher: Arc<Matcher>,
     pub(crate) default_route: Arc<RouteTaken>,
     pub(crate) probe_route: Arc<RouteTaken>,
@@ -156,38 +173,52 @@ impl Snapshot {
     pub fn compile(data: SnapshotData) -> Result<Self, SnapshotError> {
         check_limits(&data)?;
         let vocabulary = cedar::vocabulary().map_err(|why| SnapshotError::Schema { why })?;
-        let names = SetNames::of(&data);
-        let build_text = |text| Raw::build(vocabulary, text, &names, &data.trust_domain);
+        let data = Data::new(data);
+        let names = data.names();
+        let build_text = |text| Raw::build(vocabulary, text, names, &data.trust_domain);
         let texts: Vec<Raw> = data.cedar_policies.iter().map(build_text).collect();
         let mut findings = data.findings.clone();
         findings.extend(text_findings(&data.cedar_policies, &texts));
         findings.extend(
             data.grants
                 .iter()
-                .filter_map(|grant| missing_set(&names, grant)),
+                .filter_map(|grant| missing_set(names, grant)),
         );
+        let ids = data.grants.iter().map(|grant| grant.id.as_str()).collect();
+        let reasons = Arc::new(Texts::of(ids).map_err(|_| too_long("ids of grants"))?);
+        let compiling = Compiling {
+            data: &data,
+            reasons: &reasons,
+        };
         let mut policies = Vec::with_capacity(data.ports.len());
         let mut by_port = HashMap::with_capacity(data.ports.len());
         for ((&port, policy), index) in data.ports.iter().zip(0..) {
-            policies.push(compile_port(&data, &names, &mut findings, port, policy)?);
+            policies.push((port, compiling.port(&mut findings, port, policy)?));
             by_port.insert(port, PortAt::Own(index));
         }
-        let other = compile_port(&data, &names, &mut findings, 0, &data.other_ports)?;
+        let other = compiling.port(&mut findings, 0, &data.other_ports)?;
         findings.sort();
         findings.dedup();
         Ok(Self(Arc::new(Compiled {
             vocabulary,
+            generation: data.generation,
+            workload: data.workload.clone(),
+            trust_domain: data.trust_domain.clone(),
+            ends: ends(&data),
             by_port,
             policies,
             other,
             findings,
-            identities: IdentityIndex::build(&data),
+            identities: IdentityIndex::build(&data).map_err(|_| too_long("identities"))?,
             networks: NetworkIndex::build(data.network_sets.values()),
             broken_text: raw::broken_forbid(&texts).cloned(),
             headers: texts.iter().flat_map(Raw::headers).cloned().collect(),
+            names: match texts.iter().any(Raw::needs_cedar) {
+                true => names.clone(),
+                false => SetNames::default(),
+            },
             texts,
-            names,
-            data,
+            original: Kept::new(data),
             generated: OnceLock::new(),
         })))
     }
@@ -248,26 +279,32 @@ impl Snapshot {
     /// When the answer to a question may next change without a new snapshot, if ever: the first end of a grant or policy
     /// after `now`. Where a policy looks at the time, that is a second from now.
     pub fn next_change(&self, now: Timestamp) -> Option<Timestamp> {
-        let data = &self.0.data;
         if self.0.texts.iter().any(Raw::looks_at_time) {
             return Some(now.plus_secs(1));
         }
-        let grants = data.grants.iter().filter_map(|grant| grant.term.expires);
-        let texts = data
-            .cedar_policies
-            .iter()
-            .filter_map(|text| text.term.expires);
-        grants.chain(texts).filter(|end| *end > now).min()
+        let next = self.0.ends.partition_point(|end| *end <= now);
+        self.0.ends.get(next).copied()
     }
 
-    /// What it was compiled from.
-    pub fn data(&self) -> &SnapshotData {
-        &self.0.data
+    /// What it was compiled from: read again if it was packed. Hold it as long as you look at it, not longer.
+    pub fn data(&self) -> Data {
+        self.0.original.data()
+    }
+
+    /// Packs what [`Snapshot::data`] gives, for who holds the snapshot and seldom asks for it: some 50 to 100 bytes of a
+    /// grant stay instead of 1.5 KiB. Answers stay the same. Takes about as long as compiling; says whether it is packed.
+    pub fn pack(&self) -> bool {
+        self.0.original.pack()
+    }
+
+    /// Whose policy this is.
+    pub fn workload(&self) -> &WorkloadInfo {
+        &self.0.workload
     }
 
     /// Which policy this is.
     pub fn generation(&self) -> Generation {
-        self.0.data.generation
+        self.0.generation
     }
 
     /// What is wrong: the findings of the data, and what compiling found.
@@ -296,13 +333,14 @@ impl Snapshot {
     /// This snapshot with the matchers of another one's ports: a defect in the making.
     #[cfg(test)]
     pub(crate) fn with_matchers_of(&self, other: &Self) -> Self {
-        let mut made = Self::compile(self.0.data.clone()).ok();
+        let mut made = Self::compile(self.data().clone()).ok();
         let compiled = made.as_mut().and_then(|made| Arc::get_mut(&mut made.0));
         if let Some(compiled) = compiled {
-            let others = other.0.policies.iter().chain([&other.0.other]);
+            let others = other.0.ports().map(|(_, port)| port);
             for (port, other) in compiled
                 .policies
                 .iter_mut()
+                .map(|(_, port)| port)
                 .chain([&mut compiled.other])
                 .zip(others)
             {
@@ -319,21 +357,13 @@ impl Snapshot {
 
     pub(crate) fn generated(&self) -> &[GeneratedPolicy] {
         self.0.generated.get_or_init(|| {
-            let written = self.0.texts.iter().zip(&self.0.data.cedar_policies);
-            cedar::texts(self.0.vocabulary, &self.0.data)
+            let data = self.data();
+            let written = self.0.texts.iter().zip(&data.cedar_policies);
+            cedar::texts(self.0.vocabulary, &data)
                 .into_iter()
                 .chain(written.filter_map(|(raw, text)| raw.generated(text)))
                 .collect()
         })
-    }
-
-    /// Whether `ip` is in the network set of this id; an id that there is not holds nobody.
-    pub(crate) fn in_network(&self, set: &str, ip: IpAddr) -> bool {
-        self.0
-            .data
-            .network_sets
-            .get(set)
-            .is_some_and(|set| set.networks.iter().any(|network| covers(network, ip)))
     }
 }
 
@@ -344,7 +374,7 @@ impl Compiled {
             PortAt::Own(index) => self.policies.get(index as usize),
             PortAt::Other => None,
         };
-        own.unwrap_or(&self.other)
+        own.map_or(&self.other, |(_, port)| port)
     }
 
     /// Whether any policy was written in Cedar.
@@ -354,14 +384,20 @@ impl Compiled {
 
     /// Every port with a policy of its own, by number, then the others' as 0.
     pub(crate) fn ports(&self) -> impl Iterator<Item = (u16, &Port)> {
-        let own = self.data.ports.keys().copied().zip(&self.policies);
+        let own = self.policies.iter().map(|(number, port)| (*number, port));
         own.chain([(0, &self.other)])
     }
 
-    /// What Cedar needs to know of the snapshot besides its policies.
+    /// What Cedar needs to know of the snapshot besides its policies, for those that were written in Cedar and that
+    /// nothing else can evaluate.
     pub(crate) fn setting(&self) -> Setting<'_> {
+        self.setting_of(&self.names)
+    }
+
+    /// As [`Compiled::setting`], for any policy.
+    pub(crate) fn setting_of<'a>(&'a self, names: &'a SetNames) -> Setting<'a> {
         Setting {
-            names: &self.names,
+            names,
             headers: &self.headers,
         }
     }
@@ -369,7 +405,7 @@ impl Compiled {
 
 impl std::fmt::Debug for Snapshot {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let workload = &self.0.data.workload;
+        let workload = self.workload();
         write!(
             f,
             "Snapshot({}/{} at generation {})",
@@ -380,8 +416,19 @@ impl std::fmt::Debug for Snapshot {
     }
 }
 
-fn covers(network: &Network, ip: IpAddr) -> bool {
-    network.cidr.contains(&ip) && !network.except.iter().any(|except| except.contains(&ip))
+/// Ends of grants and policies, ascending.
+fn ends(data: &SnapshotData) -> Box<[Timestamp]> {
+    let grants = data.grants.iter().filter_map(|grant| grant.term.expires);
+    let texts = data.cedar_policies.iter();
+    let texts = texts.filter_map(|text| text.term.expires);
+    let mut ends: Vec<Timestamp> = grants.chain(texts).collect();
+    ends.sort_unstable();
+    ends.dedup();
+    ends.into()
+}
+
+fn too_long(what: &'static str) -> SnapshotError {
+    SnapshotError::TooLong { what }
 }
 
 fn check_limits(data: &SnapshotData) -> Result<(), SnapshotError> {
@@ -489,67 +536,81 @@ pub(crate) fn broken_policy(id: &str, effect: Effect, source: &Source, why: &str
     }
 }
 
-fn compile_port(
-    data: &SnapshotData,
-    names: &SetNames,
-    problems: &mut Vec<Finding>,
-    port: u16,
-    policy: &PortPolicy,
-) -> Result<Port, SnapshotError> {
-    let there = |grant: u32| usize::try_from(grant).is_ok_and(|at| at < data.grants.len());
-    if let Some(&grant) = policy.grants.iter().find(|&&grant| !there(grant)) {
-        return Err(SnapshotError::NoSuchGrant { port, grant });
-    }
-    let (routes, unreadable) = RouteTable::compile(&policy.routes);
-    for problem in unreadable {
-        let route = usize::try_from(problem.route)
-            .ok()
-            .and_then(|index| policy.routes.get(index));
-        problems.extend(route.map(|route| Finding {
-            code: "MESH-0312".to_owned(),
-            severity: Severity::Error,
-            message: format!(
-                "requests that {} {}/{} takes are denied: {}",
-                route.kind, route.namespace, route.name, problem.why
-            ),
-            hint: Some("mend the route; until then its requests stay denied".to_owned()),
-            object: Some(ObjectRef {
-                kind: route.kind.clone(),
-                namespace: route.namespace.clone(),
-                name: route.name.clone(),
-                source: route.source.clone(),
-            }),
-            source: route.source.clone(),
-        }));
-    }
-    let server = &policy.server;
-    let mut by_name: HashMap<_, Vec<u32>> = HashMap::new();
-    for (index, route) in (0u32..).zip(&policy.routes) {
-        let name = (
-            route.kind.as_str(),
-            route.namespace.as_str(),
-            route.name.as_str(),
-        );
-        by_name.entry(name).or_default().push(index);
-    }
-    let reachable = Reachable {
-        server: (!server.default).then_some((server.namespace.as_str(), server.name.as_str())),
-        routes: by_name,
-        route_count: policy.routes.len(),
-    };
-    Ok(Port {
-        matcher: Arc::new(Matcher::compile(data, names, &policy.grants, &reachable)),
-        policy: policy.clone(),
-        routes,
-        default_route: Arc::new(RouteTaken::built_in("default")),
-        probe_route: Arc::new(RouteTaken::built_in("probe")),
-        distrusted: AtomicBool::new(false),
-    })
+/// What the ports of a snapshot are compiled from.
+struct Compiling<'a> {
+    data: &'a Data,
+    /// Ids of its grants.
+    reasons: &'a Arc<Texts>,
 }
 
-/// Whether a probe endpoint may be asked from `ip`.
-pub(crate) fn probe_is_open(snapshot: &Snapshot, probe: &Probe, ip: IpAddr) -> bool {
-    snapshot.in_network(&probe.networks, ip)
+impl Compiling<'_> {
+    fn port(
+        &self,
+        problems: &mut Vec<Finding>,
+        port: u16,
+        policy: &PortPolicy,
+    ) -> Result<Port, SnapshotError> {
+        let there = |grant: u32| usize::try_from(grant).is_ok_and(|at| at < self.data.grants.len());
+        if let Some(&grant) = policy.grants.iter().find(|&&grant| !there(grant)) {
+            return Err(SnapshotError::NoSuchGrant { port, grant });
+        }
+        let (routes, unreadable) = RouteTable::compile(&policy.routes);
+        for problem in unreadable {
+            let route = usize::try_from(problem.route)
+                .ok()
+                .and_then(|index| policy.routes.get(index));
+            problems.extend(route.map(|route| Finding {
+                code: "MESH-0312".to_owned(),
+                severity: Severity::Error,
+                message: format!(
+                    "requests that {} {}/{} takes are denied: {}",
+                    route.kind, route.namespace, route.name, problem.why
+                ),
+                hint: Some("mend the route; until then its requests stay denied".to_owned()),
+                object: Some(ObjectRef {
+                    kind: route.kind.clone(),
+                    namespace: route.namespace.clone(),
+                    name: route.name.clone(),
+                    source: route.source.clone(),
+                }),
+                source: route.source.clone(),
+            }));
+        }
+        let server = &policy.server;
+        let mut by_name: HashMap<_, Vec<u32>> = HashMap::new();
+        for (index, route) in (0u32..).zip(&policy.routes) {
+            let name = (
+                route.kind.as_str(),
+                route.namespace.as_str(),
+                route.name.as_str(),
+            );
+            by_name.entry(name).or_default().push(index);
+        }
+        let reachable = Reachable {
+            server: (!server.default).then_some((server.namespace.as_str(), server.name.as_str())),
+            routes: by_name,
+            route_count: policy.routes.len(),
+        };
+        Ok(Port {
+            matcher: Arc::new(Matcher::compile(
+                self.data,
+                self.data.names(),
+                self.reasons,
+                &policy.grants,
+                &reachable,
+            )),
+            probe_networks: policy
+                .probes
+                .iter()
+                .map(|probe| self.data.names().network_place(&probe.networks))
+                .collect(),
+            policy: policy.clone(),
+            routes,
+            default_route: Arc::new(RouteTaken::built_in("default")),
+            probe_route: Arc::new(RouteTaken::built_in("probe")),
+            distrusted: AtomicBool::new(false),
+        })
+    }
 }
 
 /// Every policy that was generated for this snapshot, in the order of its grants, as Cedar text for printing.

@@ -8,54 +8,71 @@ use crate::cedar::{self, Answer};
 use crate::compile::{Port, PortAt, Snapshot};
 use crate::decide::heads::Heads;
 use crate::limits::CEDAR_TEXTS_MAX;
-use crate::matcher::{Asked, Held, Tally};
+use crate::matcher::{Asked, Held, Matcher, Tally};
 use crate::question::{
     Asker, Question, RequestFacts, RouteFacts, Target, millis, unreadable_header,
 };
 use crate::request::{Client, canonical_ip};
 use crate::snapshot::{Effect, IdentityPattern, SnapshotData};
+use crate::texts::{Reason, Texts, TooLong};
 use mesh_trust::{SpiffeId, Timestamp, TrustDomain};
+use std::borrow::Cow;
 use std::cell::RefCell;
-use std::collections::{BTreeSet, HashMap, HashSet};
-use std::net::IpAddr;
+use std::collections::{BTreeSet, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
 /// Identity sets, by who is in them. A set's place is its number in the order of the names.
 #[derive(Default)]
 pub(crate) struct IdentityIndex {
-    any: Vec<u32>,
+    any: Box<[u32]>,
     any_domains: HashSet<TrustDomain>,
-    exact: HashMap<SpiffeId, Vec<u32>>,
-    namespaces: HashMap<TrustDomain, HashMap<String, Vec<u32>>>,
+    /// By SPIFFE ID.
+    exact: SetsByName,
+    /// By what the IDs of a namespace's service accounts begin with: `spiffe://<trust domain>/ns/<namespace>/`.
+    namespaces: SetsByName,
+}
+
+/// Places of sets, by a name that they have in common.
+#[derive(Default)]
+struct SetsByName {
+    names: Texts,
+    /// Where the sets of each name end in `sets`.
+    ends: Box<[u32]>,
+    /// For each name, ascending.
+    sets: Box<[u32]>,
 }
 
 impl IdentityIndex {
-    pub(crate) fn build(data: &SnapshotData) -> Self {
-        let mut index = Self::default();
-        index.any_domains.insert(data.trust_domain.clone());
-        index
-            .any_domains
-            .extend(data.wildcard_domains.iter().cloned());
+    /// # Errors
+    /// [`TooLong`].
+    pub(crate) fn build(data: &SnapshotData) -> Result<Self, TooLong> {
+        let (mut any, mut exact, mut namespaces) = (Vec::new(), Vec::new(), Vec::new());
         for (place, set) in (0u32..).zip(data.identity_sets.values()) {
             for member in &set.members {
                 match member {
-                    IdentityPattern::Any => index.any.push(place),
-                    IdentityPattern::Exact(exact) => {
-                        index.exact.entry(exact.clone()).or_default().push(place);
+                    IdentityPattern::Any => any.push(place),
+                    IdentityPattern::Exact(exactly) => {
+                        exact.push((Cow::Borrowed(exactly.as_str()), place));
                     }
                     IdentityPattern::Namespace {
                         trust_domain,
                         namespace,
                     } => {
-                        let domain = index.namespaces.entry(trust_domain.clone()).or_default();
-                        domain.entry(namespace.clone()).or_default().push(place);
+                        let beginning = format!("spiffe://{trust_domain}/ns/{namespace}/");
+                        namespaces.push((Cow::Owned(beginning), place));
                     }
                     IdentityPattern::Nobody(_) => {}
                 }
             }
         }
-        index
+        let own = std::iter::once(&data.trust_domain);
+        Ok(Self {
+            any: any.into(),
+            any_domains: own.chain(&data.wildcard_domains).cloned().collect(),
+            exact: SetsByName::of(exact)?,
+            namespaces: SetsByName::of(namespaces)?,
+        })
     }
 
     /// Places of the sets that `id` is in, ascending.
@@ -64,19 +81,52 @@ impl IdentityIndex {
         if self.any_domains.contains(id.trust_domain()) {
             sets.extend(&self.any);
         }
-        sets.extend(self.exact.get(id).into_iter().flatten());
-        if let Some((namespace, _)) = id.service_account() {
-            let domain = self.namespaces.get(id.trust_domain());
-            sets.extend(
-                domain
-                    .and_then(|domain| domain.get(namespace))
-                    .into_iter()
-                    .flatten(),
-            );
+        sets.extend(self.exact.get(id.as_str()));
+        if let Some((_, account)) = id.service_account() {
+            let beginning = id.as_str().strip_suffix(account);
+            let beginning = beginning.and_then(|text| text.strip_suffix("sa/"));
+            sets.extend(self.namespaces.get(beginning.unwrap_or_default()));
         }
         sets.sort_unstable();
         sets.dedup();
         sets
+    }
+}
+
+impl SetsByName {
+    fn of(mut pairs: Vec<(Cow<'_, str>, u32)>) -> Result<Self, TooLong> {
+        pairs.sort_unstable();
+        pairs.dedup();
+        let mut ends = Vec::new();
+        for (end, names) in (1u32..).zip(pairs.windows(2)) {
+            let [(name, _), (next, _)] = names else {
+                continue;
+            };
+            if name != next {
+                ends.push(end);
+            }
+        }
+        ends.extend(
+            (!pairs.is_empty()).then_some(u32::try_from(pairs.len()).map_err(|_| TooLong)?),
+        );
+        Ok(Self {
+            names: Texts::of(pairs.iter().map(|(name, _)| &**name).collect())?,
+            ends: ends.into(),
+            sets: pairs.into_iter().map(|(_, set)| set).collect(),
+        })
+    }
+
+    fn get(&self, name: &str) -> &[u32] {
+        let range = || {
+            let number = usize::try_from(self.names.find(name)?).ok()?;
+            let start = match number.checked_sub(1) {
+                None => 0,
+                Some(before) => usize::try_from(*self.ends.get(before)?).ok()?,
+            };
+            let end = usize::try_from(*self.ends.get(number)?).ok()?;
+            self.sets.get(start..end)
+        };
+        range().unwrap_or_default()
     }
 }
 
@@ -140,14 +190,18 @@ pub(crate) enum Reasons {
     None,
     /// They are listed here, sorted.
     Listed(Arc<[Arc<str>]>),
-    /// They are the policies of this effect that hold.
-    Held {
-        port: u16,
-        asked: Asked,
-        now: Timestamp,
-        effect: Effect,
-        written: Marks,
-    },
+    /// They are the policies that hold.
+    Held(HeldPolicies),
+}
+
+/// The policies of an effect that hold for a question.
+#[derive(Clone, Debug)]
+pub(crate) struct HeldPolicies {
+    port: u16,
+    asked: Asked,
+    now: Timestamp,
+    effect: Effect,
+    written: Marks,
 }
 
 /// Which of the policies written in Cedar held, by their place.
@@ -212,18 +266,18 @@ impl ConnectionAtoms {
 
     /// Whether the client is in an identity set of the snapshot.
     pub fn in_identity_set(&self, set: &str) -> bool {
-        let place = self.0.snapshot.compiled().names.identity_place(set);
+        let place = self.0.snapshot.data().names().identity_place(set);
         place.is_some_and(|place| self.0.identity_sets.binary_search(&place).is_ok())
     }
 
     /// Whether the client's address is in a network set of the snapshot.
     pub fn in_network_set(&self, set: &str) -> bool {
-        let place = self.0.snapshot.compiled().names.network_place(set);
-        place.is_some_and(|place| self.0.network_sets.binary_search(&place).is_ok())
+        self.in_network_at(self.0.snapshot.data().names().network_place(set))
     }
 
-    pub(crate) fn ip(&self) -> IpAddr {
-        self.0.client.ip
+    /// As [`ConnectionAtoms::in_network_set`], by the place of the set; nobody is in a set that there is not.
+    pub(crate) fn in_network_at(&self, place: Option<u32>) -> bool {
+        place.is_some_and(|place| self.0.network_sets.binary_search(&place).is_ok())
     }
 
     pub(crate) fn heads(&self) -> &Heads {
@@ -331,13 +385,13 @@ impl ConnectionAtoms {
             }
             Tally { .. } => return Says::NoPermit,
         };
-        *reasons = Reasons::Held {
+        *reasons = Reasons::Held(HeldPolicies {
             port: number,
             asked: query.asked,
             now: query.now,
             effect,
             written,
-        };
+        });
         says
     }
 
@@ -381,15 +435,16 @@ impl ConnectionAtoms {
     /// The same question to Cedar, membership in sets looked up plainly.
     pub(crate) fn ask_cedar(&self, number: u16, port: &Port, query: &Query<'_>) -> Answer {
         let compiled = self.0.snapshot.compiled();
-        let (identity_sets, network_sets) = plain_membership(&compiled.data, &self.0.client);
+        let data = self.0.snapshot.data();
+        let (identity_sets, network_sets) = plain_membership(&data, &self.0.client);
         let mut question = self.question(number, port, query);
         question.asker.identity_sets = &identity_sets;
         question.asker.network_sets = &network_sets;
         cedar::ask(
             compiled.vocabulary,
-            &compiled.setting(),
+            &compiled.setting_of(data.names()),
             &question,
-            (&compiled.data, &port.policy.grants),
+            (&data, &port.policy.grants),
             &compiled.texts,
         )
     }
@@ -401,7 +456,6 @@ impl ConnectionAtoms {
         query: &Query<'a>,
     ) -> Question<'a> {
         let atoms = &*self.0;
-        let data = &atoms.snapshot.compiled().data;
         Question {
             asker: Asker {
                 id: atoms.client.id.as_ref(),
@@ -412,7 +466,7 @@ impl ConnectionAtoms {
                 network_sets: &atoms.network_sets,
             },
             target: Target {
-                trust_domain: &data.trust_domain,
+                trust_domain: &atoms.snapshot.compiled().trust_domain,
                 namespace: &port.policy.server.namespace,
                 server: port.named().map(|(_, name)| name),
                 port: number,
@@ -424,25 +478,17 @@ impl ConnectionAtoms {
     }
 
     /// The first of [`ConnectionAtoms::reasons`].
-    pub(crate) fn first_reason(&self, reasons: &Reasons) -> Option<Arc<str>> {
+    pub(crate) fn first_reason<'a>(&'a self, reasons: &'a Reasons) -> Option<Reason<'a>> {
         match reasons {
             Reasons::None => None,
-            Reasons::Listed(list) => list.first().cloned(),
-            Reasons::Held {
-                port,
-                asked,
-                now,
-                effect,
-                written,
-            } => {
-                let held = self.held(*port);
-                let granted = held.reasons(*asked, millis(*now), *effect).next();
-                let texts = self.0.snapshot.compiled().texts.iter().enumerate();
-                let in_cedar = texts
-                    .filter(|(place, text)| written.has(*place) && text.reference.effect == *effect)
-                    .map(|(_, text)| &text.reference.id)
-                    .min();
-                granted.into_iter().chain(in_cedar).min().cloned()
+            Reasons::Listed(list) => Some(Reason::whole(list.first()?)),
+            Reasons::Held(held) => {
+                let rules = self.held(held.port);
+                let rule = rules
+                    .holding(held.asked, millis(held.now), held.effect)
+                    .next();
+                let granted = rule.and_then(|rule| self.matcher(held.port).reason(rule));
+                granted.into_iter().chain(self.written(held)).min()
             }
         }
     }
@@ -452,31 +498,31 @@ impl ConnectionAtoms {
         match reasons {
             Reasons::None => Vec::new(),
             Reasons::Listed(list) => list.to_vec(),
-            Reasons::Held {
-                port,
-                asked,
-                now,
-                effect,
-                written,
-            } => {
-                let held = self.held(*port);
-                let mut all: Vec<Arc<str>> = held
-                    .reasons(*asked, millis(*now), *effect)
-                    .cloned()
-                    .collect();
-                let texts = self.0.snapshot.compiled().texts.iter().enumerate();
-                all.extend(
-                    texts
-                        .filter(|(place, text)| {
-                            written.has(*place) && text.reference.effect == *effect
-                        })
-                        .map(|(_, text)| Arc::clone(&text.reference.id)),
-                );
-                all.sort();
+            Reasons::Held(held) => {
+                let (rules, matcher) = (self.held(held.port), self.matcher(held.port));
+                let granted = rules
+                    .holding(held.asked, millis(held.now), held.effect)
+                    .filter_map(|rule| matcher.reason(rule));
+                let mut all: Vec<Reason<'_>> = granted.chain(self.written(held)).collect();
+                all.sort_unstable();
                 all.dedup();
-                all
+                all.into_iter().map(Arc::from).collect()
             }
         }
+    }
+
+    fn matcher(&self, port: u16) -> &Matcher {
+        &self.0.snapshot.compiled().port(self.port_at(port)).matcher
+    }
+
+    /// Ids of the policies written in Cedar that held.
+    fn written<'a>(&'a self, held: &'a HeldPolicies) -> impl Iterator<Item = Reason<'a>> {
+        let texts = self.0.snapshot.compiled().texts.iter().enumerate();
+        texts
+            .filter(|(place, text)| {
+                held.written.has(*place) && text.reference.effect == held.effect
+            })
+            .map(|(_, text)| Reason::whole(&text.reference.id))
     }
 }
 

@@ -6,7 +6,7 @@
 //! The peer learns only "denied"; reasons and cause go to log, metric, audit record and explain.
 
 use crate::canonical::{self, CanonicalHost, CanonicalPath};
-use crate::compile::{Port, Snapshot, probe_is_open};
+use crate::compile::{Port, Snapshot};
 use crate::connection::{By, ConnectionAtoms, Query, Reasons, Says};
 use crate::matcher::Asked;
 use crate::question::{RequestFacts, RouteFacts};
@@ -332,11 +332,8 @@ fn route_request<'a>(head: &Head<'a>, request: &'a Canonical<'a>) -> RouteReques
 }
 
 fn probe_holds(atoms: &ConnectionAtoms, port: &Port, asks: impl Fn(&ProbeKind) -> bool) -> bool {
-    let snapshot = atoms.snapshot();
-    port.policy
-        .probes
-        .iter()
-        .any(|probe| asks(&probe.kind) && probe_is_open(snapshot, probe, atoms.ip()))
+    let mut probes = port.policy.probes.iter().zip(&port.probe_networks);
+    probes.any(|(probe, networks)| asks(&probe.kind) && atoms.in_network_at(*networks))
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use crate::compile::{Port, Snapshot};
 use crate::connection::ConnectionAtoms;
 use crate::decide::{Cause, Decision, Phase, Verdict, decide_on, requested_route};
 use crate::limits::NEAR_MISSES_MAX;
+use crate::original::Data;
 use crate::question::millis;
 use crate::record::{DecisionRecord, NearMiss, decide_record};
 use crate::request::{Call, Client, Protocol, RequestRecord};
@@ -94,6 +95,7 @@ pub fn explain(
     let decision = decide_on(&atoms, port, &call, now);
     let compiled = snapshot.compiled_port(port);
     let view = View {
+        data: snapshot.data(),
         atoms: &atoms,
         port: compiled,
         call: &call,
@@ -161,6 +163,7 @@ impl Layer {
 
 /// All that the layers are read off.
 struct View<'a> {
+    data: Data,
     atoms: &'a ConnectionAtoms,
     port: &'a Port,
     call: &'a Call<'a>,
@@ -367,7 +370,7 @@ impl View<'_> {
     fn reasons(&self) -> Vec<Note> {
         let place = |reason: &str| {
             let grant = self.grants().find(|grant| grant.id == reason);
-            let mut texts = self.atoms.snapshot().data().cedar_policies.iter();
+            let mut texts = self.data.cedar_policies.iter();
             grant
                 .map(|grant| grant.source.to_string())
                 .or_else(|| Some(texts.find(|text| text.id == reason)?.source.to_string()))
@@ -404,7 +407,7 @@ impl View<'_> {
     }
 
     fn grants(&self) -> impl Iterator<Item = &Grant> {
-        let all = &self.atoms.snapshot().data().grants;
+        let all = &self.data.grants;
         let indexes = self.port.policy.grants.iter();
         indexes.filter_map(|&index| all.get(usize::try_from(index).ok()?))
     }

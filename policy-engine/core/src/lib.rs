@@ -6,6 +6,8 @@
 //! - [`route`]: which route takes a request (Gateway API precedence)
 //! - [`compile`]: the compiled snapshot; start at [`Snapshot::compile`]
 //! - [`connection`]: what is settled once per connection
+//! - `original`: the data of a snapshot, packed while nobody looks at it
+//! - `texts`: many texts that begin alike, in one piece of memory
 //! - `matcher`: the grants of a port, compiled: what answers on the data path
 //! - `question`: one question to the policies, the same for Cedar and for compiled programs
 //! - `residual`: policies that were written in Cedar, compiled
@@ -32,6 +34,7 @@ pub mod fuzzing;
 pub mod limits;
 mod matcher;
 mod networks;
+mod original;
 pub mod plain;
 mod question;
 pub mod record;
@@ -39,5 +42,8 @@ pub mod request;
 mod residual;
 pub mod route;
 pub mod snapshot;
+mod texts;
 
 pub use compile::{Snapshot, SnapshotError};
+pub use original::Data;
+pub use texts::Reason;

@@ -8,6 +8,7 @@
 
 use crate::question::{SetNames, millis};
 use crate::snapshot::{Effect, Grant, Scope, SnapshotData, Who};
+use crate::texts::{Reason, Texts};
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -39,15 +40,17 @@ impl Asked {
     }
 }
 
-/// All grants of one port.
+/// All grants of one port. Flat lists: a server may have ten thousand of them, and a proxy keeps them all.
 #[derive(Debug)]
 pub(crate) struct Matcher {
+    /// Ids of the grants of the snapshot, those of other ports too.
+    reasons: Arc<Texts>,
     /// Sorted by reason.
     rules: Box<[Rule]>,
-    /// Rules for anybody, identified or not.
+    /// Rules for anybody, identified or not; ascending.
     anyone: Box<[u32]>,
-    /// Rules for members of an identity set, by its place.
-    members: HashMap<u32, Box<[u32]>>,
+    /// Rules for members of an identity set: place of the set, then rule; ascending.
+    members: Box<[(u32, u32)]>,
     /// A forbid that cannot be evaluated: everything is denied.
     broken_forbid: Option<Arc<str>>,
     /// Places that a connection keeps tallies for.
@@ -57,7 +60,8 @@ pub(crate) struct Matcher {
 /// One grant, as far as it can matter on this port.
 #[derive(Debug)]
 struct Rule {
-    reason: Arc<str>,
+    /// Number of the grant's id among the reasons.
+    reason: u32,
     /// It counts before this instant, ms since the epoch.
     until: i64,
     /// Place of the network set that the client must be in.
@@ -134,6 +138,7 @@ impl Matcher {
     pub(crate) fn compile(
         data: &SnapshotData,
         names: &SetNames,
+        reasons: &Arc<Texts>,
         indexes: &[u32],
         reachable: &Reachable<'_>,
     ) -> Self {
@@ -145,11 +150,11 @@ impl Matcher {
             let grant = usize::try_from(index)
                 .ok()
                 .and_then(|index| data.grants.get(index));
-            if let Some(grant) = grant {
-                building.add(grant, names, reachable);
+            if let Some((grant, reason)) = grant.and_then(|it| Some((it, reasons.find(&it.id)?))) {
+                building.add(grant, reason, names, reachable);
             }
         }
-        building.finish(reachable.route_count)
+        building.finish(Arc::clone(reasons), reachable.route_count)
     }
 
     /// The rules that hold for a client, apart from route and time. The sets are places, ascending.
@@ -161,13 +166,12 @@ impl Matcher {
     ) -> Vec<u32> {
         let of_sets = identity_sets
             .iter()
-            .filter_map(|set| self.members.get(set))
-            .flat_map(|rules| rules.iter());
+            .flat_map(|&set| self.members_of(set).iter().map(|(_, rule)| *rule));
         let mut held: Vec<u32> = self
             .anyone
             .iter()
-            .chain(of_sets)
             .copied()
+            .chain(of_sets)
             .filter(|&index| {
                 self.rule(index).is_some_and(|rule| {
                     (tls || !rule.tls_only)
@@ -190,11 +194,14 @@ impl Matcher {
         asked: Asked,
         now: i64,
     ) -> bool {
+        let Some(reason) = self.reasons.find(id) else {
+            return false;
+        };
         // Rules are sorted by reason: those of this grant stand together.
-        let first = self.rules.partition_point(|rule| &*rule.reason < id);
+        let first = self.rules.partition_point(|rule| rule.reason < reason);
         let rules = self.rules.iter().enumerate().skip(first);
         rules
-            .take_while(|(_, rule)| &*rule.reason == id)
+            .take_while(|(_, rule)| rule.reason == reason)
             .filter(|(_, rule)| {
                 (tls || !rule.tls_only)
                     && rule
@@ -210,10 +217,22 @@ impl Matcher {
 
     /// Whether a client in these identity sets is given the rule to look at.
     fn is_listed(&self, index: u32, identity_sets: &[u32]) -> bool {
-        let listed = |rules: &[u32]| rules.binary_search(&index).is_ok();
         let mut sets = identity_sets.iter();
-        listed(&self.anyone)
-            || sets.any(|set| self.members.get(set).is_some_and(|rules| listed(rules)))
+        self.anyone.binary_search(&index).is_ok()
+            || sets.any(|&set| self.members.binary_search(&(set, index)).is_ok())
+    }
+
+    /// The rules for members of a set, each with the set.
+    fn members_of(&self, set: u32) -> &[(u32, u32)] {
+        let first = self.members.partition_point(|(of, _)| *of < set);
+        let from = self.members.get(first..).unwrap_or_default();
+        let count = from.partition_point(|(of, _)| *of == set);
+        from.get(..count).unwrap_or_default()
+    }
+
+    /// The id of the grant that a rule comes from.
+    pub(crate) fn reason(&self, rule: u32) -> Option<Reason<'_>> {
+        self.reasons.get(self.rule(rule)?.reason)
     }
 
     /// Why everything is denied here, if a forbid cannot be evaluated.
@@ -234,7 +253,7 @@ struct Building {
 }
 
 impl Building {
-    fn add(&mut self, grant: &Grant, names: &SetNames, reachable: &Reachable<'_>) {
+    fn add(&mut self, grant: &Grant, reason: u32, names: &SetNames, reachable: &Reachable<'_>) {
         let network = match &grant.networks {
             None => Some(None),
             Some(set) => names.network_place(set).map(Some),
@@ -253,7 +272,7 @@ impl Building {
         };
         for reach in reaches(&grant.scope, reachable) {
             let rule = Rule {
-                reason: Arc::from(grant.id.as_str()),
+                reason,
                 until: grant.term.expires.map_or(i64::MAX, millis),
                 network,
                 reach,
@@ -266,23 +285,22 @@ impl Building {
         }
     }
 
-    fn finish(mut self, route_count: usize) -> Matcher {
+    fn finish(mut self, reasons: Arc<Texts>, route_count: usize) -> Matcher {
         // Stable, so that equal data compiles to equal rules.
-        self.rules.sort_by(|(a, _), (b, _)| a.reason.cmp(&b.reason));
-        let (mut anyone, mut members) = (Vec::new(), HashMap::<u32, Vec<u32>>::new());
+        self.rules.sort_by_key(|(rule, _)| rule.reason);
+        let (mut anyone, mut members) = (Vec::new(), Vec::new());
         for (index, (_, set)) in (0u32..).zip(&self.rules) {
             match set {
                 None => anyone.push(index),
-                Some(set) => members.entry(*set).or_default().push(index),
+                Some(set) => members.push((*set, index)),
             }
         }
+        members.sort_unstable();
         Matcher {
+            reasons,
             rules: self.rules.into_iter().map(|(rule, _)| rule).collect(),
             anyone: anyone.into(),
-            members: members
-                .into_iter()
-                .map(|(set, rules)| (set, rules.into()))
-                .collect(),
+            members: members.into(),
             broken_forbid: self.broken_forbid,
             slots: 3 + route_count.min(REMEMBERED_ROUTES_MAX),
         }
@@ -396,19 +414,18 @@ impl Held {
         tally
     }
 
-    /// The reasons of this effect that hold at `now` (ms since the epoch); sorted, some perhaps twice.
-    pub(crate) fn reasons(
+    /// The rules of this effect that hold at `now` (ms since the epoch), in the order of their reasons; for
+    /// [`Matcher::reason`].
+    pub(crate) fn holding(
         &self,
         asked: Asked,
         now: i64,
         effect: Effect,
-    ) -> impl Iterator<Item = &Arc<str>> {
-        self.rules
-            .iter()
-            .filter_map(|&index| self.matcher.rule(index))
-            .filter(move |rule| {
+    ) -> impl Iterator<Item = u32> {
+        self.rules.iter().copied().filter(move |&index| {
+            self.matcher.rule(index).is_some_and(|rule| {
                 rule.effect == effect && rule.reach.covers(asked) && now < rule.until
             })
-            .map(|rule| &rule.reason)
+        })
     }
 }

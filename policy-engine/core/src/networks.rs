@@ -1,71 +1,109 @@
 //! Which network sets an address is in, looked up once per connection.
 //!
-//! One table of blocks for each prefix length that occurs: an address is looked up under each of these lengths, so the
-//! cost follows the lengths in use (33 at most for IPv4), not the number of blocks or sets.
+//! One sorted table of blocks for each prefix length that occurs: an address is looked up under each of these lengths, so
+//! the cost follows the lengths in use (33 at most for IPv4), not the number of blocks or sets. A block of IPv4 takes 12
+//! bytes.
 
 use crate::snapshot::NetworkSet;
 use ipnet::IpNet;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 /// Blocks of all network sets of a snapshot.
 #[derive(Debug, Default)]
 pub(crate) struct NetworkIndex {
-    v4: Tables,
-    v6: Tables,
+    v4: Box<[Table<u32>]>,
+    v6: Box<[Table<u128>]>,
+    /// Exceptions of blocks. The first entry is that of all blocks without any.
+    holes: Box<[Box<[IpNet]>]>,
 }
 
-/// By prefix length; then by the bits of the block.
-type Tables = Vec<(u8, HashMap<u128, Vec<Block>>)>;
+/// The blocks of one prefix length.
+#[derive(Debug)]
+struct Table<Bits> {
+    length: u8,
+    /// Sorted.
+    blocks: Box<[Block<Bits>]>,
+}
 
 /// A block of a set, with its holes.
-#[derive(Debug)]
-struct Block {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Block<Bits> {
+    /// The leading bits that addresses in it have, as a number.
+    bits: Bits,
     /// Place of the set.
     set: u32,
-    except: Box<[IpNet]>,
+    /// Place of its exceptions.
+    holes: u32,
 }
+
+/// The blocks of each prefix length.
+type Drafts<Bits> = BTreeMap<u8, Vec<Block<Bits>>>;
 
 impl NetworkIndex {
     /// Indexes sets in the order of their names: a set's place is its number in that order.
     pub(crate) fn build<'s>(sets: impl Iterator<Item = &'s NetworkSet>) -> Self {
-        let (mut v4, mut v6): (BTreeMap<u8, HashMap<_, Vec<_>>>, BTreeMap<_, _>) =
-            (BTreeMap::new(), BTreeMap::new());
-        for (place, set) in (0u32..).zip(sets) {
-            for network in &set.networks {
-                let tables = match network.cidr {
-                    IpNet::V4(_) => &mut v4,
-                    IpNet::V6(_) => &mut v6,
+        let (mut v4, mut v6) = (Drafts::new(), Drafts::new());
+        let mut holes = vec![Box::<[IpNet]>::default()];
+        for (set, networks) in (0u32..).zip(sets.map(|set| &set.networks)) {
+            for network in networks {
+                let except = match network.except.is_empty() {
+                    true => 0,
+                    false => {
+                        holes.push(network.except.clone().into());
+                        // Members of a snapshot are counted before (`MEMBERS_MAX`), so this fits.
+                        u32::try_from(holes.len().saturating_sub(1)).unwrap_or(u32::MAX)
+                    }
                 };
                 let length = network.cidr.prefix_len();
-                let key = leading(network.cidr.network(), length);
-                let blocks: &mut Vec<Block> =
-                    tables.entry(length).or_default().entry(key).or_default();
-                blocks.push(Block {
-                    set: place,
-                    except: network.except.clone().into(),
-                });
+                match network.cidr {
+                    IpNet::V4(cidr) => v4.entry(length).or_default().push(Block {
+                        bits: leading_v4(u32::from(cidr.network()), length),
+                        set,
+                        holes: except,
+                    }),
+                    IpNet::V6(cidr) => v6.entry(length).or_default().push(Block {
+                        bits: leading_v6(u128::from(cidr.network()), length),
+                        set,
+                        holes: except,
+                    }),
+                }
             }
         }
         Self {
-            v4: v4.into_iter().collect(),
-            v6: v6.into_iter().collect(),
+            v4: tables(v4),
+            v6: tables(v6),
+            holes: holes.into(),
         }
     }
 
     /// Places of the sets that `ip` is in, ascending.
     pub(crate) fn sets_of(&self, ip: IpAddr) -> Vec<u32> {
-        let tables = match ip {
-            IpAddr::V4(_) => &self.v4,
-            IpAddr::V6(_) => &self.v6,
-        };
         let mut sets = Vec::new();
-        for (length, blocks) in tables {
-            let here = blocks.get(&leading(ip, *length)).into_iter().flatten();
-            sets.extend(
-                here.filter(|block| !block.except.iter().any(|hole| hole.contains(&ip)))
-                    .map(|block| block.set),
-            );
+        let mut add = |set: u32, holes: u32| {
+            let holes = usize::try_from(holes)
+                .ok()
+                .and_then(|at| self.holes.get(at));
+            // Holes that are not there cannot be: then nobody is in the block.
+            if holes.is_some_and(|holes| !holes.iter().any(|hole| hole.contains(&ip))) {
+                sets.push(set);
+            }
+        };
+        match ip {
+            IpAddr::V4(ip) => {
+                for table in &self.v4 {
+                    for block in table.under(leading_v4(u32::from(ip), table.length)) {
+                        add(block.set, block.holes);
+                    }
+                }
+            }
+            IpAddr::V6(ip) => {
+                for table in &self.v6 {
+                    for block in table.under(leading_v6(u128::from(ip), table.length)) {
+                        add(block.set, block.holes);
+                    }
+                }
+            }
         }
         sets.sort_unstable();
         sets.dedup();
@@ -73,14 +111,34 @@ impl NetworkIndex {
     }
 }
 
-/// The first `length` bits of an address, as a number; 0 for length 0.
-fn leading(ip: IpAddr, length: u8) -> u128 {
-    let (bits, width) = match ip {
-        IpAddr::V4(ip) => (u128::from(u32::from(ip)), 32u32),
-        IpAddr::V6(ip) => (u128::from(ip), 128u32),
+impl<Bits: Ord + Copy> Table<Bits> {
+    /// The blocks with these leading bits.
+    fn under(&self, bits: Bits) -> impl Iterator<Item = &Block<Bits>> {
+        let first = self.blocks.partition_point(|block| block.bits < bits);
+        let from = self.blocks.get(first..).unwrap_or_default();
+        from.iter().take_while(move |block| block.bits == bits)
+    }
+}
+
+fn tables<Bits: Ord>(drafts: Drafts<Bits>) -> Box<[Table<Bits>]> {
+    let table = |(length, mut blocks): (u8, Vec<Block<Bits>>)| {
+        blocks.sort_unstable();
+        let blocks = blocks.into();
+        Table { length, blocks }
     };
-    bits.checked_shr(width.saturating_sub(u32::from(length)))
-        .unwrap_or(0)
+    drafts.into_iter().map(table).collect()
+}
+
+/// The first `length` bits of an address, as a number; 0 for length 0.
+fn leading_v4(bits: u32, length: u8) -> u32 {
+    let dropped = 32u32.saturating_sub(u32::from(length));
+    bits.checked_shr(dropped).unwrap_or(0)
+}
+
+/// As [`leading_v4`].
+fn leading_v6(bits: u128, length: u8) -> u128 {
+    let dropped = 128u32.saturating_sub(u32::from(length));
+    bits.checked_shr(dropped).unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -34,6 +34,10 @@ pub struct DecisionRecord {
     pub reasons: Vec<String>,
     /// Whether every permit that holds is an audit one.
     pub audit: bool,
+    /// Whether a proxy recorded it only because it was the first of its client, grant and route in the hour: it is no
+    /// part of the sample.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub first: bool,
     /// Grants that almost held; filled by explain.
     pub near_misses: Vec<NearMiss>,
     /// Verdict of a candidate policy beside the live one; not used yet.
@@ -231,7 +235,7 @@ fn denied_unread(snapshot: &Snapshot, record: &RequestRecord, port: u16) -> Deci
     let server = RecordServer {
         namespace: server.namespace.clone(),
         name: Some(server.name.clone()),
-        workload: Some(snapshot.data().workload.name.clone()),
+        workload: Some(snapshot.workload().name.clone()),
         port,
         default: server.default,
     };
@@ -285,6 +289,7 @@ impl DecisionRecord {
             phase,
             reasons: Vec::new(),
             audit: false,
+            first: false,
             near_misses: Vec::new(),
             shadow: None,
         }

@@ -8,6 +8,7 @@
 //! - [`capture`]: which connections are redirected to the proxy, as rules
 //! - [`redirect`]: whether a redirected connection may go on to where it was going
 //! - [`limit`]: local rate limits
+//! - [`first_use`]: which uses of policy are new, and so recorded
 //! - [`admission`]: how many connections a listener holds, and how it ends
 //! - [`metrics`]: counters and latencies of one core, merged over cores; [`exposition`] writes and reads their text
 //! - [`error`]: what goes wrong at the borders
@@ -18,6 +19,7 @@ pub mod capture;
 pub mod detect;
 pub mod error;
 pub mod exposition;
+pub mod first_use;
 pub mod http_hygiene;
 pub mod limit;
 pub mod mesh_header;

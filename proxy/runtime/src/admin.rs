@@ -141,7 +141,7 @@ fn answer(shared: &Shared, door: Door, request: &Request<Incoming>) -> Answer {
         ("/edges", Door::Unix) => json(&edges(shared)),
         ("/discovery", Door::Unix) => json(&shared.discovery.load().data),
         ("/snapshot", Door::Unix) => match shared.policy.load().as_ref() {
-            Some(policy) => json(policy.data()),
+            Some(policy) => json(&*policy.data()),
             None => text(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "no policy yet\n".to_owned(),
@@ -234,7 +234,7 @@ fn metrics(shared: &Shared) -> metrics::Registry {
 
 fn status(shared: &Shared) -> ProxyStatus {
     let identity = shared.identity.load();
-    let policy = shared.policy.load();
+    let (policy, policy_is) = (shared.policy.load(), shared.policy_is.load());
     ProxyStatus {
         namespace: shared.config.namespace.clone(),
         workload: shared.config.workload.clone(),
@@ -242,9 +242,10 @@ fn status(shared: &Shared) -> ProxyStatus {
         why_not_ready: why_not_ready(shared),
         snapshot: policy.as_ref().map(|policy| SnapshotStatus {
             generation: policy.generation().0,
-            digest: sha256(&serde_json::to_vec(policy.data()).unwrap_or_default()),
-            in_force_since: *shared.policy_since.load_full(),
+            digest: policy_is.digest.clone(),
+            in_force_since: policy_is.since,
             equivalence: shared.cross_checks.assurance(policy),
+            unchecked: shared.cross_checks.failed(),
         }),
         controller_connected: shared.control_connected.load(Ordering::Relaxed),
         spiffe_id: identity.as_ref().map(|identity| identity.svid.id().clone()),
@@ -344,7 +345,8 @@ fn phase(label: &str) -> Phase {
         .unwrap_or(Phase::Permit)
 }
 
-fn sha256(bytes: &[u8]) -> String {
+/// Lower-case hex.
+pub(crate) fn sha256(bytes: &[u8]) -> String {
     let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
     digest
         .as_ref()

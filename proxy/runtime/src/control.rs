@@ -7,6 +7,7 @@ mod controller;
 mod discovery_file;
 mod manifests;
 
+use crate::admin::sha256;
 use crate::config::PolicySource;
 use crate::error::ProxyError;
 use crate::state::Shared;
@@ -55,12 +56,12 @@ pub(crate) async fn keep_fresh(shared: Arc<Shared>) {
     }
 }
 
-/// Compiles a policy and puts it into force, unless it is older than the one there.
+/// Compiles a policy and puts it into force, unless it is there already, or older than the one there.
 fn install(shared: &Shared, data: SnapshotData) -> Result<(), String> {
     let config = &shared.config;
-    let current = shared.policy.load_full();
-    if let Some(current) = &current {
-        if current.data() == &data {
+    let digest = digest(&data)?;
+    if let Some(current) = shared.policy.load().as_ref() {
+        if shared.policy_is.load().digest == digest {
             return Ok(());
         }
         if data.generation < current.generation() {
@@ -75,12 +76,24 @@ fn install(shared: &Shared, data: SnapshotData) -> Result<(), String> {
         return Err(format!("it is for namespace `{}`", data.workload.namespace));
     }
     let generation = data.generation.0;
-    let snapshot = Snapshot::compile(data.clone()).or_else(|error| {
-        // The policy in force may grant what this one takes away: nothing is granted until one can be read.
-        tracing::error!(generation, %error, "policy cannot be compiled; everything is denied");
-        Snapshot::deny_all(data.workload, data.trust_domain)
-    });
-    shared.install_policy(snapshot.map_err(|error| error.to_string())?);
+    let (workload, trust_domain) = (data.workload.clone(), data.trust_domain.clone());
+    match Snapshot::compile(data) {
+        Ok(snapshot) => shared.install_policy(snapshot, digest),
+        Err(error) => {
+            // The policy in force may grant what this one takes away: nothing is granted until one can be read.
+            tracing::error!(generation, %error, "policy cannot be compiled; everything is denied");
+            let closed =
+                Snapshot::deny_all(workload, trust_domain).map_err(|error| error.to_string())?;
+            let digest = self::digest(&closed.data())?;
+            shared.install_policy(closed, digest);
+        }
+    }
     tracing::info!(generation, "policy in force");
     Ok(())
+}
+
+/// SHA-256 of a policy's JSON, lower-case hex: equal policy has equal bytes.
+fn digest(data: &SnapshotData) -> Result<String, String> {
+    let json = serde_json::to_vec(data).map_err(|error| error.to_string())?;
+    Ok(sha256(&json))
 }

@@ -13,6 +13,7 @@ use crate::random::Random;
 use crate::remotes::Remotes;
 use crate::state::{Changes, Shared, stopping};
 use crate::telemetry::Meter;
+use mesh_proxy_core::first_use::FirstUses;
 use mesh_proxy_core::redirect::OwnPorts;
 use mesh_trust::Timestamp;
 use std::cell::RefCell;
@@ -42,6 +43,8 @@ pub(crate) struct Core {
     pub(crate) remotes: Rc<Remotes>,
     pub(crate) meter: Meter,
     pub(crate) random: Random,
+    /// Uses of policy that were recorded in this hour.
+    pub(crate) first_uses: RefCell<FirstUses>,
     pub(crate) pool: Pool,
     /// Handshakes under way.
     pub(crate) handshakes: Semaphore,
@@ -118,6 +121,7 @@ fn open(
         remotes: Rc::default(),
         meter: shared.telemetry.core(index, shared.platform.clone()),
         random: Random::seeded(&*shared.platform),
+        first_uses: RefCell::default(),
         pool: Pool::default(),
         handshakes: Semaphore::new(limits.handshakes_at_once),
         own_ports: shared.config.own_ports(),

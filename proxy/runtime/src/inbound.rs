@@ -21,12 +21,13 @@ use mesh_policy::decide::{Decision, Generation, Phase, Verdict};
 use mesh_policy::equivalence::Sample;
 use mesh_policy::record::{DecisionRecord, RecordClient, RecordRequest, RecordServer};
 use mesh_policy::request::{Call, Client, canonical_ip};
+use mesh_proxy_core::first_use::Use;
 use mesh_proxy_core::metrics::Failure;
 use mesh_trust::Timestamp;
 use std::net::SocketAddr;
 
-/// Records a decision: every denial, every use of a break-glass grant, and a sample of the other allows. Hands a few
-/// decisions to Cedar, to be made again off this path.
+/// Records a decision: every denial, every use of a break-glass grant, and of the other allows a sample and each that is
+/// new. Hands a few decisions to Cedar, to be made again off this path.
 pub(crate) fn record(
     core: &Core,
     peer: &Peer,
@@ -45,16 +46,31 @@ pub(crate) fn record(
                 .count("mesh_policy_cross_checks_skipped_total");
         }
     }
-    let share = core
-        .shared
-        .config
-        .audit
-        .as_ref()
-        .map_or(0.0, |audit| audit.allow_sample);
-    let always = decision.verdict == Verdict::Deny || decision.break_glass;
-    if always || core.random.happens(share) {
-        let record = decision.record(Some(now), &peer.client, call);
+    let Some(audit) = &core.shared.config.audit else {
+        return;
+    };
+    let allowed = decision.verdict == Verdict::Allow;
+    let new = allowed
+        && core
+            .first_uses
+            .borrow_mut()
+            .is_first(&use_of(decision, peer), now);
+    let chosen = !allowed || decision.break_glass || core.random.happens(audit.allow_sample);
+    if chosen || new {
+        let record = DecisionRecord {
+            first: !chosen,
+            ..decision.record(Some(now), &peer.client, call)
+        };
         core.shared.records.send(record);
+    }
+}
+
+fn use_of<'a>(decision: &'a Decision, peer: &'a Peer) -> Use<'a> {
+    Use {
+        client: peer.client.id.as_ref(),
+        port: decision.port,
+        grant: decision.first_reason(),
+        route: decision.route.as_deref(),
     }
 }
 
@@ -106,6 +122,7 @@ pub(crate) fn refusal_record() -> DecisionRecord {
         phase: Phase::Request,
         reasons: Vec::new(),
         audit: false,
+        first: false,
         near_misses: Vec::new(),
         shadow: None,
     }

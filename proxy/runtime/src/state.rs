@@ -30,7 +30,7 @@ pub(crate) struct Shared {
     pub(crate) policy: ArcSwapOption<Snapshot>,
     /// Whom the CA's operator denied; nobody until a list came.
     pub(crate) denials: ArcSwap<Denials>,
-    pub(crate) policy_since: ArcSwap<Timestamp>,
+    pub(crate) policy_is: ArcSwap<InForce>,
     pub(crate) discovery: ArcSwap<Services>,
     pub(crate) records: Records,
     /// Decisions that Cedar is to make again.
@@ -52,6 +52,15 @@ pub(crate) struct Shared {
 
 type Limiters = BTreeMap<u16, Arc<Mutex<Option<Limiter>>>>;
 
+/// What is known of the policy in force besides itself.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct InForce {
+    /// Since when.
+    pub(crate) since: Timestamp,
+    /// SHA-256 of its JSON, lower-case hex.
+    pub(crate) digest: String,
+}
+
 /// Counts of changes, so that a core sees which of them it has not dealt with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Changes {
@@ -70,7 +79,7 @@ impl Shared {
             identity: ArcSwapOption::empty(),
             policy: ArcSwapOption::empty(),
             denials: ArcSwap::default(),
-            policy_since: ArcSwap::default(),
+            policy_is: ArcSwap::default(),
             discovery: ArcSwap::default(),
             records,
             cross_checks: CrossChecks::default(),
@@ -88,13 +97,14 @@ impl Shared {
     }
 
     /// Puts a policy into force and tells every core, so that what runs is decided anew.
-    pub(crate) fn install_policy(&self, snapshot: Snapshot) {
+    /// `digest` is that of the JSON it came as.
+    pub(crate) fn install_policy(&self, snapshot: Snapshot, digest: String) {
         self.cross_checks.offer_policy(snapshot.clone());
         self.limiters
             .store(Arc::new(with_limits(&self.limiters.load(), &snapshot)));
         self.policy.store(Some(Arc::new(snapshot)));
-        self.policy_since
-            .store(Arc::new(self.platform.wall_clock()));
+        let since = self.platform.wall_clock();
+        self.policy_is.store(Arc::new(InForce { since, digest }));
         self.changes.send_modify(|changes| changes.policy += 1);
     }
 

@@ -5,9 +5,9 @@
 use crate::live::{Alive, Peer};
 use http::StatusCode;
 use mesh_platform::Platform;
-use mesh_policy::Snapshot;
-use mesh_policy::decide::{Denial, Facts, Verdict};
+use mesh_policy::decide::{Cause, Denial, Facts, Verdict};
 use mesh_policy::request::Protocol;
+use mesh_policy::{Reason, Snapshot};
 use mesh_proxy_core::http_hygiene::{Refusal, RequestRefusal};
 use mesh_proxy_core::metrics::{
     AuthzKey, Denied, Direction, EdgeHandle, EdgeKey, Failure, Registry,
@@ -251,8 +251,7 @@ impl Measure {
     /// It was denied.
     pub(crate) fn denied(&self, denial: &Denial) {
         let mut registry = self.meter.registry();
-        let first = denial.first_reason();
-        registry.on_denied(self.edge, denied(denial, first.as_deref()));
+        registry.on_denied(self.edge, denied(denial, forbid(denial).as_deref()));
         self.authz(&mut registry, denial);
     }
 
@@ -322,7 +321,7 @@ impl Measure {
             && known.snapshot.is(facts.snapshot())
             && known.key.port == facts.port
             && known.key.verdict == facts.verdict
-            && known.key.grant == grant
+            && is_reason(known.key.grant.as_deref(), grant)
             && known.key.http == (self.ask != Ask::Tcp)
         {
             return registry.on_authz(&known.key);
@@ -337,7 +336,7 @@ impl Measure {
             default: server.default,
             server_namespace: Arc::from(server.namespace.as_str()),
             server_name: Arc::from(server.name.as_str()),
-            grant,
+            grant: grant.map(Arc::from),
         };
         registry.on_authz(&key);
         *known = Some(KnownAuthz {
@@ -355,9 +354,24 @@ impl Drop for Measure {
     }
 }
 
+fn is_reason(known: Option<&str>, now: Option<Reason<'_>>) -> bool {
+    match (known, now) {
+        (Some(known), Some(now)) => now == *known,
+        (None, None) => true,
+        _ => false,
+    }
+}
+
+/// The forbid that holds, if one does.
+fn forbid(facts: &Facts) -> Option<String> {
+    match facts.cause {
+        Cause::Forbidden => facts.first_reason().map(|reason| reason.to_string()),
+        _ => None,
+    }
+}
+
 /// A denial in words of a bounded set: the forbid that holds, else what decided.
-fn denied<'a>(facts: &Facts, first: Option<&'a str>) -> Denied<'a> {
-    use mesh_policy::decide::Cause;
+fn denied<'a>(facts: &Facts, forbid: Option<&'a str>) -> Denied<'a> {
     let word = match &facts.cause {
         Cause::Granted | Cause::Probe => "allowed",
         Cause::IdentityWithoutTls => "identity-without-tls",
@@ -366,7 +380,7 @@ fn denied<'a>(facts: &Facts, first: Option<&'a str>) -> Denied<'a> {
         Cause::Refused(_) => "refused",
         Cause::NoRoute => "no-route",
         Cause::InvalidRoute(_) => "invalid-route",
-        Cause::Forbidden => first.unwrap_or("forbidden"),
+        Cause::Forbidden => forbid.unwrap_or("forbidden"),
         Cause::Undecidable(_) => "undecidable",
         Cause::NoGrant => "no-grant",
         Cause::RateLimited => "rate-limited",

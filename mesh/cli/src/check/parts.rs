@@ -4,7 +4,7 @@ use super::item::Item;
 use super::machine::life;
 use crate::fault::Fault;
 use crate::live::{self, Live};
-use mesh_api::admin::{ControllerStatus, IdentityStatus, ProxyStatus};
+use mesh_api::admin::{ControllerStatus, IdentityStatus, ProxyStatus, WorkloadStatus};
 use mesh_platform::{Platform, System};
 use mesh_policy::equivalence::Assurance;
 use mesh_policy::snapshot::{Finding, Severity};
@@ -60,7 +60,46 @@ async fn controller(live: &Live) -> (Vec<Item>, Option<u64>) {
             fix,
         ));
     }
+    items.extend(held_against_cedar_by_proxies(live).await);
     (items, Some(status.generation))
+}
+
+/// What the controller was told by proxies of the policy that they hold.
+async fn held_against_cedar_by_proxies(live: &Live) -> Vec<Item> {
+    const CATEGORY: &str = "controller";
+    let socket = &live.running.controller.socket;
+    // That it does not answer was said already.
+    let Ok(workloads) = live::answer::<Vec<WorkloadStatus>>(socket, "/workloads").await else {
+        return Vec::new();
+    };
+    let reports = workloads
+        .iter()
+        .filter_map(|it| Some((it, it.equivalence.as_ref()?)));
+    let mut items = Vec::new();
+    let mut equal = 0_u64;
+    for (workload, report) in reports {
+        if let Assurance::Differs { port, grant, case } = &report.found {
+            let says = format!(
+                "a proxy of {}/{} found at generation {} that the compiled form of {grant} on port {port} is not what Cedar says ({case})",
+                workload.namespace, workload.name, report.generation
+            );
+            let fix = format!(
+                "mesh policy verify {}/{}",
+                workload.namespace, workload.name
+            );
+            items.push(Item::broken(CATEGORY, "MESH-0429", says, fix));
+        } else if report.generation == workload.generation {
+            equal += 1;
+        }
+    }
+    let watched = workloads.iter().filter(|it| it.watchers > 0).count();
+    if watched > 0 {
+        let says = format!(
+            "knows of {equal} of {watched} workloads that their proxies hold the newest policy, equal to Cedar"
+        );
+        items.push(Item::ok(CATEGORY, says));
+    }
+    items
 }
 
 async fn proxies(live: &Live, generation: Option<u64>) -> Vec<Item> {
@@ -94,6 +133,14 @@ async fn proxies(live: &Live, generation: Option<u64>) -> Vec<Item> {
                 "{name} denies everything on port {port}: the compiled form of {grant} is not what Cedar says ({case})"
             );
             items.push(Item::broken(CATEGORY, "MESH-0429", says, fix.clone()));
+        }
+        if let Some(why) = status
+            .snapshot
+            .as_ref()
+            .and_then(|it| it.unchecked.as_ref())
+        {
+            let says = format!("{name} does not compare its decisions with Cedar any more: {why}");
+            items.push(Item::broken(CATEGORY, "MESH-0336", says, fix.clone()));
         }
         if let Some(why) = &status.audit.failing {
             let says = format!("{name} cannot write its decision log: {why}");

@@ -4,7 +4,7 @@ use super::Denied;
 use mesh_policy::Snapshot;
 use mesh_policy::connection::ConnectionAtoms;
 use mesh_policy::request::Client;
-use mesh_policy::snapshot::{Effect, Grant, Who};
+use mesh_policy::snapshot::{Effect, Grant, SnapshotData, Who};
 use mesh_trust::Timestamp;
 use std::collections::BTreeSet;
 
@@ -31,15 +31,14 @@ impl Lacks {
 
 /// Permits of a port that pass `filter`, the nearest first.
 pub(super) fn nearest<'s>(
-    snapshot: &'s Snapshot,
+    (snapshot, data): (&Snapshot, &'s SnapshotData),
     port: u16,
     (client, now): (&Client, Timestamp),
     filter: impl Fn(&Grant) -> bool,
 ) -> Vec<(Lacks, &'s Grant)> {
     let atoms = ConnectionAtoms::of(snapshot, client);
-    let all = &snapshot.data().grants;
     let grants = snapshot.port(port).grants.iter();
-    let grants = grants.filter_map(|at| all.get(usize::try_from(*at).ok()?));
+    let grants = grants.filter_map(|at| data.grants.get(usize::try_from(*at).ok()?));
     let permits = grants.filter(|grant| grant.effect == Effect::Permit && filter(grant));
     let mut out: Vec<(Lacks, &Grant)> = permits
         .map(|grant| {
@@ -85,7 +84,13 @@ pub(super) fn kept(denied: &Denied<'_>, client: &Client) -> Option<BTreeSet<Stri
     }
     let mut out = BTreeSet::new();
     for place in denied.places {
-        let near = nearest(&place.snapshot, place.port, (client, denied.now), |_| true);
+        let data = place.snapshot.data();
+        let near = nearest(
+            (&place.snapshot, &data),
+            place.port,
+            (client, denied.now),
+            |_| true,
+        );
         out.extend(
             near.iter()
                 .take(COMPILED_MAX)

@@ -6,9 +6,10 @@ mod route;
 
 use super::draft::Draft;
 use super::{Denied, Hindrance, Judged, Proposal, State};
+use mesh_policy::Data;
 use mesh_policy::decide::Cause;
 use mesh_policy::request::Client;
-use mesh_policy::snapshot::{Effect, Finding, PortPolicy, Severity, SnapshotData, Source};
+use mesh_policy::snapshot::{Effect, Finding, PortPolicy, Severity, Source};
 use mesh_policy_index::edit::Edit;
 use mesh_trust::SpiffeId;
 use std::collections::BTreeSet;
@@ -87,7 +88,7 @@ impl Maker<'_> {
         }
     }
 
-    fn data(&self) -> &SnapshotData {
+    fn data(&self) -> Data {
         self.denial.snapshot.data()
     }
 
@@ -132,16 +133,12 @@ impl Maker<'_> {
 
     /// An exception from every forbid that holds, for exactly this client.
     fn exceptions(&mut self) {
-        let reasons = self.denial.decision.reasons();
+        let (reasons, data) = (self.denial.decision.reasons(), self.data());
         let mut draft = self.draft();
         let mut whole = true;
         let mut names = Vec::new();
         for reason in &reasons {
-            let text = self
-                .data()
-                .cedar_policies
-                .iter()
-                .find(|text| text.id == **reason);
+            let text = data.cedar_policies.iter().find(|text| text.id == **reason);
             let Some(source) = text.map(|text| text.source.clone()) else {
                 whole = false;
                 continue;
@@ -178,7 +175,8 @@ impl Maker<'_> {
 
     /// Policies that might forbid, and cannot be evaluated.
     fn undecidable(&mut self, why: &str) {
-        let texts = self.data().cedar_policies.iter();
+        let data = self.data();
+        let texts = data.cedar_policies.iter();
         let broken: Vec<Hindrance> = texts
             .filter(|text| text.effect == Effect::Forbid)
             .filter_map(|text| {

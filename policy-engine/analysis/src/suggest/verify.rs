@@ -65,7 +65,7 @@ pub fn verify(
             continue;
         };
         let view = compile(&key, data)?;
-        for port in ports(&[view.data()]) {
+        for port in ports(&[&view.data()]) {
             let survey = Survey::of(&key, &view, port, setting)?;
             out.decisions = out.decisions.saturating_add(survey.decisions());
             out.exact &= survey.inexact.is_empty();

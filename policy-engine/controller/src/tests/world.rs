@@ -4,7 +4,7 @@ use crate::config::{ControllerConfig, IdentitySource, PROXY_PORT, PolicySources}
 use mesh_api::admin::ControllerStatus;
 use mesh_api::discovery::Discovery;
 use mesh_api::proto::policy_client::PolicyClient;
-use mesh_api::proto::{WatchWorkloadRequest, WorkloadUpdate};
+use mesh_api::proto::{EquivalenceReport, WatchWorkloadRequest, WorkloadUpdate};
 use mesh_audits::checkpoint::{Checkpoint, PublicKey};
 use mesh_audits::verify::{Seal, Verified, verify};
 use mesh_platform::{System, files};
@@ -246,6 +246,27 @@ impl World {
             workload: workload.to_owned(),
         };
         Ok(Watching(client.watch_workload(request).await?.into_inner()))
+    }
+
+    /// Says, as `id`, what came of trying the policy of a workload.
+    pub(super) async fn report(
+        &self,
+        id: &str,
+        workload: &str,
+        generation: u64,
+        json: &str,
+    ) -> Result<(), Status> {
+        let mut client = self
+            .connect_to(self.listen, id)
+            .await
+            .map_err(|error| Status::unknown(format!("{error:?}")))?;
+        let report = EquivalenceReport {
+            namespace: "shop".to_owned(),
+            workload: workload.to_owned(),
+            generation,
+            assurance_json: json.as_bytes().to_vec(),
+        };
+        client.report_equivalence(report).await.map(drop)
     }
 
     fn tls_client(&self, id: &str) -> Arc<rustls::ClientConfig> {

@@ -12,34 +12,33 @@ use std::sync::Arc;
 
 /// Id, text and source of every policy that the grants become, in the order of the grants.
 pub(crate) fn texts(vocabulary: &Vocabulary, data: &SnapshotData) -> Vec<GeneratedPolicy> {
-    let policies = checked(vocabulary, data);
-    let texts = policies
-        .into_iter()
-        .zip(&data.grants)
-        .filter_map(|((id, policy), grant)| {
-            Some(GeneratedPolicy {
-                id,
-                cedar: policy.ok()?.to_cedar()?,
-                source: grant.source.to_string(),
-            })
-        });
+    let ids = policy_ids(&data.grants);
+    let policies = checked(vocabulary, data, &data.grants, &ids);
+    let made = policies.into_iter().zip(&data.grants).zip(ids);
+    let texts = made.filter_map(|((policy, grant), id)| {
+        Some(GeneratedPolicy {
+            id,
+            cedar: policy.ok()?.to_cedar()?,
+            source: grant.source.to_string(),
+        })
+    });
     texts.collect()
 }
 
-/// The policy of every grant, strictly validated, or why there is none; with its id, in the order of the grants.
-/// About 50 µs each.
+/// The policies of these grants, strictly validated, or why there is none; `ids` are distinct. About 50 µs each.
 pub(crate) fn checked(
     vocabulary: &Vocabulary,
     data: &SnapshotData,
-) -> Vec<(String, Result<Policy, String>)> {
-    let ids = policy_ids(&data.grants);
+    grants: &[Grant],
+    ids: &[String],
+) -> Vec<Result<Policy, String>> {
     let mut policies: Vec<Result<Policy, String>> = ids
         .iter()
-        .zip(&data.grants)
+        .zip(grants)
         .map(|(id, grant)| policy(vocabulary, data, grant, id))
         .collect();
     refuse_invalid(vocabulary, &mut policies);
-    ids.into_iter().zip(policies).collect()
+    policies
 }
 
 /// One generated policy, for printing.

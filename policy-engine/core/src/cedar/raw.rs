@@ -62,6 +62,13 @@ impl Raw {
         self.built.as_ref().ok()?.program.as_ref()
     }
 
+    /// Whether only Cedar can evaluate it, at each decision.
+    pub(crate) fn needs_cedar(&self) -> bool {
+        self.built
+            .as_ref()
+            .is_ok_and(|sound| sound.program.is_none())
+    }
+
     /// Whether its answer may change by the passing of time alone. Its own end is no such thing: that is known.
     pub(crate) fn looks_at_time(&self) -> bool {
         match &self.built {

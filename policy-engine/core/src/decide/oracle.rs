@@ -248,10 +248,14 @@ proptest! {
     #[test]
     fn matcher_cedar_and_a_plain_reading_agree(
         data in any_data(),
+        packed in any::<bool>(),
         client in any_client(),
         asks in prop::collection::vec((prop::sample::select(&TARGETS[..]), prop::sample::select(&["GET", "POST"][..]), any::<bool>(), any::<bool>()), 1..6),
     ) {
         let snapshot = Snapshot::compile(data.clone()).unwrap();
+        if packed {
+            prop_assert!(snapshot.pack() && snapshot.data() == data);
+        }
         let headers: BTreeMap<String, Vec<String>> = BTreeMap::new();
         let atoms = ConnectionAtoms::of(&snapshot, &client);
         for (target, method, grpc, tcp) in asks {

@@ -7,6 +7,7 @@ use crate::record::{DecisionRecord, RecordClient, RecordRequest, RecordRoute, Re
 use crate::request::{Call, Client, Protocol};
 use crate::route::RouteTaken;
 use crate::snapshot::{ServerInfo, WorkloadInfo};
+use crate::texts::Reason;
 use mesh_trust::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -160,6 +161,9 @@ impl fmt::Display for Cause {
         }
     }
 }
+
+/// The reason of what no permit allows, but a probe declares.
+const PROBE: &str = "default/probe";
 
 /// All that is known of a decision. Read through [`Decision`], [`Permit`] and [`Denial`]; nobody else makes one.
 #[derive(Clone, Debug)]
@@ -325,7 +329,7 @@ impl Facts {
     pub fn reasons(&self) -> Vec<Arc<str>> {
         let mut reasons = self.atoms.reasons(&self.reasons);
         if self.cause == Cause::Probe {
-            reasons.push(Arc::from("default/probe"));
+            reasons.push(Arc::from(PROBE));
             reasons.sort();
             reasons.dedup();
         }
@@ -333,10 +337,11 @@ impl Facts {
     }
 
     /// The first of [`Facts::reasons`], without listing the others: a label for metrics.
-    pub fn first_reason(&self) -> Option<Arc<str>> {
+    pub fn first_reason(&self) -> Option<Reason<'_>> {
+        let first = self.atoms.first_reason(&self.reasons);
         match self.cause {
-            Cause::Probe => self.reasons().into_iter().next(),
-            _ => self.atoms.first_reason(&self.reasons),
+            Cause::Probe => first.into_iter().chain([Reason::whole(PROBE)]).min(),
+            _ => first,
         }
     }
 
@@ -348,7 +353,7 @@ impl Facts {
 
     /// The workload whose policy this is.
     pub fn workload(&self) -> &WorkloadInfo {
-        &self.atoms.snapshot().data().workload
+        self.atoms.snapshot().workload()
     }
 
     /// The policy that decided.
@@ -461,6 +466,7 @@ impl Facts {
                 .map(|reason| reason.to_string())
                 .collect(),
             audit: self.audit,
+            first: false,
             near_misses: Vec::new(),
             shadow: None,
         }

@@ -7,6 +7,7 @@
 use crate::cedar::{self, Answer, PolicyRef};
 use crate::compile::{Compiled, Port, Snapshot};
 use crate::matcher::Asked;
+use crate::original::Data;
 use crate::question::{Asker, Question, RequestFacts, RouteFacts, Target, millis};
 use crate::request::Headers;
 use crate::snapshot::{Effect, Grant, Scope, Who};
@@ -46,37 +47,54 @@ pub enum Assurance {
     },
 }
 
-/// Tries the grants of a snapshot, up to `questions_max` questions in all (about 20 µs each), the most recent ports last.
+/// Grants whose policies are there at one time: each takes some 10 KiB, and a proxy may have thousands.
+const GRANTS_AT_ONCE: usize = 256;
+
+/// Tries the grants of a snapshot one after the other, each on all of its ports, up to `questions_max` questions in all
+/// (about 20 µs each).
 pub fn check(snapshot: &Snapshot, questions_max: u64) -> Assurance {
-    let compiled = snapshot.compiled();
-    let policies = cedar::checked(compiled.vocabulary, &compiled.data);
+    let (compiled, data) = (snapshot.compiled(), snapshot.data());
     let mut questions = 0;
     let (mut tried, mut all) = (0, 0);
-    for (number, port) in compiled.ports() {
-        for &index in &port.policy.grants {
-            let at = usize::try_from(index).unwrap_or(usize::MAX);
-            let grant_and_policy = compiled.data.grants.get(at).zip(policies.get(at));
-            let Some((grant, (_, policy))) = grant_and_policy else {
-                continue;
-            };
-            all += 1;
-            if questions >= questions_max {
-                continue;
+    for (first, grants) in (0..)
+        .step_by(GRANTS_AT_ONCE)
+        .zip(data.grants.chunks(GRANTS_AT_ONCE))
+    {
+        let policies = match questions < questions_max {
+            true => {
+                let ids: Vec<String> = (first..).zip(grants).map(|(n, _)| n.to_string()).collect();
+                cedar::checked(compiled.vocabulary, &data, grants, &ids)
             }
-            tried += 1;
-            let trial = Trial {
-                compiled,
-                number,
-                port,
-                grant,
-                policy: policy.as_ref().ok(),
-            };
-            if let Err(case) = trial.run(&mut questions) {
-                return Assurance::Differs {
-                    port: number,
-                    grant: grant.id.clone(),
-                    case,
+            false => Vec::new(),
+        };
+        for (number, port) in compiled.ports() {
+            for &index in &port.policy.grants {
+                let at = usize::try_from(index)
+                    .ok()
+                    .and_then(|at| at.checked_sub(first));
+                let Some((at, grant)) = at.and_then(|at| Some((at, grants.get(at)?))) else {
+                    continue;
                 };
+                all += 1;
+                let Some(policy) = policies.get(at).filter(|_| questions < questions_max) else {
+                    continue;
+                };
+                tried += 1;
+                let trial = Trial {
+                    compiled,
+                    data: &data,
+                    number,
+                    port,
+                    grant,
+                    policy: policy.as_ref().ok(),
+                };
+                if let Err(case) = trial.run(&mut questions) {
+                    return Assurance::Differs {
+                        port: number,
+                        grant: grant.id.clone(),
+                        case,
+                    };
+                }
             }
         }
     }
@@ -97,6 +115,7 @@ pub fn check(snapshot: &Snapshot, questions_max: u64) -> Assurance {
 /// One grant on one port.
 struct Trial<'a> {
     compiled: &'a Compiled,
+    data: &'a Data,
     number: u16,
     port: &'a Port,
     grant: &'a Grant,
@@ -112,7 +131,7 @@ impl Headers for NoHeaders {
 
 impl Trial<'_> {
     fn run(&self, questions: &mut u64) -> Result<(), String> {
-        let names = &self.compiled.names;
+        let names = self.data.names();
         let identity = match &self.grant.who {
             Who::Identities(set) => names.identity_place(set),
             Who::Anyone | Who::AnyTls => None,
@@ -204,7 +223,7 @@ impl Trial<'_> {
         let Some(policy) = self.policy else {
             return Ok(false);
         };
-        let data = &self.compiled.data;
+        let data = self.data;
         let id = SpiffeId::for_service_account(&data.trust_domain, "any", "one").ok();
         let route = self.route(asked);
         let question = Question {
@@ -237,7 +256,7 @@ impl Trial<'_> {
         let one = [(policy, &reference)].into_iter();
         match cedar::answer(
             self.compiled.vocabulary,
-            &self.compiled.setting(),
+            &self.compiled.setting_of(data.names()),
             &question,
             one,
         ) {

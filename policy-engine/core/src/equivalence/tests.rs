@@ -45,6 +45,30 @@ fn every_grant_is_tried_on_every_port_and_none_differs() {
 }
 
 #[test]
+fn many_grants_are_tried_part_by_part_and_none_is_left_out() {
+    let mut one = World::http();
+    for number in 0..600 {
+        one = one.web_may(&format!("g{number}"), on_server("http"));
+    }
+    let Assurance::Exhaustive { grants, .. } = check(&one.compile(), u64::MAX) else {
+        panic!("the two differ");
+    };
+    assert_eq!(grants, 600 * 2, "on two ports");
+    for wrong in [0, 255, 256, 599] {
+        let mut other = one.clone();
+        other.0.grants[wrong].effect = Effect::Forbid;
+        other.0.grants[wrong].scope = on_server("other");
+        let compiled = one.compile().with_matchers_of(&other.compile());
+        let found = check(&compiled, u64::MAX);
+        let id = &one.0.grants[wrong].id;
+        assert!(
+            matches!(&found, Assurance::Differs { grant, .. } if grant == id),
+            "{found:?}"
+        );
+    }
+}
+
+#[test]
 fn what_could_not_be_asked_is_said() {
     let assurance = check(&world().compile(), 1);
     assert!(

@@ -47,7 +47,7 @@ impl View<'_> {
     /// Where the policy stands that could not be evaluated.
     pub(super) fn undecidable_text(&self) -> Option<Note> {
         let cause = self.decision.cause.to_string();
-        let mut texts = self.atoms.snapshot().data().cedar_policies.iter();
+        let mut texts = self.data.cedar_policies.iter();
         let found = texts.find(|text| cause.contains(&format!("{}: ", text.id)))?;
         Some(Note {
             text: format!("{} could not be evaluated", found.id),
@@ -58,7 +58,7 @@ impl View<'_> {
     /// Policies of an effect that can be evaluated, with their places.
     fn written(&self, effect: Effect) -> impl Iterator<Item = (usize, &CedarText)> {
         let compiled = self.atoms.snapshot().compiled();
-        let texts = compiled.data.cedar_policies.iter().zip(&compiled.texts);
+        let texts = self.data.cedar_policies.iter().zip(&compiled.texts);
         texts
             .enumerate()
             .filter(move |(_, (text, raw))| text.effect == effect && raw.fault().is_none())
@@ -74,9 +74,10 @@ impl View<'_> {
             return (holds, fails);
         };
         let question = self.atoms.question(self.decision.port, self.port, &query);
-        let domain = &compiled.data.trust_domain;
-        for clause in clauses(policy, &compiled.names, domain) {
-            match clause.holds(compiled.vocabulary, &compiled.setting(), &question) {
+        let domain = &compiled.trust_domain;
+        let setting = compiled.setting_of(self.data.names());
+        for clause in clauses(policy, self.data.names(), domain) {
+            match clause.holds(compiled.vocabulary, &setting, &question) {
                 Ok(true) => holds.push(clause.text),
                 Ok(false) => fails.push(clause.text),
                 Err(why) => {

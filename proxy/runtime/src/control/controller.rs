@@ -6,7 +6,7 @@ use crate::limits::{CONTROL_RETRY_MAX, CONTROL_RETRY_MIN, POLICY_BYTES_MAX};
 use crate::state::Shared;
 use hyper_util::rt::TokioIo;
 use mesh_api::proto::policy_client::PolicyClient;
-use mesh_api::proto::{WatchWorkloadRequest, WorkloadUpdate};
+use mesh_api::proto::{EquivalenceReport, WatchWorkloadRequest, WorkloadUpdate};
 use mesh_trust::SpiffeId;
 use mesh_trust::tls::{refusal_in_io, server_name};
 use std::io;
@@ -18,6 +18,9 @@ use tonic::transport::{Channel, Endpoint};
 
 /// Silence after which the controller is asked whether it lives, and time for its answer (fault F10).
 const KEEPALIVE: Duration = Duration::from_secs(10);
+
+/// Time for the controller to take a report: updates wait meanwhile.
+const REPORT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Follows the stream, and begins anew whenever it ends or this proxy's identity changes.
 pub(super) async fn follow(shared: &Shared, address: &HostPort, identity: &SpiffeId) {
@@ -68,8 +71,18 @@ async fn stream(
         Ok(response) => response.into_inner(),
         Err(status) => return status.to_string(),
     };
+    let mut tried = shared.cross_checks.watch_tried();
+    // What was found before this stream stood is news to this controller.
+    tried.mark_changed();
     loop {
-        match updates.message().await {
+        let message = tokio::select! {
+            message = updates.message() => message,
+            _ = tried.changed() => {
+                report(shared, &mut client).await;
+                continue;
+            }
+        };
+        match message {
             Ok(Some(update)) => {
                 *pause = CONTROL_RETRY_MIN;
                 shared.control_connected.store(true, Ordering::Relaxed);
@@ -85,6 +98,27 @@ async fn stream(
             Ok(None) => return "the controller closed the stream".to_owned(),
             Err(status) => return status.to_string(),
         }
+    }
+}
+
+/// Tells the controller what came of holding the policy in force against Cedar, if that is known.
+async fn report(shared: &Shared, client: &mut PolicyClient<Channel>) {
+    let Some(policy) = shared.policy.load_full() else {
+        return;
+    };
+    let Some(found) = shared.cross_checks.assurance(&policy) else {
+        return;
+    };
+    let mut request = tonic::Request::new(EquivalenceReport {
+        namespace: shared.config.namespace.clone(),
+        workload: shared.config.workload.clone(),
+        generation: policy.generation().0,
+        assurance_json: serde_json::to_vec(&found).unwrap_or_default(),
+    });
+    request.set_timeout(REPORT_TIMEOUT);
+    if let Err(status) = client.report_equivalence(request).await {
+        // The status of this proxy says it too; an older controller cannot be told.
+        tracing::debug!(%status, "the controller did not take the report");
     }
 }
 

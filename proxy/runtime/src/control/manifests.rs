@@ -1,6 +1,6 @@
 //! Policy from a folder of manifests, for proxies without a controller.
 
-use super::install;
+use super::{digest, install};
 use crate::error::ProxyError;
 use crate::limits::FILES_POLL;
 use crate::state::Shared;
@@ -91,7 +91,7 @@ fn apply(
     if let Some(current) = shared.policy.load().as_ref() {
         // The same policy from other bytes is the same generation.
         data.generation = current.generation();
-        if current.data() == &data {
+        if shared.policy_is.load().digest == digest(&data)? {
             return Ok(());
         }
         data.generation = generation;

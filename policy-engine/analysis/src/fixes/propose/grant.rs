@@ -154,7 +154,13 @@ impl Maker<'_> {
     fn near_grants(&mut self) {
         let asker = (self.client, self.denied.now);
         let covers = |grant: &Grant| self.covers(&grant.scope);
-        let near = nearest(&self.denial.snapshot, self.denial.port, asker, covers);
+        let data = self.data();
+        let near = nearest(
+            (&self.denial.snapshot, &data),
+            self.denial.port,
+            asker,
+            covers,
+        );
         let nearest = near.iter().take(NEAR_TRIED_MAX);
         let proposals: Vec<Proposal> = nearest
             .filter_map(|(lacks, grant)| self.widened(*lacks, grant))
