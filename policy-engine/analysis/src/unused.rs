@@ -46,8 +46,10 @@ pub struct Use {
     /// How it stands.
     #[serde(flatten)]
     pub state: State,
-    /// Records that used it.
+    /// Records that used it; of what was allowed, those of the sample.
     pub count: u64,
+    /// Records that used it and are there because they were the first of their client, grant and route in an hour.
+    pub firsts: u64,
     /// The latest of them.
     pub last: Option<Timestamp>,
 }
@@ -55,16 +57,21 @@ pub struct Use {
 #[derive(Clone, Copy, Debug, Default)]
 struct Seen {
     count: u64,
-    /// Of these, allowed by nothing else.
+    firsts: u64,
+    /// Of both, allowed by nothing else.
     alone: u64,
     last: Option<Timestamp>,
 }
 
 impl Seen {
-    fn add(&mut self, time: Option<Timestamp>, alone: bool) {
-        self.count = self.count.saturating_add(1);
+    fn add(&mut self, record: &DecisionRecord, alone: bool) {
+        let counter = match record.first {
+            true => &mut self.firsts,
+            false => &mut self.count,
+        };
+        *counter = counter.saturating_add(1);
         self.alone = self.alone.saturating_add(u64::from(alone));
-        self.last = self.last.max(time);
+        self.last = self.last.max(record.time);
     }
 }
 
@@ -112,9 +119,11 @@ impl<'w> Uses<'w> {
             let (first, last) = self.window.unwrap_or((time, time));
             self.window = Some((first.min(time), last.max(time)));
         }
-        let time = record.time;
         let mut note = |kind: &'static str, name: String, alone: bool| {
-            self.seen.entry((kind, name)).or_default().add(time, alone);
+            self.seen
+                .entry((kind, name))
+                .or_default()
+                .add(record, alone);
         };
         let server = &record.server;
         if let Some(name) = server.name.as_ref().filter(|_| !server.default) {
@@ -180,7 +189,7 @@ impl<'w> Uses<'w> {
                     .seen
                     .entry(("clause", clause.name.clone()))
                     .or_default();
-                seen.add(record.time, alone);
+                seen.add(record, alone);
             }
         }
     }
@@ -201,10 +210,11 @@ impl<'w> Uses<'w> {
             .map(|((kind, name), (source, never))| {
                 let seen = self.seen.get(&(kind, name.clone()));
                 let seen = seen.copied().unwrap_or_default();
+                let used = seen.count > 0 || seen.firsts > 0;
                 let state = match never {
                     // What decided something is in use, whatever manifests that are newer than the record say.
-                    Some(why) if seen.count == 0 => State::NeverApplies(why),
-                    _ if seen.count == 0 => State::NeverUsed,
+                    Some(why) if !used => State::NeverApplies(why),
+                    _ if !used => State::NeverUsed,
                     _ if seen.alone == 0 => State::NeverNeeded,
                     _ => State::Used,
                 };
@@ -214,6 +224,7 @@ impl<'w> Uses<'w> {
                     source,
                     state,
                     count: seen.count,
+                    firsts: seen.firsts,
                     last: seen.last,
                 }
             })
@@ -251,7 +262,7 @@ impl Parts {
         for (number, port) in &data.ports {
             let shadowed = match &view {
                 Some(view) => {
-                    let literals = literals_of(&[view.data()], &[]);
+                    let literals = literals_of(&[&view.data()], &[]);
                     requests(&[view], *number, now, literals.as_ref()).shadowed
                 }
                 None => Vec::new(),
@@ -398,6 +409,30 @@ spec:
     const READ: &str = "AuthorizationPolicy/shop/read/0";
     const WEB: &str = "MeshTLSAuthentication/shop/web: spiffe://cluster.local/ns/shop/sa/web";
     const ADMIN: &str = "MeshTLSAuthentication/shop/web: spiffe://cluster.local/ns/shop/sa/admin";
+
+    #[test]
+    fn a_first_use_is_a_use_and_no_part_of_the_sample() {
+        let index = index_of(&[POD, POLICY]);
+        let mut uses = Uses::new(&index);
+        let sampled = decide(&index, &request("web", "/orders"));
+        for first in [true, false, true] {
+            uses.add(&DecisionRecord {
+                first,
+                ..sampled.clone()
+            });
+        }
+        let report = uses.report(&index.policy_objects(), index.findings(), NOW);
+        let read = report.iter().find(|one| one.name == READ).unwrap();
+        assert_eq!((&read.state, read.count, read.firsts), (&State::Used, 1, 2));
+        let mut uses = Uses::new(&index);
+        uses.add(&DecisionRecord {
+            first: true,
+            ..sampled
+        });
+        let report = uses.report(&index.policy_objects(), index.findings(), NOW);
+        let read = report.iter().find(|one| one.name == READ).unwrap();
+        assert_eq!((&read.state, read.count), (&State::Used, 0));
+    }
 
     fn states(parts: &[&str], accounts: &[&str]) -> BTreeMap<String, State> {
         let index = index_of(parts);

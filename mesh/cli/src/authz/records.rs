@@ -78,7 +78,8 @@ pub(super) struct Tally {
     pub(super) decisions: u64,
     /// Decisions that logs say are missing.
     pub(super) lost: u64,
-    /// Whether some came from a proxy's log: these hold every denial and a sample of what was allowed.
+    /// Whether some came from a proxy's log: these hold every denial, and of what was allowed a
+    /// sample and what was new.
     pub(super) sampled: bool,
 }
 
@@ -150,7 +151,7 @@ pub(super) fn warn_of_gaps(tally: Tally, output: &mut Output) {
     }
     if tally.sampled {
         output.talk(
-            "proxies' logs hold every denial, but a sample of what was allowed: `audit.allowSample`, 1 % if nothing else is set (`mesh up --audit-sample 1` records all)",
+            "proxies' logs hold every denial, but of what was allowed a sample, and the first request of each client by each grant on each route in an hour: counts are those of the sample (`audit.allowSample`, 1 % if nothing else is set; `mesh up --audit-sample 1` records all)",
         );
     }
 }

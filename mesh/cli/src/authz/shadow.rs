@@ -45,7 +45,7 @@ struct Report {
     differences: Vec<Difference>,
 }
 
-/// Compares. Ends with 10 if access is gained or lost.
+/// Compares. Ends with 1 if access is gained or lost, as `diff` does.
 pub(crate) fn run(args: &ShadowArgs, output: &mut Output) -> Result<Exit, Fault> {
     let now = args.at.unwrap_or_else(|| System::new().wall_clock());
     let live = Manifests::read(&args.files, &args.settings)?;
@@ -90,7 +90,7 @@ pub(crate) fn run(args: &ShadowArgs, output: &mut Output) -> Result<Exit, Fault>
     Ok(if report.differences.is_empty() {
         Exit::Ok
     } else {
-        Exit::Denied
+        Exit::Failure
     })
 }
 

@@ -43,7 +43,7 @@ struct Report {
     records: u64,
     /// Records that logs say are missing.
     lost: u64,
-    /// Whether logs are among them, which hold a sample of what was allowed.
+    /// Whether logs are among them, which hold of what was allowed a sample and what was new.
     sampled: bool,
     /// Time of the first record, and of the last.
     first: Option<Timestamp>,

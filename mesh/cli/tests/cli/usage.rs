@@ -517,7 +517,7 @@ fn denied_traffic_suggests_nothing() {
 // ---- shadow and replay
 
 #[test]
-fn a_candidate_that_takes_access_away_ends_with_10_and_a_witness() {
+fn a_candidate_that_changes_access_ends_with_1_and_a_witness() {
     let folder = folder();
     let records = records(folder.path());
     let records = records.to_str().expect("text");
@@ -540,7 +540,7 @@ fn a_candidate_that_takes_access_away_ends_with_10_and_a_witness() {
     };
     assert_eq!(shadow(&shop, &shop).status.code(), Some(0));
     let output = shadow(&shop, copy);
-    assert_eq!(output.status.code(), Some(10));
+    assert_eq!(output.status.code(), Some(1));
     let value = json_of(&output);
     let one = &value["differences"][0];
     assert_eq!((&one["turn"], &one["count"]), (&json!("lost"), &json!(50)));
@@ -553,7 +553,7 @@ fn a_candidate_that_takes_access_away_ends_with_10_and_a_witness() {
         (&json!("permit"), &json!(0))
     );
     let output = shadow(copy, &shop);
-    assert_eq!(output.status.code(), Some(10));
+    assert_eq!(output.status.code(), Some(1));
     let value = json_of(&output);
     assert_eq!(value["differences"][0]["turn"], "gained");
     // The live policy is not the one that was recorded.
