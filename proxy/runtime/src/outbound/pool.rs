@@ -34,6 +34,8 @@ pub(crate) struct Remote {
     connections: RefCell<Vec<Connection>>,
     dialing: tokio::sync::Mutex<()>,
     edges: Edges,
+    /// Whether the pool of its core knows it.
+    noted: Cell<bool>,
 }
 
 struct Connection {
@@ -79,6 +81,7 @@ impl Remote {
             connections: RefCell::default(),
             dialing: tokio::sync::Mutex::default(),
             edges: Edges::default(),
+            noted: Cell::default(),
         })
     }
 
@@ -246,12 +249,8 @@ pub(crate) struct Pool(RefCell<Vec<Weak<Remote>>>);
 impl Pool {
     /// Remembers a remote that is in use.
     pub(crate) fn note(&self, remote: &Rc<Remote>) {
-        let mut remotes = self.0.borrow_mut();
-        if !remotes
-            .iter()
-            .any(|known| known.as_ptr() == Rc::as_ptr(remote))
-        {
-            remotes.push(Rc::downgrade(remote));
+        if !remote.noted.replace(true) {
+            self.0.borrow_mut().push(Rc::downgrade(remote));
         }
     }
 
