@@ -40,7 +40,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Sockets of the admin server, bound before anything runs.
 pub(crate) struct Sockets {
-    pub(crate) tcp: std::net::TcpListener,
+    pub(crate) tcp: Vec<std::net::TcpListener>,
     pub(crate) unix: std::os::unix::net::UnixListener,
 }
 
@@ -60,15 +60,18 @@ pub(crate) fn open(shared: &Arc<Shared>, sockets: Sockets) -> Result<(), ProxyEr
         part: "the admin server",
         why: error.to_string(),
     };
-    let tcp = TcpListener::from_std(sockets.tcp).map_err(start)?;
     let unix = UnixListener::from_std(sockets.unix).map_err(start)?;
-    let (of_tcp, room_of_tcp) = (shared.clone(), Arc::new(Semaphore::new(CONNECTIONS_MAX)));
-    spawn_local(async move {
-        loop {
-            let accepted = tcp.accept().await.map(|(stream, _)| stream);
-            take(&of_tcp, Door::Tcp, &room_of_tcp, accepted).await;
-        }
-    });
+    let room_of_tcp = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    for tcp in sockets.tcp {
+        let tcp = TcpListener::from_std(tcp).map_err(start)?;
+        let (of_tcp, room_of_tcp) = (shared.clone(), room_of_tcp.clone());
+        spawn_local(async move {
+            loop {
+                let accepted = tcp.accept().await.map(|(stream, _)| stream);
+                take(&of_tcp, Door::Tcp, &room_of_tcp, accepted).await;
+            }
+        });
+    }
     let (of_unix, room_of_unix) = (shared.clone(), Arc::new(Semaphore::new(CONNECTIONS_MAX)));
     spawn_local(async move {
         loop {

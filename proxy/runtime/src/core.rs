@@ -55,8 +55,26 @@ pub(crate) struct Core {
     ports: HashMap<u16, Rc<Port>>,
     /// Ports of the workload that were reached at its own addresses.
     reached: RefCell<HashMap<SocketAddr, Rc<Port>>>,
-    /// Connections open; shared by all listeners of the core.
-    connections: Arc<Semaphore>,
+    /// Room for connections, by who opens them: strangers who take all of theirs leave that of others (threat RX1).
+    room: Room,
+}
+
+/// Places for connections of one core.
+struct Room {
+    peers: Arc<Semaphore>,
+    strangers: Arc<Semaphore>,
+    application: Arc<Semaphore>,
+}
+
+impl Room {
+    fn new(each: usize) -> Self {
+        let places = || Arc::new(Semaphore::new(each));
+        Self {
+            peers: places(),
+            strangers: places(),
+            application: places(),
+        }
+    }
 }
 
 /// One port of the application, as one core serves it.
@@ -129,48 +147,49 @@ fn open(
         destinations: Destinations::default(),
         ports: ports.collect(),
         reached: RefCell::default(),
-        connections: Arc::new(Semaphore::new(limits.connections)),
+        room: Room::new(limits.connections),
         shared,
     });
     let mut accepting = Vec::new();
+    let (peers, strangers) = (core.room.peers.clone(), core.room.strangers.clone());
+    let application = core.room.application.clone();
     for mesh in sockets.mesh {
         let mesh = TcpListener::from_std(mesh)?;
-        accepting.push(spawn_local(accept(core.clone(), mesh, inbound::mesh::take)));
+        let accept = accept(core.clone(), mesh, peers.clone(), inbound::mesh::take);
+        accepting.push(spawn_local(accept));
     }
     for listener in sockets.transparent {
         let listener = TcpListener::from_std(listener)?;
         let take = inbound::redirected::take;
-        accepting.push(spawn_local(accept(core.clone(), listener, take)));
+        let accept = accept(core.clone(), listener, strangers.clone(), take);
+        accepting.push(spawn_local(accept));
     }
     for listener in sockets.outbound_transparent {
         let listener = TcpListener::from_std(listener)?;
         let take = outbound::redirected::take;
-        accepting.push(spawn_local(accept(core.clone(), listener, take)));
+        let accept = accept(core.clone(), listener, application.clone(), take);
+        accepting.push(spawn_local(accept));
     }
     for (config, listener) in sockets.ports {
         let listener = TcpListener::from_std(listener)?;
         let port = core.port(config.port);
-        accepting.push(spawn_local(accept(
-            core.clone(),
-            listener,
-            move |core, stream, from| {
-                let port = port.clone();
-                async move {
-                    if let Some(port) = port {
-                        inbound::plain::take(core, port, stream, from).await;
-                    }
+        let take = move |core, stream, from| {
+            let port = port.clone();
+            async move {
+                if let Some(port) = port {
+                    inbound::plain::take(core, port, stream, from).await;
                 }
-            },
-        )));
+            }
+        };
+        let accept = accept(core.clone(), listener, strangers.clone(), take);
+        accepting.push(spawn_local(accept));
     }
     for (config, listener) in sockets.outbound {
         let listener = TcpListener::from_std(listener)?;
         let service = Listener::new(config);
-        accepting.push(spawn_local(accept(
-            core.clone(),
-            listener,
-            move |core, stream, from| outbound::take(core, service.clone(), stream, from),
-        )));
+        let take = move |core, stream, from| outbound::take(core, service.clone(), stream, from);
+        let accept = accept(core.clone(), listener, application.clone(), take);
+        accepting.push(spawn_local(accept));
     }
     Ok((core, accepting))
 }
@@ -179,12 +198,13 @@ fn open(
 async fn accept<F>(
     core: Rc<Core>,
     listener: TcpListener,
+    places: Arc<Semaphore>,
     handle: impl Fn(Rc<Core>, TcpStream, SocketAddr) -> F,
 ) where
     F: Future<Output = ()> + 'static,
 {
     loop {
-        let Ok(room) = core.connections.clone().acquire_owned().await else {
+        let Ok(place) = places.clone().acquire_owned().await else {
             return;
         };
         match listener.accept().await {
@@ -194,12 +214,12 @@ async fn accept<F>(
                 let connection = handle(core.clone(), stream, from);
                 spawn_local(async move {
                     connection.await;
-                    drop((room, busy));
+                    drop((place, busy));
                 });
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection; waiting");
-                drop(room);
+                drop(place);
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }

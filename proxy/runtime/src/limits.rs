@@ -16,7 +16,8 @@ pub const APP_QUIET: Duration = Duration::from_secs(60);
 pub const CONNECT_MILLIS: u64 = 1_000;
 /// Time to connect to the application beside the proxy.
 pub const APP_CONNECT: Duration = Duration::from_millis(1_000);
-/// Open connections and core. One idle connection costs about 3 KiB plain and 12 KiB with TLS: 10,000 are near 120 MiB.
+/// Open connections of each kind (peers, strangers, the application) and core. One idle connection costs about 3 KiB plain
+/// and 12 KiB with TLS: 10,000 peers are near 120 MiB.
 pub const CONNECTIONS: usize = 10_000;
 /// Headers of one HTTP/1 message.
 pub const HEADERS_MAX: usize = 100;

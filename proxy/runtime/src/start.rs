@@ -187,15 +187,24 @@ fn bind_core(config: &ProxyConfig) -> Result<core::Sockets, ProxyError> {
         None => Ok(Vec::new()),
     };
     Ok(core::Sockets {
-        mesh: match config.transparent {
-            Some(_) => bind_twice(config.mesh, "inbound.mesh")?,
-            None => vec![bind(config.mesh, "inbound.mesh")?],
-        },
+        mesh: bind_like(config, config.mesh, "inbound.mesh")?,
         transparent: redirected(config.transparent, "inbound.transparent")?,
         outbound_transparent: redirected(config.outbound_transparent, "outboundTransparent")?,
         ports: ports.collect::<Result<_, ProxyError>>()?,
         outbound: outbound.collect::<Result<_, ProxyError>>()?,
     })
+}
+
+/// Binds what is reached beside redirected connections, in as many families.
+fn bind_like(
+    config: &ProxyConfig,
+    address: SocketAddr,
+    purpose: &str,
+) -> Result<Vec<TcpListener>, ProxyError> {
+    match config.transparent {
+        Some(_) => bind_twice(address, purpose),
+        None => Ok(vec![bind(address, purpose)?]),
+    }
 }
 
 fn bind_admin(config: &ProxyConfig) -> Result<admin::Sockets, ProxyError> {
@@ -211,7 +220,7 @@ fn bind_admin(config: &ProxyConfig) -> Result<admin::Sockets, ProxyError> {
     unix.set_nonblocking(true)
         .map_err(|error| fault(error.to_string()))?;
     Ok(admin::Sockets {
-        tcp: bind(config.admin, "admin.listen")?,
+        tcp: bind_like(config, config.admin, "admin.listen")?,
         unix,
     })
 }
