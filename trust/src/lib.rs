@@ -7,6 +7,7 @@
 //! - [`deny`]: who is not trusted all the same; start at [`Denials::deny`]
 //! - [`path`]: from an SVID to a trusted peer; start at [`TrustBundles::verify`]
 //! - [`jwt`]: JWT-SVIDs and the keys that may sign them; start at [`JwtSvid::verify`]
+//! - [`statement`]: what a workload signs outside of handshakes
 //! - [`tls`]: rustls configurations whose handshake yields a [`VerifiedPeer`]
 //! - [`certificate`], [`quoted`], [`limits`], [`time`]: facts of a certificate, hostile text, bounds, points in time
 
@@ -21,6 +22,7 @@ pub mod jwt;
 pub mod limits;
 pub mod path;
 pub mod quoted;
+pub mod statement;
 mod strict_json;
 pub mod svid;
 pub mod time;

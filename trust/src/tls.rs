@@ -7,19 +7,20 @@
 use crate::bundle::TrustBundles;
 use crate::path::{PathError, VerifiedPeer};
 use crate::svid::{LeafFacts, SvidError};
-use crate::{SpiffeId, Svid, TrustDomain};
+use crate::{SpiffeId, Svid, Timestamp, TrustDomain};
 use rustls::client::{Resumption, WantsClientCert};
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{self, cipher_suite, kx_group};
 use rustls::server::NoServerSessionStorage;
-use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::sign::{CertifiedKey, SigningKey, SingleCertAndKey};
 use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
 use rustls::{
     CertificateError, ClientConfig, CommonState, ConfigBuilder, OtherError, ServerConfig,
 };
-use rustls_pki_types::{IpAddr, Ipv4Addr, PrivateKeyDer, ServerName};
+use rustls_pki_types::{CertificateDer, IpAddr, Ipv4Addr, PrivateKeyDer, ServerName, UnixTime};
 use std::fmt;
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 mod verifier;
 
@@ -158,6 +159,35 @@ impl TlsIdentity {
     pub fn svid(&self) -> &Svid {
         &self.svid
     }
+}
+
+impl TlsIdentity {
+    /// Its private key, for statements.
+    pub(crate) fn signing_key(&self) -> &dyn SigningKey {
+        &*self.key.key
+    }
+}
+
+impl PeerRefusal {
+    /// Whether the chain leads to no anchor of its domain: what a verifier says that lacks a root.
+    pub fn lacks_anchor(&self) -> bool {
+        matches!(self, Self::Path(PathError::NotSigned { .. }))
+    }
+}
+
+/// Asks the verifier of every handshake under `bundles` about a chain, leaf first, without a handshake.
+///
+/// # Errors
+/// [`PeerRefusal`], as a handshake would meet it.
+pub fn check_chain(
+    bundles: &TrustBundles,
+    chain: &[CertificateDer<'_>],
+    now: Timestamp,
+) -> Result<VerifiedPeer, PeerRefusal> {
+    let (leaf, intermediates) = chain.split_first().ok_or(SvidError::Empty)?;
+    let secs = now.unix_secs().try_into().unwrap_or(0);
+    let now = UnixTime::since_unix_epoch(Duration::from_secs(secs));
+    verifier::verify(bundles, leaf, intermediates, now)
 }
 
 impl fmt::Debug for TlsIdentity {

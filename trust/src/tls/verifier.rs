@@ -37,7 +37,7 @@ const SCHEMES: [SignatureScheme; 3] = [
     SignatureScheme::ECDSA_NISTP384_SHA384,
 ];
 
-fn verify(
+pub(super) fn verify(
     bundles: &TrustBundles,
     leaf: &CertificateDer<'_>,
     intermediates: &[CertificateDer<'_>],
