@@ -9,14 +9,17 @@
 //! - [`key`]: public keys that may be certified; start at [`PublicKey::from_spki`]
 //! - [`csr`]: a certificate request is a key and a proof of possession; start at [`csr::parse`]
 //! - [`profile`]: lifetimes and the clamp to the issuer's; start at [`Profile::validity`]
+//! - [`adoption`]: issuers, roots and requests that cert-manager keeps; start at [`adoption::preflight`]
 //! - [`authority`]: certificates that sign others; start at [`Authority::parse`]
 //! - [`issue`]: prepare and sign
 //! - [`lint`]: the rules a certificate must keep, one by one; start at [`lint::RULES`]
 //! - [`jwt`]: JWT-SVIDs, and which key signs them when; start at [`jwt::sign`]
 //! - [`renewal`]: when to renew, and what to do when that fails; start at [`renewal::Renewal`]
+//! - [`rotation`]: trust anchors exchanged under load; start at [`rotation::TrustState`]
 //! - [`log`]: entries of the issuance log and their hash chain
 //! - [`limits`]: every limit, with its reason
 
+pub mod adoption;
 pub mod attestation;
 pub mod authority;
 pub mod csr;
@@ -28,6 +31,7 @@ pub mod lint;
 pub mod log;
 pub mod profile;
 pub mod renewal;
+pub mod rotation;
 #[cfg(test)]
 mod testing;
 

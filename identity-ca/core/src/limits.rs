@@ -69,3 +69,27 @@ pub const JWT_KEY_GRACE_SECS: i64 = 3_600;
 
 /// Keys for JWT-SVIDs at one time. Three at the change of the week; a clock that jumps may make more.
 pub const JWT_KEYS_MAX: usize = 8;
+/// Life of a canary, seconds: far longer than an acknowledgment takes, short enough that nobody could use one.
+pub const CANARY_LIFETIME_SECS: u64 = 3_600;
+
+/// How long nobody may need a root before it is dropped, seconds: requests on connections from before end meanwhile.
+pub const DRAIN_SECS: u64 = 5;
+
+/// Handshakes that verifiers may refuse during a cutover before it halts. Strangers are refused at any time; a fleet that
+/// lacks a root refuses hundreds a second.
+pub const HANDSHAKES_REFUSED_MAX: u64 = 50;
+
+/// Waivers of one rotation. A longer list is no list of exceptions.
+pub const WAIVERS_MAX: usize = 1_000;
+
+/// Certificates of an issuer that others keep: the issuer and authorities above it. Longer chains are refused by peers.
+pub const ADOPTED_CHAIN_MAX: usize = 5;
+
+/// Roots in a bundle that others keep, as many as a trust bundle may have.
+pub const ADOPTED_ROOTS_MAX: usize = mesh_trust::limits::ANCHORS_MAX;
+
+/// Life of a certificate that a CertificateRequest does not state, seconds: cert-manager's 90 days, clamped to the profile.
+pub const REQUEST_LIFETIME_SECS: u64 = 90 * 24 * 3_600;
+
+/// Shortest life that cert-manager knows, seconds.
+pub const REQUEST_LIFETIME_SECS_MIN: u64 = 3_600;

@@ -9,6 +9,7 @@
 
 use crate::issue::{Issued, Kind, Linted};
 use crate::limits::{EVIDENCE_BYTES_MAX, LOG_LINE_BYTES_MAX};
+use crate::rotation::{AuthorityId, Holder};
 use data_encoding::HEXLOWER;
 use mesh_trust::{SpiffeId, Timestamp, TrustDomain};
 use ring::digest;
@@ -54,6 +55,17 @@ pub enum Entry {
         /// Why not.
         why: String,
     },
+    /// The trust of the domain changes: a step of a rotation, before anybody learns of it.
+    Trust {
+        /// When.
+        time: Timestamp,
+        /// `spiffe_sequence` of the bundle from now on.
+        generation: u64,
+        /// SHA-256 of the state's file, hex.
+        state_sha256: String,
+        /// Why the step is right.
+        evidence: String,
+    },
 }
 
 /// What will be signed, for whom, and on what evidence.
@@ -81,6 +93,38 @@ pub struct Intent {
     pub signed_by: Option<String>,
     /// How the requester was attested.
     pub evidence: String,
+    /// Which process or node of that identity holds it; absent for what no verifier holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holder: Option<String>,
+    /// The authority whose root is above it; absent in older logs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authority: Option<AuthorityId>,
+}
+
+/// A leaf that was, or may have been, signed, and has not ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LiveLeaf {
+    /// Serial number, hex.
+    pub serial: String,
+    /// The identity in it.
+    pub spiffe_id: SpiffeId,
+    /// Which process or node of that identity holds it.
+    pub holder: Option<String>,
+    /// The authority whose root is above it.
+    pub authority: Option<AuthorityId>,
+    /// Its last moment.
+    pub not_after: Timestamp,
+    /// Line of its intent: the order of issuance, whatever clocks said.
+    pub line: u64,
+}
+
+/// A recorded step of trust.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrustMark {
+    /// `spiffe_sequence` of the bundle.
+    pub generation: u64,
+    /// SHA-256 of the state's file, hex.
+    pub state_sha256: String,
 }
 
 /// [`Kind`] in the log.
@@ -269,7 +313,17 @@ impl Intent {
             tbs_sha256: HEXLOWER.encode(&linted.tbs_fingerprint()),
             signed_by: linted.signed_by().map(|id| HEXLOWER.encode(id)),
             evidence: evidence.to_owned(),
+            holder: None,
+            authority: None,
         }
+    }
+
+    /// The same for a leaf that `holder` will show, below the root of `authority`.
+    #[must_use]
+    pub fn held_by(mut self, holder: &Holder, authority: &AuthorityId) -> Self {
+        self.holder = Some(holder.instance.clone());
+        self.authority = Some(authority.clone());
+        self
     }
 }
 
@@ -301,11 +355,22 @@ pub struct Ledger {
     trust_domain: Option<TrustDomain>,
     // Serials of intents without an end.
     open: BTreeSet<String>,
-    // Serial -> fingerprint of the key and end of validity.
-    live: BTreeMap<String, (String, Timestamp)>,
+    live: BTreeMap<String, Live>,
     keys: BTreeSet<String>,
     leaves: u64,
     last: Option<Timestamp>,
+    // The last two steps of trust, the older one first.
+    trust: [Option<TrustMark>; 2],
+}
+
+/// What is remembered of an unexpired certificate.
+#[derive(Clone, Debug)]
+struct Live {
+    key_sha256: String,
+    not_after: Timestamp,
+    line: u64,
+    // Leaves only.
+    leaf: Option<(SpiffeId, Option<String>, Option<AuthorityId>)>,
 }
 
 impl Ledger {
@@ -340,7 +405,15 @@ impl Ledger {
             {
                 return Err(contradiction("it ends what was not begun"));
             }
-            Entry::Intent(_) | Entry::Final { .. } | Entry::Failed { .. } => {}
+            Entry::Trust { generation, .. }
+                if self.trust[1]
+                    .as_ref()
+                    .is_some_and(|last| *generation < last.generation) =>
+            {
+                return Err(contradiction("a generation of trust went back"));
+            }
+            Entry::Intent(_) | Entry::Final { .. } | Entry::Failed { .. } | Entry::Trust { .. } => {
+            }
         }
         self.commit(&entry, head);
         Ok(())
@@ -375,10 +448,20 @@ impl Ledger {
             Entry::Intent(intent) => {
                 self.open.insert(intent.serial.clone());
                 self.keys.insert(intent.key_sha256.clone());
-                self.live.insert(
-                    intent.serial.clone(),
-                    (intent.key_sha256.clone(), intent.not_after),
-                );
+                let leaf = (intent.what == What::Leaf).then(|| {
+                    (
+                        intent.spiffe_id.clone(),
+                        intent.holder.clone(),
+                        intent.authority.clone(),
+                    )
+                });
+                let live = Live {
+                    key_sha256: intent.key_sha256.clone(),
+                    not_after: intent.not_after,
+                    line: head.lines,
+                    leaf,
+                };
+                self.live.insert(intent.serial.clone(), live);
                 self.leaves = self
                     .leaves
                     .saturating_add(u64::from(intent.what == What::Leaf));
@@ -388,17 +471,31 @@ impl Ledger {
                 self.open.remove(serial);
                 self.last = Some(*time);
             }
+            Entry::Trust {
+                time,
+                generation,
+                state_sha256,
+                ..
+            } => {
+                let mark = TrustMark {
+                    generation: *generation,
+                    state_sha256: state_sha256.clone(),
+                };
+                self.trust.rotate_left(1);
+                self.trust[1] = Some(mark);
+                self.last = Some(*time);
+            }
         }
     }
 
     /// Forgets certificates that ended before `now`, so that the ledger holds no more than lives.
     pub fn forget_expired(&mut self, now: Timestamp) {
         let (open, keys) = (&mut self.open, &mut self.keys);
-        self.live.retain(|serial, (key, not_after)| {
-            let keep = not_after.plus_secs(1) >= now;
+        self.live.retain(|serial, live| {
+            let keep = live.not_after.plus_secs(1) >= now;
             if !keep {
                 open.remove(serial);
-                keys.remove(key);
+                keys.remove(&live.key_sha256);
             }
             keep
         });
@@ -417,6 +514,31 @@ impl Ledger {
     /// Unexpired certificates that were, or may have been, signed.
     pub fn live(&self) -> usize {
         self.live.len()
+    }
+
+    /// Leaves among them, in no order.
+    pub fn leaves_in_force(&self) -> impl Iterator<Item = LiveLeaf> {
+        self.live.iter().filter_map(|(serial, live)| {
+            let (spiffe_id, holder, authority) = live.leaf.clone()?;
+            Some(LiveLeaf {
+                serial: serial.clone(),
+                spiffe_id,
+                holder,
+                authority,
+                not_after: live.not_after,
+                line: live.line,
+            })
+        })
+    }
+
+    /// Whether an unexpired certificate has, or may have, the key of this fingerprint.
+    pub fn has_key(&self, fingerprint: &Hash) -> bool {
+        self.keys.contains(&HEXLOWER.encode(fingerprint))
+    }
+
+    /// The last two recorded steps of trust, the older one first.
+    pub fn trust_marks(&self) -> &[Option<TrustMark>; 2] {
+        &self.trust
     }
 
     /// Intents without an end: the CA was killed between the two, or is at work.

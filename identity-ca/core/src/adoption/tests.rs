@@ -1,0 +1,555 @@
+//! Issuers and roots as others keep them: what is read, each constraint by itself, each request's end.
+
+use super::AdoptionError;
+use super::preflight::{Demands, check};
+use super::request::{Refusal, RequestDecision, RequestError, RequestFacts, decide};
+use super::source::{Data, IssuerFiles, issuer_from, roots_from, roots_from_pem};
+use crate::testing::NOW;
+use mesh_trust::{SpiffeId, Timestamp, TrustDomain};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose,
+};
+use rustls_pki_types::CertificateDer;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Seconds from now, as rcgen wants it.
+macro_rules! time {
+    ($secs:expr) => {
+        rcgen::date_time_ymd(1970, 1, 1)
+            + Duration::from_secs(u64::try_from(NOW.unix_secs() + $secs).unwrap())
+    };
+}
+
+type Made = CertifiedIssuer<'static, KeyPair>;
+
+fn params(name: &str) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params.not_before = time!(-3_600);
+    params.not_after = time!(30 * 86_400);
+    params
+}
+
+fn root() -> Made {
+    CertifiedIssuer::self_signed(params("root"), KeyPair::generate().unwrap()).unwrap()
+}
+
+fn below(above: &Made, name: &str, change: impl FnOnce(&mut CertificateParams)) -> Made {
+    let mut params = params(name);
+    change(&mut params);
+    CertifiedIssuer::signed_by(params, KeyPair::generate().unwrap(), above).unwrap()
+}
+
+fn pem(all: &[&Made]) -> Vec<u8> {
+    all.iter()
+        .map(|made| made.pem())
+        .collect::<String>()
+        .into_bytes()
+}
+
+fn secret(chain: &[&Made], key: &Made) -> Data {
+    [
+        ("tls.crt".to_owned(), pem(chain)),
+        ("tls.key".to_owned(), key.key().serialize_pem().into_bytes()),
+    ]
+    .into()
+}
+
+fn demands<'a>(roots: &'a [CertificateDer<'static>]) -> Demands<'a> {
+    Demands {
+        roots,
+        leaf_secs: 86_400,
+        rotation_policy: Some("Always"),
+        now: NOW,
+    }
+}
+
+fn der(made: &Made) -> CertificateDer<'static> {
+    made.der().clone()
+}
+
+fn codes(found: Result<impl Sized, Vec<AdoptionError>>) -> Vec<String> {
+    let errors = found.err().unwrap_or_default();
+    errors
+        .iter()
+        .map(|error| miette::Diagnostic::code(error).unwrap().to_string())
+        .collect()
+}
+
+#[test]
+fn an_issuer_is_read_under_both_names_and_in_both_forms_of_its_key() {
+    let root = root();
+    let issuer = below(&root, "issuer", |_| {});
+    let tls = secret(&[&issuer, &root], &issuer);
+    let read = issuer_from(&tls).unwrap();
+    let linkerd: Data = [
+        ("crt.pem".to_owned(), tls["tls.crt"].clone()),
+        ("key.pem".to_owned(), tls["tls.key"].clone()),
+    ]
+    .into();
+    assert_eq!(issuer_from(&linkerd).unwrap(), read);
+    // SEC1, as cert-manager writes it: what stands inside of PKCS #8.
+    let pkcs8 = issuer.key().serialize_der();
+    let at = pkcs8
+        .windows(2)
+        .rposition(|pair| pair == [0x30, 0x6b])
+        .unwrap();
+    let curve = [0xa0, 10, 6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7];
+    let (head, public) = pkcs8[at + 2..].split_at(3 + 34);
+    let content = [head, &curve, public].concat();
+    let sec1 = [&[0x30, u8::try_from(content.len()).unwrap()], &content[..]].concat();
+    let text = format!(
+        "-----BEGIN EC PRIVATE KEY-----\n{}\n-----END EC PRIVATE KEY-----\n",
+        data_encoding::BASE64.encode(&sec1)
+    );
+    let old_form: Data = [
+        ("tls.crt".to_owned(), tls["tls.crt"].clone()),
+        ("tls.key".to_owned(), text.into_bytes()),
+    ]
+    .into();
+    let roots = [der(&root)];
+    for files in [read, issuer_from(&old_form).unwrap()] {
+        let adopted = check(files, demands(&roots)).unwrap();
+        assert_eq!(
+            (adopted.root, adopted.issuer.chain),
+            (der(&root), vec![der(&issuer)]),
+            "the root is left out of the chain"
+        );
+    }
+}
+
+#[test]
+fn what_is_missing_or_unreadable_is_named() {
+    let issuer = root();
+    let good = secret(&[&issuer], &issuer);
+    let without = |key: &str| {
+        let mut data = good.clone();
+        data.remove(key);
+        issuer_from(&data).unwrap_err()
+    };
+    assert!(matches!(without("tls.crt"), AdoptionError::NoKey { .. }));
+    assert!(matches!(without("tls.key"), AdoptionError::NoKey { .. }));
+    let with = |key: &str, value: &[u8]| {
+        let mut data = good.clone();
+        data.insert(key.to_owned(), value.to_vec());
+        issuer_from(&data)
+    };
+    for value in [
+        &b""[..],
+        b"-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n",
+        &good["tls.key"],
+    ] {
+        assert!(matches!(
+            with("tls.crt", value),
+            Err(AdoptionError::Unreadable { what: "chain", .. })
+        ));
+    }
+    for value in [
+        &b""[..],
+        &good["tls.crt"],
+        b"-----BEGIN EC PRIVATE KEY-----\nAAAA\n-----END EC PRIVATE KEY-----\n",
+    ] {
+        assert!(matches!(
+            with("tls.key", value),
+            Err(AdoptionError::Unreadable { what: "key", .. })
+        ));
+    }
+    assert!(
+        matches!(
+            with("tls.crt", &good["tls.crt"].repeat(50)),
+            Err(AdoptionError::Unreadable { .. })
+        ),
+        "too many"
+    );
+    assert!(
+        with("ca.crt", b"rubbish").unwrap().hint_of_root.is_none(),
+        "best effort"
+    );
+}
+
+#[test]
+fn roots_with_a_private_key_anywhere_beside_them_are_refused() {
+    let root = root();
+    let key = root.key().serialize_pem();
+    let bundle = String::from_utf8(pem(&[&root])).unwrap();
+    let map = |entries: &[(&str, &str)]| -> Data {
+        entries
+            .iter()
+            .map(|(name, text)| ((*name).to_owned(), text.as_bytes().to_vec()))
+            .collect()
+    };
+    assert_eq!(
+        roots_from(&map(&[("ca-bundle.crt", &bundle)]), None).unwrap(),
+        [der(&root)]
+    );
+    assert_eq!(
+        roots_from(&map(&[("x", &bundle)]), Some("x")).unwrap(),
+        [der(&root)]
+    );
+    for data in [
+        map(&[("ca-bundle.crt", &format!("{bundle}{key}"))]),
+        map(&[("ca-bundle.crt", &bundle), ("tls.key", &key)]),
+    ] {
+        assert_eq!(
+            roots_from(&data, None),
+            Err(AdoptionError::PrivateKeyAmongRoots)
+        );
+    }
+    assert_eq!(
+        roots_from_pem(key.as_bytes()),
+        Err(AdoptionError::PrivateKeyAmongRoots)
+    );
+    assert!(matches!(
+        roots_from(&map(&[("other", &bundle)]), None),
+        Err(AdoptionError::NoKey { .. })
+    ));
+}
+
+#[test]
+fn each_constraint_of_the_preflight_is_named_by_itself() {
+    let root = root();
+    let roots = [der(&root)];
+    let issuer = |change: fn(&mut CertificateParams)| below(&root, "issuer", change);
+    let of = |chain: &[&Made], key: &Made| issuer_from(&secret(chain, key)).unwrap();
+    let checked = |made: &Made| codes(check(of(&[made], made), demands(&roots)));
+    assert_eq!(checked(&issuer(|_| {})), [""; 0]);
+    for (what, change, want) in [
+        (
+            "no CA",
+            (|p: &mut CertificateParams| p.is_ca = IsCa::ExplicitNoCa)
+                as fn(&mut CertificateParams),
+            "MESH-0909",
+        ),
+        (
+            "no keyCertSign",
+            |p| p.key_usages = vec![KeyUsagePurpose::DigitalSignature],
+            "MESH-0935",
+        ),
+        ("no key usage", |p| p.key_usages.clear(), "MESH-0935"),
+        ("expired", |p| p.not_after = time!(-10), "MESH-0944"),
+        ("not yet", |p| p.not_before = time!(10), "MESH-0944"),
+        (
+            "less than two lives left",
+            |p| p.not_after = time!(2 * 86_400 - 1),
+            "MESH-0945",
+        ),
+    ] {
+        assert_eq!(checked(&issuer(change)), [want], "{what}");
+    }
+    assert_eq!(
+        checked(&issuer(|p| p.not_after = time!(2 * 86_400))),
+        [""; 0]
+    );
+    let good = issuer(|_| {});
+    assert_eq!(
+        codes(check(of(&[&good], &root), demands(&roots))),
+        ["MESH-0936"]
+    );
+    assert_eq!(
+        codes(check(of(&[&root], &root), demands(&roots))),
+        ["MESH-0948"]
+    );
+    let stranger = self::root();
+    assert_eq!(
+        codes(check(of(&[&good], &good), demands(&[der(&stranger)]))),
+        ["MESH-0938"]
+    );
+    assert_eq!(
+        codes(check(of(&[&good], &good), demands(&[]))),
+        ["MESH-0938"]
+    );
+    let never = Demands {
+        rotation_policy: Some("Never"),
+        ..demands(&roots)
+    };
+    assert_eq!(codes(check(of(&[&good], &good), never)), ["MESH-0946"]);
+    let unknown = Demands {
+        rotation_policy: None,
+        ..demands(&roots)
+    };
+    assert_eq!(codes(check(of(&[&good], &good), unknown)), [""; 0]);
+}
+
+#[test]
+fn chains_are_followed_upwards_and_path_lengths_counted() {
+    let root = root();
+    let middle = below(&root, "middle", |_| {});
+    let issuer = below(&middle, "issuer", |p| {
+        p.is_ca = IsCa::Ca(BasicConstraints::Constrained(0))
+    });
+    let roots = [der(&root)];
+    let of = |chain: &[&Made]| issuer_from(&secret(chain, &issuer)).unwrap();
+    let adopted = check(of(&[&issuer, &middle, &root]), demands(&roots)).unwrap();
+    assert_eq!(adopted.issuer.chain, [der(&issuer), der(&middle)]);
+    assert_eq!(
+        codes(check(of(&[&issuer]), demands(&roots))),
+        ["MESH-0938"],
+        "an intermediate is missing"
+    );
+    let other = below(&root, "other", |_| {});
+    assert_eq!(
+        codes(check(of(&[&issuer, &other]), demands(&roots))),
+        ["MESH-0939"]
+    );
+    let among = [der(&root), der(&middle)];
+    assert_eq!(
+        codes(check(of(&[&issuer, &middle]), demands(&among))),
+        ["MESH-0947"]
+    );
+    let narrow = below(&root, "narrow", |p| {
+        p.is_ca = IsCa::Ca(BasicConstraints::Constrained(0))
+    });
+    let under = below(&narrow, "issuer", |_| {});
+    let files = issuer_from(&secret(&[&under, &narrow], &under)).unwrap();
+    let found = check(files, demands(&roots)).unwrap_err();
+    assert_eq!(
+        found,
+        [AdoptionError::PathLength {
+            position: 1,
+            found: 0,
+            needed: 1
+        }]
+    );
+}
+
+#[test]
+fn all_broken_constraints_are_listed_at_once() {
+    let root = root();
+    let issuer = below(&root, "issuer", |p| {
+        p.is_ca = IsCa::ExplicitNoCa;
+        p.key_usages.clear();
+        p.not_after = time!(60);
+    });
+    let files = issuer_from(&secret(&[&issuer], &root)).unwrap();
+    let never = [der(&self::root())];
+    let found = codes(check(
+        files,
+        Demands {
+            rotation_policy: Some("Never"),
+            ..demands(&never)
+        },
+    ));
+    assert_eq!(
+        found,
+        [
+            "MESH-0946",
+            "MESH-0936",
+            "MESH-0909",
+            "MESH-0935",
+            "MESH-0945",
+            "MESH-0938"
+        ]
+    );
+}
+
+#[test]
+fn a_key_never_shows_in_debug_output() {
+    let issuer = root();
+    let files: IssuerFiles = issuer_from(&secret(&[&issuer], &issuer)).unwrap();
+    assert_eq!(format!("{files:?}"), "IssuerFiles(1 certificates)");
+}
+
+fn facts() -> RequestFacts {
+    let key = KeyPair::generate().unwrap();
+    let mut hostile = CertificateParams::default();
+    hostile.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    RequestFacts {
+        issuer_group: "mesh.internal".into(),
+        issuer_kind: "MeshIssuer".into(),
+        issuer_exists: true,
+        approved: true,
+        namespace: "shop".into(),
+        username: "system:serviceaccount:shop:cart".into(),
+        csr_pem: hostile
+            .serialize_request(&key)
+            .unwrap()
+            .pem()
+            .unwrap()
+            .into_bytes(),
+        usages: vec!["server auth".into(), "client auth".into()],
+        extra: BTreeMap::from([
+            (
+                "authentication.kubernetes.io/pod-name".to_owned(),
+                vec!["cart-0".to_owned()],
+            ),
+            (
+                "authentication.kubernetes.io/pod-uid".to_owned(),
+                vec!["u1".to_owned()],
+            ),
+        ]),
+        ..RequestFacts::default()
+    }
+}
+
+fn decided(change: impl FnOnce(&mut RequestFacts)) -> RequestDecision {
+    let mut facts = facts();
+    change(&mut facts);
+    decide(
+        &facts,
+        "mesh.internal",
+        &TrustDomain::parse("cluster.local").unwrap(),
+    )
+}
+
+#[test]
+fn an_approved_request_gets_the_identity_of_whoever_created_it() {
+    let RequestDecision::Issue {
+        id,
+        lifetime_secs,
+        evidence,
+        ..
+    } = decided(|_| {})
+    else {
+        panic!("not issued")
+    };
+    assert_eq!(
+        id,
+        SpiffeId::parse("spiffe://cluster.local/ns/shop/sa/cart").unwrap()
+    );
+    assert_eq!(lifetime_secs, 90 * 86_400);
+    assert_eq!(
+        evidence,
+        "certificate request of system:serviceaccount:shop:cart pod=cart-0 uid=u1"
+    );
+    for (wish, want) in [(1, 3_600), (3_600, 3_600), (7_200, 7_200)] {
+        let decision = decided(|facts| facts.duration_secs = Some(wish));
+        assert!(
+            matches!(decision, RequestDecision::Issue { lifetime_secs, .. } if lifetime_secs == want),
+            "{wish}"
+        );
+    }
+}
+
+#[test]
+fn what_is_not_ours_not_approved_or_done_is_left_alone() {
+    for (what, change, want) in [
+        (
+            "another group",
+            (|f: &mut RequestFacts| f.issuer_group = "cert-manager.io".into())
+                as fn(&mut RequestFacts),
+            RequestDecision::Leave,
+        ),
+        (
+            "another kind",
+            |f| f.issuer_kind = "Issuer".into(),
+            RequestDecision::Leave,
+        ),
+        (
+            "issued",
+            |f| f.ready_reason = Some("Issued".into()),
+            RequestDecision::Leave,
+        ),
+        (
+            "failed",
+            |f| f.ready_reason = Some("Failed".into()),
+            RequestDecision::Leave,
+        ),
+        (
+            "not approved",
+            |f| f.approved = false,
+            RequestDecision::Wait,
+        ),
+        (
+            "pending, not approved",
+            |f| {
+                f.approved = false;
+                f.ready_reason = Some("Pending".into())
+            },
+            RequestDecision::Wait,
+        ),
+        (
+            "denied",
+            |f| {
+                f.approved = false;
+                f.denied = true
+            },
+            RequestDecision::NoteDenied,
+        ),
+        (
+            "denied and approved",
+            |f| f.denied = true,
+            RequestDecision::NoteDenied,
+        ),
+    ] {
+        assert_eq!(decided(change), want, "{what}");
+    }
+}
+
+#[test]
+fn what_a_mesh_issuer_does_not_give_fails_for_good() {
+    let user = |name: &str| Refusal::NoServiceAccount {
+        username: name.into(),
+    };
+    for (change, want) in [
+        (
+            (|f: &mut RequestFacts| f.is_ca = true) as fn(&mut RequestFacts),
+            Refusal::Authority,
+        ),
+        (|f| f.issuer_exists = false, Refusal::NoIssuer),
+        (
+            |f| f.username = "system:node:n1".into(),
+            user("system:node:n1"),
+        ),
+        (
+            |f| f.username = "system:serviceaccount:shop".into(),
+            user("system:serviceaccount:shop"),
+        ),
+        (
+            |f| f.username = "system:serviceaccount:shop:a/b".into(),
+            user("system:serviceaccount:shop:a/b"),
+        ),
+        (|f| f.username = String::new(), user("")),
+        (
+            |f| f.username = "system:serviceaccount:bank:cart".into(),
+            Refusal::OtherNamespace {
+                asks: "bank".into(),
+                asked_in: "shop".into(),
+            },
+        ),
+        (
+            |f| f.usages.push("cert sign".into()),
+            Refusal::Usage {
+                usage: "cert sign".into(),
+            },
+        ),
+        (|f| f.csr_pem.clear(), Refusal::NotPem),
+        (|f| f.csr_pem = f.csr_pem.repeat(2), Refusal::NotPem),
+    ] {
+        assert_eq!(
+            decided(change),
+            RequestDecision::Fail(RequestError::Refused(want))
+        );
+    }
+    let broken = decided(|facts| {
+        facts.csr_pem =
+            b"-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n"
+                .to_vec()
+    });
+    assert!(
+        matches!(broken, RequestDecision::Fail(RequestError::Csr(_))),
+        "{broken:?}"
+    );
+}
+
+#[test]
+fn a_chain_that_lies_about_time_is_held_against_the_clock_given() {
+    let root = root();
+    let issuer = below(&root, "issuer", |_| {});
+    let roots = [der(&root)];
+    let later: Timestamp = NOW.plus_secs(40 * 86_400);
+    let files = issuer_from(&secret(&[&issuer], &issuer)).unwrap();
+    assert_eq!(
+        codes(check(
+            files,
+            Demands {
+                now: later,
+                ..demands(&roots)
+            }
+        )),
+        ["MESH-0944", "MESH-0944"],
+        "issuer and root"
+    );
+}
