@@ -1,10 +1,12 @@
 //! What can go wrong in the CA: in its files, in an issuance, at its sockets.
 
+use crate::trust::error::TrustStateError;
 use mesh_issuance::authority::AuthorityError;
 use mesh_issuance::issue::IssueError;
 use mesh_issuance::log::LogError;
 use mesh_issuance::profile::ProfileError;
 use mesh_platform::PlatformError;
+use mesh_trust::bundle::BundleError;
 use mesh_trust::quoted::Quoted;
 use mesh_trust::{SpiffeId, Timestamp, TrustDomain};
 use std::path::PathBuf;
@@ -181,6 +183,20 @@ pub enum CaError {
         address: std::net::SocketAddr,
         /// What the system said.
         why: String,
+    },
+    /// The state of trust on disk is not believed.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Trust(#[from] TrustStateError),
+    /// The roots make no bundle.
+    #[error("the roots of this CA make no trust bundle")]
+    #[diagnostic(
+        code("MESH-0928"),
+        help("restore the CA's directory from a backup; it is left as it is")
+    )]
+    Bundle {
+        /// The rule broken.
+        source: BundleError,
     },
     /// The gRPC server ended.
     #[error("the server on `{}` ended: {why}", .socket.display())]

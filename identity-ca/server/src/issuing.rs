@@ -4,13 +4,18 @@
 //! was linted, append the end, release. [`Issuing`] does this for whatever waits at the same moment, so that one flush
 //! serves many; the cost of a certificate is then the cost of its signature.
 
+use crate::agent::Anchors;
 use crate::error::{CaError, IssuanceError};
 use crate::limits::{ISSUANCE_BATCH_MAX, ISSUANCE_QUEUE_MAX, ISSUANCE_WAIT_MAX};
 use crate::record::Recorder;
 use crate::signer;
 use crate::store::{HeldAuthority, Store};
 use data_encoding::HEXLOWER;
+use crate::trust::custody::Custody;
+use crate::trust::{Published, Requester, Trust, desk, file};
 use mesh_issuance::issue::{self, Issued, Linted, Request};
+use mesh_issuance::rotation::roster::HeldLeaf;
+use mesh_issuance::rotation::{AuthorityId, Holder, TrustState};
 use mesh_issuance::{Authority, Profile, Serial};
 use mesh_platform::Platform;
 use mesh_trust::{Denials, Denied, Timestamp, TrustDomain};
@@ -18,23 +23,34 @@ use rustls_pki_types::CertificateDer;
 use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 
 /// A leaf with its issuer: the chain that a peer is shown.
 #[derive(Clone, Debug)]
 pub(crate) struct Chain {
     pub(crate) leaf: Issued,
     pub(crate) issuer: CertificateDer<'static>,
+    /// Whose root is above them.
+    pub(crate) authority: AuthorityId,
 }
 
-/// Root, issuer, log, and the clock: all that it takes to issue.
+/// A leaf that may be signed: on whose behalf, and by whom.
+struct Prepared {
+    linted: Linted,
+    /// None: nobody whom a rotation would wait for.
+    holder: Option<Holder>,
+    authority: AuthorityId,
+}
+
+/// Authorities, trust, log, and the clock: all that it takes to issue.
 pub(crate) struct Desk {
     store: Store,
-    platform: Arc<dyn Platform>,
-    recorder: Recorder,
+    domain: TrustDomain,
+    pub(crate) platform: Arc<dyn Platform>,
+    pub(crate) recorder: Recorder,
     profile: Profile,
-    root: HeldAuthority,
-    issuer: HeldAuthority,
+    pub(crate) custody: Custody,
+    pub(crate) trust: Trust,
 }
 
 impl Desk {
@@ -47,7 +63,8 @@ impl Desk {
     ) -> Result<Self, CaError> {
         let store = Store::new(dir);
         store.recover()?;
-        let new = store.is_new()?;
+        let kept = dir.join(file::STATE_FILE).exists();
+        let new = !kept && store.is_new()?;
         if !new {
             store.check_log_is_there()?;
         }
@@ -57,27 +74,48 @@ impl Desk {
         }
         check_log_domain(&store, &recorder, domain)?;
         let now = platform.wall_clock();
-        let (root, issuer) = if new {
-            recorder.start(domain, now)?;
-            first_start(&store, domain, &mut recorder, &*platform)?;
-            store.load(domain)?
-        } else {
-            let held = store.load(domain)?;
-            check_root(&store, &held.0.authority, now)?;
-            recorder.start(domain, now)?;
-            held
+        let state = file::read(dir, recorder.ledger())?;
+        let custody = match &state {
+            Some((state, _)) => Custody::load(dir, domain, state, recorder.ledger())?,
+            None if new => {
+                recorder.start(domain, now)?;
+                first_start(&store, domain, &mut recorder, &*platform)?;
+                Custody::of_first(dir, domain)?
+            }
+            None => Custody::of_first(dir, domain)?,
         };
+        custody.check_roots(now)?;
+        if !new {
+            recorder.start(domain, now)?;
+        }
+        let confirm = match &state {
+            Some((_, false)) => None,
+            Some((_, true)) => Some("a step that nobody had learned of was undone by a restart"),
+            None => Some("one authority"),
+        };
+        let state = match state {
+            Some((state, _)) => state,
+            None => TrustState::first(custody.only()?.clone(), now),
+        };
+        let mut roster = desk::roster_of(recorder.ledger());
+        roster.forget_expired(now);
         let mut desk = Self {
+            trust: Trust::new(state, roster, domain, &custody)?,
             store,
+            domain: domain.clone(),
             platform,
             recorder,
             profile,
-            root,
-            issuer,
+            custody,
         };
+        if let Some(evidence) = confirm {
+            desk.confirm_state(evidence)?;
+        }
+        desk.follow_state()?;
         if let Err(error) = desk.maintain() {
             // The issuer in force goes on, unless it is over.
-            if !desk.issuer.authority.validity().holds(now) {
+            let pair = desk.custody.get(desk.signing_authority());
+            if !pair.is_some_and(|pair| pair.issuer.authority.validity().holds(now)) {
                 return Err(error.into());
             }
             tracing::warn!(%error, "the issuer could not be renewed");
@@ -85,15 +123,41 @@ impl Desk {
         Ok(desk)
     }
 
-    /// The trust anchor.
+    /// The trust anchor that most leaves are under.
+    #[cfg(test)]
     pub(crate) fn root(&self) -> &Authority {
-        &self.root.authority
+        &self
+            .custody
+            .get(self.signing_authority())
+            .expect("in custody")
+            .root
+            .authority
     }
 
-    /// The issuer in force.
+    /// The issuer of most leaves.
     #[cfg(test)]
     pub(crate) fn issuer(&self) -> &Authority {
-        &self.issuer.authority
+        &self
+            .custody
+            .get(self.signing_authority())
+            .expect("in custody")
+            .issuer
+            .authority
+    }
+
+    /// Whose CA this is.
+    pub(crate) fn domain(&self) -> &TrustDomain {
+        &self.domain
+    }
+
+    /// Its directory.
+    pub(crate) fn dir(&self) -> &Path {
+        self.store.dir()
+    }
+
+    /// The wall clock.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.platform.wall_clock()
     }
 
     /// Whether nothing can be issued until the CA starts again.
@@ -106,8 +170,19 @@ impl Desk {
     pub(crate) fn maintain(&mut self) -> Result<(), IssuanceError> {
         let now = self.platform.wall_clock();
         self.recorder.forget_expired(now);
+        self.trust.roster.forget_expired(now);
         self.recorder.flush()?;
-        let validity = self.issuer.authority.validity();
+        for id in self.custody.ids() {
+            self.renew_issuer(&id, now)?;
+        }
+        Ok(())
+    }
+
+    fn renew_issuer(&mut self, id: &AuthorityId, now: Timestamp) -> Result<(), IssuanceError> {
+        let Some(pair) = self.custody.get(id) else {
+            return Ok(());
+        };
+        let validity = pair.issuer.authority.validity();
         if now
             < validity
                 .not_before
@@ -115,64 +190,73 @@ impl Desk {
         {
             return Ok(());
         }
-        self.replace_issuer("the issuer is past half of its life", now)
+        self.replace_issuer(id, "the issuer is past half of its life", now)
     }
 
-    /// Puts another issuer in the place of the present one if that is denied.
+    /// Puts other issuers in the place of those that are denied.
     pub(crate) fn replace_denied_issuer(&mut self, denials: &Denials) -> Result<(), IssuanceError> {
-        let key_id = HEXLOWER.encode(self.issuer.authority.key_id());
-        let key = HEXLOWER.encode(&self.issuer.authority.key().fingerprint());
-        let serial = self.issuer.authority.serial().to_owned();
-        let by = [
-            Denied::Issuer(key_id),
-            Denied::Key(key),
-            Denied::Serial(serial),
-        ];
-        if by.iter().any(|by| denials.contains(by)) {
-            self.replace_issuer("the issuer was denied", self.platform.wall_clock())?;
+        for id in self.custody.ids() {
+            let Some(pair) = self.custody.get(&id) else {
+                continue;
+            };
+            let issuer = &pair.issuer.authority;
+            let by = [
+                Denied::Issuer(HEXLOWER.encode(issuer.key_id())),
+                Denied::Key(HEXLOWER.encode(&issuer.key().fingerprint())),
+                Denied::Serial(issuer.serial().to_owned()),
+            ];
+            if by.iter().any(|by| denials.contains(by)) {
+                self.replace_issuer(&id, "the issuer was denied", self.platform.wall_clock())?;
+            }
         }
         Ok(())
     }
 
-    fn replace_issuer(&mut self, why: &str, now: Timestamp) -> Result<(), IssuanceError> {
+    fn replace_issuer(
+        &mut self,
+        id: &AuthorityId,
+        why: &str,
+        now: Timestamp,
+    ) -> Result<(), IssuanceError> {
+        let Some(pair) = self.custody.get_mut(id) else {
+            return Ok(());
+        };
         let (pkcs8, public) = signer::generate()?;
         let linted = issue::prepare_issuer(
             public,
             &Profile::issuer(),
-            &self.root.authority,
+            &pair.root.authority,
             serial(&*self.platform)?,
             now,
         )?;
-        let issued = record_and_sign(&mut self.recorder, linted, &self.root.key, why, now)?;
-        let authority = authority(&issued, self.root.authority.domain())?;
+        let issued = record_and_sign(&mut self.recorder, linted, &pair.root.key, why, now)?;
+        let authority = authority(&issued, &self.domain)?;
         let not_stored = |why: CaError| IssuanceError::NotStored {
             why: why.to_string(),
         };
-        self.store
+        pair.store
             .replace_issuer(&pkcs8, &authority)
             .map_err(not_stored)?;
         let key = signer::KeyInMemory::read(&pkcs8).ok_or(IssuanceError::KeyGeneration)?;
         tracing::info!(issuer = authority.subject_text(), not_after = %authority.validity().not_after, "renewed the issuer");
-        self.issuer = HeldAuthority { authority, key };
+        pair.issuer = HeldAuthority { authority, key };
         Ok(())
     }
 
     /// Issues what is asked for, with one flush for all. Each request has its own outcome.
     pub(crate) fn issue(
         &mut self,
-        requests: Vec<(Request, String)>,
+        requests: Vec<(Request, Requester)>,
     ) -> Vec<Result<Chain, IssuanceError>> {
         let now = self.platform.wall_clock();
-        let mut prepared: Vec<Result<Linted, IssuanceError>> = Vec::with_capacity(requests.len());
-        for (request, evidence) in requests {
-            let linted = self.prepare(request, now);
-            prepared.push(linted.and_then(|linted| {
-                self.recorder
-                    .intend(&linted, &evidence, now)
-                    .map(|()| linted)
-            }));
+        let mut prepared: Vec<Result<Prepared, IssuanceError>> = Vec::with_capacity(requests.len());
+        for (request, requester) in requests {
+            let leaf = self.prepare(request, &requester, now);
+            prepared.push(leaf.and_then(|leaf| self.intend(leaf, &requester.evidence, now)));
         }
         if let Err(error) = self.recorder.flush() {
+            // Nothing is signed after a failed flush, so nobody will show these leaves; that the roster still has them
+            // only makes a rotation wait.
             return prepared
                 .into_iter()
                 .map(|outcome| outcome.and(Err(error.clone())))
@@ -180,27 +264,106 @@ impl Desk {
         }
         prepared
             .into_iter()
-            .map(|linted| self.sign(linted?, now))
+            .map(|leaf| self.sign(leaf?, now))
             .collect()
     }
 
-    fn prepare(&self, request: Request, now: Timestamp) -> Result<Linted, IssuanceError> {
+    fn prepare(
+        &self,
+        request: Request,
+        requester: &Requester,
+        now: Timestamp,
+    ) -> Result<Prepared, IssuanceError> {
+        let holder = requester.holder(&request.id);
+        let authority = match &holder {
+            Some(holder) => self.trust.state.authority_for(holder),
+            None => self.signing_authority(),
+        };
+        let authority = authority.clone();
+        let linted = self.prepare_under(&authority, request, now)?;
+        Ok(Prepared {
+            linted,
+            holder,
+            authority,
+        })
+    }
+
+    fn prepare_under(
+        &self,
+        authority: &AuthorityId,
+        request: Request,
+        now: Timestamp,
+    ) -> Result<Linted, IssuanceError> {
         let serial = serial(&*self.platform)?;
+        let pair = self.custody.get(authority).ok_or(IssuanceError::Stopped)?;
         Ok(issue::prepare(
             request,
             &self.profile,
-            &self.issuer.authority,
+            &pair.issuer.authority,
             serial,
             now,
         )?)
     }
 
-    fn sign(&mut self, linted: Linted, now: Timestamp) -> Result<Chain, IssuanceError> {
-        let leaf = sign(&mut self.recorder, linted, &self.issuer.key, now)?;
+    /// Records a leaf, and remembers it: from now on its holder may show it.
+    fn intend(
+        &mut self,
+        leaf: Prepared,
+        evidence: &str,
+        now: Timestamp,
+    ) -> Result<Prepared, IssuanceError> {
+        let Some(holder) = &leaf.holder else {
+            self.recorder.intend(&leaf.linted, evidence, now)?;
+            return Ok(leaf);
+        };
+        let held = (holder, &leaf.authority);
+        self.recorder
+            .intend_for(&leaf.linted, evidence, held, now)?;
+        let held = HeldLeaf {
+            serial: leaf.linted.serial().to_hex(),
+            authority: leaf.authority.clone(),
+            not_after: leaf.linted.validity().not_after,
+        };
+        self.trust.roster.issued(holder, held);
+        Ok(leaf)
+    }
+
+    fn sign(&mut self, leaf: Prepared, now: Timestamp) -> Result<Chain, IssuanceError> {
+        let serial = leaf.linted.serial().to_hex();
+        let signed = self.sign_under(&leaf.authority, leaf.linted, now);
+        if let (Err(_), Some(holder)) = (&signed, &leaf.holder) {
+            self.trust.roster.failed(holder, &serial);
+        }
+        signed
+    }
+
+    fn sign_under(
+        &mut self,
+        authority: &AuthorityId,
+        linted: Linted,
+        now: Timestamp,
+    ) -> Result<Chain, IssuanceError> {
+        let pair = self.custody.get(authority).ok_or(IssuanceError::Stopped)?;
+        let leaf = sign(&mut self.recorder, linted, &pair.issuer.key, now)?;
         Ok(Chain {
             leaf,
-            issuer: self.issuer.authority.certificate().clone(),
+            issuer: pair.issuer.authority.certificate().clone(),
+            authority: authority.clone(),
         })
+    }
+
+    /// Issues a leaf that no verifier will hold, under the authority named.
+    pub(crate) fn issue_under(
+        &mut self,
+        authority: &AuthorityId,
+        request: Request,
+        evidence: &str,
+    ) -> Result<Chain, IssuanceError> {
+        let now = self.now();
+        let linted = self.prepare_under(authority, request, now)?;
+        self.recorder.intend(&linted, evidence, now)?;
+        self.recorder.flush()?;
+        self.sign_under(authority, linted, now)
     }
 
     #[cfg(test)]
@@ -225,6 +388,23 @@ fn first_start(
     platform: &dyn Platform,
 ) -> Result<(), CaError> {
     let now = platform.wall_clock();
+    let (root, issuer) = make_authority(recorder, platform, domain, "first start", now)?;
+    store.create(domain, (&root.0, &root.1), (&issuer.0, &issuer.1))?;
+    tracing::info!(%domain, dir = %store.dir().display(), "made the root and the issuer of a new trust domain");
+    Ok(())
+}
+
+/// A key and its certificate.
+pub(crate) type Fresh = (signer::Pkcs8, Authority);
+
+/// Makes a root and an issuer below it. They are in the log, and nowhere else yet.
+pub(crate) fn make_authority(
+    recorder: &mut Recorder,
+    platform: &dyn Platform,
+    domain: &TrustDomain,
+    evidence: &str,
+    now: Timestamp,
+) -> Result<(Fresh, Fresh), IssuanceError> {
     let (root_pkcs8, root_public) = signer::generate()?;
     let root_key = signer::KeyInMemory::read(&root_pkcs8).ok_or(IssuanceError::KeyGeneration)?;
     let linted = issue::prepare_root(
@@ -236,7 +416,7 @@ fn first_start(
     )
     .map_err(IssuanceError::from)?;
     let root = authority(
-        &record_and_sign(recorder, linted, &root_key, "first start", now)?,
+        &record_and_sign(recorder, linted, &root_key, evidence, now)?,
         domain,
     )?;
     let (issuer_pkcs8, issuer_public) = signer::generate()?;
@@ -249,13 +429,11 @@ fn first_start(
     )
     .map_err(IssuanceError::from)?;
     let issuer = authority(
-        &record_and_sign(recorder, linted, &root_key, "first start", now)?,
+        &record_and_sign(recorder, linted, &root_key, evidence, now)?,
         domain,
     )?;
     recorder.flush()?;
-    store.create(domain, (&root_pkcs8, &root), (&issuer_pkcs8, &issuer))?;
-    tracing::info!(%domain, dir = %store.dir().display(), "made the root and the issuer of a new trust domain");
-    Ok(())
+    Ok(((root_pkcs8, root), (issuer_pkcs8, issuer)))
 }
 
 fn record_and_sign(
@@ -317,7 +495,8 @@ fn check_log_domain(
     }
 }
 
-fn check_root(store: &Store, root: &Authority, now: Timestamp) -> Result<(), CaError> {
+/// Refuses a root that counts no longer, or not yet.
+pub(crate) fn check_root(store: &Store, root: &Authority, now: Timestamp) -> Result<(), CaError> {
     let validity = root.validity();
     if validity.holds(now) {
         return Ok(());
@@ -338,6 +517,9 @@ pub(crate) struct Issuing {
     desk: Arc<Mutex<Desk>>,
     queue: Arc<Mutex<Queue>>,
     denials: Option<watch::Receiver<Arc<Denials>>>,
+    published: watch::Receiver<Arc<Published>>,
+    anchors: watch::Receiver<Arc<Anchors>>,
+    moved: Arc<Notify>,
 }
 
 /// Whose turn it is.
@@ -388,16 +570,19 @@ impl Queue {
 
 struct Waiting {
     request: Request,
-    evidence: String,
+    requester: Requester,
     reply: oneshot::Sender<Result<Chain, IssuanceError>>,
 }
 
 impl Issuing {
     pub(crate) fn new(desk: Desk) -> Self {
         Self {
+            published: desk.trust.subscribe(),
+            anchors: desk.trust.anchors(),
             desk: Arc::new(Mutex::new(desk)),
             queue: Arc::default(),
             denials: None,
+            moved: Arc::default(),
         }
     }
 
@@ -432,14 +617,14 @@ impl Issuing {
     pub(crate) async fn issue(
         &self,
         request: Request,
-        evidence: String,
+        requester: Requester,
         turn: Turn,
     ) -> Result<Chain, IssuanceError> {
         self.check_denials(&request)?;
         let (reply, answer) = oneshot::channel();
         let waiting = Waiting {
             request,
-            evidence,
+            requester,
             reply,
         };
         self.queue().push(turn, waiting)?;
@@ -464,7 +649,7 @@ impl Issuing {
             }
             let (requests, replies): (Vec<_>, Vec<_>) = batch
                 .into_iter()
-                .map(|waiting| ((waiting.request, waiting.evidence), waiting.reply))
+                .map(|waiting| ((waiting.request, waiting.requester), waiting.reply))
                 .unzip();
             for (outcome, reply) in desk.issue(requests).into_iter().zip(replies) {
                 // A caller that gave up finds nothing; the log knows what was signed.
@@ -504,14 +689,37 @@ impl Issuing {
         }
     }
 
-    /// The root's certificate.
-    pub(crate) fn root(&self) -> CertificateDer<'static> {
-        self.desk
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .root()
-            .certificate()
-            .clone()
+    /// Where a rotation stands, and every step of it to come.
+    pub(crate) fn published(&self) -> watch::Receiver<Arc<Published>> {
+        self.published.clone()
+    }
+
+    /// All bundles, as the Workload API hands them out.
+    pub(crate) fn anchors(&self) -> watch::Receiver<Arc<Anchors>> {
+        self.anchors.clone()
+    }
+
+    /// Does something at the desk, where nothing else happens meanwhile.
+    pub(crate) async fn with_desk<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Desk) -> T + Send + 'static,
+    ) -> Result<T, IssuanceError> {
+        let desk = Arc::clone(&self.desk);
+        let done = tokio::task::spawn_blocking(move || {
+            // A desk whose holder panicked is in an unknown state: nobody is served any more.
+            desk.lock().ok().map(|mut desk| work(&mut desk))
+        });
+        done.await.ok().flatten().ok_or(IssuanceError::Stopped)
+    }
+
+    /// Says that a fact has changed that a rotation may wait for.
+    pub(crate) fn trust_moved(&self) {
+        self.moved.notify_one();
+    }
+
+    /// Ready once a fact has changed since the last time.
+    pub(crate) async fn trust_has_moved(&self) {
+        self.moved.notified().await;
     }
 }
 

@@ -16,10 +16,13 @@
 //! - [`network`]: issuance for whoever no Unix socket reaches; [`kubernetes`]: evidence that an API server judges
 //! - `denials`: whom nobody trusts any more
 //! - `launch`, `listen`, `authority`: its sockets
+//! - `trust`: authorities, who verifies, rotation of the root
 //! - `limits`: every limit, with its reason
 
 mod agent;
 mod authority;
+#[cfg(test)]
+mod crash;
 mod denials;
 pub mod error;
 mod issuing;
@@ -45,6 +48,7 @@ mod svids;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod trust;
 mod workload_api;
 
 pub use error::CaError;
@@ -53,3 +57,4 @@ pub use oidc::Oidc;
 pub use registry::Registration;
 pub use run::{CaConfig, run};
 pub use status::{AuthorityStatus, CaStatus, LogStatus, inspect};
+pub use trust::error::TrustStateError;

@@ -104,6 +104,18 @@ pub(crate) const OWN_SVID_RETRY: Duration = Duration::from_secs(1);
 /// Pause before the trust bundle is published again after a failure.
 pub(crate) const PUBLISH_RETRY: Duration = Duration::from_secs(1);
 
+/// Pause between two looks at a rotation whose facts do not change.
+pub(crate) const ROTATION_TICK: Duration = Duration::from_millis(500);
+
+/// How often a trust stream says everything anew, with a fresh challenge and, if due, a fresh canary.
+pub(crate) const CANARY_RESEND: Duration = Duration::from_secs(20 * 60);
+
+/// Trust streams of one process. It needs one; a second may come before the end of the first is noticed.
+pub(crate) const TRUST_STREAMS_PER_PROCESS_MAX: usize = 4;
+
+/// Bytes of an acknowledgment: a chain of a few KiB, or a request of an operator.
+pub(crate) const TRUST_REQUEST_BYTES_MAX: usize = 128 * 1024;
+
 /// Bytes of a key or certificate file.
 pub(crate) const KEY_FILE_BYTES_MAX: u64 = 64 * 1024;
 

@@ -13,6 +13,7 @@ use crate::limits::{
 };
 use crate::rate::RateLimit;
 use crate::signer;
+use crate::trust::Requester;
 use mesh_api::accept::{self, Caller, Limits};
 use mesh_api::proto::issuance_server::{Issuance, IssuanceServer};
 use mesh_api::proto::issue_request::Evidence;
@@ -151,15 +152,16 @@ impl Desk {
         identity: SpiffeId,
         settings: watch::Sender<Option<Arc<ServerConfig>>>,
     ) {
-        let mut anchors = self.anchors.clone();
+        // Each step of a rotation may move us to another authority, like everybody else.
+        let mut trust = self.issuing.published();
         loop {
-            anchors.mark_unchanged();
+            trust.mark_unchanged();
             match self.own_settings(&identity).await {
                 Ok((server, renewal)) => {
                     settings.send_replace(Some(server));
                     tokio::select! {
                         () = self.until_due(renewal) => {}
-                        changed = anchors.changed() => if changed.is_err() { return },
+                        changed = trust.changed() => if changed.is_err() { return },
                     }
                 }
                 Err(why) => {
@@ -201,7 +203,11 @@ impl Desk {
             .certify(
                 identity.clone(),
                 key,
-                "the CA's own, for the network".to_owned(),
+                Requester {
+                    evidence: "the CA's own, for the network".to_owned(),
+                    // It verifies nobody for whom a rotation should wait.
+                    instance: None,
+                },
                 Turn::Renewal,
             )
             .await
@@ -235,7 +241,7 @@ impl Desk {
         &self,
         id: SpiffeId,
         key: mesh_issuance::PublicKey,
-        evidence: String,
+        requester: Requester,
         turn: Turn,
     ) -> Result<Chain, IssuanceError> {
         let request = CertificateRequest {
@@ -243,7 +249,7 @@ impl Desk {
             key,
             lifetime_secs: None,
         };
-        self.issuing.issue(request, evidence, turn).await
+        self.issuing.issue(request, requester, turn).await
     }
 
     /// Who the evidence says the caller is.
@@ -329,8 +335,13 @@ impl Issuance for Desk {
         } else {
             Turn::First
         };
+        let requester = Requester {
+            // The evidence names the pod with its UID, which is never used again.
+            instance: Some(attested.evidence.clone()),
+            evidence: attested.evidence,
+        };
         let chain = self
-            .certify(attested.identity, key, attested.evidence, turn)
+            .certify(attested.identity, key, requester, turn)
             .await
             .map_err(|error| {
                 tracing::warn!(%identity, %error, "no SVID");

@@ -8,6 +8,7 @@ use mesh_issuance::Linted;
 use mesh_issuance::issue::Issued;
 use mesh_issuance::limits::LOG_LINE_BYTES_MAX;
 use mesh_issuance::log::{Entry, Intent, Ledger};
+use mesh_issuance::rotation::{AuthorityId, Holder};
 use mesh_platform::PlatformError;
 use mesh_platform::files::AppendFile;
 use mesh_trust::{Timestamp, TrustDomain};
@@ -95,6 +96,41 @@ impl Recorder {
         let intent = Intent::new(linted, evidence, now);
         self.ledger.check_unused(&intent)?;
         self.write(&Entry::Intent(Box::new(intent)))
+    }
+
+    /// As [`Recorder::intend`], for a leaf that `holder` will show.
+    pub(crate) fn intend_for(
+        &mut self,
+        linted: &Linted,
+        evidence: &str,
+        (holder, authority): (&Holder, &AuthorityId),
+        now: Timestamp,
+    ) -> Result<(), IssuanceError> {
+        let intent = Intent::new(linted, evidence, now).held_by(holder, authority);
+        self.ledger.check_unused(&intent)?;
+        self.write(&Entry::Intent(Box::new(intent)))
+    }
+
+    /// Records a step of trust, on disk when this returns.
+    pub(crate) fn trust_changed(
+        &mut self,
+        generation: u64,
+        state_sha256: String,
+        evidence: String,
+        now: Timestamp,
+    ) -> Result<(), IssuanceError> {
+        self.write(&Entry::Trust {
+            time: now,
+            generation,
+            state_sha256,
+            evidence,
+        })?;
+        self.flush()
+    }
+
+    /// Notes that what is on disk is in doubt: nothing is recorded, and so nothing issued, until the CA starts again.
+    pub(crate) fn doubt(&mut self) {
+        self.in_doubt = true;
     }
 
     /// Appends that `issued` was signed. It may be released only after this.

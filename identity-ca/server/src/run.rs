@@ -7,7 +7,8 @@ use crate::issuing::{Desk, Issuing};
 use crate::jwt::Tokens;
 use crate::launch::{LaunchService, Launcher};
 use crate::limits::{
-    CLOCK_CHECK, LAUNCH_REQUEST_BYTES_MAX, SECRETS_REQUEST_BYTES_MAX, WORKLOAD_REQUEST_BYTES_MAX,
+    CLOCK_CHECK, LAUNCH_REQUEST_BYTES_MAX, SECRETS_REQUEST_BYTES_MAX, TRUST_REQUEST_BYTES_MAX,
+    WORKLOAD_REQUEST_BYTES_MAX,
 };
 use crate::listen::{self, Counts};
 use crate::network::{self, NetworkConfig};
@@ -19,10 +20,15 @@ use crate::proto::spiffe_workload_api_server::SpiffeWorkloadApiServer;
 use crate::registry::{Registration, Registry};
 use crate::sds::Sds;
 use crate::svids::Svids;
+use crate::trust::admin::TrustDesk;
+use crate::trust::keep;
+use crate::trust::service::TrustStreams;
 use crate::workload_api::WorkloadApi;
 use mesh_api::proto::denial_admin_server::DenialAdminServer;
 use mesh_api::proto::denials_server::DenialsServer;
 use mesh_api::proto::launch_server::LaunchServer;
+use mesh_api::proto::trust_admin_server::TrustAdminServer;
+use mesh_api::proto::trust_server::TrustServer;
 use mesh_issuance::Profile;
 use mesh_issuance::limits::LEAF_LIFETIME_SECS;
 use mesh_platform::lock::LockFile;
@@ -52,6 +58,8 @@ pub struct CaConfig {
     pub control: Option<PathBuf>,
     /// Socket of the operator's admin service, mode 0600; none: the deny list stays as it is.
     pub admin: Option<PathBuf>,
+    /// Socket on which trust is steered, mode 0600; none: it is not.
+    pub trust: Option<PathBuf>,
     /// The one process whose launch records are accepted; by default the parent.
     pub launcher_pid: u32,
     /// Life of an SVID, 10 s to 72 h; 24 h by default.
@@ -83,6 +91,7 @@ impl CaConfig {
             workload_api_mode: 0o600,
             control: None,
             admin: None,
+            trust: None,
             launcher_pid: std::os::unix::process::parent_id(),
             svid_ttl: Duration::from_secs(LEAF_LIFETIME_SECS),
             network: None,
@@ -123,8 +132,7 @@ pub async fn run(
     }
     let issuing = Issuing::new(open_desk(&config, profile).await?).with_denials(denials.follow());
     let tokens = open_tokens(&config).await?;
-    let anchors: Anchors = [(config.trust_domain.clone(), vec![issuing.root()])].into();
-    let (_keep_anchors, anchors) = watch::channel(Arc::new(anchors));
+    let anchors = issuing.anchors();
     let (stop, stopping) = watch::channel(false);
     let network = serve_network(&config, &issuing, &anchors, stopping.clone());
     let agent = Agent {
@@ -141,14 +149,23 @@ pub async fn run(
         stopping: stopping.clone(),
         platform: Arc::clone(&config.platform),
     };
-    let workloads = serve_workloads(&config, &agent, &denials, stopping.clone())?;
+    let streams = TrustStreams {
+        registry: registry.clone(),
+        issuing: issuing.clone(),
+        platform: Arc::clone(&config.platform),
+        streams: Counts::default(),
+        stopping: stopping.clone(),
+    };
+    let workloads = serve_workloads(&config, &agent, &denials, streams, stopping.clone())?;
+    let steering = serve_trust(&config, issuing.clone(), stopping.clone())?;
     let admin = serve_admin(&config, &denials, stopping.clone())?;
     let keys = serve_keys(&config, &tokens).await?;
     let launches = serve_launches(&config, launcher, registry.clone(), stopping)?;
     tracing::info!(domain = %config.trust_domain, workload_api = %config.workload_api.display(), "the CA serves");
     let upkeep = upkeep(&issuing, &tokens);
     let denying = heed_denials(&denials, &registry, &issuing);
-    tokio::pin!(workloads, launches, admin, network);
+    let rotations = keep::move_on(issuing.clone());
+    tokio::pin!(workloads, launches, admin, network, steering);
     let outcome = tokio::select! {
         () = shutdown => None,
         ended = &mut workloads => Some(ended),
@@ -157,6 +174,8 @@ pub async fn run(
         never = denying => match never {},
         never = keys => match never {},
         ended = &mut network => Some(ended),
+        ended = &mut steering => Some(ended),
+        () = rotations => None,
         () = upkeep => Some(Err(CaError::Issuance(crate::error::IssuanceError::Stopped))),
     };
     stop.send_replace(true);
@@ -164,7 +183,7 @@ pub async fn run(
         return ended;
     }
     // Streams end at once with `Unavailable`; a client that does not read is not waited for.
-    let finish = futures_util::future::join4(workloads, launches, admin, network);
+    let finish = futures_util::future::join5(workloads, launches, admin, network, steering);
     let _ = tokio::time::timeout(Duration::from_secs(2), finish).await;
     issuing.maintain().await;
     tracing::info!("the CA ended");
@@ -239,12 +258,14 @@ fn serve_workloads(
     config: &CaConfig,
     agent: &Agent,
     denials: &DenyList,
+    trust: TrustStreams,
     stopping: watch::Receiver<bool>,
 ) -> Result<impl Future<Output = Result<(), CaError>>, CaError> {
     let path = config.workload_api.clone();
     let incoming = listen::connections(listener(&path, config.workload_api_mode)?, |_| true);
     let workloads = SpiffeWorkloadApiServer::new(WorkloadApi(agent.clone()))
         .max_decoding_message_size(WORKLOAD_REQUEST_BYTES_MAX);
+    let trust = TrustServer::new(trust).max_decoding_message_size(TRUST_REQUEST_BYTES_MAX);
     let sds = Sds(agent.clone());
     let aggregated = AggregatedDiscoveryServiceServer::new(sds.clone())
         .max_decoding_message_size(SECRETS_REQUEST_BYTES_MAX);
@@ -261,6 +282,7 @@ fn serve_workloads(
     Ok(async move {
         let serving = listen::server()
             .add_service(workloads)
+            .add_service(trust)
             .add_service(secrets)
             .add_service(aggregated)
             .add_service(watching)
@@ -290,6 +312,31 @@ fn serve_admin(
         let incoming = listen::connections(listener, |_| true);
         let serving = listen::server()
             .add_service(service)
+            .serve_with_incoming_shutdown(incoming, stopped(stopping));
+        serving.await.map_err(|error| server_error(&path, &error))
+    })
+}
+
+/// Serves whoever may steer trust: processes of our own user.
+fn serve_trust(
+    config: &CaConfig,
+    issuing: Issuing,
+    stopping: watch::Receiver<bool>,
+) -> Result<impl Future<Output = Result<(), CaError>> + use<>, CaError> {
+    let socket = match config.trust.clone() {
+        Some(path) => Some((listener(&path, 0o600)?, path)),
+        None => None,
+    };
+    Ok(async move {
+        let Some((listener, path)) = socket else {
+            stopped(stopping).await;
+            return Ok(());
+        };
+        let own = rustix::process::geteuid().as_raw();
+        let incoming = listen::connections(listener, move |peer| peer.uid == own);
+        let service = TrustAdminServer::new(TrustDesk(issuing));
+        let serving = listen::server()
+            .add_service(service.max_decoding_message_size(TRUST_REQUEST_BYTES_MAX))
             .serve_with_incoming_shutdown(incoming, stopped(stopping));
         serving.await.map_err(|error| server_error(&path, &error))
     })

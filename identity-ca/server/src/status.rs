@@ -2,7 +2,7 @@
 
 use crate::error::CaError;
 use crate::record::{self, LOG_FILE};
-use crate::store::Store;
+use crate::trust::custody::active_store;
 use data_encoding::HEXLOWER;
 use mesh_api::error::CodedError;
 use mesh_issuance::Authority;
@@ -70,7 +70,7 @@ pub fn inspect(dir: &Path) -> CaStatus {
         log: None,
         problems: Vec::new(),
     };
-    match Store::new(dir).certificates() {
+    match active_store(dir).and_then(|store| store.certificates()) {
         Ok(certificates) => {
             status.trust_domain = Some(certificates.trust_domain);
             status.root = Some(AuthorityStatus::of(&certificates.root));

@@ -5,6 +5,8 @@
 //! | `trust-domain` | whose CA this is; written last, so its presence says that the first start was completed |
 //! | `root.key`, `root.pem` | the trust anchor |
 //! | `issuer.key`, `issuer.pem` | signs SVIDs; renewed under the same root |
+//! | `trust.json` | which roots are trusted, and where a rotation stands; see [`crate::trust`] |
+//! | `authorities/*/` | roots and issuers beyond the first, each with the files above |
 //! | `issuer.next.*` | the next issuer while it takes the place of the present one |
 //! | `first-start/` | all of them while the first start is under way |
 //! | `issuance.log` | see [`crate::record`] |
@@ -16,10 +18,12 @@ use crate::limits::KEY_FILE_BYTES_MAX;
 use crate::pem;
 use crate::record::LOG_FILE;
 use crate::signer::{KeyInMemory, Pkcs8};
+use mesh_issuance::rotation::AuthorityId;
 use mesh_issuance::{Authority, Signer};
 use mesh_platform::{PlatformError, files};
 use mesh_trust::TrustDomain;
 use std::fs::{self, File};
+use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
@@ -225,6 +229,33 @@ impl Store {
         })
     }
 
+    /// The name of the authority whose root is here; none if there is no root.
+    pub(crate) fn root_id(&self, domain: &TrustDomain) -> Result<Option<AuthorityId>, CaError> {
+        let path = self.dir.join(pem_of(ROOT));
+        if !path.exists() {
+            return Ok(None);
+        }
+        let root = self.read_authority_at(&path, domain)?;
+        Ok(Some(AuthorityId::of(&root)))
+    }
+
+    /// Destroys the private keys; certificates stay. Overwritten first, for disks that write in place.
+    pub(crate) fn destroy_keys(&self) -> Result<(), CaError> {
+        for name in [ROOT, ISSUER, NEXT_ISSUER] {
+            let path = self.dir.join(key_of(name));
+            let Ok(found) = fs::symlink_metadata(&path) else {
+                continue;
+            };
+            let failed = |source| PlatformError::from_io("overwrite", &path, source);
+            let zeros = vec![0; usize::try_from(found.len().min(KEY_FILE_BYTES_MAX)).unwrap_or(0)];
+            let mut file = File::options().write(true).open(&path).map_err(failed)?;
+            file.write_all(&zeros).map_err(failed)?;
+            file.sync_all().map_err(failed)?;
+            files::remove(&path)?;
+        }
+        Ok(())
+    }
+
     fn with_key(&self, name: &str, authority: Authority) -> Result<HeldAuthority, CaError> {
         let key = self.read_key(name)?;
         if key.public_key() != authority.key() {
@@ -236,7 +267,7 @@ impl Store {
         Ok(HeldAuthority { authority, key })
     }
 
-    fn trust_domain(&self) -> Result<TrustDomain, CaError> {
+    pub(crate) fn trust_domain(&self) -> Result<TrustDomain, CaError> {
         let path = self.dir.join(TRUST_DOMAIN);
         let bytes = self.read(&path)?;
         let text = std::str::from_utf8(&bytes)

@@ -8,8 +8,10 @@ use crate::issuing::{Issuing, Turn};
 use crate::limits::{CLOCK_CHECK, DENIED_PAUSE, ISSUANCE_BURST, ISSUANCE_REFILL};
 use crate::rate::RateLimit;
 use crate::signer::{self, Pkcs8};
+use crate::trust::{Published, Requester, instance};
 use mesh_issuance::issue::Request;
 use mesh_issuance::renewal::{Event, Renewal};
+use mesh_issuance::rotation::AuthorityId;
 use mesh_platform::Platform;
 use mesh_platform::process::PidFd;
 use mesh_trust::{Denials, Denied, SpiffeId, Svid, Timestamp};
@@ -36,6 +38,8 @@ pub(crate) struct Material {
     pub(crate) key: Pkcs8,
     pub(crate) not_after: Timestamp,
     pub(crate) serial: String,
+    /// Whose root is above it.
+    pub(crate) authority: AuthorityId,
 }
 
 impl fmt::Debug for Material {
@@ -144,16 +148,20 @@ impl Keeper {
         };
         let mut failure = None;
         let mut denials = self.svids.denials.clone();
+        let mut trust = self.svids.issuing.published();
         loop {
-            let denied = tokio::select! {
-                () = tokio::time::sleep(self.until(renewal.wake_at())) => false,
-                () = self.denied(&mut denials) => true,
-            };
-            renewal = if denied {
-                tracing::warn!(identity = %self.owner.identity, pid = self.owner.pid, "the SVID was denied; its holder gets another");
-                renewal.due_now(self.now())
-            } else {
-                renewal.step(Event::Tick, self.now(), self.dice())
+            let fresh = matches!(renewal, Renewal::Fresh { .. });
+            renewal = tokio::select! {
+                () = tokio::time::sleep(self.until(renewal.wake_at())) => {
+                    renewal.step(Event::Tick, self.now(), self.dice())
+                }
+                () = self.denied(&mut denials) => {
+                    tracing::warn!(identity = %self.owner.identity, pid = self.owner.pid, "the SVID was denied; its holder gets another");
+                    renewal.due_now(self.now())
+                }
+                // A rotation moves holders to another authority long before their SVIDs are due; tries that failed wait
+                // like those of any renewal.
+                () = self.misplaced(&mut trust), if fresh => renewal.due_now(self.now()),
             };
             if let (Renewal::Expired { .. }, Some(why)) = (&renewal, failure.take()) {
                 self.slot.send_replace(Slot::Unavailable(why));
@@ -223,7 +231,7 @@ impl Keeper {
         let chain = self
             .svids
             .issuing
-            .issue(request, self.evidence.clone(), turn)
+            .issue(request, self.requester(), turn)
             .await?;
         let not_after = chain.leaf.validity().not_after;
         let material = Material {
@@ -232,10 +240,32 @@ impl Keeper {
             key: pkcs8,
             not_after,
             serial: chain.leaf.serial().to_hex(),
+            authority: chain.authority,
         };
         tracing::info!(%identity, pid = self.owner.pid, serial = material.serial, %not_after, "issued an SVID");
         self.slot.send_replace(Slot::Ready(Arc::new(material)));
         Ok(Renewal::issued(self.now(), not_after, self.dice()))
+    }
+
+    fn requester(&self) -> Requester {
+        Requester {
+            evidence: self.evidence.clone(),
+            instance: Some(instance(self.owner.pid, self.owner.start_time_ticks)),
+        }
+    }
+
+    /// Ready once the SVID in force is under another authority than its holder belongs under.
+    async fn misplaced(&self, trust: &mut watch::Receiver<Arc<Published>>) {
+        let holder = self.requester().holder(&self.owner.identity);
+        let elsewhere = |published: &Arc<Published>| match (&*self.slot.borrow(), &holder) {
+            (Slot::Ready(material), Some(holder)) => {
+                material.authority != *published.state.authority_for(holder)
+            }
+            _ => false,
+        };
+        if trust.wait_for(elsewhere).await.is_err() {
+            std::future::pending::<()>().await;
+        }
     }
 
     /// Takes the SVID off the list if `condition` holds while nobody can join.

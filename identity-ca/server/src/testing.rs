@@ -1,6 +1,7 @@
 //! What the tests of several modules share: a world whose clock can be set, and a CA in a temporary directory.
 
 use crate::issuing::Desk;
+use crate::trust::Requester;
 use crate::{CaError, signer};
 use mesh_issuance::Profile;
 use mesh_issuance::issue::Request;
@@ -95,7 +96,7 @@ pub(crate) fn open(dir: &Path, world: &Arc<World>) -> Result<Desk, CaError> {
     )
 }
 
-pub(crate) fn request() -> (Request, String) {
+pub(crate) fn request() -> (Request, Requester) {
     let (_, key) = signer::generate().unwrap();
     (
         Request {
@@ -103,6 +104,9 @@ pub(crate) fn request() -> (Request, String) {
             key,
             lifetime_secs: None,
         },
-        "test".to_owned(),
+        Requester {
+            evidence: "test".to_owned(),
+            instance: Some("test".to_owned()),
+        },
     )
 }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::testing::{DAY, NOW, World, domain, open};
+use crate::trust::file::STATE_FILE;
 use std::collections::BTreeMap;
 use std::fs::Permissions;
 use std::io::Write;
@@ -43,13 +44,13 @@ fn refused(dir: &Path, world: &Arc<World>) -> CaError {
 #[test]
 fn the_first_start_makes_files_that_only_we_can_read() {
     let (dir, _) = fresh();
-    for name in FILES.into_iter().chain([LOG_FILE]) {
+    for name in FILES.into_iter().chain([LOG_FILE, STATE_FILE]) {
         let mode = fs::metadata(dir.path().join(name)).unwrap().mode() & 0o777;
         assert_eq!(mode, 0o600, "{name}");
     }
     assert_eq!(
         contents(dir.path()).len(),
-        FILES.len() + 1,
+        FILES.len() + 2,
         "nothing is left over"
     );
 }
@@ -221,10 +222,11 @@ fn a_file_that_is_a_link_is_refused() {
 
 #[test]
 fn a_first_start_cut_off_before_its_end_begins_again() {
-    let (dir, world) = fresh();
-    let staging = dir.path().join(FIRST_START);
     // What the staging directory holds at each moment before its last file.
     for count in 0..FILES.len() {
+        let (dir, world) = fresh();
+        let staging = dir.path().join(FIRST_START);
+        fs::remove_file(dir.path().join(STATE_FILE)).unwrap();
         let before = contents(dir.path());
         fs::create_dir(&staging).unwrap();
         for name in &FILES[..count] {
@@ -359,8 +361,8 @@ fn a_status_is_read_without_touching_anything() {
     );
     assert_eq!(
         status.log.unwrap().lines,
-        5,
-        "a start, and intent and final of root and issuer"
+        6,
+        "a start, intent and final of root and issuer, the first state of trust"
     );
     overwrite(&dir.path().join("root.pem"), b"x");
     let status = crate::inspect(dir.path());

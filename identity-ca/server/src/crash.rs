@@ -1,0 +1,175 @@
+//! Kill -9 and a full disk at every system call that changes files, while certificates are issued and the root is replaced
+//! (faults F4, F6). Needs `strace`; without it the tests say so and pass.
+//!
+//! The test program runs itself under strace as a child that issues and rotates, and prints what it released. Afterwards
+//! the files must know all of that, start again, and go on.
+
+use crate::record::{LOG_FILE, replay};
+use crate::testing::{NOW, World, open};
+use crate::trust::tests::{Verifier, finish};
+use mesh_issuance::rotation::Phase;
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::{Command, Output};
+
+/// Where the child works; its presence makes [`child`] one.
+const DIR: &str = "MESH_CRASH_DIR";
+/// Whether the child rotates too.
+const ROTATES: &str = "MESH_CRASH_ROTATES";
+/// System calls that change files or their names.
+const CALLS: &str = "write,pwrite64,writev,fsync,fdatasync,rename,renameat,renameat2,unlink,unlinkat,mkdir,mkdirat,ftruncate,fchmod,chmod";
+
+/// What the child prints of each certificate that it released.
+const RELEASED: &str = "released ";
+/// What it prints when all was done.
+const DONE: &str = "all done";
+
+#[test]
+#[ignore = "run by the other tests of this module, under strace"]
+fn child() {
+    let Some(dir) = std::env::var_os(DIR) else {
+        return;
+    };
+    let world = World::at(NOW);
+    let Ok(mut desk) = open(Path::new(&dir), &world) else {
+        return;
+    };
+    let mut verifiers = Vec::new();
+    for name in ["a", "b"] {
+        let Some(verifier) = Verifier::try_join(&mut desk, name) else {
+            return;
+        };
+        println!("{RELEASED}{}", verifier.serial());
+        verifiers.push(verifier);
+    }
+    if std::env::var_os(ROTATES).is_some() {
+        if matches!(desk.trust.state.phase, Phase::Steady { .. }) && desk.rotate().is_err() {
+            return;
+        }
+        desk.trust.drain_secs = 0;
+        for _ in 0..12 {
+            for verifier in &mut verifiers {
+                if !verifier.try_follow(&mut desk) {
+                    return;
+                }
+                println!("{RELEASED}{}", verifier.serial());
+            }
+            while let Ok(true) = desk.trust_event(&mesh_issuance::rotation::Event::Tick) {}
+            if matches!(desk.trust.state.phase, Phase::Steady { .. }) {
+                break;
+            }
+        }
+    }
+    println!("{DONE}");
+}
+
+fn strace_is_there() -> bool {
+    let there = Command::new("strace")
+        .arg("-V")
+        .output()
+        .is_ok_and(|output| output.status.success());
+    if !there {
+        println!("skipped: strace is not installed");
+    }
+    there
+}
+
+fn run_child(dir: &Path, inject: &str, rotates: bool) -> Output {
+    let mut command = Command::new("strace");
+    command.args(["-f", "-qq", "-o", "/dev/null"]);
+    command.args([
+        "-e",
+        &format!("trace={CALLS}"),
+        "-e",
+        &format!("inject={CALLS}:{inject}"),
+    ]);
+    command.arg(std::env::current_exe().unwrap());
+    command.args([
+        "--exact",
+        "crash::child",
+        "--ignored",
+        "--nocapture",
+        "--test-threads=1",
+    ]);
+    command.env(DIR, dir.join("ca"));
+    if rotates {
+        command.env(ROTATES, "1");
+    }
+    command.output().unwrap()
+}
+
+fn released(output: &Output) -> Vec<String> {
+    let text = String::from_utf8_lossy(&output.stdout);
+    text.lines()
+        .filter_map(|line| line.split_once(RELEASED))
+        .map(|(_, serial)| serial.to_owned())
+        .collect()
+}
+
+/// Interrupts the child at its 1st, 2nd, … call until it gets to its end, and looks at what is left each time.
+fn at_every_call(inject: &str, rotates: bool) {
+    if !strace_is_there() {
+        return;
+    }
+    let (mut points, mut all) = (0, BTreeSet::new());
+    for number in 1.. {
+        let dir = tempfile::tempdir().unwrap();
+        let output = run_child(dir.path(), &format!("{inject}:when={number}"), rotates);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let finished = text.contains(DONE);
+        let ca = dir.path().join("ca");
+        let log = std::fs::read_to_string(ca.join(LOG_FILE)).unwrap_or_default();
+        for serial in released(&output) {
+            for kind in ["intent", "final"] {
+                let recorded = log.lines().any(|line| {
+                    line.contains(&format!(r#""kind":"{kind}""#)) && line.contains(&serial)
+                });
+                assert!(
+                    recorded,
+                    "call {number}: {serial} was released without {kind}"
+                );
+            }
+            assert!(
+                all.insert(serial.clone()),
+                "call {number}: serial {serial} was used twice"
+            );
+        }
+        replay(&ca.join(LOG_FILE)).unwrap_or_else(|error| panic!("call {number}: {error}"));
+        let world = World::at(NOW);
+        let mut desk = open(&ca, &world)
+            .unwrap_or_else(|error| panic!("call {number}: it does not start: {error}"));
+        let mut verifiers = ["x"].map(|name| Verifier::join(&mut desk, name));
+        for gone in ["a", "b"] {
+            desk.trust.roster.ended(&Verifier::holder_of(gone));
+        }
+        if matches!(desk.trust.state.phase, Phase::Steady { .. }) {
+            desk.rotate()
+                .unwrap_or_else(|error| panic!("call {number}: {error}"));
+        }
+        finish(&mut desk, &mut verifiers);
+        points = number;
+        if finished && output.status.success() {
+            break;
+        }
+    }
+    println!("{points} calls, {} certificates", all.len());
+    assert!(
+        points > 20,
+        "only {points} calls were interrupted: strace saw nothing"
+    );
+}
+
+#[test]
+fn a_kill_at_any_call_of_an_issuance_leaves_no_unrecorded_certificate_and_a_ca_that_starts() {
+    at_every_call("signal=KILL", false);
+}
+
+#[test]
+fn a_kill_at_any_call_of_a_rotation_leaves_a_rotation_that_can_be_finished() {
+    at_every_call("signal=KILL", true);
+}
+
+#[test]
+fn a_disk_that_is_full_for_one_call_of_an_issuance_leaves_no_unrecorded_certificate() {
+    at_every_call("error=ENOSPC", false);
+}

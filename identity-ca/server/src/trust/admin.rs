@@ -1,0 +1,100 @@
+//! What `mesh trust` asks for, on a socket of mode 0600: whoever runs the CA may also steer its trust, nobody else.
+
+use super::desk::blocker_status;
+use super::error::TrustError;
+use crate::error::IssuanceError;
+use crate::issuing::{Desk, Issuing};
+use mesh_api::error::CodedError;
+use mesh_api::proto::trust_admin_server::TrustAdmin;
+use mesh_api::proto::{
+    AbortRequest, DistrustRequest, ResumeRequest, RotateRequest, TrustStatusReply,
+    TrustStatusRequest, WaiveRequest,
+};
+use mesh_api::trust::TrustStatus;
+use mesh_issuance::rotation::Event;
+use miette::Diagnostic;
+use tonic::{Code, Request, Response, Status};
+
+/// Answers operators.
+#[derive(Clone)]
+pub(crate) struct TrustDesk(pub(crate) Issuing);
+
+type Reply = Result<Response<TrustStatusReply>, Status>;
+
+impl TrustDesk {
+    /// Does something at the desk, and says how trust stands then.
+    async fn at_desk(
+        &self,
+        work: impl FnOnce(&mut Desk) -> Result<TrustStatus, TrustError> + Send + 'static,
+    ) -> Reply {
+        let outcome: Result<_, IssuanceError> = self.0.with_desk(work).await;
+        let status = outcome
+            .map_err(|error| status_of(&error))?
+            .map_err(|error| status_of(&error))?;
+        self.0.trust_moved();
+        let status_json =
+            serde_json::to_vec(&status).map_err(|error| Status::internal(error.to_string()))?;
+        Ok(Response::new(TrustStatusReply { status_json }))
+    }
+
+    async fn event(&self, event: Event) -> Reply {
+        self.at_desk(move |desk| {
+            desk.trust_event(&event)?;
+            Ok(desk.trust_status())
+        })
+        .await
+    }
+}
+
+/// The whole coded error travels as details.
+fn status_of(error: &dyn Diagnostic) -> Status {
+    let coded = CodedError::from(error);
+    Status::with_details(
+        Code::FailedPrecondition,
+        error.to_string(),
+        coded.to_json().into_bytes().into(),
+    )
+}
+
+#[tonic::async_trait]
+impl TrustAdmin for TrustDesk {
+    async fn status(&self, _: Request<TrustStatusRequest>) -> Reply {
+        self.at_desk(|desk| Ok(desk.trust_status())).await
+    }
+
+    async fn rotate(&self, _: Request<RotateRequest>) -> Reply {
+        self.at_desk(|desk| {
+            desk.rotate()?;
+            Ok(desk.trust_status())
+        })
+        .await
+    }
+
+    async fn abort(&self, _: Request<AbortRequest>) -> Reply {
+        self.event(Event::Abort).await
+    }
+
+    async fn resume(&self, _: Request<ResumeRequest>) -> Reply {
+        self.event(Event::Resume).await
+    }
+
+    async fn waive(&self, request: Request<WaiveRequest>) -> Reply {
+        self.event(Event::Waive {
+            name: request.into_inner().name,
+        })
+        .await
+    }
+
+    async fn distrust(&self, request: Request<DistrustRequest>) -> Reply {
+        let DistrustRequest { root, confirmed } = request.into_inner();
+        self.at_desk(move |desk| {
+            let radius = desk.distrust(&root, confirmed)?;
+            let blast_radius = Some(radius.iter().map(blocker_status).collect());
+            Ok(TrustStatus {
+                blast_radius,
+                ..desk.trust_status()
+            })
+        })
+        .await
+    }
+}

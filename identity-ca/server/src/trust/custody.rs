@@ -1,0 +1,214 @@
+//! The authorities of a CA with their keys. The first one lies in the CA's directory itself, later ones below
+//! `authorities/`, each as whole as a CA's first start leaves it.
+
+use super::error::TrustStateError;
+use super::file;
+use crate::error::CaError;
+use crate::issuing::check_root;
+use crate::signer::Pkcs8;
+use crate::store::{HeldAuthority, Store};
+use mesh_issuance::Authority;
+use mesh_issuance::log::Ledger;
+use mesh_issuance::rotation::{AuthorityId, TrustState};
+use mesh_platform::{PlatformError, files};
+use mesh_trust::{Timestamp, TrustDomain};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Folder of authorities beyond the first.
+const AUTHORITIES: &str = "authorities";
+
+/// A root with its issuer.
+pub(crate) struct Pair {
+    pub(crate) store: Store,
+    pub(crate) root: HeldAuthority,
+    pub(crate) issuer: HeldAuthority,
+}
+
+/// All authorities whose keys are at hand.
+pub(crate) struct Custody {
+    dir: PathBuf,
+    pairs: BTreeMap<AuthorityId, Pair>,
+}
+
+/// An authority that was made and is not yet in custody.
+pub(crate) struct Made<'a> {
+    pub(crate) root: (&'a Pkcs8, &'a Authority),
+    pub(crate) issuer: (&'a Pkcs8, &'a Authority),
+}
+
+impl Custody {
+    /// The authority of a CA that has one alone, in its directory itself.
+    pub(crate) fn of_first(dir: &Path, domain: &TrustDomain) -> Result<Self, CaError> {
+        let mut custody = Self {
+            dir: dir.to_owned(),
+            pairs: BTreeMap::new(),
+        };
+        custody.add(Store::new(dir), domain)?;
+        Ok(custody)
+    }
+
+    /// All authorities that `state` needs. Keys of others are destroyed if `log` knows them: they were made for a step
+    /// that never happened, or were retired when the CA was killed. What the log does not know is left as it is.
+    pub(crate) fn load(
+        dir: &Path,
+        domain: &TrustDomain,
+        state: &TrustState,
+        log: &Ledger,
+    ) -> Result<Self, CaError> {
+        let needed = state.authorities();
+        let mut custody = if dir.join(AUTHORITIES).exists() {
+            Self {
+                dir: dir.to_owned(),
+                pairs: BTreeMap::new(),
+            }
+        } else {
+            Self::of_first(dir, domain)?
+        };
+        for store in stores(dir)? {
+            store.recover()?;
+            let id = store.root_id(domain)?;
+            match id {
+                Some(id) if custody.pairs.contains_key(&id) => {}
+                Some(id) if needed.contains(&id) => drop(custody.add(store, domain)?),
+                // A part of an authority, or another CA's: said below if it is needed.
+                _ => destroy_if_ours(&store, domain, log)?,
+            }
+        }
+        custody.pairs.retain(|id, _| needed.contains(id));
+        match needed
+            .into_iter()
+            .find(|id| !custody.pairs.contains_key(*id))
+        {
+            None => Ok(custody),
+            Some(missing) => Err(TrustStateError::NoAuthority {
+                authority: missing.as_str().to_owned(),
+                dir: dir.to_owned(),
+            }
+            .into()),
+        }
+    }
+
+    /// Reads an authority with its keys.
+    fn add(&mut self, store: Store, domain: &TrustDomain) -> Result<AuthorityId, CaError> {
+        let (root, issuer) = store.load(domain)?;
+        let id = AuthorityId::of(&root.authority);
+        self.pairs.insert(
+            id.clone(),
+            Pair {
+                store,
+                root,
+                issuer,
+            },
+        );
+        Ok(id)
+    }
+
+    /// Writes an authority to disk and takes it into custody.
+    pub(crate) fn keep(
+        &mut self,
+        domain: &TrustDomain,
+        made: &Made<'_>,
+    ) -> Result<AuthorityId, CaError> {
+        let id = AuthorityId::of(made.root.1);
+        let parent = self.dir.join(AUTHORITIES);
+        files::create_dir_private(&parent)?;
+        let folder = parent.join(id.short());
+        files::create_dir_private(&folder)?;
+        let store = Store::new(&folder);
+        store.create(domain, made.root, made.issuer)?;
+        self.add(store, domain)
+    }
+
+    /// Destroys the private keys of an authority. Its certificates stay: they are what the log speaks of.
+    pub(crate) fn destroy(
+        &mut self,
+        id: &AuthorityId,
+        domain: &TrustDomain,
+    ) -> Result<(), CaError> {
+        self.pairs.remove(id);
+        for store in stores(&self.dir)? {
+            if store.root_id(domain)?.as_ref() == Some(id) {
+                store.destroy_keys()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// One of them.
+    pub(crate) fn get(&self, id: &AuthorityId) -> Option<&Pair> {
+        self.pairs.get(id)
+    }
+
+    /// One of them, to renew its issuer.
+    pub(crate) fn get_mut(&mut self, id: &AuthorityId) -> Option<&mut Pair> {
+        self.pairs.get_mut(id)
+    }
+
+    /// The one authority of a CA that has one.
+    pub(crate) fn only(&self) -> Result<&AuthorityId, CaError> {
+        let missing = || TrustStateError::NoAuthority {
+            authority: "the first".to_owned(),
+            dir: self.dir.clone(),
+        };
+        Ok(self.pairs.keys().next().ok_or_else(missing)?)
+    }
+
+    /// Refuses roots that count no longer, or not yet: nothing can be issued under them.
+    pub(crate) fn check_roots(&self, now: Timestamp) -> Result<(), CaError> {
+        self.pairs
+            .values()
+            .try_for_each(|pair| check_root(&pair.store, &pair.root.authority, now))
+    }
+
+    /// Their names.
+    pub(crate) fn ids(&self) -> Vec<AuthorityId> {
+        self.pairs.keys().cloned().collect()
+    }
+}
+
+/// Destroys the keys of an authority that is whole and that the log knows: only then it is certain what they are.
+fn destroy_if_ours(store: &Store, domain: &TrustDomain, log: &Ledger) -> Result<(), CaError> {
+    match store.load(domain) {
+        Ok((root, _)) if log.has_key(&root.authority.key().fingerprint()) => store.destroy_keys(),
+        _ => Ok(()),
+    }
+}
+
+/// Folders that may hold an authority.
+fn stores(dir: &Path) -> Result<Vec<Store>, CaError> {
+    let mut all = vec![Store::new(dir)];
+    let parent = dir.join(AUTHORITIES);
+    let failed = |source| PlatformError::from_io("list", &parent, source);
+    let entries = match fs::read_dir(&parent) {
+        Err(absent) if absent.kind() == std::io::ErrorKind::NotFound => return Ok(all),
+        entries => entries.map_err(failed)?,
+    };
+    for entry in entries {
+        let entry = entry.map_err(failed)?;
+        if entry.file_type().map_err(failed)?.is_dir() {
+            all.push(Store::new(&entry.path()));
+        }
+    }
+    Ok(all)
+}
+
+/// The folder of the authority that most leaves come from, for those who look at certificates only. Reads the state as it
+/// is written; whether the log agrees, a start of the CA finds out.
+pub(crate) fn active_store(dir: &Path) -> Result<Store, CaError> {
+    let Some(state) = file::peek(dir)? else {
+        return Ok(Store::new(dir));
+    };
+    let domain = Store::new(dir).trust_domain()?;
+    for store in stores(dir)? {
+        if store.root_id(&domain)?.as_ref() == Some(state.canary()) {
+            return Ok(store);
+        }
+    }
+    Err(TrustStateError::NoAuthority {
+        authority: state.canary().as_str().to_owned(),
+        dir: dir.to_owned(),
+    }
+    .into())
+}
