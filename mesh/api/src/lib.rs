@@ -5,6 +5,7 @@
 //! - [`admin`]: what proxies, CA and controller answer on their admin sockets, as JSON; [`admin::get`] asks
 //! - [`admin_http`]: the little HTTP that carries those answers; [`admin_http::serve`] answers
 //! - [`dial`], [`accept`]: gRPC over TLS between parts of the mesh, from both sides
+//! - [`trust`]: bundles, their acknowledgment, rotations; [`trust::follow`] follows
 //! - [`error`]: the coded error object, `MESH-nnnn`
 
 pub mod accept;
@@ -13,6 +14,7 @@ pub mod admin_http;
 pub mod dial;
 pub mod discovery;
 pub mod error;
+pub mod trust;
 
 /// gRPC services compiled from `proto/mesh.proto`.
 #[expect(
