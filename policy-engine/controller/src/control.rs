@@ -46,6 +46,7 @@ pub async fn run(
         started_at: platform.wall_clock(),
         published: watch::Sender::new(None),
         identity: watch::Sender::new(None),
+        streamed_bundles: Mutex::new(None),
         held_back: Mutex::new(None),
         audit: audit.handle(),
         watchers: Mutex::new(BTreeMap::new()),
@@ -54,6 +55,7 @@ pub async fn run(
         platform,
     });
     tasks.spawn(identity::keep_fresh(Arc::clone(&shared)));
+    tasks.spawn(crate::trust::keep_fresh(Arc::clone(&shared)));
     tasks.spawn(answer_questions(Arc::clone(&shared), admin_socket)?);
     if let Some((cluster, client)) = origin.cluster() {
         tasks.spawn(spread::keep_spread(Arc::clone(&shared), cluster, client));

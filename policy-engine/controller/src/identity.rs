@@ -28,6 +28,8 @@ pub(crate) struct Identity {
     /// Anchors of our own trust domain.
     pub(crate) bundle_pem: String,
     pub(crate) server: Arc<ServerConfig>,
+    pub(crate) tls: TlsIdentity,
+    pub(crate) bundles: Arc<TrustBundles>,
 }
 
 impl Identity {
@@ -44,24 +46,29 @@ impl Identity {
                 svid.id()
             ));
         }
+        let tls = TlsIdentity::new(svid, key).map_err(|error| error.to_string())?;
+        Self::of(tls, bundles)
+    }
+
+    /// The same SVID under other bundles.
+    pub(crate) fn of(tls: TlsIdentity, bundles: TrustBundles) -> Result<Self, String> {
+        let svid = tls.svid();
+        let domain = svid.id().trust_domain();
         let Some(bundle) = bundles.get(domain) else {
             return Err(format!("no trust bundle for `{domain}` came with it"));
         };
         let bundle_pem = bundle.to_pem();
-        let (id, not_after, serial) = (
-            svid.id().clone(),
-            svid.not_after(),
-            svid.serial().to_owned(),
-        );
-        let identity = TlsIdentity::new(svid, key).map_err(|error| error.to_string())?;
-        let server = server_config(&identity, Arc::new(bundles), &[ALPN])
-            .map_err(|error| error.to_string())?;
+        let bundles = Arc::new(bundles);
+        let server =
+            server_config(&tls, bundles.clone(), &[ALPN]).map_err(|error| error.to_string())?;
         Ok(Self {
-            id,
-            not_after,
-            serial,
+            id: svid.id().clone(),
+            not_after: svid.not_after(),
+            serial: svid.serial().to_owned(),
             bundle_pem,
             server,
+            tls,
+            bundles,
         })
     }
 }
@@ -87,6 +94,15 @@ pub(crate) async fn keep_fresh(shared: Arc<Shared>) {
 fn take(shared: &Shared, made: Result<Identity, String>) {
     match made {
         Ok(identity) => {
+            // Bundles that the trust stream gave are newer than those that came with the SVID.
+            let streamed = shared.streamed_bundles();
+            let identity = match &*streamed {
+                Some((_, bundles)) => match Identity::of(identity.tls, bundles.clone()) {
+                    Ok(identity) => identity,
+                    Err(why) => return tracing::error!(why, "the SVID cannot be used"),
+                },
+                None => identity,
+            };
             tracing::info!(id = %identity.id, serial = identity.serial, not_after = %identity.not_after, "new SVID");
             shared.identity.send_replace(Some(Arc::new(identity)));
         }

@@ -37,6 +37,7 @@ mod serve;
 mod sources;
 mod spread;
 mod state;
+mod trust;
 mod watch;
 
 #[cfg(test)]

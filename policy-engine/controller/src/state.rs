@@ -7,9 +7,9 @@ use crate::reports::Reports;
 use mesh_platform::Platform;
 use mesh_platform::audit_log::AuditHandle;
 use mesh_policy_index::index::WorkloadKey;
-use mesh_trust::Timestamp;
+use mesh_trust::{Timestamp, TrustBundles};
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
 /// Shared by all tasks; whatever changes is behind a channel or a short lock.
@@ -20,6 +20,8 @@ pub(crate) struct Shared {
     pub(crate) published: watch::Sender<Option<Arc<Published>>>,
     /// `None` until the first SVID.
     pub(crate) identity: watch::Sender<Option<Arc<Identity>>>,
+    /// What the trust stream said last, with its generation.
+    pub(crate) streamed_bundles: Mutex<Option<(u64, TrustBundles)>>,
     /// Why the newest sources are not in force.
     pub(crate) held_back: Mutex<Option<String>>,
     pub(crate) audit: AuditHandle,
@@ -33,6 +35,13 @@ impl Shared {
     /// The policy in force.
     pub(crate) fn current(&self) -> Option<Arc<Published>> {
         self.published.borrow().clone()
+    }
+
+    /// Bundles of the trust stream, with their generation. Whoever changes the identity holds this meanwhile.
+    pub(crate) fn streamed_bundles(&self) -> MutexGuard<'_, Option<(u64, TrustBundles)>> {
+        self.streamed_bundles
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Why the newest sources are not in force, if so.

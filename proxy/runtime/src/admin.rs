@@ -287,7 +287,7 @@ fn identity(shared: &Shared) -> Option<IdentityStatus> {
             .map(|leaf| issuer_of(leaf))
             .unwrap_or_default(),
         chain_pem: to_pem(svid.chain()),
-        rotations: identity.version.saturating_sub(1),
+        rotations: identity.rotations,
         anchors: anchors.collect(),
     })
 }

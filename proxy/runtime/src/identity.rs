@@ -26,6 +26,8 @@ pub(crate) struct Identity {
     pub(crate) svid: Svid,
     pub(crate) bundles: Arc<TrustBundles>,
     pub(crate) server: Arc<ServerConfig>,
+    /// How often the SVID was replaced.
+    pub(crate) rotations: u64,
     tls: TlsIdentity,
     clients: Mutex<BTreeMap<SpiffeId, Arc<ClientConfig>>>,
 }
@@ -46,28 +48,28 @@ impl Identity {
                 svid.id()
             ));
         }
-        let tls =
-            TlsIdentity::new(svid.clone(), material.key).map_err(|error| error.to_string())?;
-        Self::with_bundles(version, svid, tls, material.bundles)
+        let tls = TlsIdentity::new(svid, material.key).map_err(|error| error.to_string())?;
+        Self::of(version, tls, material.bundles)
     }
 
-    fn with_bundles(
-        version: u64,
-        svid: Svid,
-        tls: TlsIdentity,
-        bundles: TrustBundles,
-    ) -> Result<Self, String> {
+    fn of(version: u64, tls: TlsIdentity, bundles: TrustBundles) -> Result<Self, String> {
         let bundles = Arc::new(bundles);
         let server = tls::server_config(&tls, bundles.clone(), &[mesh_header::ALPN])
             .map_err(|error| error.to_string())?;
         Ok(Self {
             version,
-            svid,
+            rotations: 0,
+            svid: tls.svid().clone(),
             bundles,
             server,
             tls,
             clients: Mutex::default(),
         })
+    }
+
+    /// The SVID with its key.
+    pub(crate) fn tls(&self) -> &TlsIdentity {
+        &self.tls
     }
 
     /// The client configuration that accepts only `expected`, for the protocol between proxies.
@@ -263,14 +265,21 @@ fn from_files(
 
 /// Puts an identity into force, unless it cannot be used.
 fn install(shared: &Shared, mut material: Material) {
+    // One at a time: bundles come on a stream of their own, and what is made must be made of the newest of both.
+    let streamed = shared.streamed_bundles();
+    if let Some((_, bundles)) = &*streamed {
+        material.bundles = bundles.clone();
+    }
     material.bundles = material.bundles.with_denials(shared.denials.load_full());
-    let version = shared
-        .identity
-        .load()
-        .as_ref()
-        .map_or(1, |current| current.version + 1);
+    let (version, rotations) = shared.identity.load().as_ref().map_or((1, 0), |current| {
+        (current.version + 1, current.rotations + 1)
+    });
     match Identity::new(version, material, &shared.config.trust_domain) {
         Ok(identity) => {
+            let identity = Identity {
+                rotations,
+                ..identity
+            };
             tracing::info!(id = %identity.svid.id(), serial = identity.svid.serial(), not_after = %identity.svid.not_after(), "identity in force");
             shared.identity.store(Some(Arc::new(identity)));
             shared.identity_changed();
@@ -284,14 +293,19 @@ fn install(shared: &Shared, mut material: Material) {
 
 /// Has every peer judged anew under the deny list that is in force now: those that are alive, and those to come.
 pub(crate) fn judge_anew(shared: &Shared) {
+    // Bundles come on a stream of their own, and what is made must be made of the newest of both.
+    let _alone = shared.streamed_bundles();
     // Without an identity nobody is talked to; the first one finds the list.
     let Some(current) = shared.identity.load_full() else {
         return;
     };
     let bundles = TrustBundles::clone(&current.bundles).with_denials(shared.denials.load_full());
-    let svid = current.svid.clone();
-    match Identity::with_bundles(current.version + 1, svid, current.tls.clone(), bundles) {
+    match Identity::of(current.version + 1, current.tls.clone(), bundles) {
         Ok(identity) => {
+            let identity = Identity {
+                rotations: current.rotations,
+                ..identity
+            };
             shared.identity.store(Some(Arc::new(identity)));
             shared.identity_changed();
         }
@@ -300,4 +314,60 @@ pub(crate) fn judge_anew(shared: &Shared) {
             "the deny list cannot be put into force; peers are judged by the one before"
         ),
     }
+}
+
+/// Puts the bundles of the trust stream into force. Connections of our own are retired if an anchor has gone.
+///
+/// # Errors
+/// Says why not: an older generation than the one in force, no bundle of our own domain, no identity yet.
+pub(crate) fn install_bundles(
+    shared: &Shared,
+    generation: u64,
+    bundles: &TrustBundles,
+) -> Result<(), String> {
+    let domain = &shared.config.trust_domain;
+    if bundles
+        .get(domain)
+        .is_none_or(|own| own.anchors().is_empty())
+    {
+        return Err(format!("it has no anchor of `{domain}`"));
+    }
+    let mut streamed = shared.streamed_bundles();
+    if let Some((held, _)) = &*streamed
+        && *held > generation
+    {
+        return Err(format!("generation {generation} after {held}"));
+    }
+    let current = shared.identity.load_full().ok_or("there is no SVID yet")?;
+    *streamed = Some((generation, bundles.clone()));
+    if same_anchors(&current.bundles, bundles) {
+        return Ok(());
+    }
+    let gone = lost_anchor(&current.bundles, bundles);
+    let version = current.version + u64::from(gone);
+    let bundles = bundles.clone().with_denials(shared.denials.load_full());
+    let identity = Identity::of(version, current.tls.clone(), bundles)?;
+    let identity = Identity {
+        rotations: current.rotations,
+        ..identity
+    };
+    tracing::info!(generation, gone, "trust bundle in force");
+    shared.identity.store(Some(Arc::new(identity)));
+    shared.identity_changed();
+    Ok(())
+}
+
+/// Whether both trust the same anchors, whatever their sequence says.
+fn same_anchors(one: &TrustBundles, other: &TrustBundles) -> bool {
+    !lost_anchor(one, other) && !lost_anchor(other, one)
+}
+
+/// Whether something that `old` trusts is not trusted any more.
+fn lost_anchor(old: &TrustBundles, new: &TrustBundles) -> bool {
+    old.iter().any(|bundle| {
+        let left = new
+            .get(bundle.domain())
+            .map_or(&[][..], TrustBundle::anchors);
+        bundle.anchors().iter().any(|anchor| !left.contains(anchor))
+    })
 }

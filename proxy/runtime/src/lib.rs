@@ -43,6 +43,7 @@ mod services;
 mod start;
 mod state;
 mod telemetry;
+mod trust;
 mod tunnel;
 
 pub use config::ProxyConfig;

@@ -14,10 +14,11 @@ use mesh_platform::Platform;
 use mesh_policy::Snapshot;
 use mesh_policy::snapshot::RateLimit;
 use mesh_proxy_core::limit::Limiter;
-use mesh_trust::{Denials, SpiffeId, Timestamp};
+use mesh_trust::tls::PeerRefusal;
+use mesh_trust::{Denials, SpiffeId, Timestamp, TrustBundles};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
 /// Shared by the control thread and all cores.
@@ -26,6 +27,10 @@ pub(crate) struct Shared {
     pub(crate) platform: Arc<dyn Platform>,
     /// `None` until the first SVID came.
     pub(crate) identity: ArcSwapOption<Identity>,
+    /// What the trust stream said last, with its generation: applied in place of what comes with an SVID.
+    streamed_bundles: Mutex<Option<(u64, TrustBundles)>>,
+    /// Handshakes refused because the peer's chain leads to no anchor.
+    pub(crate) refused_handshakes: AtomicU64,
     /// `None` until the first policy came: everything is denied then (fault F2).
     pub(crate) policy: ArcSwapOption<Snapshot>,
     /// Whom the CA's operator denied; nobody until a list came.
@@ -77,6 +82,8 @@ impl Shared {
             config,
             platform,
             identity: ArcSwapOption::empty(),
+            streamed_bundles: Mutex::default(),
+            refused_handshakes: AtomicU64::new(0),
             policy: ArcSwapOption::empty(),
             denials: ArcSwap::default(),
             policy_is: ArcSwap::default(),
@@ -88,6 +95,21 @@ impl Shared {
             busy: AtomicUsize::new(0),
             changes: watch::Sender::new(Changes::default()),
             stopping: watch::Sender::new(false),
+        }
+    }
+
+    /// Bundles of the trust stream. Whoever changes the identity holds this meanwhile.
+    pub(crate) fn streamed_bundles(&self) -> MutexGuard<'_, Option<(u64, TrustBundles)>> {
+        // Whoever panicked in between left whole values.
+        self.streamed_bundles
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts a handshake that failed because the peer's chain leads to no anchor.
+    pub(crate) fn count_refusal(&self, refusal: &PeerRefusal) {
+        if refusal.lacks_anchor() {
+            self.refused_handshakes.fetch_add(1, Ordering::Relaxed);
         }
     }
 

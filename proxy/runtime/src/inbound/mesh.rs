@@ -135,10 +135,13 @@ async fn handshake(
     .map_err(late)?;
     drop(turn);
     let stream = accepted.map_err(|error| match refusal_in_io(&error) {
-        Some(refusal) => Refused {
-            kind: "peer",
-            why: refusal.to_string(),
-        },
+        Some(refusal) => {
+            core.shared.count_refusal(refusal);
+            Refused {
+                kind: "peer",
+                why: refusal.to_string(),
+            }
+        }
         None => Refused {
             kind: "tls",
             why: error.to_string(),

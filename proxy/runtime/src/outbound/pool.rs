@@ -206,7 +206,11 @@ impl Remote {
             .connect(server_name(), ReadAhead::new(stream))
             .await
             .map_err(|error| {
-                at(refusal_in_io(&error).map_or_else(|| error.to_string(), ToString::to_string))
+                let refusal = refusal_in_io(&error);
+                if let Some(refusal) = refusal {
+                    core.shared.count_refusal(refusal);
+                }
+                at(refusal.map_or_else(|| error.to_string(), ToString::to_string))
             })?;
         if stream.get_ref().1.alpn_protocol() != Some(mesh_header::ALPN) {
             return Err(at("it does not speak the mesh protocol".to_owned()));

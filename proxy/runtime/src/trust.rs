@@ -1,0 +1,97 @@
+//! The proxy as a verifier: takes bundles from the CA's trust stream, tries the canary with the verifier in force, and
+//! acknowledges.
+//!
+//! While the stream has given a bundle, that one is applied, not what comes with the SVID: two streams have no order
+//! between them, and an older bundle must never replace a newer one. A Workload API that has no such stream (SPIRE's)
+//! gives bundles with the SVID as ever.
+
+use crate::config::IdentitySource;
+use crate::identity;
+use crate::limits::{CONTROL_RETRY_MAX, CONTROL_RETRY_MIN};
+use crate::state::Shared;
+use mesh_api::trust::{Outcome, TrustStreamError, Update, follow};
+use mesh_trust::tls;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// Follows the trust stream of the CA that gives the SVID, for as long as the proxy lives.
+pub(crate) async fn keep_fresh(shared: Arc<Shared>) {
+    let IdentitySource::WorkloadApi(endpoint) = &shared.config.identity else {
+        return;
+    };
+    let Some(socket) = endpoint.strip_prefix("unix:") else {
+        return;
+    };
+    let socket = Path::new(socket.strip_prefix("//").unwrap_or(socket));
+    let mut pause = CONTROL_RETRY_MIN;
+    let mut changes = shared.watch_changes();
+    loop {
+        // The CA asks whoever has an SVID; before that there is nothing to answer with.
+        if shared.identity.load().is_none() {
+            // An error means that the proxy was dropped.
+            if changes.changed().await.is_err() {
+                return;
+            }
+            continue;
+        }
+        let mut reported = None;
+        let apply = |update: &Update, again: bool| {
+            // A new SVID is acknowledged too: the CA learns that the one before is not shown any more.
+            if again && reported == Some(report(&shared)) {
+                return None;
+            }
+            let outcome = take(&shared, update);
+            reported = outcome.is_some().then(|| report(&shared));
+            outcome
+        };
+        let ended = follow(socket, apply).await;
+        pause = if reported.is_some() {
+            CONTROL_RETRY_MIN
+        } else {
+            (pause * 2).min(CONTROL_RETRY_MAX)
+        };
+        match ended {
+            Ok(()) => {}
+            Err(error @ TrustStreamError::NotServed { .. }) => {
+                return tracing::info!(%error, "bundles come with the SVID");
+            }
+            Err(error) => tracing::warn!(%error, "trying again; the last bundle stays in force"),
+        }
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// What an acknowledgment says beyond its generation: SVID in use, handshakes refused.
+fn report(shared: &Shared) -> (u64, u64) {
+    let version = shared
+        .identity
+        .load()
+        .as_ref()
+        .map_or(0, |identity| identity.rotations);
+    (version, shared.refused_handshakes.load(Ordering::Relaxed))
+}
+
+/// Puts the bundles of an update into force and says what the verifier in force makes of the canary.
+fn take(shared: &Shared, update: &Update) -> Option<Outcome> {
+    if let Err(why) = identity::install_bundles(shared, update.generation, &update.bundles) {
+        tracing::error!(
+            generation = update.generation,
+            why,
+            "the bundle cannot be used; the last one stays in force"
+        );
+        return None;
+    }
+    let identity = shared.identity.load_full()?;
+    let now = shared.platform.wall_clock();
+    let canary = tls::check_chain(&identity.bundles, update.canary.chain(), now);
+    if let Err(why) = &canary {
+        tracing::error!(generation = update.generation, %why, "the canary is refused");
+    }
+    Some(Outcome {
+        identity: identity.tls().clone(),
+        canary: canary.map(drop).map_err(|why| why.to_string()),
+        now,
+        refused_handshakes: shared.refused_handshakes.load(Ordering::Relaxed),
+    })
+}
