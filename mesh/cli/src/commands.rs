@@ -4,7 +4,8 @@ use crate::exit::Exit;
 use crate::fault::Fault;
 use crate::output::{Format, Output, Surroundings};
 use crate::{
-    audit, authz, check, demo, identity, kubernetes, pages, parts, reference, traffic, up, version,
+    audit, authz, check, demo, identity, kubernetes, pages, parts, reference, traffic, trust, up,
+    version,
 };
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
@@ -39,6 +40,9 @@ enum Command {
     /// Identities and certificates.
     #[command(subcommand)]
     Identity(identity::IdentityCommand),
+    /// Trust anchors and their rotation.
+    #[command(subcommand)]
+    Trust(trust::TrustCommand),
     /// Prints the mesh as YAML for a Kubernetes cluster: `mesh install | kubectl apply -f -`.
     Install(kubernetes::InstallArgs),
     /// Prints the names of what `mesh install` made: `mesh uninstall | kubectl delete -f -`.
@@ -90,6 +94,7 @@ impl Command {
             Self::Authz(command) => command.format(),
             Self::Policy(command) => command.format(),
             Self::Identity(command) => command.format(),
+            Self::Trust(command) => command.format(),
             Self::Check(args) => args.output,
             Self::Stat(args) => args.output,
             Self::Edges(args) => args.output,
@@ -122,6 +127,7 @@ impl Command {
             Self::Authz(command) => authz::run(command, output),
             Self::Policy(command) => authz::run_policy(command, output),
             Self::Identity(command) => identity::run(command, output),
+            Self::Trust(command) => trust::run(command, output),
             Self::Install(args) => kubernetes::install(&args, output),
             Self::Uninstall(args) => kubernetes::uninstall(&args, output),
             Self::Inject(args) => kubernetes::inject(&args, output),

@@ -27,6 +27,14 @@ impl Fault {
         }
     }
 
+    /// A failure that another process has put into words.
+    pub(crate) fn coded(error: CodedError) -> Self {
+        Self {
+            exit: Exit::Failure,
+            error: Box::new(error),
+        }
+    }
+
     /// The command line, or input that it names, cannot be understood.
     pub(crate) fn usage(error: &dyn Diagnostic) -> Self {
         Self::ending(Exit::Usage, error)

@@ -27,6 +27,7 @@ mod pages;
 mod parts;
 mod reference;
 mod traffic;
+mod trust;
 mod up;
 mod version;
 

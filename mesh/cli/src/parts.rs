@@ -39,6 +39,9 @@ pub(crate) struct CaArgs {
     /// Socket on which the process that started the CA says which process is which workload; without it nobody can.
     #[arg(long, value_name = "SOCKET")]
     control: Option<PathBuf>,
+    /// Socket on which processes of this user steer trust: `mesh trust`.
+    #[arg(long, value_name = "SOCKET")]
+    trust: Option<PathBuf>,
     /// Life of SVIDs, 10 seconds to 72 hours.
     #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = crate::arguments::duration)]
     svid_ttl: Duration,
@@ -242,6 +245,7 @@ pub(crate) fn ca(args: CaArgs) -> Result<Exit, Fault> {
         let config = CaConfig {
             network: network(&args).await?,
             control: args.control,
+            trust: args.trust,
             svid_ttl: args.svid_ttl,
             ..CaConfig::new(
                 &args.dir,

@@ -3,10 +3,12 @@
 //! - [`item`]: what one check says
 //! - [`machine`]: state directory, processes, keys and certificates on disk, sockets
 //! - [`parts`]: controller and proxies, as their admin sockets answer
+//! - [`trust`]: roots, who acknowledged them, a rotation under way
 
 mod item;
 mod machine;
 mod parts;
+mod trust;
 
 use crate::exit::Exit;
 use crate::fault::Fault;
@@ -43,7 +45,11 @@ pub(crate) fn run(args: &CheckArgs, output: &mut Output) -> Result<Exit, Fault> 
     let live = Live::read(&args.live)?;
     let mut items = machine::check(&live);
     if live.supervisor_is_alive() {
-        items.extend(live::wait(async { Ok(parts::check(&live).await) })?);
+        items.extend(live::wait(async {
+            let mut items = trust::check(&live).await;
+            items.extend(parts::check(&live).await);
+            Ok(items)
+        })?);
     }
     items.extend(machine::check_logs(&live));
     output.value(args.output, &items, |output, items| print(items, output))?;

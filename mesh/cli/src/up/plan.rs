@@ -90,6 +90,7 @@ impl Plan {
         command.extend(self.own_flag("--dir", &self.state.root().join("ca")));
         command.extend(self.own_flag("--workload-api", &self.state.workload_api()));
         command.extend(self.own_flag("--control", &self.state.ca_control()));
+        command.extend(self.own_flag("--trust", &self.state.trust_socket()));
         command.extend(["--svid-ttl".into(), self.settings.svid_ttl.clone().into()]);
         self.mesh_child("ca", command, None)
     }
@@ -230,6 +231,7 @@ impl Plan {
                 pid: 0,
                 dir: self.state.root().join("ca"),
                 workload_api: self.state.workload_api(),
+                trust_socket: Some(self.state.trust_socket()),
             },
             controller: RunningController {
                 pid: 0,

@@ -80,6 +80,11 @@ impl StateDir {
         self.root.join("run/ca-control.sock")
     }
 
+    /// Where trust is steered.
+    pub(crate) fn trust_socket(&self) -> PathBuf {
+        self.root.join("run/trust.sock")
+    }
+
     /// Admin socket of the controller.
     pub(crate) fn controller_socket(&self) -> PathBuf {
         self.root.join("run/controller.sock")
@@ -155,6 +160,9 @@ pub(crate) struct RunningCa {
     pub(crate) dir: PathBuf,
     /// SPIFFE Workload API.
     pub(crate) workload_api: PathBuf,
+    /// Where trust is steered; absent in a mesh of an older version.
+    #[serde(default)]
+    pub(crate) trust_socket: Option<PathBuf>,
 }
 
 /// The controller in [`Running`].
