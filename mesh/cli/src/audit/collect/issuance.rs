@@ -90,7 +90,7 @@ fn note(entry: Entry, log: &mut Log, all: &mut BTreeMap<String, Certificate>) {
         }
     };
     match entry {
-        Entry::Start { time, .. } => seen(time),
+        Entry::Start { time, .. } | Entry::Trust { time, .. } => seen(time),
         Entry::Final { time, serial, .. } => {
             seen(time);
             end(&serial, Issuance::Signed);
