@@ -10,9 +10,6 @@ pub mod preflight;
 pub mod request;
 pub mod source;
 
-#[cfg(test)]
-mod tests;
-
 use mesh_trust::Timestamp;
 
 /// Why an issuer or a set of roots cannot be adopted: one constraint each.
@@ -184,3 +181,6 @@ pub enum AdoptionError {
         subject: String,
     },
 }
+
+#[cfg(test)]
+mod tests;

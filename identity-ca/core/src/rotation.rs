@@ -20,11 +20,6 @@
 pub mod gates;
 pub mod roster;
 
-#[cfg(test)]
-mod model;
-#[cfg(test)]
-mod tests;
-
 pub use gates::{Blocker, Reason};
 pub use roster::{Holder, Roster};
 
@@ -742,3 +737,8 @@ impl<'a> Facts<'a> {
 fn wave_part(wave: u8) -> f64 {
     WAVES.get(usize::from(wave)).copied().unwrap_or(1.0)
 }
+
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod tests;

@@ -444,7 +444,10 @@ async fn nobody_waits_for_a_stuck_disk_longer_than_two_seconds_and_renewals_come
         (
             Waiting {
                 request,
-                evidence: evidence.to_owned(),
+                requester: Requester {
+                    evidence: evidence.to_owned(),
+                    instance: None,
+                },
                 reply,
             },
             answer,
@@ -462,7 +465,11 @@ async fn nobody_waits_for_a_stuck_disk_longer_than_two_seconds_and_renewals_come
         answers.push(answer);
     }
     answers.remove(2);
-    let order: Vec<_> = queue.next().into_iter().map(|one| one.evidence).collect();
+    let order: Vec<_> = queue
+        .next()
+        .into_iter()
+        .map(|one| one.requester.evidence)
+        .collect();
     assert_eq!(
         order,
         ["b", "d", "a"],

@@ -3,7 +3,7 @@
 use super::error::TrustStateError;
 use super::service::{TrustStreams, verify};
 use super::{Requester, file};
-use crate::issuing::{Chain, Desk, Issuing};
+use crate::issuing::{Chain, Desk, Issuing, Turn};
 use crate::listen::Counts;
 use crate::record::Lines;
 use crate::registry::Registry;
@@ -622,7 +622,7 @@ async fn live(
                 key,
                 lifetime_secs: None,
             };
-            let Ok(chain) = issuing.issue(request, requester.clone()).await else {
+            let Ok(chain) = issuing.issue(request, requester.clone(), Turn::First).await else {
                 // Too much to do: as a client that tries again.
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
