@@ -114,6 +114,7 @@ fn at_every_call(inject: &str, rotates: bool) {
     let (mut points, mut all) = (0, BTreeSet::new());
     for number in 1.. {
         let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("ca")).unwrap();
         let output = run_child(dir.path(), &format!("{inject}:when={number}"), rotates);
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let finished = text.contains(DONE);
