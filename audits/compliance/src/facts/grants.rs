@@ -285,6 +285,7 @@ fn record_of(class: &Traffic) -> DecisionRecord {
         phase: class.phase,
         reasons: class.reasons.clone(),
         audit: class.audit && class.verdict == Verdict::Allow,
+        first: false,
         near_misses: Vec::new(),
         shadow: None,
     }

@@ -127,8 +127,9 @@ fn ask(facts: &mut Facts<'_>, key: &WorkloadKey, view: &Snapshot, setting: Setti
     for zone in facts.zones.iter_mut().filter(|zone| zone.has(key)) {
         zone.workloads += 1;
     }
-    for port in ports(&[view.data()]) {
-        let server = &port_policy(view.data(), port.number()).server;
+    let data = view.data();
+    for port in ports(&[&data]) {
+        let server = &port_policy(&data, port.number()).server;
         facts.ports.push(PortFact {
             namespace: key.namespace.clone(),
             workload: title(key),
