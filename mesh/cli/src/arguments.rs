@@ -11,6 +11,16 @@ pub(crate) struct HeaderArgument {
     pub(crate) value: String,
 }
 
+/// Reads the permission bits of a socket, octal: 600 or 0666.
+pub(crate) fn mode(text: &str) -> Result<u32, String> {
+    match u32::from_str_radix(text, 8) {
+        Ok(mode) if mode <= 0o777 && mode & 0o600 == 0o600 => Ok(mode),
+        _ => Err(format!(
+            "`{text}` is no mode of a socket: write 0600, 0660 or 0666"
+        )),
+    }
+}
+
 /// Reads a duration with units: `500ms`, `30s`, `5m`, `1h30m`, `7d`.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let mut total = Duration::ZERO;

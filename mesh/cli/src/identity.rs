@@ -1,10 +1,15 @@
-//! `mesh identity show`: who a workload is, by which certificates, for how long.
+//! `mesh identity`: who a workload is, by which certificates, for how long ([`show`]); what the Workload API gives to this
+//! process ([`workload`]); and whom nobody trusts any more ([`deny`]).
+
+mod deny;
+mod workload;
 
 use crate::exit::Exit;
 use crate::fault::Fault;
 use crate::live::{self, Live, LiveArgs};
 use crate::output::{Format, Output, Tone, duration};
 use clap::{Args, Subcommand};
+use deny::{AllowArgs, DeniedArgs, DenyArgs};
 use mesh_api::admin::{AnchorStatus, IdentityStatus};
 use mesh_api::error::CodedError;
 use mesh_platform::{Platform, System, files};
@@ -13,6 +18,7 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
+use workload::{FetchArgs, JwtArgs, ValidateArgs, WatchArgs};
 
 /// Certificates that one file may hold: more is no chain.
 const CHAIN_MAX: usize = 100;
@@ -22,6 +28,20 @@ const CHAIN_MAX: usize = 100;
 pub(crate) enum IdentityCommand {
     /// Shows SVIDs: chain, SPIFFE ID, serial, remaining life, issuer, trust anchors.
     Show(ShowArgs),
+    /// Fetches this process's X.509-SVIDs from the Workload API, once.
+    Fetch(FetchArgs),
+    /// Follows this process's X.509-SVIDs through their renewals.
+    Watch(WatchArgs),
+    /// Fetches a JWT-SVID for an audience.
+    Jwt(JwtArgs),
+    /// Denies an identity, a certificate, a key or an issuer: nobody in the mesh trusts it any more.
+    Deny(DenyArgs),
+    /// Ends a denial.
+    Allow(AllowArgs),
+    /// Lists what is denied, and who enforces it.
+    Denied(DeniedArgs),
+    /// Asks the Workload API whether a JWT-SVID is to be believed.
+    Validate(ValidateArgs),
 }
 
 /// Whose identity.
@@ -43,8 +63,16 @@ pub(crate) struct ShowArgs {
 impl IdentityCommand {
     /// The form that errors take.
     pub(crate) fn format(&self) -> Format {
-        let Self::Show(args) = self;
-        args.output
+        match self {
+            Self::Show(args) => args.output,
+            Self::Fetch(args) => args.format(),
+            Self::Watch(args) => args.format(),
+            Self::Jwt(args) => args.format(),
+            Self::Validate(args) => args.format(),
+            Self::Deny(args) => args.format(),
+            Self::Allow(args) => args.format(),
+            Self::Denied(args) => args.format(),
+        }
     }
 }
 
@@ -107,7 +135,19 @@ pub(crate) struct Certificate {
 
 /// Runs one of the commands.
 pub(crate) fn run(command: IdentityCommand, output: &mut Output) -> Result<Exit, Fault> {
-    let IdentityCommand::Show(args) = command;
+    match command {
+        IdentityCommand::Show(args) => show(&args, output),
+        IdentityCommand::Fetch(args) => live::wait(workload::fetch(&args, output)),
+        IdentityCommand::Watch(args) => live::wait(workload::watch(&args, output)),
+        IdentityCommand::Jwt(args) => live::wait(workload::jwt(&args, output)),
+        IdentityCommand::Validate(args) => live::wait(workload::validate(&args, output)),
+        IdentityCommand::Deny(args) => live::wait(deny::deny(&args, output)),
+        IdentityCommand::Allow(args) => live::wait(deny::allow(&args, output)),
+        IdentityCommand::Denied(args) => live::wait(deny::denied(&args, output)),
+    }
+}
+
+fn show(args: &ShowArgs, output: &mut Output) -> Result<Exit, Fault> {
     let shown = match &args.file {
         Some(file) => vec![from_file(file, System::new().wall_clock())?],
         None => {

@@ -26,6 +26,7 @@ mod output;
 mod pages;
 mod parts;
 mod reference;
+mod registrations;
 mod traffic;
 mod trust;
 mod up;

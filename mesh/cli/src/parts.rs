@@ -3,9 +3,10 @@
 use crate::exit::Exit;
 use crate::fault::Fault;
 use crate::manifests::{MeshSettings, trust_domain};
+use crate::registrations;
 use clap::Args;
 use mesh_ca::kubernetes::ApiServer;
-use mesh_ca::{CaConfig, NetworkConfig};
+use mesh_ca::{CaConfig, NetworkConfig, Oidc};
 use mesh_ca_client::RemoteCa;
 use mesh_controller::config::PROXY_PORT;
 use mesh_controller::{ControllerConfig, IdentitySource, PolicySources};
@@ -42,9 +43,25 @@ pub(crate) struct CaArgs {
     /// Socket on which processes of this user steer trust: `mesh trust`.
     #[arg(long, value_name = "SOCKET")]
     trust: Option<PathBuf>,
+    /// Socket on which an operator of this user changes the deny list (`mesh identity deny`).
+    #[arg(long, value_name = "SOCKET")]
+    admin: Option<PathBuf>,
     /// Life of SVIDs, 10 seconds to 72 hours.
     #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = crate::arguments::duration)]
     svid_ttl: Duration,
+    /// File of processes that nobody launches and who they are: by user, program or systemd service
+    /// (docs/reference/registrations.md).
+    #[arg(long, value_name = "FILE")]
+    registrations: Option<PathBuf>,
+    /// Permission bits of the Workload API's socket, octal; 0666 lets in processes of other users.
+    #[arg(long, value_name = "MODE", default_value = "0600", value_parser = crate::arguments::mode)]
+    workload_api_mode: u32,
+    /// Address under which relying parties outside of SPIFFE find the keys of JWT-SVIDs; tokens name it as their issuer.
+    #[arg(long, value_name = "URL", requires = "oidc_listen")]
+    jwt_issuer: Option<String>,
+    /// Where those keys are served, over plain HTTP: put a server with TLS in front of it.
+    #[arg(long, value_name = "IP:PORT", requires = "jwt_issuer")]
+    oidc_listen: Option<SocketAddr>,
     /// Issues to pods of a Kubernetes cluster as well: over TLS, for service account tokens that its API server vouches for.
     #[arg(long)]
     kubernetes: bool,
@@ -240,13 +257,24 @@ pub(crate) fn launch(args: LaunchArgs) -> Result<Exit, Fault> {
 /// Runs the identity CA until it is ended.
 pub(crate) fn ca(args: CaArgs) -> Result<Exit, Fault> {
     log_to_stderr("info");
+    let registrations = match &args.registrations {
+        Some(file) => registrations::read(file)?,
+        None => Vec::new(),
+    };
     let runtime = runtime()?;
     runtime.block_on(async {
         let config = CaConfig {
             network: network(&args).await?,
             control: args.control,
             trust: args.trust,
+            admin: args.admin,
             svid_ttl: args.svid_ttl,
+            registrations,
+            workload_api_mode: args.workload_api_mode,
+            oidc: args
+                .oidc_listen
+                .zip(args.jwt_issuer)
+                .map(|(listen, issuer)| Oidc { listen, issuer }),
             ..CaConfig::new(
                 &args.dir,
                 args.trust_domain,

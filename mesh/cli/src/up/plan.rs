@@ -91,6 +91,7 @@ impl Plan {
         command.extend(self.own_flag("--workload-api", &self.state.workload_api()));
         command.extend(self.own_flag("--control", &self.state.ca_control()));
         command.extend(self.own_flag("--trust", &self.state.trust_socket()));
+        command.extend(self.own_flag("--admin", &self.state.ca_admin()));
         command.extend(["--svid-ttl".into(), self.settings.svid_ttl.clone().into()]);
         self.mesh_child("ca", command, None)
     }

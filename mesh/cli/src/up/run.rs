@@ -582,6 +582,7 @@ impl<'a> Supervisor<'a> {
         let control = [
             self.state.workload_api(),
             self.state.ca_control(),
+            self.state.ca_admin(),
             self.state.controller_socket(),
         ];
         for path in sockets.chain(control) {

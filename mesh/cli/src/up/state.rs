@@ -85,6 +85,11 @@ impl StateDir {
         self.root.join("run/trust.sock")
     }
 
+    /// Admin socket of the CA: the deny list.
+    pub(crate) fn ca_admin(&self) -> PathBuf {
+        self.root.join("run/ca-admin.sock")
+    }
+
     /// Admin socket of the controller.
     pub(crate) fn controller_socket(&self) -> PathBuf {
         self.root.join("run/controller.sock")
