@@ -51,7 +51,7 @@ pub const TOKEN_AUDIENCE: &str = "identity.mesh.internal";
 /// Life of the projected token in seconds: the least that an API server grants; kubelet renews it.
 pub const TOKEN_SECS: u32 = 600;
 
-/// Where the proxy's admin socket lives, in memory.
+/// Where the proxy's admin socket lives.
 pub const RUN_DIR: &str = "/run/mesh";
 
 /// Where the proxy's decision records live.

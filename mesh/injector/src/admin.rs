@@ -1,7 +1,7 @@
 //! `/metrics`, `/ready`, `/live` over plain HTTP, for kubelet and Prometheus. Nothing there changes anything.
 
 use crate::authority::seconds;
-use crate::limits::{CONNECTIONS_MAX, HANDSHAKE_TIMEOUT, LIFE};
+use crate::limits::{ACCEPT_PAUSE, ADMIN_CONNECTIONS_MAX, HANDSHAKE_TIMEOUT, LIFE};
 use crate::server::with_type;
 use crate::state::{BOUNDS, Shared};
 use bytes::Bytes;
@@ -18,13 +18,13 @@ use tokio::sync::Semaphore;
 
 /// Serves without end.
 pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let places = Arc::new(Semaphore::new(ADMIN_CONNECTIONS_MAX));
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else {
             return;
         };
         let Ok((stream, _)) = listener.accept().await else {
-            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
         };
         let shared = Arc::clone(&shared);

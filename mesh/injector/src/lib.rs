@@ -41,11 +41,13 @@ pub async fn run(
     let client = mesh_kubernetes::connect(None, None).await?;
     let first = Authority::new(&*platform)?;
     let shared = Arc::new(Shared::new(config, client, platform, first));
+    let serving = Arc::clone(&shared.serving);
+    let tls = authority::tls(serving)?;
     let webhooks = bind(shared.config.listen).await?;
     let admin = bind(shared.config.admin).await?;
     tracing::info!(listen = %shared.config.listen, "serving webhooks");
     tokio::select! {
-        () = server::serve(webhooks, Arc::clone(&shared)) => {}
+        () = server::serve(webhooks, tls, Arc::clone(&shared)) => {}
         () = admin::serve(admin, Arc::clone(&shared)) => {}
         () = webhooks::keep(Arc::clone(&shared)) => {}
         () = shutdown => {}

@@ -3,10 +3,20 @@
 use std::time::Duration;
 
 /// Connections at a time. An API server keeps a handful; more come from somewhere else.
-pub(crate) const CONNECTIONS_MAX: usize = 256;
+pub(crate) const CONNECTIONS_MAX: usize = 1024;
 
-/// How long a client may take for its TLS handshake, and for the head of a request.
+/// Connections of one address: many more than an API server needs, too few for one pod to keep it out.
+pub(crate) const CONNECTIONS_EACH_MAX: usize = 64;
+
+/// Connections of probes and Prometheus at a time.
+pub(crate) const ADMIN_CONNECTIONS_MAX: usize = 64;
+
+/// How long a client may take for its TLS handshake.
 pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a connection may wait for its next request. API servers end idle ones after 90 s; were we first, a request
+/// that is on its way just then would be lost, and a pod refused.
+pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// How long one review may take, from its body to its answer: less than the 5 s after which the API server gives up, so
 /// that what it reports is our reason and not its own.
@@ -35,3 +45,6 @@ pub(crate) const TICK: Duration = Duration::from_secs(30);
 
 /// Pause after the API server refused a watch or a change, so that a broken one is not asked without end.
 pub(crate) const RETRY_PAUSE: Duration = Duration::from_secs(2);
+
+/// Pause after a connection could not be accepted.
+pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

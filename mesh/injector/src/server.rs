@@ -1,8 +1,10 @@
 //! The webhooks' socket: TLS, HTTP/1.1, one AdmissionReview in, one out. Nothing is kept from one review to the next.
 
 use crate::InjectorError;
-use crate::authority;
-use crate::limits::{CONNECTIONS_MAX, HANDSHAKE_TIMEOUT, NAMESPACE_TIMEOUT, REVIEW_TIMEOUT};
+use crate::limits::{
+    ACCEPT_PAUSE, CONNECTIONS_EACH_MAX, CONNECTIONS_MAX, HANDSHAKE_TIMEOUT, IDLE_TIMEOUT,
+    NAMESPACE_TIMEOUT, REVIEW_TIMEOUT,
+};
 use crate::state::Shared;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
@@ -15,44 +17,82 @@ use mesh_cluster::inject::{Namespace, Outcome, Skip};
 use mesh_kubernetes::namespace;
 use mesh_policy::snapshot::Severity;
 use serde_json::Value;
+use std::collections::HashMap;
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
 /// Serves without end.
-pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
-    let config = match authority::tls(
-        Arc::clone(&shared.serving) as Arc<dyn rustls::server::ResolvesServerCert>
-    ) {
-        Ok(config) => config,
-        Err(error) => {
-            tracing::error!(code = "MESH-0751", "{error}");
-            return;
-        }
-    };
-    let acceptor = TlsAcceptor::from(config);
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+pub(crate) async fn serve(
+    listener: TcpListener,
+    tls: Arc<rustls::ServerConfig>,
+    shared: Arc<Shared>,
+) {
+    let acceptor = TlsAcceptor::from(tls);
+    let places = Places::default();
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
-            return;
-        };
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let (stream, from) = match listener.accept().await {
+            Ok((stream, from)) => (stream, from.ip().to_canonical()),
             Err(error) => {
                 // Out of descriptors, most often: others must end first.
                 tracing::warn!(%error, "cannot accept a connection");
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
+        };
+        let Some(place) = places.take(from) else {
+            tracing::debug!(%from, "too many connections");
+            continue;
         };
         let (acceptor, shared) = (acceptor.clone(), Arc::clone(&shared));
         tokio::spawn(async move {
             connection(stream, acceptor, shared).await;
             drop(place);
         });
+    }
+}
+
+/// Connections, by the address that they come from.
+#[derive(Clone, Default)]
+struct Places(Arc<Mutex<HashMap<IpAddr, usize>>>);
+
+/// One of them; given back when dropped.
+struct Place {
+    places: Places,
+    from: IpAddr,
+}
+
+impl Places {
+    /// One more of `from`, unless it or all together have enough.
+    fn take(&self, from: IpAddr) -> Option<Place> {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (own, all) = (
+            counts.get(&from).copied().unwrap_or(0),
+            counts.values().sum::<usize>(),
+        );
+        if own >= CONNECTIONS_EACH_MAX || all >= CONNECTIONS_MAX {
+            return None;
+        }
+        counts.insert(from, own + 1);
+        Some(Place {
+            places: self.clone(),
+            from,
+        })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut counts = self.places.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.from) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                counts.remove(&self.from);
+            }
+        }
     }
 }
 
@@ -72,7 +112,7 @@ async fn connection(stream: TcpStream, acceptor: TlsAcceptor, shared: Arc<Shared
     });
     let served = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HANDSHAKE_TIMEOUT)
+        .header_read_timeout(IDLE_TIMEOUT)
         .serve_connection(TokioIo::new(stream), service)
         .await;
     if let Err(error) = served {
@@ -206,4 +246,37 @@ pub(crate) fn with_type(
         header::HeaderValue::from_static(content_type),
     );
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_address_cannot_take_all_places() {
+        let places = Places::default();
+        let (greedy, other) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
+        let mut held: Vec<Place> = (0..CONNECTIONS_EACH_MAX)
+            .filter_map(|_| places.take(greedy))
+            .collect();
+        assert_eq!(held.len(), CONNECTIONS_EACH_MAX);
+        assert!(places.take(greedy).is_none());
+        assert!(places.take(other).is_some());
+        held.pop();
+        assert!(
+            places.take(greedy).is_some(),
+            "a place that is given back is free"
+        );
+    }
+
+    #[test]
+    fn all_together_have_a_bound_too_and_nothing_is_kept_of_those_who_left() {
+        let places = Places::default();
+        let held: Vec<Place> = (0..u32::MAX)
+            .map_while(|n| places.take(IpAddr::from(n.to_be_bytes())))
+            .collect();
+        assert_eq!(held.len(), CONNECTIONS_MAX);
+        drop(held);
+        assert!(places.0.lock().unwrap().is_empty());
+    }
 }

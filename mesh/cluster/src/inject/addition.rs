@@ -332,6 +332,8 @@ fn configuration(settings: &Settings) -> String {
     out
 }
 
+// The folder of the admin socket is not in memory: a file system there has the sticky bit, as /tmp has, and the proxy
+// keeps nothing in a folder that is meant for many.
 fn volumes() -> Vec<Value> {
     let [run, log, token, trust] = VOLUMES;
     let source = json!({
@@ -339,7 +341,7 @@ fn volumes() -> Vec<Value> {
     });
     let anchors = json!([{ "key": TRUST_KEY, "path": TRUST_KEY }]);
     vec![
-        json!({ "name": run, "emptyDir": { "medium": "Memory", "sizeLimit": "1Mi" } }),
+        json!({ "name": run, "emptyDir": {} }),
         json!({ "name": log, "emptyDir": {} }),
         json!({ "name": token, "projected": { "sources": [source] } }),
         json!({ "name": trust, "configMap": { "name": TRUST_CONFIG_MAP, "items": anchors } }),
