@@ -6,10 +6,12 @@
 //! - `questions`: questions beyond one request
 //! - `usage`: policy from use: cases, what is unused, suggestions, a candidate beside the live policy
 //! - `import`: policies of other meshes, and every command of the guides
+//! - `audit`: reports over a bundle
 //! - `kubernetes`: install and inject, in a pipe
 #![cfg(test)]
 #![expect(clippy::disallowed_methods, reason = "tests write files themselves")]
 
+mod audit;
 mod command;
 mod fixes;
 mod import;
