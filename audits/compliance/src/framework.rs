@@ -277,7 +277,7 @@ fn control_of(file: &str, read: &ControlFile) -> Result<Control, FrameworkError>
         Some("`not_covered` must say what the mesh does not cover")
     } else if stages.is_empty() && needs.is_empty() {
         Some("it needs nothing, so it would always hold")
-    } else if !stages.is_empty() && !(needs.is_empty() && should.is_empty()) {
+    } else if !(stages.is_empty() || needs.is_empty() && should.is_empty()) {
         Some("it has stages and needs: it may have one of them")
     } else if stages.iter().any(|(_, needs)| needs.is_empty()) {
         Some("one of its stages needs nothing")
