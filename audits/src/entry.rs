@@ -1,17 +1,12 @@
 //! What a line of the log says.
 
-use crate::chain::Hash;
-use crate::limits::{
-    HOST_BYTES_MAX, IDENTITY_BYTES_MAX, LIST_MAX, METHOD_BYTES_MAX, NAME_BYTES_MAX, PATH_BYTES_MAX,
-};
 use mesh_policy::equivalence::Assurance;
-use mesh_policy::record::DecisionRecord;
+use mesh_policy::record::{DecisionRecord, RecordRoute, RecordServer};
 use mesh_trust::Timestamp;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 
 /// One entry of a log.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", content = "record", rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Entry {
@@ -25,10 +20,22 @@ pub enum Entry {
     Change(PolicyChange),
     /// A proxy held the compiled form of a policy in force against Cedar.
     Equivalence(Equivalence),
+    /// How many requests were allowed, by class.
+    Counts(AllowCounts),
+    /// Old lines were deleted because their time was over. Their hashes stay.
+    Retired(Retired),
+    /// Texts were taken out of lines. Their commitments stay.
+    Redaction(Redaction),
+    /// A grant for emergencies was opened, used or closed.
+    BreakGlass(BreakGlass),
+    /// Trust changed: anchors, issuers, federation, a deny list.
+    Trust(Action),
+    /// Somebody operated the mesh.
+    Admin(Action),
 }
 
 /// A writer opened the log.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Start {
     /// When.
@@ -37,11 +44,15 @@ pub struct Start {
     pub origin: String,
     /// Version of the program.
     pub version: String,
-    /// Bytes of an unfinished last line that a crash left, and that were dropped. A checkpoint never covered them.
+    /// Bytes of unfinished last lines that a crash left, and that were dropped. A checkpoint never covered them.
     pub torn_bytes: u64,
-    /// The signed checkpoint that the log did not reach when it was opened: its tail had been cut.
+    /// The first line that was missing when the log was opened, of those up to this one that a signed checkpoint covers:
+    /// its tail had been cut. Their hashes are still there, so this line has the place after them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub missing_through: Option<u64>,
+    pub missing_from: Option<u64>,
+    /// Share of allowed requests that are recorded one by one, 0 to 1. Denials are recorded all, allows counted all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allow_sample: Option<f64>,
 }
 
 /// Entries that could not be written.
@@ -86,6 +97,18 @@ pub struct PolicyChange {
     pub errors: u64,
     /// Findings of severity warning.
     pub warnings: u64,
+    /// Who made it, as far as the source of policy says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub author: Option<String>,
+    /// Who agreed to it, as far as the source of policy says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approver: Option<String>,
+    /// Pairs of an identity and a class of requests that are allowed since then and were not before; absent: not counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gained: Option<u64>,
+    /// Pairs that were allowed before and are not any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost: Option<u64>,
 }
 
 /// What a proxy found when it held the compiled form of a policy in force against Cedar.
@@ -100,110 +123,120 @@ pub struct Equivalence {
     pub found: Assurance,
 }
 
-/// A line as a reader of the log sees it; [`crate::verify`] is what proves it.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-pub struct Line {
-    /// Its place, from 0.
-    pub seq: u64,
-    /// Hash of the line before.
-    pub prev: Hash,
-    /// Its own hash.
-    pub hash: Hash,
-    /// What it says.
-    #[serde(flatten)]
-    pub entry: Entry,
-    /// Texts that were cut, with the bytes (or items) they had.
-    #[serde(default)]
-    pub cut: Cut,
+/// Allowed requests of a stretch of time, counted exactly; those that are recorded one by one are among them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AllowCounts {
+    /// Its end.
+    pub time: Timestamp,
+    /// Its beginning. The stretches of one core follow each other; where one is missing nothing was allowed, or a crash
+    /// lost it: then a start follows.
+    pub from: Timestamp,
+    /// Which core of the writer counted.
+    pub core: u64,
+    /// How many of each class.
+    pub classes: Vec<AllowClass>,
+    /// How many of classes that found no room.
+    pub other: u64,
 }
 
-/// Which texts were cut, by the path of the field, and how long they were. Beside the entry, so that no content can
-/// pretend to be cut.
-pub type Cut = BTreeMap<String, u64>;
-
-impl Entry {
-    /// Cuts what is longer than [`crate::limits`] allows and says so.
-    pub(crate) fn cut(&mut self) -> Cut {
-        let mut cut = Cut::new();
-        match self {
-            Self::Start(start) => cut_text(&mut start.origin, NAME_BYTES_MAX, "origin", &mut cut),
-            Self::Decision(record) => cut_decision(record, &mut cut),
-            Self::Gap(_) => {}
-            Self::Equivalence(equivalence) => {
-                if let Assurance::Differs { grant, case, .. } = &mut equivalence.found {
-                    cut_text(grant, IDENTITY_BYTES_MAX, "found.grant", &mut cut);
-                    cut_text(case, PATH_BYTES_MAX, "found.case", &mut cut);
-                }
-            }
-            Self::Change(change) => cut_list(&mut change.files, "files", &mut cut),
-        }
-        cut
-    }
+/// Allowed requests that policy does not tell apart.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AllowClass {
+    /// Which policy.
+    pub generation: u64,
+    /// Verified identity of the client.
+    pub client: Option<String>,
+    /// Whether the proxy terminated mutual TLS.
+    pub tls: bool,
+    /// Where.
+    pub server: RecordServer,
+    /// The route that took them.
+    pub route: Option<RecordRoute>,
+    /// Method; absent for TCP.
+    pub method: Option<String>,
+    /// Grants that hold, sorted.
+    pub reasons: Vec<String>,
+    /// Whether every permit that holds is an audit one.
+    pub audit: bool,
+    /// How many.
+    pub count: u64,
 }
 
-fn cut_decision(record: &mut DecisionRecord, cut: &mut Cut) {
-    let client = &mut record.client;
-    cut_option(
-        &mut client.spiffe_id,
-        IDENTITY_BYTES_MAX,
-        "client.spiffe_id",
-        cut,
-    );
-    cut_option(&mut client.ip, NAME_BYTES_MAX, "client.ip", cut);
-    cut_option(&mut client.serial, NAME_BYTES_MAX, "client.serial", cut);
-    let server = &mut record.server;
-    cut_text(
-        &mut server.namespace,
-        NAME_BYTES_MAX,
-        "server.namespace",
-        cut,
-    );
-    cut_option(&mut server.name, NAME_BYTES_MAX, "server.name", cut);
-    cut_option(&mut server.workload, NAME_BYTES_MAX, "server.workload", cut);
-    if let Some(route) = &mut record.route {
-        cut_text(&mut route.kind, NAME_BYTES_MAX, "route.kind", cut);
-        cut_text(&mut route.namespace, NAME_BYTES_MAX, "route.namespace", cut);
-        cut_text(&mut route.name, NAME_BYTES_MAX, "route.name", cut);
-    }
-    if let Some(request) = &mut record.request {
-        cut_text(&mut request.method, METHOD_BYTES_MAX, "request.method", cut);
-        cut_option(&mut request.path, PATH_BYTES_MAX, "request.path", cut);
-        cut_text(
-            &mut request.raw_path,
-            PATH_BYTES_MAX,
-            "request.raw_path",
-            cut,
-        );
-        cut_option(&mut request.host, HOST_BYTES_MAX, "request.host", cut);
-    }
-    cut_list(&mut record.reasons, "reasons", cut);
-    if record.near_misses.len() > LIST_MAX {
-        cut.insert("near_misses".to_owned(), record.near_misses.len() as u64);
-        record.near_misses.truncate(LIST_MAX);
-    }
+/// Old lines were deleted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Retired {
+    /// When.
+    pub time: Timestamp,
+    /// The last line deleted; all before it are gone too.
+    pub through: u64,
+    /// How many were deleted this time.
+    pub lines: u64,
+    /// Which limit they were beyond.
+    pub why: RetiredWhy,
 }
 
-fn cut_list(list: &mut Vec<String>, path: &str, cut: &mut Cut) {
-    if list.len() > LIST_MAX {
-        cut.insert(path.to_owned(), list.len() as u64);
-        list.truncate(LIST_MAX);
-    }
-    for (index, item) in list.iter_mut().enumerate() {
-        if item.len() > NAME_BYTES_MAX {
-            cut_text(item, NAME_BYTES_MAX, &format!("{path}[{index}]"), cut);
-        }
-    }
+/// Which limit retired lines were beyond.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RetiredWhy {
+    /// How old lines may become.
+    Age,
+    /// How much room they may take.
+    Size,
 }
 
-fn cut_option(text: &mut Option<String>, limit: usize, path: &str, cut: &mut Cut) {
-    if let Some(text) = text {
-        cut_text(text, limit, path, cut);
-    }
+/// Texts were taken out of lines.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Redaction {
+    /// When.
+    pub time: Timestamp,
+    /// The first line that was looked at.
+    pub from: u64,
+    /// The last line that was looked at.
+    pub through: u64,
+    /// Lines that lost a text.
+    pub lines: u64,
+    /// Paths of the fields.
+    pub fields: Vec<String>,
+    /// Who.
+    pub by: String,
+    /// Why.
+    pub why: String,
 }
 
-fn cut_text(text: &mut String, limit: usize, path: &str, cut: &mut Cut) {
-    if text.len() > limit {
-        cut.insert(path.to_owned(), text.len() as u64);
-        text.truncate(text.floor_char_boundary(limit));
-    }
+/// A grant for emergencies.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BreakGlass {
+    /// When.
+    pub time: Timestamp,
+    /// `opened`, `used` or `closed`.
+    pub action: String,
+    /// Id of the grant.
+    pub grant: String,
+    /// Who did it.
+    pub by: String,
+    /// What for.
+    pub reason: String,
+    /// When it ends by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
+}
+
+/// Somebody did something.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Action {
+    /// When.
+    pub time: Timestamp,
+    /// What, in a word: `rotate`, `deny`, `start`, `stop`.
+    pub action: String,
+    /// Who.
+    pub by: String,
+    /// To what, and what came of it.
+    pub detail: String,
 }

@@ -1,27 +1,29 @@
-//! Decision records in a tamper-evident log, and the verifier of that log. Pure: bytes in, bytes out.
+//! Logs that prove themselves: what their lines say, the form of a line, and the verifier. Pure: bytes in, bytes out.
 //!
-//! A log is a file of lines. Each line is one JSON object that carries the hash of the line before it; a checkpoint,
-//! signed by a key of its own, carries the hash of a line that has reached the disk. An edit, a deletion, a swap or a
-//! cut tail breaks the chain or contradicts the checkpoint.
+//! A log is a file of lines, cut into segments. Each line is one JSON object and a leaf of a Merkle tree
+//! ([`mesh_tlog`]); a checkpoint, signed by a key of the log's own, carries the root over all lines that have reached the
+//! disk. Old segments can be deleted and texts redacted, and the rest is proved all the same.
 //!
-//! - [`entry`]: what a line says: a decision, a gap, a start, a change of policy
-//! - [`chain`]: entries to lines; start at [`chain::ChainState::append`]
-//! - [`checkpoint`]: signed heads; start at [`checkpoint::CheckpointKey::sign`]
-//! - [`verify`]: names the first bad line; start at [`verify::verify`]
+//! - [`entry`]: what a line says: a decision, counts, a gap, a start, a change
+//! - [`line`]: entries to lines and back; start at [`line::encode`]
+//! - [`redact`]: texts that can be taken out later
+//! - [`verify`]: names the first bad line; start at [`verify::walk`]
 //! - [`limits`]: how long a logged text may be
 //!
-//! What this cannot find: who holds the checkpoint key can write another history; and a whole directory put back to
-//! an older state, log and checkpoint together, is a true older state. Copies elsewhere are the answer to both.
+//! What the log alone cannot show: who holds its key can write another history, and a whole directory put back to an
+//! older state, log and checkpoint together, is a true older state. Checkpoints that somebody else kept show both.
 
-pub mod chain;
-pub mod checkpoint;
+mod cut;
 pub mod entry;
 pub mod limits;
+pub mod line;
+pub mod redact;
 #[cfg(test)]
 mod testing;
 pub mod verify;
 
-pub use chain::{ChainState, EncodeError, Hash, ResumeError, Resumed};
-pub use checkpoint::{Checkpoint, CheckpointError, CheckpointKey, PublicKey};
-pub use entry::{Entry, Gap, GapCause, Line, PolicyChange, Start};
-pub use verify::{FirstBad, Seal, Verified, Verifier, Why, verify};
+pub use cut::Cut;
+pub use entry::{Entry, Gap, GapCause, PolicyChange, Start};
+pub use line::{EncodeError, Encoded, Line, Parts, encode};
+pub use redact::{Redactable, Salting};
+pub use verify::{FirstBad, LogSource, Place, Trust, Verified, Why, walk};

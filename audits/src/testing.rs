@@ -1,11 +1,16 @@
-//! Entries for the tests of this crate.
+//! Entries and logs for the tests of this crate.
 
-use crate::chain::ChainState;
-use crate::checkpoint::CheckpointKey;
 use crate::entry::{Entry, Start};
+use crate::line::{Encoded, encode};
+use crate::verify::{LogSource, Trust};
 use mesh_policy::decide::{Generation, Phase, Verdict};
 use mesh_policy::record::{DecisionRecord, RecordClient, RecordRequest, RecordServer};
+use mesh_tlog::checkpoint::{Checkpoint, TreeHead};
+use mesh_tlog::note::{KeyType, SigningKey};
+use mesh_tlog::tile::{Edge, ReadTile, Tile, TileError};
 use mesh_trust::Timestamp;
+use std::collections::BTreeMap;
+use std::io::{self, BufRead};
 
 pub(crate) fn start(origin: &str) -> Start {
     Start {
@@ -13,7 +18,8 @@ pub(crate) fn start(origin: &str) -> Start {
         origin: origin.to_owned(),
         version: "0.1.0".to_owned(),
         torn_bytes: 0,
-        missing_through: None,
+        missing_from: None,
+        allow_sample: None,
     }
 }
 
@@ -54,19 +60,99 @@ pub(crate) fn decision(number: u64) -> DecisionRecord {
     }
 }
 
-/// A log of `lines` lines, the first a start, as lines with their line feeds; and its end.
-pub(crate) fn log(origin: &str, lines: u64) -> (Vec<Vec<u8>>, ChainState) {
-    let mut chain = ChainState::genesis(origin);
-    let mut log = vec![chain.append(Entry::Start(start(origin))).unwrap()];
-    log.extend((1..lines).map(|number| {
-        chain
-            .append(Entry::Decision(Box::new(decision(number))))
-            .unwrap()
-    }));
-    (log, chain)
+pub(crate) const ORIGIN: &str = "shop.cart";
+
+/// A log in memory: segments of lines with their line feeds, and the tiles of all that was sealed.
+#[derive(Clone, Default)]
+pub(crate) struct TestLog {
+    pub(crate) segments: Vec<Vec<Vec<u8>>>,
+    pub(crate) tiles: BTreeMap<Tile, Vec<u8>>,
+    edge: Edge,
+}
+
+#[derive(Debug)]
+pub(crate) struct NoTile;
+
+impl From<TileError> for NoTile {
+    fn from(_: TileError) -> Self {
+        Self
+    }
+}
+
+impl TestLog {
+    /// A start and decisions, `lines` in all, sealed.
+    pub(crate) fn of(lines: u64) -> (Self, Trust) {
+        let mut log = Self::default();
+        log.append(Entry::Start(start(ORIGIN)));
+        (1..lines).for_each(|number| log.append(Entry::Decision(Box::new(decision(number)))));
+        let trust = log.seal();
+        (log, trust)
+    }
+
+    pub(crate) fn append(&mut self, entry: Entry) {
+        let encoded = encode(self.edge.size(), entry, None).unwrap();
+        self.append_encoded(encoded);
+    }
+
+    pub(crate) fn append_encoded(&mut self, encoded: Encoded) {
+        self.edge.push(encoded.leaf);
+        if self.segments.is_empty() {
+            self.segments.push(Vec::new());
+        }
+        self.segments.last_mut().unwrap().push(encoded.bytes);
+    }
+
+    pub(crate) fn size(&self) -> u64 {
+        self.edge.size()
+    }
+
+    pub(crate) fn checkpoint(&self, seed: u8) -> Checkpoint {
+        let head = TreeHead {
+            origin: ORIGIN.to_owned(),
+            size: self.edge.size(),
+            root: self.edge.root(),
+            extensions: Vec::new(),
+        };
+        Checkpoint::sign(head, &key(seed)).unwrap()
+    }
+
+    pub(crate) fn seal(&mut self) -> Trust {
+        self.tiles.extend(self.edge.take_full());
+        self.tiles.extend(self.edge.partial());
+        Trust {
+            newest: Some(self.checkpoint(1)),
+            ..Trust::default()
+        }
+    }
+
+    /// The only segment's lines.
+    pub(crate) fn lines(&mut self) -> &mut Vec<Vec<u8>> {
+        &mut self.segments[0]
+    }
+}
+
+impl ReadTile for TestLog {
+    type Error = NoTile;
+
+    fn read_tile(&self, tile: Tile) -> Result<Vec<u8>, NoTile> {
+        let wider = self.tiles.range(tile..=tile.full()).next();
+        wider.map(|(_, bytes)| bytes.clone()).ok_or(NoTile)
+    }
+}
+
+impl LogSource for TestLog {
+    fn segments(&self) -> Vec<String> {
+        (0..self.segments.len())
+            .map(|number| format!("cart{number}"))
+            .collect()
+    }
+
+    fn open(&self, segment: usize) -> io::Result<Box<dyn BufRead + '_>> {
+        Ok(Box::new(io::Cursor::new(self.segments[segment].concat())))
+    }
 }
 
 /// A key that is the same in every run.
-pub(crate) fn key(seed: u8) -> CheckpointKey {
-    CheckpointKey::from_seed(&[seed; 32]).unwrap()
+pub(crate) fn key(seed: u8) -> SigningKey {
+    SigningKey::from_seed(ORIGIN, KeyType::Ed25519, &[seed; 32]).unwrap()
 }

@@ -19,7 +19,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("mesh-issuance", &["mesh-trust"]),
     ("mesh-proxy-core", &["mesh-trust", "mesh-policy"]),
     ("mesh-tlog", &[]),
-    ("mesh-audits", &["mesh-trust", "mesh-policy"]),
+    ("mesh-audits", &["mesh-trust", "mesh-policy", "mesh-tlog"]),
     (
         "mesh-compliance",
         &[
@@ -31,7 +31,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     (
         "mesh-platform",
-        &["mesh-trust", "mesh-policy", "mesh-audits"],
+        &["mesh-trust", "mesh-policy", "mesh-audits", "mesh-tlog"],
     ),
     ("mesh-api", &["mesh-trust", "mesh-policy"]),
     ("mesh-kubernetes", &[]),
@@ -59,6 +59,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "mesh-policy",
             "mesh-policy-index",
             "mesh-audits",
+            "mesh-tlog",
             "mesh-api",
             "mesh-platform",
             "mesh-ca-client",
@@ -71,6 +72,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "mesh-trust",
             "mesh-issuance",
             "mesh-audits",
+            "mesh-tlog",
             "mesh-api",
             "mesh-platform",
             "mesh-kubernetes",
@@ -84,6 +86,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "mesh-policy-index",
             "mesh-proxy-core",
             "mesh-audits",
+            "mesh-tlog",
             "mesh-api",
             "mesh-platform",
             "mesh-ca-client",

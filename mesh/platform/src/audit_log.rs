@@ -1,27 +1,25 @@
-//! The thread that owns an audit file: takes entries without ever making their giver wait, writes them in batches,
-//! flushes, then signs a checkpoint.
+//! A log with a thread of its own: takes entries without ever making their giver wait, writes them in batches, then signs
+//! a checkpoint.
 //!
 //! ```text
 //! Writing --disk refuses--> Failing (counts what is lost, tries again each second) --disk takes a gap line--> Writing
 //! ```
 //! - What does not fit into the queue or onto the disk is counted, and the log says so in a gap line as soon as it can:
-//!   never silently.
-//! - Order at a checkpoint: write, flush, sign, replace the checkpoint file. So the checkpoint never covers what a
-//!   power cut could take.
-//! - After a crash an unfinished last line is cut off and its length noted in the next start line. A log whose last
-//!   line is not what was written is moved aside (`.broken-<time>`) and a new one says so in its second line.
+//!   never silently. Who must not act unrecorded asks [`AuditHandle::refuses`] first ([`WhenFull::Strict`]).
+//! - A checkpoint is due a second after a line, or after [`CHECKPOINT_LINES`] lines; see [`crate::tree_log`] for what is
+//!   on disk and what a crash leaves.
 //!
-//! A crash of the process itself loses what is still queued, at most [`QUEUE_ENTRIES_MAX`] entries, usually none.
+//! A crash of the process itself loses what is still queued, at most [`QUEUE_ENTRIES_MAX`] entries, usually none. What
+//! [`AuditHandle::flush`] has returned for is never lost.
 
-use crate::files::{self, AppendFile};
+use crate::tree_log::{Found, Retention, TreeLog, TreeLogConfig};
 use crate::{Platform, PlatformError};
-use mesh_audits::chain::{ChainState, Resumed};
-use mesh_audits::checkpoint::{Checkpoint, CheckpointError, CheckpointKey};
 use mesh_audits::entry::{Entry, Gap, GapCause, Start};
-use mesh_audits::limits::LINE_BYTES_MAX;
+use mesh_audits::redact::Redactable;
+use mesh_tlog::note::KeyError;
 use mesh_trust::Timestamp;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -38,42 +36,56 @@ pub const CHECKPOINT_LINES: u64 = 1_000;
 /// Time after which a checkpoint is due if anything was written; also how often a failing disk is tried again.
 pub const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Where an audit log is and whose it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Where an audit log is, whose it is, and how it is kept.
+#[derive(Clone, Debug, PartialEq)]
 pub struct AuditLogConfig {
     /// Directory of logs, made with mode 0700.
     pub directory: PathBuf,
-    /// Whose log: the files are `<origin>.jsonl`, `<origin>.checkpoint`, `<origin>.key` and `<origin>.pub`. Letters,
-    /// digits, `.`, `_` and `-` only.
+    /// Whose log: the files are `<origin>.…`, see [`crate::tree_log`]. Letters, digits, `.`, `_` and `-` only.
     pub origin: String,
     /// Version of the program, for the start line.
     pub version: String,
+    /// Share of allowed requests that the caller records one by one, for the start line.
+    pub allow_sample: Option<f64>,
+    /// How much is kept.
+    pub retention: Retention,
+    /// What happens while the log takes nothing.
+    pub when_full: WhenFull,
+    /// Texts that can be taken out later.
+    pub redactable: Vec<Redactable>,
+}
+
+/// What happens while the disk takes nothing, or less than comes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WhenFull {
+    /// Work goes on; what is lost is counted, and the log says so.
+    #[default]
+    Count,
+    /// Nothing may be allowed that cannot be recorded.
+    Strict,
 }
 
 impl AuditLogConfig {
-    /// The lines.
-    pub fn log_path(&self) -> PathBuf {
-        self.path("jsonl")
+    /// A log that is kept whole, counts what it loses, and holds all texts for good.
+    pub fn new(directory: PathBuf, origin: &str, version: &str) -> Self {
+        Self {
+            directory,
+            origin: origin.to_owned(),
+            version: version.to_owned(),
+            allow_sample: None,
+            retention: Retention::default(),
+            when_full: WhenFull::default(),
+            redactable: Vec::new(),
+        }
     }
 
-    /// The newest signed checkpoint.
-    pub fn checkpoint_path(&self) -> PathBuf {
-        self.path("checkpoint")
-    }
-
-    /// The public key that checkpoints verify with.
-    pub fn public_key_path(&self) -> PathBuf {
-        self.path("pub")
-    }
-
-    /// The private key, mode 0600.
-    pub fn key_path(&self) -> PathBuf {
-        self.path("key")
-    }
-
-    fn path(&self, ending: &str) -> PathBuf {
-        // Not `with_extension`: an origin has dots.
-        self.directory.join(format!("{}.{ending}", self.origin))
+    /// Where its files are.
+    pub fn files(&self) -> TreeLogConfig {
+        TreeLogConfig {
+            directory: self.directory.clone(),
+            origin: self.origin.clone(),
+            bundles: false,
+        }
     }
 }
 
@@ -93,7 +105,7 @@ pub enum AuditLogError {
         /// Why.
         #[source]
         #[diagnostic_source]
-        source: CheckpointError,
+        source: KeyError,
     },
     /// A name that would leave the directory.
     #[error("`{origin}` cannot name an audit log")]
@@ -104,6 +116,18 @@ pub enum AuditLogError {
     Origin {
         /// What was given.
         origin: String,
+    },
+    /// A segment that should be deleted is not what was signed.
+    #[error("`{path}` is not what was signed when it was closed; it is not deleted")]
+    #[diagnostic(
+        code("MESH-0505"),
+        help(
+            "somebody edited it: `mesh audit verify` names the first bad line. Move it away once that is settled"
+        )
+    )]
+    NotAsSealed {
+        /// The segment.
+        path: PathBuf,
     },
 }
 
@@ -127,6 +151,9 @@ pub struct AuditCounts {
 
 #[derive(Debug, Default)]
 struct Counts {
+    /// Whether nothing may be allowed now: the log is strict and takes nothing.
+    refuses: AtomicBool,
+    strict: bool,
     written: AtomicU64,
     /// Did not fit into the queue; the writer moves them to `lost`.
     overflowed: AtomicU64,
@@ -148,13 +175,33 @@ impl AuditHandle {
             Ok(()) => true,
             Err(TrySendError::Full(_)) => {
                 self.counts.overflowed.fetch_add(1, Ordering::Relaxed);
+                self.counts.refuse();
                 false
             }
             Err(TrySendError::Disconnected(_)) => {
                 self.counts.lost.fetch_add(1, Ordering::Relaxed);
+                self.counts.refuse();
                 false
             }
         }
+    }
+
+    /// Gives `entry` to the log if there is room; never waits. False if there is none: the entry is the caller's again,
+    /// and not counted as lost.
+    pub fn offer(&self, entry: Entry) -> bool {
+        self.queue.try_send(Message::Entry(Box::new(entry))).is_ok()
+    }
+
+    /// Counts an entry that the caller could not give, for the log's next gap.
+    pub fn count_lost(&self) {
+        self.counts.overflowed.fetch_add(1, Ordering::Relaxed);
+        self.counts.refuse();
+    }
+
+    /// Whether nothing may be allowed now, because it could not be recorded: never, unless the log is strict. From the
+    /// first entry that is lost until the log has told of it.
+    pub fn refuses(&self) -> bool {
+        self.counts.refuses.load(Ordering::Relaxed)
     }
 
     /// Waits until everything given before is on the disk and sealed, or the disk refused it. Blocks: not for the
@@ -179,6 +226,12 @@ impl AuditHandle {
 }
 
 impl Counts {
+    fn refuse(&self) {
+        if self.strict {
+            self.refuses.store(true, Ordering::Relaxed);
+        }
+    }
+
     fn failing(&self) -> Option<String> {
         // A poisoned lock holds a whole value all the same.
         self.failing
@@ -219,14 +272,14 @@ impl AuditLog {
         platform: Arc<dyn Platform>,
         entries: usize,
     ) -> Result<Self, AuditLogError> {
-        check_origin(&config.origin)?;
-        files::create_dir_private(&config.directory)?;
-        let key = load_or_make_key(config)?;
-        let now = platform.wall_clock();
-        let found = open_file(config, &key, now)?;
-        let counts = Arc::new(Counts::default());
+        let (log, found) = TreeLog::open(&config.files(), platform.wall_clock())?;
+        let counts = Arc::new(Counts {
+            strict: config.when_full == WhenFull::Strict,
+            ..Counts::default()
+        });
         let (queue, entries) = sync_channel(entries);
-        let writer = writer::Writer::new(config, platform, key, found, Arc::clone(&counts));
+        let first = first_entries(config, &found, platform.wall_clock());
+        let writer = writer::Writer::new(config, platform, log, first, Arc::clone(&counts));
         let thread = std::thread::Builder::new()
             .name("audit-log".to_owned())
             .spawn(move || writer.run(&entries))
@@ -256,124 +309,24 @@ impl Drop for AuditLog {
     }
 }
 
-fn check_origin(origin: &str) -> Result<(), AuditLogError> {
-    let fits = (1..=200).contains(&origin.len())
-        && !origin.starts_with('.')
-        && origin
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'));
-    if fits {
-        Ok(())
-    } else {
-        Err(AuditLogError::Origin {
-            origin: origin.to_owned(),
-        })
-    }
-}
-
-fn load_or_make_key(config: &AuditLogConfig) -> Result<CheckpointKey, AuditLogError> {
-    let path = config.key_path();
-    let der = match files::read_limited(&path, 4_096) {
-        Ok(der) => der,
-        Err(absent) if absent.is_not_found() => {
-            let made =
-                ring::signature::Ed25519KeyPair::generate_pkcs8(&ring::rand::SystemRandom::new())
-                    .map_err(|_| PlatformError::Kernel {
-                    doing: "make a key",
-                    source: std::io::Error::other("no random bytes"),
-                })?;
-            files::write_atomic(&path, made.as_ref(), 0o600)?;
-            made.as_ref().to_vec()
-        }
-        Err(error) => return Err(error.into()),
-    };
-    let key =
-        CheckpointKey::from_pkcs8(&der).map_err(|source| AuditLogError::Key { path, source })?;
-    files::write_atomic(
-        &config.public_key_path(),
-        format!("{}\n", key.public()).as_bytes(),
-        0o644,
-    )?;
-    Ok(key)
-}
-
-/// A log file, the end of its chain, and what must be said first in it.
-struct Found {
-    file: AppendFile,
-    chain: ChainState,
-    first: Vec<Entry>,
-}
-
-fn open_file(
-    config: &AuditLogConfig,
-    key: &CheckpointKey,
-    now: Timestamp,
-) -> Result<Found, AuditLogError> {
-    let path = config.log_path();
-    let mut file = AppendFile::open(&path, 0o600)?;
-    let (tail, whole) = files::read_tail(&path, 2 * LINE_BYTES_MAX as u64)?;
-    let mut start = Start {
+/// What must stand before anything else.
+fn first_entries(config: &AuditLogConfig, found: &Found, now: Timestamp) -> Vec<Entry> {
+    let mut first = vec![Entry::Start(Start {
         time: now,
         origin: config.origin.clone(),
         version: config.version.clone(),
-        torn_bytes: 0,
-        missing_through: None,
-    };
-    let genesis = ChainState::genesis(&config.origin);
-    let Ok(Resumed { state, torn_bytes }) = ChainState::resume(&tail, whole) else {
-        move_aside(&path, now)?;
-        let gap = Gap {
+        torn_bytes: found.torn_bytes,
+        missing_from: found.missing_from,
+        allow_sample: config.allow_sample,
+    })];
+    if found.moved_aside {
+        first.push(Entry::Gap(Gap {
             time: now,
             lost: 0,
             cause: GapCause::BrokenLog,
-        };
-        return Ok(Found {
-            file: AppendFile::open(&path, 0o600)?,
-            chain: genesis,
-            first: vec![Entry::Start(start), Entry::Gap(gap)],
-        });
-    };
-    if torn_bytes > 0 {
-        tracing::warn!(log = %path.display(), torn_bytes, "dropped an unfinished last line of the audit log");
-        file.truncate(file.length().saturating_sub(torn_bytes))?;
-        start.torn_bytes = torn_bytes;
+        }));
     }
-    let chain = state.unwrap_or(genesis);
-    start.missing_through = sealed_beyond(config, key, &chain);
-    Ok(Found {
-        file,
-        chain,
-        first: vec![Entry::Start(start)],
-    })
-}
-
-/// The line that our own checkpoint covers, if the log ends before it: somebody cut its tail.
-fn sealed_beyond(config: &AuditLogConfig, key: &CheckpointKey, chain: &ChainState) -> Option<u64> {
-    let text = files::read_limited(&config.checkpoint_path(), 65_536).ok()?;
-    let checkpoint = Checkpoint::parse(&text).ok()?;
-    checkpoint.check(&key.public()).ok()?;
-    let cut = checkpoint.origin == config.origin && chain.next_seq() <= checkpoint.seq;
-    if cut {
-        tracing::error!(
-            log = %config.log_path().display(),
-            lines = chain.next_seq(),
-            sealed = checkpoint.seq,
-            "the audit log ends before its signed checkpoint: its tail was cut"
-        );
-    }
-    cut.then_some(checkpoint.seq)
-}
-
-fn move_aside(path: &Path, now: Timestamp) -> Result<(), PlatformError> {
-    let mut aside = path.as_os_str().to_owned();
-    aside.push(format!(".broken-{}", now.unix_micros()));
-    tracing::error!(
-        log = %path.display(),
-        aside = %Path::new(&aside).display(),
-        "the audit log is not what was written; it is moved aside and a new one begun"
-    );
-    std::fs::rename(path, &aside)
-        .map_err(|source| PlatformError::from_io("move aside", path, source))
+    first
 }
 
 #[cfg(test)]

@@ -114,6 +114,26 @@ pub fn write_directory(
     sync_parent(path)
 }
 
+/// Gives a file or directory another name in the same directory, and flushes that.
+///
+/// # Errors
+/// [`PlatformError`] naming the old path.
+pub fn rename(from: &Path, to: &Path) -> Result<(), PlatformError> {
+    fs::rename(from, to).map_err(|source| PlatformError::from_io("rename", from, source))?;
+    sync_parent(to)
+}
+
+/// Bytes of a file.
+///
+/// # Errors
+/// [`PlatformError`] naming the path.
+pub fn length(path: &Path) -> Result<u64, PlatformError> {
+    let found = fs::metadata(path);
+    found
+        .map(|found| found.len())
+        .map_err(|source| PlatformError::from_io("read", path, source))
+}
+
 /// Removes a file and flushes the directory; a file that is not there is no error.
 ///
 /// # Errors

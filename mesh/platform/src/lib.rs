@@ -9,8 +9,9 @@
 //! - [`process`]: who is at the other end, and is it still the same process
 //! - [`systemd`]: which unit a process belongs to
 //! - [`lock`]: one process per state directory
-//! - [`audit_log`]: the thread that owns an audit file
 //! - [`netlink`]: the kernel's network tables
+//! - [`tree_log`], [`tiles`], [`log_files`]: logs on disk with their Merkle trees, written and read
+//! - [`audit_log`]: the thread that owns such a log
 //! - [`signals`]: the wish to end
 //! - [`error`]: what the operating system refused, with its code
 
@@ -18,11 +19,14 @@ pub mod audit_log;
 pub mod error;
 pub mod files;
 pub mod lock;
+pub mod log_files;
 pub mod netlink;
 pub mod process;
 pub mod signals;
 mod system;
 pub mod systemd;
+pub mod tiles;
+pub mod tree_log;
 pub mod unix;
 
 pub use error::PlatformError;

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, HashMap};
 /// What a line says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Entry {
-    /// A decision, and whether the log cut one of its texts.
+    /// A decision, and whether the log cut one of its texts, or one was redacted.
     Decision(Box<DecisionRecord>, bool),
     /// So many decisions are missing here.
     Lost(u64),
@@ -39,6 +39,11 @@ struct Shape<'a> {
     record: Option<&'a RawValue>,
     #[serde(default)]
     cut: BTreeMap<String, u64>,
+    #[serde(default)]
+    salted: Vec<String>,
+    // Texts in whose place the record has a commitment, each with its salt.
+    #[serde(default)]
+    open: BTreeMap<String, (String, String)>,
 }
 
 #[derive(Deserialize)]
@@ -62,14 +67,31 @@ pub fn read(line: &[u8]) -> Result<Entry, NoRecord> {
             Ok(Entry::Decision(Box::new(record), false))
         }
         (Some("decision"), Some(record)) => {
-            let record = serde_json::from_str(record.get()).map_err(|error| no_record(&error))?;
-            Ok(Entry::Decision(Box::new(record), !shape.cut.is_empty()))
+            let mut record: DecisionRecord =
+                serde_json::from_str(record.get()).map_err(|error| no_record(&error))?;
+            let redacted = shape
+                .salted
+                .iter()
+                .any(|field| !shape.open.contains_key(field));
+            for (field, (_, text)) in shape.open {
+                if let Some(place) = text_of(&mut record, &field) {
+                    *place = text;
+                }
+            }
+            let whole = shape.cut.is_empty() && !redacted;
+            Ok(Entry::Decision(Box::new(record), !whole))
         }
         (Some("gap"), Some(gap)) => {
             let gap: Gap = serde_json::from_str(gap.get()).map_err(|error| no_record(&error))?;
             Ok(Entry::Lost(gap.lost))
         }
-        (Some("start" | "change" | "equivalence"), Some(_)) => Ok(Entry::Other),
+        (
+            Some(
+                "start" | "change" | "equivalence" | "counts" | "retired" | "redaction"
+                | "break-glass" | "trust" | "admin",
+            ),
+            Some(_),
+        ) => Ok(Entry::Other),
         (kind, _) => Err(NoRecord {
             column: 1,
             why: format!(
@@ -77,6 +99,18 @@ pub fn read(line: &[u8]) -> Result<Entry, NoRecord> {
                 kind.unwrap_or_default()
             ),
         }),
+    }
+}
+
+/// The text of a record that a log may hold as a commitment.
+fn text_of<'a>(record: &'a mut DecisionRecord, field: &str) -> Option<&'a mut String> {
+    let request = record.request.as_mut();
+    match field {
+        "client.ip" => record.client.ip.as_mut(),
+        "request.raw_path" => request.map(|request| &mut request.raw_path),
+        "request.path" => request.and_then(|request| request.path.as_mut()),
+        "request.host" => request.and_then(|request| request.host.as_mut()),
+        _ => None,
     }
 }
 

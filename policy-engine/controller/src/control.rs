@@ -73,11 +73,11 @@ pub async fn run(
 }
 
 fn audit_config(config: &ControllerConfig) -> AuditLogConfig {
-    AuditLogConfig {
-        directory: config.audit_dir.clone(),
-        origin: "controller".to_owned(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-    }
+    AuditLogConfig::new(
+        config.audit_dir.clone(),
+        "controller",
+        env!("CARGO_PKG_VERSION"),
+    )
 }
 
 fn answer_questions(
@@ -178,6 +178,10 @@ fn publish(shared: &Shared, published: Arc<Published>, files: Vec<String>) {
         workloads_changed,
         errors,
         warnings,
+        author: None,
+        approver: None,
+        gained: None,
+        lost: None,
     }));
 }
 

@@ -64,6 +64,15 @@ pub(crate) enum Trouble {
         help("is the controller running? /status on the admin socket says what is waited for")
     )]
     NoPolicy,
+    /// The audit log takes nothing, and is strict.
+    #[error("the request could not be recorded, and nothing passes unrecorded")]
+    #[diagnostic(
+        code("MESH-0539"),
+        help(
+            "the disk of the audit log is full or too slow: /status on the admin socket says why"
+        )
+    )]
+    NoRecord,
     /// No usable identity.
     #[error("the proxy has no valid identity: {why}")]
     #[diagnostic(
@@ -82,6 +91,7 @@ impl Trouble {
             Self::Unreachable { .. } => "MESH-0473",
             Self::PeerBroke { .. } => "MESH-0474",
             Self::NoPolicy => "MESH-0476",
+            Self::NoRecord => "MESH-0539",
             Self::NoIdentity { .. } => "MESH-0477",
         }
     }
@@ -95,6 +105,7 @@ impl Trouble {
             Self::NoEndpoint { .. }
             | Self::Unreachable { .. }
             | Self::NoPolicy
+            | Self::NoRecord
             | Self::NoIdentity { .. } => StatusCode::SERVICE_UNAVAILABLE,
         }
     }

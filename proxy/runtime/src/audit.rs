@@ -4,7 +4,7 @@ use crate::config::ProxyConfig;
 use crate::error::ProxyError;
 use mesh_api::admin::AuditStatus;
 use mesh_audits::Entry;
-use mesh_audits::entry::Equivalence;
+use mesh_audits::entry::{AllowCounts, Equivalence};
 use mesh_platform::Platform;
 use mesh_platform::audit_log::{AuditHandle, AuditLog, AuditLogConfig};
 use mesh_policy::record::DecisionRecord;
@@ -20,6 +20,27 @@ impl Records {
     pub(crate) fn send(&self, record: DecisionRecord) {
         if let Some(log) = &self.0 {
             log.record(Entry::Decision(Box::new(record)));
+        }
+    }
+
+    /// Hands over counts of what was allowed. False if the log does not take them now: they are not lost then, because
+    /// whoever counted keeps them.
+    pub(crate) fn send_counts(&self, counts: AllowCounts) -> bool {
+        match &self.0 {
+            Some(log) => log.offer(Entry::Counts(counts)),
+            None => true,
+        }
+    }
+
+    /// Whether nothing may be allowed now, because the log is strict and takes nothing.
+    pub(crate) fn refuses(&self) -> bool {
+        self.0.as_ref().is_some_and(AuditHandle::refuses)
+    }
+
+    /// Counts a request that was refused because it could not be recorded; the log's next gap tells of it.
+    pub(crate) fn count_unrecorded(&self) {
+        if let Some(log) = &self.0 {
+            log.count_lost();
         }
     }
 
@@ -64,9 +85,11 @@ pub(crate) fn open(
     let directory = audit.file.parent().unwrap_or(Path::new("."));
     let log = AuditLog::open(
         &AuditLogConfig {
-            directory: directory.to_owned(),
-            origin: origin.to_owned(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
+            allow_sample: Some(audit.allow_sample),
+            retention: audit.retention,
+            when_full: audit.when_full,
+            redactable: audit.redactable.clone(),
+            ..AuditLogConfig::new(directory.to_owned(), origin, env!("CARGO_PKG_VERSION"))
         },
         platform,
     )

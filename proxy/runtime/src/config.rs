@@ -8,7 +8,10 @@ pub mod file;
 mod tests;
 
 use mesh_api::discovery::Endpoint;
+use mesh_audits::redact::Redactable;
 use mesh_ca_client::RemoteCa;
+use mesh_platform::audit_log::WhenFull;
+use mesh_platform::tree_log::Retention;
 use mesh_proxy_core::redirect::OwnPorts;
 use mesh_trust::{SpiffeId, TrustDomain};
 use std::net::SocketAddr;
@@ -152,8 +155,14 @@ pub struct ServiceName {
 pub struct Audit {
     /// The log.
     pub file: PathBuf,
-    /// Share of allows that are recorded, 0 to 1; denials always are.
+    /// Share of allows that are recorded one by one, 0 to 1; denials always are, and allows are counted all.
     pub allow_sample: f64,
+    /// What happens while the log takes nothing.
+    pub when_full: WhenFull,
+    /// How much of the log is kept.
+    pub retention: Retention,
+    /// Texts that can be redacted later.
+    pub redactable: Vec<Redactable>,
 }
 
 /// What may be set of [`crate::limits`]; defaults are the constants there.

@@ -1,6 +1,7 @@
 //! One core: an event loop on a thread of its own, with everything that connections share and no lock.
 
 use crate::app::App;
+use crate::classes::Classes;
 use crate::config::InboundPort;
 use crate::error::ProxyError;
 use crate::inbound;
@@ -45,6 +46,8 @@ pub(crate) struct Core {
     pub(crate) random: Random,
     /// Uses of policy that were recorded in this hour.
     pub(crate) first_uses: RefCell<FirstUses>,
+    /// What was allowed since it was last handed to the log.
+    pub(crate) classes: RefCell<Classes>,
     pub(crate) pool: Pool,
     /// Handshakes under way.
     pub(crate) handshakes: Semaphore,
@@ -113,6 +116,7 @@ pub(crate) fn run(index: usize, shared: &Arc<Shared>, sockets: Sockets) -> Resul
         stopping(&mut core.shared.watch_stopping()).await;
         accepting.iter().for_each(tokio::task::JoinHandle::abort);
         core.drained().await;
+        core.hand_over_counts(true);
         follow.abort();
         sweep.abort();
         Ok(())
@@ -140,6 +144,7 @@ fn open(
         meter: shared.telemetry.core(index, shared.platform.clone()),
         random: Random::seeded(&*shared.platform),
         first_uses: RefCell::default(),
+        classes: RefCell::new(Classes::new(index, shared.platform.wall_clock())),
         pool: Pool::default(),
         handshakes: Semaphore::new(limits.handshakes_at_once),
         own_ports: shared.config.own_ports(),
@@ -290,6 +295,7 @@ async fn sweep(core: Rc<Core>) {
         });
         core.destinations.sweep();
         core.pool.sweep();
+        core.hand_over_counts(false);
     }
 }
 
@@ -319,6 +325,13 @@ impl Core {
     /// Microseconds on a clock that never goes back.
     pub(crate) fn now_us(&self) -> u64 {
         self.shared.platform.monotonic().micros()
+    }
+
+    /// Gives the counts of allowed requests to the log, if it is time.
+    fn hand_over_counts(&self, ending: bool) {
+        let now = self.shared.platform.wall_clock();
+        let take = |counts| self.shared.records.send_counts(counts);
+        self.classes.borrow_mut().hand_over(now, ending, take);
     }
 
     /// Resolves once every connection has ended, upgraded ones too. The whole drain is bounded elsewhere.

@@ -27,14 +27,16 @@ use mesh_trust::Timestamp;
 use std::net::SocketAddr;
 
 /// Records a decision: every denial, every use of a break-glass grant, and of the other allows a sample and each that is
-/// new. Hands a few decisions to Cedar, to be made again off this path.
+/// new; these are all counted by class too. Hands a few decisions to Cedar, to be made again off this path.
+///
+/// False if the decision is an allow that must not be acted on: the log is strict and takes nothing.
 pub(crate) fn record(
     core: &Core,
     peer: &Peer,
     decision: &Decision,
     call: &Call<'_>,
     now: Timestamp,
-) {
+) -> bool {
     // Cedar knows no rate limits; and a port that was caught once need not be caught again.
     let comparable =
         decision.phase != Phase::RateLimit && !decision.snapshot().is_distrusted(decision.port);
@@ -47,7 +49,7 @@ pub(crate) fn record(
         }
     }
     let Some(audit) = &core.shared.config.audit else {
-        return;
+        return true;
     };
     let allowed = decision.verdict == Verdict::Allow;
     let new = allowed
@@ -63,6 +65,18 @@ pub(crate) fn record(
         };
         core.shared.records.send(record);
     }
+    if decision.verdict == Verdict::Deny {
+        return true;
+    }
+    // Looked at last: this very record may be the one that found no room.
+    if core.shared.records.refuses() {
+        core.shared.records.count_unrecorded();
+        return false;
+    }
+    core.classes
+        .borrow_mut()
+        .count(decision, &peer.client, call);
+    true
 }
 
 fn use_of<'a>(decision: &'a Decision, peer: &'a Peer) -> Use<'a> {
@@ -168,13 +182,16 @@ pub(crate) fn record_end(core: &Core, revoked: &Revoked) {
         .failed(Failure::Revoked);
     match &revoked.what {
         Alive::Connection => {}
-        Alive::Tcp => record(
-            core,
-            &revoked.peer,
-            &revoked.decision,
-            &Call::Tcp,
-            revoked.at,
-        ),
+        // What was revoked ends in any case.
+        Alive::Tcp => {
+            record(
+                core,
+                &revoked.peer,
+                &revoked.decision,
+                &Call::Tcp,
+                revoked.at,
+            );
+        }
         Alive::Http(head) => {
             record(
                 core,

@@ -20,6 +20,7 @@ mod app;
 mod audit;
 mod body;
 pub mod capture;
+mod classes;
 pub mod config;
 mod control;
 mod copy;

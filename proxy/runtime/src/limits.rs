@@ -19,6 +19,11 @@ pub const APP_CONNECT: Duration = Duration::from_millis(1_000);
 /// Open connections of each kind (peers, strangers, the application) and core. One idle connection costs about 3 KiB plain
 /// and 12 KiB with TLS: 10,000 peers are near 120 MiB.
 pub const CONNECTIONS: usize = 10_000;
+/// How often a core hands its counts of allowed requests to the log. A crash loses at most so much of them.
+pub const COUNTS_EVERY: Duration = Duration::from_secs(10);
+/// Classes of allowed requests that one core counts apart at a time: as many as a line of the log holds. One has about
+/// 400 bytes; what finds no room is counted together.
+pub const CLASSES_MAX: usize = 256;
 /// Headers of one HTTP/1 message.
 pub const HEADERS_MAX: usize = 100;
 /// Bytes of one HTTP/1 head.

@@ -271,6 +271,15 @@ impl Measure {
 
     /// It was denied because there is no policy yet.
     pub(crate) fn no_policy(&self) {
+        self.denied_without_decision("no-policy");
+    }
+
+    /// It was allowed and not let through, because it could not be recorded.
+    pub(crate) fn no_record(&self) {
+        self.denied_without_decision("no-record");
+    }
+
+    fn denied_without_decision(&self, reason: &'static str) {
         let phase = mesh_policy::decide::Phase::Server;
         self.meter.registry().on_denied(
             self.edge,
@@ -278,7 +287,7 @@ impl Measure {
                 phase,
                 status: None,
                 grpc_status: None,
-                reason: "no-policy",
+                reason,
             },
         );
     }

@@ -11,6 +11,7 @@ mod proxy {
 
     mod authorization;
     mod bytes;
+    mod counts;
     mod detection;
     mod faults;
     mod framing;

@@ -1,6 +1,10 @@
 //! `mesh audit`: the logs, and what they show.
 //!
-//! - [`verify`]: proves decision logs, or names the first bad line of each
+//! - [`verify`]: proves logs, or names the first bad line of each
+//! - [`proof`]: proves one line to somebody who has not the log
+//! - [`redact`]: takes texts out of a log
+//! - [`witness`]: watches logs and cosigns them
+//! - [`logs`]: which logs are meant, their keys and witnesses
 //! - [`source`]: what reports are made of: a running mesh, the state that one left, or a bundle
 //! - [`collect`]: a snapshot bundle of a state directory
 //! - [`run`], [`check`], [`diff`]: reports: written, checked offline, compared
@@ -11,16 +15,21 @@ mod collect;
 mod controls;
 mod diff;
 mod evidence;
+mod logs;
+mod proof;
+mod redact;
 mod run;
 mod source;
 mod verify;
 mod watch;
+mod witness;
 
 use crate::exit::Exit;
 use crate::fault::Fault;
 use crate::output::{Format, Output};
 use clap::Subcommand;
-pub(crate) use verify::{logs_in, report};
+pub(crate) use logs::logs_in;
+pub(crate) use verify::report;
 
 /// Decision logs, and reports made of them.
 #[derive(Subcommand, Clone, Debug)]
@@ -39,6 +48,14 @@ pub(crate) enum AuditCommand {
     Controls(controls::ControlsArgs),
     /// Makes the report again and again, and says what changed.
     Watch(watch::WatchArgs),
+    /// Proves one line of a log to somebody who has only its public key.
+    Prove(proof::ProveArgs),
+    /// Checks such a proof.
+    CheckProof(proof::CheckProofArgs),
+    /// Takes texts out of a log that were logged so that this is possible.
+    Redact(redact::RedactArgs),
+    /// Watches logs as a second keeper, and cosigns what they sign as long as they only grow.
+    Witness(witness::WitnessArgs),
 }
 
 impl AuditCommand {
@@ -50,7 +67,12 @@ impl AuditCommand {
             Self::Evidence(args) => args.format(),
             Self::Controls(args) => args.output,
             Self::Watch(args) => args.output,
-            Self::Run(_) | Self::Collect(_) => Format::Text,
+            Self::CheckProof(args) => args.output,
+            Self::Run(_)
+            | Self::Collect(_)
+            | Self::Prove(_)
+            | Self::Redact(_)
+            | Self::Witness(_) => Format::Text,
         }
     }
 }
@@ -68,5 +90,9 @@ pub(crate) fn run(command: &AuditCommand, output: &mut Output) -> Result<Exit, F
         AuditCommand::Evidence(args) => evidence::run(args, output),
         AuditCommand::Controls(args) => controls::run(args, output),
         AuditCommand::Watch(args) => watch::run(args, output),
+        AuditCommand::Prove(args) => proof::prove(args, output),
+        AuditCommand::CheckProof(args) => proof::check(args, output),
+        AuditCommand::Redact(args) => redact::run(args, output),
+        AuditCommand::Witness(args) => witness::run(args, output),
     }
 }

@@ -1,16 +1,15 @@
-//! `mesh audit verify`: proves decision logs, or names the first bad line of each.
+//! `mesh audit verify`: proves logs, or names the first bad line of each.
 
+use super::logs::{self, LogError, Source};
 use crate::exit::Exit;
 use crate::fault::Fault;
-use crate::live::{Live, LiveArgs};
+use crate::live::LiveArgs;
 use crate::output::{Format, Output, Tone};
 use clap::Args;
 use mesh_api::error::CodedError;
-use mesh_audits::{Checkpoint, PublicKey, Seal};
-use mesh_platform::files;
+use mesh_audits::Verified;
 use serde::Serialize;
-use std::fs::File;
-use std::io::BufReader;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Which logs to prove.
@@ -19,13 +18,17 @@ pub(crate) struct VerifyArgs {
     /// Log files, or folders of them; by default those of the running mesh. Or the folder of a report.
     #[arg(value_name = "FILE|DIR")]
     logs: Vec<PathBuf>,
-    /// Trusted copy of the public checkpoint key; by default the `.pub` file beside each log, which who could edit the
-    /// log could have edited too.
+    /// Trusted copy of the public keys that sign checkpoints, one a line; by default the `.pub` file beside each log,
+    /// which who could edit the log could have edited too.
     #[arg(long, value_name = "FILE")]
     pub(super) key: Option<PathBuf>,
     /// Of a report: a mapping that was given when it was made; more than once for more.
     #[arg(long = "mapping", value_name = "FILE")]
     pub(super) mappings: Vec<PathBuf>,
+    /// Folder of a witness, or of checkpoints that somebody kept: `<log>.checkpoint`. A log that does not contain what
+    /// they saw is bad. By default the witness of the running mesh.
+    #[arg(long, value_name = "DIR")]
+    witness: Option<PathBuf>,
     #[command(flatten)]
     live: LiveArgs,
     /// Form of the answer.
@@ -43,39 +46,40 @@ impl VerifyArgs {
     }
 }
 
-/// Why nothing can be proved.
-#[derive(Debug, thiserror::Error, miette::Diagnostic)]
-enum AuditError {
-    #[error("there is no decision log in {places}")]
-    #[diagnostic(
-        code("MESH-0614"),
-        help("logs end in `.jsonl`; a proxy makes its own at the first record")
-    )]
-    NoLogs { places: String },
-}
-
 /// What was found of one log.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub(crate) struct LogReport {
-    /// The file.
+    /// The file of its newest lines.
     pub(crate) file: PathBuf,
     /// Whether every line is proved.
     pub(crate) ok: bool,
     /// Whose log it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) origin: Option<String>,
-    /// Lines, proved.
+    /// Lines that are there, proved.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) lines: Option<u64>,
-    /// Decisions among them.
+    /// Place of the first of them, if older ones were retired.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) decisions: Option<u64>,
+    pub(crate) first: Option<u64>,
+    /// Lines by kind.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) kinds: BTreeMap<String, u64>,
     /// Records that the log itself says are missing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) lost: Option<u64>,
-    /// Last line that the signed checkpoint covers; absent: a cut tail would not be found.
+    /// Last line that the signed checkpoint covers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) sealed_through: Option<u64>,
+    /// Last line that a checkpoint of a witness covers; absent: nobody else vouches for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) witnessed_through: Option<u64>,
+    /// Files of stored hashes that are missing or wrong; the lines are proved without them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) damaged_hashes: Option<u64>,
+    /// How many lines from the beginning are proved although one is bad.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) proven: Option<u64>,
     /// The first bad line and why.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) error: Option<CodedError>,
@@ -83,36 +87,11 @@ pub(crate) struct LogReport {
 
 /// Proves the logs.
 pub(super) fn run(args: &VerifyArgs, output: &mut Output) -> Result<Exit, Fault> {
-    let logs = if args.logs.is_empty() {
-        let live = Live::read(&args.live)?;
-        logs_in(&live.state.join("audit"))?
-    } else {
-        let mut logs = Vec::new();
-        for path in &args.logs {
-            if path.is_dir() {
-                logs.extend(logs_in(path)?)
-            } else {
-                logs.push(path.clone())
-            }
-        }
-        logs
-    };
-    if logs.is_empty() {
-        let places: Vec<_> = args
-            .logs
-            .iter()
-            .map(|path| format!("`{}`", path.display()))
-            .collect();
-        let places = if places.is_empty() {
-            "the running mesh".to_owned()
-        } else {
-            places.join(", ")
-        };
-        return Err(Fault::usage(&AuditError::NoLogs { places }));
-    }
-    let reports: Vec<LogReport> = logs
+    let source = Source::find(&args.logs, &args.live, args.witness.as_deref())?;
+    let reports: Vec<LogReport> = source
+        .logs
         .iter()
-        .map(|log| report(log, args.key.as_deref()))
+        .map(|log| report(log, args.key.as_deref(), source.witness.as_deref()))
         .collect();
     output.value(args.output, &reports, |output, reports| {
         reports.iter().try_for_each(|report| print(report, output))
@@ -124,123 +103,103 @@ pub(super) fn run(args: &VerifyArgs, output: &mut Output) -> Result<Exit, Fault>
     })
 }
 
-/// The log files of a folder, by name.
-pub(crate) fn logs_in(folder: &Path) -> Result<Vec<PathBuf>, Fault> {
-    let broken = |error: std::io::Error| {
-        let error = AuditError::NoLogs {
-            places: format!("`{}`: {error}", folder.display()),
-        };
-        Fault::usage(&error)
-    };
-    let mut logs = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(broken)? {
-        let path = entry.map_err(broken)?.path();
-        if path
-            .extension()
-            .is_some_and(|extension| extension == "jsonl")
-        {
-            logs.push(path);
-        }
-    }
-    logs.sort();
-    Ok(logs)
-}
-
-/// Proves one log.
-pub(crate) fn report(log: &Path, key: Option<&Path>) -> LogReport {
-    match prove(log, key) {
+/// Proves one log, with a trusted key if there is one, and against what a witness saw.
+pub(crate) fn report(log: &Path, key: Option<&Path>, witness: Option<&Path>) -> LogReport {
+    let file = log.to_path_buf();
+    match prove(log, key, witness) {
         Ok(found) => LogReport {
-            file: log.to_path_buf(),
+            file,
             ok: true,
             origin: Some(found.origin),
             lines: Some(found.lines),
-            decisions: Some(found.decisions),
+            first: (found.first > 0).then_some(found.first),
+            kinds: found.kinds,
             lost: Some(found.lost),
             sealed_through: found.sealed_through,
-            error: None,
+            witnessed_through: found.witnessed.and_then(|size| size.checked_sub(1)),
+            damaged_hashes: (found.damaged_hashes > 0).then_some(found.damaged_hashes),
+            ..LogReport::default()
         },
         Err(error) => LogReport {
-            file: log.to_path_buf(),
-            ok: false,
-            origin: None,
-            lines: None,
-            decisions: None,
-            lost: None,
-            sealed_through: None,
-            error: Some(*error),
+            file,
+            proven: error.proven,
+            error: Some(error.coded),
+            ..LogReport::default()
         },
     }
 }
 
-fn prove(log: &Path, key: Option<&Path>) -> Result<mesh_audits::Verified, Box<CodedError>> {
-    let seal = seal(log, key)?;
-    let file = File::open(log).map_err(|error| {
-        Box::new(
-            CodedError::from(&mesh_audits::verify::Why::Unreadable {
-                why: error.to_string(),
-            } as &dyn miette::Diagnostic)
-            .at(log.display().to_string()),
-        )
-    })?;
-    // The name says whose log it is; another one under this name was put here.
-    let origin = log.file_stem().and_then(|stem| stem.to_str());
-    mesh_audits::verify(
-        BufReader::new(file),
-        &log.display().to_string(),
-        origin,
-        seal,
-    )
-    .map_err(|bad| {
-        let place = format!("{}:{}", bad.file, bad.line);
-        Box::new(CodedError::from(&bad.why as &dyn miette::Diagnostic).at(place))
-    })
+struct NotProved {
+    coded: CodedError,
+    proven: Option<u64>,
 }
 
-/// The checkpoint of a log, with the key it must be signed by. A checkpoint without a key is refused, not ignored.
-pub(super) fn seal(log: &Path, key: Option<&Path>) -> Result<Seal, Box<CodedError>> {
-    let coded = |error: &dyn miette::Diagnostic, at: &Path| {
-        Box::new(CodedError::from(error).at(at.display().to_string()))
-    };
-    let checkpoint = beside(log, "checkpoint");
-    if !checkpoint.exists() {
-        return Ok(Seal::Missing);
+impl From<LogError> for NotProved {
+    fn from(error: LogError) -> Self {
+        Self {
+            coded: CodedError::from_diagnostic(error),
+            proven: None,
+        }
     }
-    let key = key.map_or_else(|| beside(log, "pub"), Path::to_path_buf);
-    let text = files::read(&checkpoint).map_err(|error| coded(&error, &checkpoint))?;
-    let parsed = Checkpoint::parse(&text).map_err(|error| coded(&error, &checkpoint))?;
-    let text = files::read_to_string(&key).map_err(|error| coded(&error, &key))?;
-    let key = PublicKey::parse(text.trim()).map_err(|error| coded(&error, &key))?;
-    Ok(Seal::Signed(parsed, key))
 }
 
-/// `log` with another extension: `audit/shop.web.checkpoint` for `audit/shop.web.jsonl`.
-fn beside(log: &Path, extension: &str) -> PathBuf {
-    log.with_extension(extension)
+fn prove(log: &Path, key: Option<&Path>, witness: Option<&Path>) -> Result<Verified, NotProved> {
+    let key = logs::key_of(log, key)?;
+    let files = logs::open(log)?;
+    let witnessed = logs::witnessed(log, &key, witness)?;
+    files.walk(&key, witnessed, &mut |_, _| {}).map_err(|bad| {
+        let place = format!("{}:{}", bad.place.file, bad.place.line);
+        NotProved {
+            coded: CodedError::from(&bad.why as &dyn miette::Diagnostic).at(place),
+            proven: Some(bad.proven),
+        }
+    })
 }
 
 fn print(report: &LogReport, output: &mut Output) -> Result<(), Fault> {
     if let Some(error) = &report.error {
         let bad = output.toned(Tone::Bad, "BAD");
+        let proven = match report.proven {
+            Some(proven) if proven > 0 => format!("\n      the first {proven} lines are proved"),
+            _ => String::new(),
+        };
         return output.line(format_args!(
-            "{bad}   {}\n{}",
+            "{bad}   {}\n{}{proven}",
             report.file.display(),
             indented(&error.to_text())
         ));
     }
     let ok = output.toned(Tone::Good, "ok ");
-    let count = |number: Option<u64>| number.unwrap_or_default();
-    let sealed = report.sealed_through.map_or_else(
-        || "no signed checkpoint: a cut tail would not be found".to_owned(),
-        |line| format!("sealed through line {}", line.saturating_add(1)),
+    let (lines, decisions) = (
+        report.lines.unwrap_or_default(),
+        report.kinds.get("decision").copied().unwrap_or_default(),
     );
-    let lost = match count(report.lost) {
+    let mut notes = Vec::new();
+    if let Some(first) = report.first {
+        notes.push(format!("{first} older ones retired"));
+    }
+    if let Some(lost) = report.lost.filter(|lost| *lost > 0) {
+        notes.push(format!("{lost} records lost and noted"));
+    }
+    if let Some(damaged) = report.damaged_hashes {
+        notes.push(format!("{damaged} files of hashes missing or damaged"));
+    }
+    notes.push(match report.sealed_through {
+        Some(line) => format!("signed through line {}", line.saturating_add(1)),
+        None => "nothing signed".to_owned(),
+    });
+    notes.push(match report.witnessed_through {
+        Some(line) => format!("witnessed through line {}", line.saturating_add(1)),
+        None => "no witness".to_owned(),
+    });
+    let what = match decisions {
         0 => String::new(),
-        lost => format!(", {lost} records lost and noted"),
+        decisions => format!(", {decisions} decisions"),
     };
-    let (lines, decisions) = (count(report.lines), count(report.decisions));
     output.line(format_args!(
-        "{ok}   {}  {lines} lines, {decisions} decisions{lost}; {sealed}",
-        report.file.display()
+        "{ok}   {}  {lines} lines{what}; {}",
+        report.file.display(),
+        notes.join(", ")
     ))
 }
 

@@ -206,7 +206,9 @@ fn read_file(file: &Path, mut each: impl FnMut(Entry) -> Result<(), Fault>) -> R
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mesh_audits::{ChainState, Entry as Logged, Gap, GapCause, PolicyChange, Start};
+    use mesh_audits::entry::{Action, AllowCounts};
+    use mesh_audits::redact::{Redactable, Salting, redact};
+    use mesh_audits::{Entry as Logged, Gap, GapCause, PolicyChange, Start, encode};
     use mesh_policy::decide::Generation;
     use mesh_policy::request::RequestRecord;
     use mesh_trust::Timestamp;
@@ -226,7 +228,8 @@ mod tests {
             origin: "shop.a".to_owned(),
             version: "0".to_owned(),
             torn_bytes: 0,
-            missing_through: None,
+            missing_from: None,
+            allow_sample: Some(0.01),
         };
         let gap = Gap {
             time,
@@ -241,12 +244,30 @@ mod tests {
             workloads_changed: 0,
             errors: 0,
             warnings: 0,
+            author: None,
+            approver: None,
+            gained: None,
+            lost: None,
         };
-        let mut chain = ChainState::genesis("shop.a");
-        let mut line = |entry| {
-            let bytes = chain.append(entry).expect("a line");
+        let line = |entry| {
+            let bytes = encode(7, entry, None).expect("a line").bytes;
             read(bytes.trim_ascii()).expect("an entry")
         };
+        let counts = AllowCounts {
+            time,
+            from: time,
+            core: 0,
+            classes: Vec::new(),
+            other: 0,
+        };
+        assert_eq!(line(Logged::Counts(counts)), Entry::Other);
+        let action = Action {
+            time,
+            action: "rotate".to_owned(),
+            by: String::new(),
+            detail: String::new(),
+        };
+        assert_eq!(line(Logged::Trust(action)), Entry::Other);
         assert_eq!(line(Logged::Start(start)), Entry::Other);
         assert_eq!(line(Logged::Change(change)), Entry::Other);
         assert_eq!(line(Logged::Gap(gap)), Entry::Lost(3));
@@ -254,5 +275,28 @@ mod tests {
         assert_eq!(line(Logged::Decision(Box::new(record))), whole);
         let cut = line(Logged::Decision(Box::new(long)));
         assert!(matches!(cut, Entry::Decision(_, true)), "{cut:?}");
+    }
+    #[test]
+    fn texts_that_may_be_redacted_are_read_until_they_are() {
+        let request: RequestRecord = serde_json::from_str(
+            r#"{"client":{"ip":"10.0.0.9"},"server":{"namespace":"shop","pod":"a","port":1},"path":"/x?card=1"}"#,
+        )
+        .expect("a request");
+        let record = DecisionRecord::unknown_target(&request, Generation(7));
+        let salting = Salting {
+            fields: &Redactable::ALL,
+            fill_random: &|salt| salt.fill(1),
+        };
+        let entry = Logged::Decision(Box::new(record.clone()));
+        let bytes = encode(7, entry, Some(&salting)).expect("a line").bytes;
+        let found = read(bytes.trim_ascii()).expect("an entry");
+        assert_eq!(found, Entry::Decision(Box::new(record), false));
+        let redacted = redact(bytes.trim_ascii(), &[Redactable::RawPath]).expect("a line");
+        let found = read(&redacted.expect("something was taken out")).expect("an entry");
+        let Entry::Decision(record, cut) = found else {
+            panic!("{found:?}");
+        };
+        assert!(cut, "a redacted text is not the whole one");
+        assert_eq!(record.client.ip.as_deref(), Some("10.0.0.9"));
     }
 }

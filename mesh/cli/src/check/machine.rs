@@ -217,7 +217,7 @@ pub(super) fn check_logs(live: &Live) -> Vec<Item> {
         return vec![Item::ok(CATEGORY, "none written yet")];
     }
     let items = logs.iter().map(|log| {
-        let report = audit::report(log, None);
+        let report = audit::report(log, None, None);
         let name = log.display();
         match report.error {
             Some(error) => Item::broken(

@@ -122,6 +122,15 @@ impl Plan {
         self.mesh_child("controller", command, Some(identity))
     }
 
+    /// The second keeper of all logs.
+    pub(crate) fn witness(&self) -> ChildSpec {
+        let mut command = self.own(&["audit", "witness"]);
+        command.extend(self.own_flag("--dir", &self.state.root().join("witness")));
+        command.push(self.state.root().join("audit").into());
+        command.push(self.state.root().join("ca").into());
+        self.mesh_child("witness", command, None)
+    }
+
     /// The proxies of all meshed workloads.
     pub(crate) fn proxies(&self) -> Vec<ChildSpec> {
         let meshed = self

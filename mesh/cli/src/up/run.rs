@@ -244,6 +244,7 @@ impl<'a> Supervisor<'a> {
             self.start(proxy);
         }
         self.until_proxies_are_ready().await?;
+        self.start(plan.witness());
         let (servers, drivers): (Vec<_>, Vec<_>) = plan
             .applications()
             .into_iter()
@@ -518,6 +519,7 @@ impl<'a> Supervisor<'a> {
 
     fn set_pid(&mut self, name: &str, pid: u32) {
         match name.split_once(' ') {
+            None if name == "witness" => {}
             None if name == "ca" => self.running.ca.pid = pid,
             None => self.running.controller.pid = pid,
             Some((kind, key)) => {

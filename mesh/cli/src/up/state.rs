@@ -109,7 +109,7 @@ impl StateDir {
             .join(format!("{namespace}.{name}.yaml"))
     }
 
-    /// Audit chain of a workload's proxy.
+    /// Audit log of a workload's proxy.
     pub(crate) fn audit_log(&self, namespace: &str, name: &str) -> PathBuf {
         self.root
             .join("audit")
@@ -212,7 +212,7 @@ pub(crate) struct RunningProxy {
     pub(crate) admin: SocketAddr,
     /// Admin socket with all of it.
     pub(crate) socket: PathBuf,
-    /// Its audit chain.
+    /// Its audit log.
     pub(crate) audit_log: PathBuf,
     /// Upstreams: service (`ns/name:port`) and where the application reaches it.
     pub(crate) upstreams: Vec<(String, SocketAddr)>,

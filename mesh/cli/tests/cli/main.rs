@@ -2,6 +2,7 @@
 //!
 //! - `run`: the command and what it prints
 //! - `command`: the parts that every mesh has: explain, replay, lint, identity, check
+//! - `logs`: logs proved, witnessed, redacted
 //! - `fixes`: what explain offers against a denial, applied to the files
 //! - `questions`: questions beyond one request
 //! - `usage`: policy from use: cases, what is unused, suggestions, a candidate beside the live policy
@@ -16,6 +17,7 @@ mod command;
 mod fixes;
 mod import;
 mod kubernetes;
+mod logs;
 mod questions;
 mod run;
 mod usage;

@@ -387,7 +387,7 @@ fn a_log_with_gaps_says_so() {
     let first = std::fs::read_to_string(records(folder.path())).expect("records");
     let first = first.lines().next().expect("a record").to_owned();
     let log = format!(
-        "{{\"seq\":0,\"prev\":\"\",\"hash\":\"\",\"kind\":\"start\",\"record\":{{}}}}\n{{\"seq\":1,\"kind\":\"decision\",\"record\":{first}}}\n{{\"seq\":2,\"kind\":\"gap\",\"record\":{{\"lost\":7}}}}\n"
+        "{{\"seq\":0,\"kind\":\"start\",\"record\":{{}}}}\n{{\"seq\":1,\"kind\":\"decision\",\"record\":{first}}}\n{{\"seq\":2,\"kind\":\"gap\",\"record\":{{\"lost\":7}}}}\n"
     );
     write(folder.path(), "audit/shop.orders.jsonl", log);
     let output = authz(

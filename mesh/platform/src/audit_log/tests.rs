@@ -1,11 +1,13 @@
-//! Nothing is lost silently: over crashes, cut tails, broken files, full queues and full disks.
+//! Nothing is lost silently: over crashes, cut tails, broken files, full queues and full disks (threats AU3, AU4, AU6).
 
 use super::*;
-use crate::System;
-use mesh_audits::checkpoint::PublicKey;
+use crate::log_files::LogFiles;
+use crate::{System, files};
 use mesh_audits::entry::PolicyChange;
-use mesh_audits::verify::{FirstBad, Seal, Verified, Why, verify};
-use std::io::Write;
+use mesh_audits::verify::{FirstBad, Trust, Verified, Why, walk};
+use mesh_tlog::{Checkpoint, VerifierKey};
+use std::io::{BufRead, Write};
+use std::path::Path;
 
 struct Dir(tempfile::TempDir);
 
@@ -15,11 +17,11 @@ impl Dir {
     }
 
     fn config(&self) -> AuditLogConfig {
-        AuditLogConfig {
-            directory: self.0.path().join("audit"),
-            origin: "shop.cart".into(),
-            version: "0.1.0".into(),
-        }
+        AuditLogConfig::new(self.0.path().join("audit"), "shop.cart", "0.1.0")
+    }
+
+    fn files(&self) -> TreeLogConfig {
+        self.config().files()
     }
 
     fn open(&self) -> AuditLog {
@@ -27,19 +29,21 @@ impl Dir {
     }
 
     fn verify(&self) -> Result<Verified, FirstBad> {
-        let config = self.config();
-        let key =
-            PublicKey::parse(&files::read_to_string(&config.public_key_path()).unwrap()).unwrap();
-        let checkpoint =
-            Checkpoint::parse(&files::read(&config.checkpoint_path()).unwrap()).unwrap();
-        let log = files::read(&config.log_path()).unwrap();
-        verify(
-            log.as_slice(),
-            "log",
-            Some("shop.cart"),
-            Seal::Signed(checkpoint, key),
-        )
+        verify(&self.files())
     }
+}
+
+fn verify(files: &TreeLogConfig) -> Result<Verified, FirstBad> {
+    let key = files::read_to_string(&files.public_key_path()).unwrap();
+    let key = VerifierKey::parse(&key).unwrap();
+    let log = LogFiles::open(&files.lines_path()).unwrap();
+    let newest = log.checkpoint().unwrap();
+    let trust = Trust {
+        newest: newest.map(|bytes| Checkpoint::open(bytes, &key).unwrap()),
+        older: log.sealed(&key),
+        witnessed: Vec::new(),
+    };
+    walk(&log, &trust, &mut |_, _| {})
 }
 
 fn change(generation: u64) -> Entry {
@@ -51,6 +55,10 @@ fn change(generation: u64) -> Entry {
         workloads_changed: 1,
         errors: 0,
         warnings: 0,
+        author: None,
+        approver: None,
+        gained: None,
+        lost: None,
     })
 }
 
@@ -65,15 +73,15 @@ fn what_was_given_is_written_sealed_and_goes_on_after_a_restart() {
     }
     let verified = dir.verify().unwrap();
     assert_eq!(
-        (verified.changes, verified.starts, verified.gaps),
-        (1_500, 3, 0)
+        ["change", "start", "gap"].map(|kind| verified.count(kind)),
+        [1_500, 3, 0]
     );
     assert_eq!(verified.sealed_through, Some(verified.lines - 1));
     use std::os::unix::fs::MetadataExt;
     for private in [
-        dir.config().log_path(),
-        dir.config().checkpoint_path(),
-        dir.config().key_path(),
+        dir.files().lines_path(),
+        dir.files().checkpoint_path(),
+        dir.files().key_path(),
     ] {
         assert_eq!(
             std::fs::metadata(&private).unwrap().mode() & 0o777,
@@ -91,8 +99,9 @@ fn a_checkpoint_comes_within_its_interval_without_being_asked() {
     log.handle().record(change(1));
     let sealed = (0..40).any(|_| {
         std::thread::sleep(Duration::from_millis(50));
-        dir.verify()
-            .is_ok_and(|verified| verified.changes == 1 && verified.sealed_through == Some(1))
+        dir.verify().is_ok_and(|verified| {
+            verified.count("change") == 1 && verified.sealed_through == Some(1)
+        })
     });
     assert!(sealed, "no checkpoint after 2 s");
 }
@@ -103,13 +112,13 @@ fn a_torn_last_line_is_dropped_and_noted() {
     drop(dir.open());
     let mut raw = std::fs::OpenOptions::new()
         .append(true)
-        .open(dir.config().log_path())
+        .open(dir.files().lines_path())
         .unwrap();
-    raw.write_all(b"{\"seq\":1,\"prev\":\"0123").unwrap();
+    raw.write_all(b"{\"seq\":1,\"kind\":\"0123").unwrap();
     drop(dir.open());
-    assert_eq!(dir.verify().unwrap().starts, 2);
+    assert_eq!(dir.verify().unwrap().count("start"), 2);
     assert!(
-        files::read_to_string(&dir.config().log_path())
+        files::read_to_string(&dir.files().lines_path())
             .unwrap()
             .contains("\"torn_bytes\":21")
     );
@@ -121,40 +130,66 @@ fn a_tail_that_was_cut_while_we_were_away_stays_on_record() {
     let log = dir.open();
     (0..9).for_each(|generation| _ = log.handle().record(change(generation)));
     drop(log);
-    let text = files::read_to_string(&dir.config().log_path()).unwrap();
+    let text = files::read_to_string(&dir.files().lines_path()).unwrap();
     let kept: String = text.split_inclusive('\n').take(4).collect();
     std::fs::OpenOptions::new()
         .write(true)
-        .open(dir.config().log_path())
+        .open(dir.files().lines_path())
         .unwrap()
         .set_len(kept.len() as u64)
         .unwrap();
     drop(dir.open());
     let bad = dir.verify().unwrap_err();
-    assert_eq!((bad.line, bad.why), (5, Why::TailWasMissing { sealed: 9 }));
+    assert_eq!(
+        (bad.place.line, bad.why),
+        (
+            5,
+            Why::TailWasMissing {
+                from: 4,
+                through: 9
+            }
+        )
+    );
+    // The hashes of the missing lines are still in the tree: from a copy of them the log is whole again.
+    let now = files::read_to_string(&dir.files().lines_path()).unwrap();
+    let rest: Vec<&str> = now.split_inclusive('\n').skip(4).collect();
+    assert!(rest[0].starts_with("{\"seq\":10,"), "{}", rest[0]);
+    files::write_atomic(
+        &dir.files().lines_path(),
+        [&text[..], &rest.concat()].concat().as_bytes(),
+        0o600,
+    )
+    .unwrap();
+    assert_eq!(dir.verify().unwrap().lines, 11);
 }
 
 #[test]
-fn a_broken_log_is_moved_aside_and_the_new_one_says_so() {
+fn a_log_of_another_key_is_moved_aside_and_the_new_one_says_so() {
     let dir = Dir::new();
     drop(dir.open());
-    let path = dir.config().log_path();
-    let mut bytes = files::read(&path).unwrap();
-    bytes[20] ^= 1;
-    files::write_atomic(&path, &bytes, 0o600).unwrap();
+    std::fs::remove_file(dir.files().key_path()).unwrap();
     drop(dir.open());
     let verified = dir.verify().unwrap();
-    assert_eq!((verified.starts, verified.gaps), (1, 1));
-    let aside = std::fs::read_dir(path.parent().unwrap())
-        .unwrap()
-        .any(|entry| {
-            entry
-                .unwrap()
-                .file_name()
-                .to_string_lossy()
-                .starts_with("shop.cart.jsonl.broken-")
-        });
-    assert!(aside);
+    assert_eq!((verified.count("start"), verified.count("gap")), (1, 1));
+    let names = std::fs::read_dir(dir.config().directory).unwrap();
+    let aside = names
+        .filter(|name| {
+            let name = name.as_ref().unwrap().file_name();
+            name.to_string_lossy().contains(".broken-")
+        })
+        .count();
+    assert_eq!(aside, 2, "the lines and the hashes");
+}
+
+#[test]
+fn one_writer_at_a_time() {
+    let dir = Dir::new();
+    let _first = dir.open();
+    let second = AuditLog::open(&dir.config(), System::new());
+    assert!(matches!(
+        second,
+        Err(AuditLogError::Platform(PlatformError::Locked { .. }))
+    ));
 }
 
 /// A platform whose clock waits for the test: the writer stands still inside it.
@@ -195,57 +230,103 @@ fn a_full_queue_never_waits_and_its_losses_are_counted_in_the_log() {
     drop(log);
     let verified = dir.verify().unwrap();
     assert_eq!(
-        (verified.changes, verified.lost),
+        (verified.count("change"), verified.lost),
         (taken + 1, 5_000 - taken)
     );
 }
 
-#[test]
-fn a_disk_that_refuses_is_loud_counted_and_gone_on_from() {
-    let dir = Dir::new();
-    files::create_dir_private(&dir.config().directory).unwrap();
-    std::os::unix::fs::symlink("/dev/full", dir.config().log_path()).unwrap();
-    // /dev/full reads as endless zeros, so the log is opened by hand.
-    let counts = Arc::new(Counts::default());
-    let found = Found {
-        file: AppendFile::open(Path::new("/dev/full"), 0o600).unwrap(),
-        chain: ChainState::genesis("shop.cart"),
-        first: vec![change(0)],
+/// A log whose disk is full: the kernel's own full device in the place of the lines.
+fn on_a_full_disk(dir: &Dir, when_full: WhenFull) -> AuditLog {
+    let config = AuditLogConfig {
+        when_full,
+        ..dir.config()
     };
-    let key = load_or_make_key(&dir.config()).unwrap();
-    let writer = writer::Writer::new(
-        &dir.config(),
-        System::new(),
-        key,
-        found,
-        Arc::clone(&counts),
-    );
+    drop(AuditLog::open(&config, System::new()).unwrap());
+    let (mut log, found) = TreeLog::open(&config.files(), Timestamp::from_unix_secs(0)).unwrap();
+    log.replace_file(Path::new("/dev/full"));
+    let counts = Arc::new(Counts {
+        strict: when_full == WhenFull::Strict,
+        ..Counts::default()
+    });
+    let first = first_entries(&config, &found, Timestamp::from_unix_secs(0));
+    let writer = writer::Writer::new(&config, System::new(), log, first, Arc::clone(&counts));
     let (queue, entries) = sync_channel(16);
     let thread = std::thread::spawn(move || writer.run(&entries));
-    let handle = AuditHandle { queue, counts };
-    (0..5).for_each(|generation| _ = handle.record(change(generation)));
-    handle.flush();
-    let counted = handle.counts();
+    AuditLog {
+        handle: AuditHandle { queue, counts },
+        thread: Some(thread),
+    }
+}
+
+#[test]
+fn au4_a_full_disk_is_loud_and_what_is_lost_is_counted() {
+    let dir = Dir::new();
+    let log = on_a_full_disk(&dir, WhenFull::Count);
+    (0..5).for_each(|generation| _ = log.handle().record(change(generation)));
+    log.handle().flush();
+    let counted = log.handle().counts();
     assert_eq!((counted.written, counted.lost), (0, 5));
     assert!(
         counted
             .failing
             .is_some_and(|why| why.contains("no space left"))
     );
-    assert!(
-        !dir.config().checkpoint_path().exists(),
+    assert!(!log.handle().refuses(), "counting is not refusing");
+    drop(log);
+    assert_eq!(
+        dir.verify().unwrap().sealed_through,
+        Some(0),
         "nothing is sealed that is not on the disk"
     );
-    handle.queue.send(Message::Stop).unwrap();
-    thread.join().unwrap();
+}
+
+#[test]
+fn au4_a_strict_log_on_a_full_disk_says_that_nothing_may_be_allowed() {
+    let dir = Dir::new();
+    let log = on_a_full_disk(&dir, WhenFull::Strict);
+    log.handle().record(change(1));
+    log.handle().flush();
+    assert!(log.handle().refuses());
+    drop(log);
+    // With room again it takes entries, and says what was lost.
+    let config = AuditLogConfig {
+        when_full: WhenFull::Strict,
+        ..dir.config()
+    };
+    let log = AuditLog::open(&config, System::new()).unwrap();
+    log.handle().flush();
+    assert!(!log.handle().refuses());
+}
+
+#[test]
+fn au4_a_strict_log_refuses_from_the_first_loss_until_it_has_told_of_it() {
+    let dir = Dir::new();
+    let config = AuditLogConfig {
+        when_full: WhenFull::Strict,
+        ..dir.config()
+    };
+    let gated = Arc::new(Gated(System::new(), Mutex::new(())));
+    let log =
+        AuditLog::open_with_queue(&config, Arc::clone(&gated) as Arc<dyn Platform>, 4).unwrap();
+    log.handle().flush();
+    let shut = gated.1.lock().unwrap();
+    let lost = (0..100).any(|generation| !log.handle().record(change(generation)));
+    assert!(lost && log.handle().refuses());
+    drop(shut);
+    log.handle().flush();
+    assert!(!log.handle().refuses());
+    drop(log);
+    assert!(dir.verify().unwrap().lost > 0);
 }
 
 #[test]
 fn a_checkpoint_that_cannot_be_written_is_reported_until_it_can() {
     let dir = Dir::new();
-    let blocked = dir.config().checkpoint_path();
-    std::fs::create_dir_all(&blocked).unwrap();
     let log = dir.open();
+    log.handle().flush();
+    let blocked = dir.files().checkpoint_path();
+    std::fs::remove_file(&blocked).unwrap();
+    std::fs::create_dir_all(blocked.join("x")).unwrap();
     log.handle().record(change(1));
     log.handle().flush();
     assert!(log.handle().counts().failing.is_some());
@@ -256,11 +337,11 @@ fn a_checkpoint_that_cannot_be_written_is_reported_until_it_can() {
         3,
         "lines are written all the same"
     );
-    std::fs::remove_dir(&blocked).unwrap();
+    std::fs::remove_dir_all(&blocked).unwrap();
     log.handle().flush();
     assert_eq!(log.handle().counts().failing, None);
-    assert_eq!(dir.verify().unwrap().sealed_through, Some(2));
     drop(log);
+    assert_eq!(dir.verify().unwrap().sealed_through, Some(2));
 }
 
 #[test]
@@ -278,4 +359,76 @@ fn names_that_leave_the_directory_are_refused() {
             "{origin:?}"
         );
     }
+}
+
+/// Where the child of the next test writes; set only in the child.
+const CHILD: &str = "MESH_TEST_AUDIT_CHILD";
+
+#[test]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the child is told by its environment"
+)]
+fn au6_child_that_is_killed() {
+    let Some(directory) = std::env::var_os(CHILD) else {
+        return;
+    };
+    let config = AuditLogConfig::new(directory.into(), "shop.cart", "0.1.0");
+    let log = AuditLog::open(&config, System::new()).unwrap();
+    let mut out = std::io::stderr();
+    for generation in 0.. {
+        log.handle().record(change(generation));
+        if generation % 16 == 15 {
+            log.handle().flush();
+            writeln!(out, "acknowledged {generation}").unwrap();
+        }
+    }
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "the test kills a real process")]
+fn au6_kill_9_loses_nothing_that_was_acknowledged() {
+    let dir = Dir::new();
+    let mut changes = 0;
+    for round in 0..6 {
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args([
+                "au6_child_that_is_killed",
+                "--nocapture",
+                "--test-threads=1",
+            ])
+            .env(CHILD, dir.config().directory)
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = std::io::BufReader::new(child.stderr.take().unwrap()).lines();
+        let wanted = 3 + round * 7;
+        let mut last = 0;
+        for line in lines.by_ref().map_while(Result::ok) {
+            if let Some(number) = line.strip_prefix("acknowledged ") {
+                last = number.parse::<u64>().unwrap();
+                if last / 16 >= wanted {
+                    break;
+                }
+            }
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let more = lines.map_while(Result::ok);
+        let last = more
+            .filter_map(|line| line.strip_prefix("acknowledged ")?.parse().ok())
+            .fold(last, u64::max);
+        let verified = dir.verify().unwrap();
+        assert!(
+            verified.count("change") >= changes + last + 1,
+            "round {round}: {} of {changes} + {last}",
+            verified.count("change")
+        );
+        changes = verified.count("change");
+        assert_eq!(verified.damaged_hashes, 0);
+    }
+    drop(dir.open());
+    let verified = dir.verify().unwrap();
+    assert_eq!((verified.count("start"), verified.count("gap")), (7, 0));
 }

@@ -1,12 +1,11 @@
 //! The loop of the audit thread.
 
-use super::{AuditLogConfig, CHECKPOINT_INTERVAL, CHECKPOINT_LINES, Counts, Found, Message};
-use crate::files::{self, AppendFile};
+use super::{AuditLogConfig, CHECKPOINT_INTERVAL, CHECKPOINT_LINES, Counts, Message};
+use crate::tree_log::{Retention, TreeLog};
 use crate::{Platform, PlatformError, Tick};
-use mesh_audits::chain::ChainState;
-use mesh_audits::checkpoint::CheckpointKey;
-use mesh_audits::entry::{Entry, Gap, GapCause};
-use std::path::PathBuf;
+use mesh_audits::entry::{Entry, Gap, GapCause, Retired, RetiredWhy};
+use mesh_audits::line;
+use mesh_audits::redact::{Redactable, Salting};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
@@ -20,11 +19,9 @@ const IDLE: Duration = Duration::from_secs(3_600);
 
 pub(super) struct Writer {
     platform: Arc<dyn Platform>,
-    key: CheckpointKey,
-    origin: String,
-    checkpoint: PathBuf,
-    file: AppendFile,
-    chain: ChainState,
+    log: TreeLog,
+    retention: Retention,
+    redactable: Vec<Redactable>,
     counts: Arc<Counts>,
     /// Entries to come before any other: the start, and what is known of a broken log.
     first: Vec<Entry>,
@@ -47,19 +44,17 @@ impl Writer {
     pub(super) fn new(
         config: &AuditLogConfig,
         platform: Arc<dyn Platform>,
-        key: CheckpointKey,
-        found: Found,
+        log: TreeLog,
+        first: Vec<Entry>,
         counts: Arc<Counts>,
     ) -> Self {
         Self {
             platform,
-            key,
-            origin: config.origin.clone(),
-            checkpoint: config.checkpoint_path(),
-            file: found.file,
-            chain: found.chain,
+            log,
+            retention: config.retention,
+            redactable: config.redactable.clone(),
             counts,
-            first: found.first,
+            first,
             untold: [(GapCause::QueueFull, 0), (GapCause::Storage, 0)],
             unsealed: None,
             refused_at: None,
@@ -70,6 +65,7 @@ impl Writer {
     pub(super) fn run(mut self, queue: &Receiver<Message>) {
         self.write(Vec::new());
         self.seal();
+        self.retire();
         loop {
             let first = match queue.recv_timeout(self.until_due()) {
                 Ok(message) => Some(message),
@@ -148,14 +144,18 @@ impl Writer {
             return;
         }
         let given = entries.len() as u64;
-        let mut chain = self.chain.clone();
-        let mut bytes = Vec::with_capacity(1_024 * (entries.len() + 1));
-        let (mut lines, mut unwritable) = (0u64, 0u64);
+        let salting = Salting {
+            fields: &self.redactable,
+            fill_random: &|salt| self.platform.fill_random(salt),
+        };
+        let salting = (!self.redactable.is_empty()).then_some(&salting);
+        let mut lines = Vec::with_capacity(entries.len() + 1);
+        let (mut seq, mut unwritable) = (self.log.size(), 0u64);
         for entry in self.first.iter().cloned().chain(gaps).chain(entries) {
-            match chain.append(entry) {
+            match line::encode(seq, entry, salting) {
                 Ok(line) => {
-                    bytes.extend_from_slice(&line);
-                    lines += 1;
+                    lines.push(line);
+                    seq += 1;
                 }
                 Err(error) => {
                     tracing::error!(%error, "an audit entry could not be written");
@@ -163,19 +163,22 @@ impl Writer {
                 }
             }
         }
-        match self.file.append(&bytes) {
-            Ok(()) => self.wrote(chain, lines, unwritable, now),
+        match self.log.append(&lines) {
+            Ok(()) => self.wrote(lines.len() as u64, unwritable, now),
             Err(error) => {
                 self.report(&error);
+                // Also if nothing but the start was to be written: then nothing was ever recorded.
+                self.counts.refuse();
                 self.refused_at = Some(now);
                 self.lose(GapCause::Storage, given);
             }
         }
     }
 
-    fn wrote(&mut self, chain: ChainState, lines: u64, unwritable: u64, now: Tick) {
-        self.chain = chain;
+    fn wrote(&mut self, lines: u64, unwritable: u64, now: Tick) {
         self.first.clear();
+        // What was lost is told.
+        self.counts.refuses.store(false, Ordering::Relaxed);
         for (_, lost) in &mut self.untold {
             *lost = 0;
         }
@@ -185,6 +188,45 @@ impl Writer {
         self.unsealed = Some((unsealed + lines, since));
         self.refused_at = None;
         self.recover();
+        match self.log.rotate_if_full(self.platform.wall_clock()) {
+            Ok(true) => {
+                self.unsealed = None;
+                self.retire();
+            }
+            Ok(false) => {}
+            Err(error) => self.report(&error),
+        }
+    }
+
+    /// Deletes what is kept no longer, after the log says so and that is sealed.
+    fn retire(&mut self) {
+        let now = self.platform.wall_clock();
+        let overdue = match self.log.overdue(self.retention, now) {
+            Ok(Some(overdue)) => overdue,
+            Ok(None) => return,
+            Err(error) => return self.report(&error),
+        };
+        let first = overdue.segments.first().copied().unwrap_or_default();
+        let entry = Entry::Retired(Retired {
+            time: now,
+            through: overdue.through,
+            lines: overdue.through.saturating_sub(first).saturating_add(1),
+            why: match overdue.by_age {
+                true => RetiredWhy::Age,
+                false => RetiredWhy::Size,
+            },
+        });
+        let line = match line::encode(self.log.size(), entry, None) {
+            Ok(line) => line,
+            Err(error) => return tracing::error!(%error, "an audit entry could not be written"),
+        };
+        if let Err(error) = self.log.append(&[line]).and_then(|()| self.log.seal(now)) {
+            return self.report(&error);
+        }
+        self.counts.written.fetch_add(1, Ordering::Relaxed);
+        if let Err(error) = self.log.retire(&overdue) {
+            tracing::error!(%error, "old lines of an audit log are not deleted");
+        }
     }
 
     /// Says so once the disk takes everything again.
@@ -192,7 +234,7 @@ impl Writer {
         let recovered =
             self.refused_at.is_none() && !self.unsealable && self.counts.failing().is_some();
         if recovered {
-            tracing::warn!(log = %self.file.path().display(), "the audit log is written again");
+            tracing::warn!(log = %self.log.path().display(), "the audit log is written again");
             self.counts.set_failing(None);
         }
     }
@@ -212,6 +254,9 @@ impl Writer {
     }
 
     fn lose(&mut self, cause: GapCause, entries: u64) {
+        if entries > 0 {
+            self.counts.refuse();
+        }
         for (known, lost) in &mut self.untold {
             if *known == cause {
                 *lost = lost.saturating_add(entries);
@@ -230,18 +275,10 @@ impl Writer {
 
     /// Flushes, then signs what is on the disk.
     fn seal(&mut self) {
-        let (Some(_), Some(last)) = (self.unsealed, self.chain.next_seq().checked_sub(1)) else {
+        if self.unsealed.is_none() {
             return;
-        };
-        let checkpoint = self.key.sign(
-            &self.origin,
-            last,
-            self.chain.head(),
-            self.platform.wall_clock(),
-        );
-        let sealed = self.file.sync().and_then(|()| {
-            files::write_atomic(&self.checkpoint, checkpoint.to_text().as_bytes(), 0o600)
-        });
+        }
+        let sealed = self.log.seal(self.platform.wall_clock());
         self.unsealable = sealed.is_err();
         match sealed {
             Ok(()) => {

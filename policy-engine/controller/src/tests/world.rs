@@ -5,8 +5,8 @@ use mesh_api::admin::ControllerStatus;
 use mesh_api::discovery::Discovery;
 use mesh_api::proto::policy_client::PolicyClient;
 use mesh_api::proto::{EquivalenceReport, WatchWorkloadRequest, WorkloadUpdate};
-use mesh_audits::checkpoint::{Checkpoint, PublicKey};
-use mesh_audits::verify::{Seal, Verified, verify};
+use mesh_audits::verify::Verified;
+use mesh_platform::log_files::LogFiles;
 use mesh_platform::{System, files};
 use mesh_policy::snapshot::SnapshotData;
 use mesh_policy_index::IndexConfig;
@@ -379,17 +379,11 @@ impl World {
 
     /// Proves the controller's audit log.
     pub(super) fn verify_audit(&self) -> Verified {
-        let read = |name: &str| files::read(&self.path("audit").join(name)).unwrap();
-        let checkpoint = Checkpoint::parse(&read("controller.checkpoint")).unwrap();
-        let key = PublicKey::parse(std::str::from_utf8(&read("controller.pub")).unwrap()).unwrap();
-        let seal = Seal::Signed(checkpoint, key);
-        verify(
-            read("controller.jsonl").as_slice(),
-            "controller.jsonl",
-            Some("controller"),
-            seal,
-        )
-        .unwrap()
+        let audit = self.path("audit");
+        let key = files::read_to_string(&audit.join("controller.pub")).unwrap();
+        let key = mesh_tlog::VerifierKey::parse(&key).unwrap();
+        let log = LogFiles::open(&audit.join("controller.jsonl")).unwrap();
+        log.walk(&key, Vec::new(), &mut |_, _| {}).unwrap()
     }
 }
 

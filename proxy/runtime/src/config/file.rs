@@ -7,8 +7,11 @@ use super::{
 use crate::error::ProxyError;
 use crate::limits;
 use mesh_api::discovery::Endpoint;
+use mesh_audits::redact::Redactable;
 use mesh_ca_client::RemoteCa;
 use mesh_platform::Platform;
+use mesh_platform::audit_log::WhenFull;
+use mesh_platform::tree_log::Retention;
 use mesh_trust::{SpiffeId, TrustDomain};
 use serde::Deserialize;
 use std::fmt::Display;
@@ -145,6 +148,22 @@ struct AuditFile {
     file: PathBuf,
     #[serde(default = "default_allow_sample")]
     allow_sample: f64,
+    #[serde(default)]
+    when_full: WhenFullFile,
+    #[serde(default)]
+    retain_days: Option<u64>,
+    #[serde(default)]
+    retain_megabytes: Option<u64>,
+    #[serde(default)]
+    redactable: Vec<Redactable>,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum WhenFullFile {
+    #[default]
+    Count,
+    Strict,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -537,6 +556,23 @@ impl Checker<'_> {
         Ok(Audit {
             file: file.file,
             allow_sample: self.within("audit.allowSample", file.allow_sample, 0.0, 1.0)?,
+            when_full: match file.when_full {
+                WhenFullFile::Count => WhenFull::Count,
+                WhenFullFile::Strict => WhenFull::Strict,
+            },
+            retention: Retention {
+                age: file
+                    .retain_days
+                    .map(|days| self.within("audit.retainDays", days, 1, 36_500))
+                    .transpose()?
+                    .map(|days| Duration::from_secs(days * 86_400)),
+                bytes: file
+                    .retain_megabytes
+                    .map(|size| self.within("audit.retainMegabytes", size, 1, 1 << 30))
+                    .transpose()?
+                    .map(|size| size << 20),
+            },
+            redactable: file.redactable,
         })
     }
 

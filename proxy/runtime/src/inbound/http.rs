@@ -90,7 +90,7 @@ async fn answer(at: Rc<Arrival>, mut request: Request<Incoming>) -> Answer {
     });
     let permit = match at.decide(&policy, &head, &measure) {
         Ok(permit) => permit,
-        Err(refusal) => return refused(&refusal, admitted.grpc),
+        Err(answer) => return *answer,
     };
     // From here on the request has the host that was judged; the path follows when it is forwarded.
     if let Some(host) = permit.rewritten_host()
@@ -127,7 +127,7 @@ impl Arrival {
         policy: &Arc<Snapshot>,
         head: &JudgedHead,
         measure: &Measure,
-    ) -> Result<Permit, Refusal> {
+    ) -> Result<Permit, Box<Answer>> {
         let call = head.call();
         let now = self.core.shared.platform.wall_clock();
         let mut decision = self.peer.decide(policy, &call, now);
@@ -143,12 +143,16 @@ impl Arrival {
         {
             decision = decision.rate_limited();
         }
-        record(&self.core, &self.peer, &decision, &call, now);
+        if !record(&self.core, &self.peer, &decision, &call, now) {
+            measure.no_record();
+            return Err(Box::new(Trouble::NoRecord.answer(head.grpc)));
+        }
         decision
             .permit()
             .map_err(|denial| {
                 measure.denied(&denial);
-                Refusal::for_decision(denial.phase, denial.status)
+                let refusal = Refusal::for_decision(denial.phase, denial.status);
+                Box::new(refused(&refusal, head.grpc))
             })
             .inspect(|permit| measure.allowed(Some(permit)))
     }

@@ -44,7 +44,9 @@ pub(crate) async fn take<T>(
     if decision.verdict == Verdict::Deny && first == First::End {
         return; // a probe: connected, and nothing passed
     }
-    record(core, peer, &decision, &Call::Tcp, now);
+    if !record(core, peer, &decision, &Call::Tcp, now) {
+        return measure.no_record();
+    }
     let permit = match decision.permit() {
         Ok(permit) => permit,
         Err(denial) => return measure.denied(&denial),

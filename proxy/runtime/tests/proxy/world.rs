@@ -95,6 +95,8 @@ pub(crate) struct World {
     pub(crate) authority: Authority,
     block: [u8; 2],
     proxies: Vec<Running>,
+    /// Further settings of the audit logs.
+    pub(crate) audit: &'static str,
 }
 
 /// Policy of `cart`: a Server for port 8080, and who may use it.
@@ -159,6 +161,7 @@ impl World {
             authority: Authority::new(),
             block,
             proxies: Vec::new(),
+            audit: "",
         };
         world.write_policy(policy);
         world
@@ -264,11 +267,12 @@ identity:
   files: {{ chain: {folder}/chain.pem, key: {folder}/key.pem, bundle: {folder}/bundle.pem }}
 policy: {{ manifests: {manifests} }}
 {parts}admin: {{ listen: \"{admin}\", socket: {folder}/admin.sock }}
-audit: {{ file: {folder}/{name}.jsonl, allowSample: 1.0 }}
+audit: {{ file: {folder}/{name}.jsonl, allowSample: 1.0{audit} }}
 drainSecs: 5
 limits: {{ detectSecs: 2 }}
 ",
-            manifests = manifests.display()
+            manifests = manifests.display(),
+            audit = self.audit
         );
         let config = file::parse(&text, "test.yaml").expect("a valid configuration");
         self.proxies
@@ -289,6 +293,11 @@ limits: {{ detectSecs: 2 }}
 
     /// The decisions in the log of a workload, after its end.
     pub(crate) fn records(&mut self, name: &str) -> Vec<serde_json::Value> {
+        self.entries(name, "decision")
+    }
+
+    /// The entries of a kind in the log of a workload, after its end.
+    pub(crate) fn entries(&mut self, name: &str, kind: &str) -> Vec<serde_json::Value> {
         self.stop();
         let log = self.path(&format!("{name}/{name}.jsonl"));
         let log = fs::read_to_string(log).expect("the log");
@@ -296,7 +305,7 @@ limits: {{ detectSecs: 2 }}
             .lines()
             .map(|line| serde_json::from_str::<serde_json::Value>(line).expect("a line of JSON"));
         lines
-            .filter(|line| line["kind"] == "decision")
+            .filter(|line| line["kind"] == kind)
             .map(|line| line["record"].clone())
             .collect()
     }

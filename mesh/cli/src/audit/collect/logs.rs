@@ -4,27 +4,23 @@
 //! lies beside it; who does not trust that copy proves the logs with `mesh audit verify --key`.
 
 use super::{empty_log, later};
-use crate::audit::verify::{logs_in, seal};
+use crate::audit::logs::{self, logs_in};
 use crate::fault::Fault;
 use crate::live::Live;
 use mesh_api::error::CodedError;
 use mesh_audits::entry::{Entry, PolicyChange};
-use mesh_audits::{FirstBad, Line, Seal, Verifier};
+use mesh_audits::{FirstBad, Line};
 use mesh_compliance::bundle::{Broken, Change, DenialHour, Log, LogKind, Observed, Traffic};
-use mesh_platform::PlatformError;
 use mesh_policy::decide::{Phase, Verdict};
 use mesh_policy::record::DecisionRecord;
 use mesh_policy::request::Protocol;
+use mesh_tlog::Checkpoint;
 use mesh_trust::Timestamp;
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
 /// Steps back of the clock that several threads of one writer can cause; longer ones are the clock's.
 const CLOCK_SLACK_MICROS: i64 = 1_000_000;
-/// Longest line that is read; the verifier refuses longer ones.
-const LINE_BYTES_MAX: u64 = mesh_audits::limits::LINE_BYTES_MAX as u64 + 1;
 /// Origin of the controller's log.
 const CONTROLLER: &str = "controller";
 
@@ -117,7 +113,7 @@ struct Proof {
     broken: Option<Broken>,
 }
 
-/// Proves a log and hands on each entry that is proved, and whether a text of it was cut.
+/// Proves a log and hands on each entry that is proved, and whether a text of it was cut or redacted.
 fn walk(file: &Path, each: &mut dyn FnMut(&Entry, bool)) -> Result<Proof, Fault> {
     let mut proof = Proof {
         entries: 0,
@@ -125,70 +121,59 @@ fn walk(file: &Path, each: &mut dyn FnMut(&Entry, bool)) -> Result<Proof, Fault>
         root: None,
         broken: None,
     };
-    let seal = match seal(file, None) {
-        Ok(seal) => seal,
+    let key = match logs::key_of(file, None) {
+        Ok(key) => key,
         Err(error) => {
-            proof.broken = Some(broken_by(&error, 0));
+            proof.broken = Some(broken_by(&CodedError::from_diagnostic(error), 0));
             return Ok(proof);
         }
     };
-    if let Seal::Signed(checkpoint, _) = &seal {
-        proof.sealed_through = Some(checkpoint.seq);
-        proof.root = Some(checkpoint.hash.to_string());
+    let log = logs::open(file)?;
+    if let Some(Ok(checkpoint)) = log.checkpoint()?.map(|bytes| Checkpoint::open(bytes, &key)) {
+        proof.root = Some(hex(&checkpoint.head().root));
     }
-    let unreadable = |error: std::io::Error| PlatformError::from_io("read", file, error);
-    let mut reader = BufReader::with_capacity(1 << 16, File::open(file).map_err(unreadable)?);
-    let origin = file.file_stem().and_then(|stem| stem.to_str());
-    let mut verifier = match Verifier::new(&file.display().to_string(), origin, seal) {
-        Ok(verifier) => verifier,
+    // Proved first: whether a line is the one that was logged is known only at the next checkpoint.
+    let mut end = u64::MAX;
+    match log.walk(&key, Vec::new(), &mut |_, _| {}) {
+        Ok(found) => proof.sealed_through = found.sealed_through,
         Err(bad) => {
-            return Ok(Proof {
-                broken: Some(broken(&bad)),
-                ..proof
-            });
-        }
-    };
-    let mut line = Vec::new();
-    loop {
-        line.clear();
-        let read = reader
-            .by_ref()
-            .take(LINE_BYTES_MAX)
-            .read_until(b'\n', &mut line)
-            .map_err(unreadable)?;
-        let Some(whole) = line.strip_suffix(b"\n") else {
-            // An unfinished line of a writer that is at work, or crashed.
-            let end = verifier.finish(read as u64);
-            proof.broken = end.err().map(|bad| broken(&bad));
-            return Ok(proof);
-        };
-        if let Err(bad) = verifier.line(whole) {
+            end = bad.proven;
             proof.broken = Some(broken(&bad));
-            return Ok(proof);
+        }
+    }
+    // What is wrong was said.
+    let _ = log.walk(&key, Vec::new(), &mut |place, line| {
+        if place.seq >= end {
+            return;
         }
         proof.entries += 1;
-        match serde_json::from_slice::<Line>(whole) {
-            Ok(read) => each(&read.entry, !read.cut.is_empty()),
+        match Line::read(line) {
+            Ok(read) => each(&read.entry, !read.cut.is_empty() || read.is_redacted()),
             Err(error) => {
                 // Proved, and yet no entry that is known: one of a later version. What it says is not known.
-                let message = format!("an entry cannot be read: {error}");
+                end = place.seq;
                 proof.broken = Some(Broken {
                     code: "MESH-0510".to_owned(),
-                    message,
-                    line: proof.entries,
+                    message: format!("an entry cannot be read: {error}"),
+                    line: place.line,
                 });
-                return Ok(proof);
             }
         }
-    }
+    });
+    Ok(proof)
 }
 
-fn broken(bad: &FirstBad) -> Broken {
+/// Lower-case hex.
+pub(super) fn hex(root: &mesh_tlog::Hash) -> String {
+    root.0.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+pub(super) fn broken(bad: &FirstBad) -> Broken {
     let coded = CodedError::from(&bad.why as &dyn miette::Diagnostic);
-    broken_by(&coded, bad.line)
+    broken_by(&coded, bad.place.line)
 }
 
-fn broken_by(error: &CodedError, line: u64) -> Broken {
+pub(super) fn broken_by(error: &CodedError, line: u64) -> Broken {
     Broken {
         code: error.code.clone(),
         message: error.message.clone(),
@@ -337,10 +322,10 @@ impl Counter {
             digest: change.digest.clone(),
             files: change.files.clone(),
             workloads_changed: change.workloads_changed,
-            author: None,
-            approver: None,
-            gained: None,
-            lost: None,
+            author: change.author.clone(),
+            approver: change.approver.clone(),
+            gained: change.gained,
+            lost: change.lost,
             initial,
         });
     }
