@@ -411,7 +411,7 @@ async fn nobody_waits_for_a_stuck_disk_longer_than_two_seconds_and_renewals_come
             recorder.with_lines(|inner| Box::new(Stuck { inner, stuck: disk }))
         });
     let issuing = Issuing::new(desk);
-    let begun = std::time::Instant::now();
+    let begun = tokio::time::Instant::now();
     let ask = |turn| {
         let issuing = issuing.clone();
         tokio::spawn(async move {

@@ -65,7 +65,7 @@ async fn a_denied_identity_loses_its_streams_and_gets_nothing_until_it_is_allowe
         .unwrap()
         .into_inner();
     next(&mut stream).await;
-    let begun = std::time::Instant::now();
+    let begun = tokio::time::Instant::now();
     deny(&mut admin, &cart()).await.unwrap();
     assert_eq!(end_of(stream).await.message(), "no identity issued");
     assert!(
