@@ -17,7 +17,7 @@ use mesh_trust::{SpiffeId, Svid, Timestamp, TrustBundle, TrustBundles, TrustDoma
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 use rustls::ClientConfig;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tonic::Request;
@@ -259,10 +259,7 @@ impl Asker<'_> {
         loop {
             let now = self.platform.wall_clock();
             let Some(held) = &mut self.held else { return };
-            held.renewal = held
-                .renewal
-                .clone()
-                .step(Event::Tick, now, dice(self.platform));
+            held.renewal = held.renewal.step(Event::Tick, now, dice(self.platform));
             if held.renewal.is_due(now) {
                 return;
             }
@@ -296,28 +293,25 @@ impl Asker<'_> {
     fn failed(&mut self) {
         let now = self.platform.wall_clock();
         if let Some(held) = &mut self.held {
-            held.renewal = held
-                .renewal
-                .clone()
-                .step(Event::Failed, now, dice(self.platform));
+            held.renewal = held.renewal.step(Event::Failed, now, dice(self.platform));
         }
     }
 
-    fn bytes(&self, path: &PathBuf) -> Result<Vec<u8>, AskError> {
+    fn bytes(&self, path: &Path) -> Result<Vec<u8>, AskError> {
         self.platform
             .read_file(path)
             .map_err(|error| AskError::File {
-                path: path.clone(),
+                path: path.to_owned(),
                 why: error.to_string(),
             })
     }
 
-    fn text(&self, path: &PathBuf) -> Result<String, AskError> {
+    fn text(&self, path: &Path) -> Result<String, AskError> {
         let text = String::from_utf8(self.bytes(path)?).unwrap_or_default();
         let text = text.trim();
         if text.is_empty() {
             return Err(AskError::File {
-                path: path.clone(),
+                path: path.to_owned(),
                 why: "it is empty, or not text".to_owned(),
             });
         }
