@@ -394,7 +394,7 @@ impl TreeLog {
                 tracing::error!(%error, "an entry is missing in its bundle");
             }
             let size = self.edge.size();
-            if size % u64::from(TILE_WIDTH) == 0
+            if size.is_multiple_of(u64::from(TILE_WIDTH))
                 && let Some(tile) = Tile::new(0, size / u64::from(TILE_WIDTH) - 1, TILE_WIDTH)
             {
                 self.unwritten
@@ -446,7 +446,7 @@ impl TreeLog {
         let files = LogFiles::open(&self.config.lines_path())?;
         let newest = match files.checkpoint()? {
             None => None,
-            Some(bytes) => match Checkpoint::open(&bytes, self.key.verifier()) {
+            Some(bytes) => match Checkpoint::open(bytes, self.key.verifier()) {
                 Ok(checkpoint) => Some(checkpoint.head().clone()),
                 Err(_) => return Ok(false),
             },

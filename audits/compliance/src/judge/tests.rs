@@ -49,7 +49,8 @@ fn a_mesh_without_fault_has_no_finding_and_fails_nothing() {
 
 #[test]
 fn seeded_faults_appear_under_their_controls_and_go_with_their_cause() {
-    let seeds: [(&str, fn(&mut Bundle), &[&str]); 9] = [
+    type Seed = (&'static str, fn(&mut Bundle), &'static [&'static str]);
+    let seeds: [Seed; 9] = [
         (
             "e1.plaintext_edges",
             |b| {

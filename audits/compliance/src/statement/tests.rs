@@ -36,13 +36,10 @@ fn every_flipped_byte_of_an_envelope_is_refused_or_changes_nothing() {
     for at in 0..text.len() {
         let mut changed = text.clone();
         changed[at] ^= 0x01;
-        match Statement::verify("s", &changed, &public) {
-            // The name of the key is a help, and signed by nobody.
-            Ok(read) => {
-                assert_eq!(read, statement(), "byte {at}");
-                harmless += 1;
-            }
-            Err(_) => {}
+        // The name of the key is a help, and signed by nobody.
+        if let Ok(read) = Statement::verify("s", &changed, &public) {
+            assert_eq!(read, statement(), "byte {at}");
+            harmless += 1;
         }
     }
     assert!(

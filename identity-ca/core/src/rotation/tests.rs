@@ -442,7 +442,7 @@ fn distrust_leaves_one_root_and_says_who_was_not_ready() {
         })
         .unwrap()
     );
-    assert_eq!(mesh.state.anchors, [two.clone()]);
+    assert_eq!(mesh.state.anchors, std::slice::from_ref(&two));
     assert_eq!(mesh.state.retired, BTreeSet::from([one.clone()]));
     assert_eq!(*mesh.state.authority_for(&holder("a")), two);
     let back = mesh.step(Event::Distrust {

@@ -14,7 +14,7 @@ use mesh_api::trust::{Outcome, Update};
 use mesh_issuance::Profile;
 use mesh_issuance::issue::Request;
 use mesh_issuance::rotation::{Event, Holder, Phase};
-use mesh_platform::{Platform, PlatformError, System};
+use mesh_platform::{Platform, PlatformError, System, files};
 use mesh_trust::tls::{TlsIdentity, check_chain};
 use mesh_trust::{Svid, TrustBundles};
 use miette::Diagnostic;
@@ -410,7 +410,7 @@ fn a_state_that_was_exchanged_stops_the_start_and_is_left_as_it_is() {
         Err(CaError::Trust(error)) => assert!(want(&error), "{what}: {error}"),
         other => panic!("{what}: {:?}", other.map(drop)),
     };
-    std::fs::write(&path, &old).unwrap();
+    files::write_atomic(&path, &old, 0o600).unwrap();
     refused(
         |error| matches!(error, TrustStateError::Stale { generation: 3, .. }),
         "an older copy",
@@ -419,7 +419,7 @@ fn a_state_that_was_exchanged_stops_the_start_and_is_left_as_it_is() {
     for at in 0..good.len() {
         let mut changed = good.clone();
         changed[at] ^= 1;
-        std::fs::write(&path, &changed).unwrap();
+        files::write_atomic(&path, &changed, 0o600).unwrap();
         let known = |error: &TrustStateError| {
             matches!(
                 error,
@@ -429,7 +429,7 @@ fn a_state_that_was_exchanged_stops_the_start_and_is_left_as_it_is() {
         refused(known, &format!("octet {at}"));
     }
     for length in [0, 1, good.len() / 2, good.len() - 1] {
-        std::fs::write(&path, &good[..length]).unwrap();
+        files::write_atomic(&path, &good[..length], 0o600).unwrap();
         refused(
             |error| !matches!(error, TrustStateError::Missing { .. }),
             &format!("cut to {length}"),
@@ -438,7 +438,7 @@ fn a_state_that_was_exchanged_stops_the_start_and_is_left_as_it_is() {
     std::fs::remove_file(&path).unwrap();
     // The first authority's keys are gone as well, which is noticed first.
     assert!(open(dir.path(), &world).is_err(), "deleted");
-    std::fs::write(&path, &good).unwrap();
+    files::write_atomic(&path, &good, 0o600).unwrap();
     let folder = std::fs::read_dir(dir.path().join("authorities"))
         .unwrap()
         .next()
@@ -570,7 +570,7 @@ async fn a_thousand_verifiers_follow_a_rotation_within_a_minute_and_refuse_nobod
         }
     };
     acknowledged(issuing.clone()).await;
-    let begun = std::time::Instant::now();
+    let begun = tokio::time::Instant::now();
     issuing
         .with_desk(|desk| desk.rotate())
         .await

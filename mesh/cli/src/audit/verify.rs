@@ -123,21 +123,21 @@ pub(crate) fn report(log: &Path, key: Option<&Path>, witness: Option<&Path>) -> 
         Err(error) => LogReport {
             file,
             proven: error.proven,
-            error: Some(error.coded),
+            error: Some(*error.coded),
             ..LogReport::default()
         },
     }
 }
 
 struct NotProved {
-    coded: CodedError,
+    coded: Box<CodedError>,
     proven: Option<u64>,
 }
 
 impl From<LogError> for NotProved {
     fn from(error: LogError) -> Self {
         Self {
-            coded: CodedError::from_diagnostic(error),
+            coded: Box::new(CodedError::from_diagnostic(error)),
             proven: None,
         }
     }
@@ -150,7 +150,7 @@ fn prove(log: &Path, key: Option<&Path>, witness: Option<&Path>) -> Result<Verif
     files.walk(&key, witnessed, &mut |_, _| {}).map_err(|bad| {
         let place = format!("{}:{}", bad.place.file, bad.place.line);
         NotProved {
-            coded: CodedError::from(&bad.why as &dyn miette::Diagnostic).at(place),
+            coded: Box::new(CodedError::from(&bad.why as &dyn miette::Diagnostic).at(place)),
             proven: Some(bad.proven),
         }
     })

@@ -585,6 +585,7 @@ impl<'a> Supervisor<'a> {
             self.state.workload_api(),
             self.state.ca_control(),
             self.state.ca_admin(),
+            self.state.trust_socket(),
             self.state.controller_socket(),
         ];
         for path in sockets.chain(control) {

@@ -365,10 +365,6 @@ fn names_that_leave_the_directory_are_refused() {
 const CHILD: &str = "MESH_TEST_AUDIT_CHILD";
 
 #[test]
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the child is told by its environment"
-)]
 fn au6_child_that_is_killed() {
     let Some(directory) = std::env::var_os(CHILD) else {
         return;
@@ -386,7 +382,6 @@ fn au6_child_that_is_killed() {
 }
 
 #[test]
-#[expect(clippy::disallowed_methods, reason = "the test kills a real process")]
 fn au6_kill_9_loses_nothing_that_was_acknowledged() {
     let dir = Dir::new();
     let mut changes = 0;
@@ -421,7 +416,7 @@ fn au6_kill_9_loses_nothing_that_was_acknowledged() {
             .fold(last, u64::max);
         let verified = dir.verify().unwrap();
         assert!(
-            verified.count("change") >= changes + last + 1,
+            verified.count("change") > changes + last,
             "round {round}: {} of {changes} + {last}",
             verified.count("change")
         );

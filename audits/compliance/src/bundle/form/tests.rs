@@ -78,7 +78,8 @@ fn another_version_is_refused_by_its_number() {
 
 #[test]
 fn facts_that_cannot_be_are_neither_written_nor_read() {
-    let contradictions: [(&str, fn(&mut Bundle)); 10] = [
+    type Change = fn(&mut Bundle);
+    let contradictions: [(&str, Change); 10] = [
         ("no name of a namespace", |b| {
             b.traffic[0].namespace = "shop\u{1b}".to_owned()
         }),
@@ -123,7 +124,7 @@ fn unknown_fields_are_refused() {
     // Hashed again by somebody who knows how.
     let item = r#""kind":"workload","item":{"namespace":"a","name":"b","service_account":"c","meshed":true,"allow_sample_ppm":0,"more":1}"#;
     let before: Hash = HEXLOWER
-        .decode(lines[3][9..73].as_bytes())
+        .decode(&lines[3].as_bytes()[9..73])
         .expect("hex")
         .try_into()
         .expect("a hash");
