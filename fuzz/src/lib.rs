@@ -18,7 +18,7 @@ use mesh_tlog::witness::AddCheckpoint;
 use mesh_tlog::{
     Note, Tile, TlogProof, TreeHead, VerifierKey, bundle, leaf_hash, verify_inclusion,
 };
-use mesh_trust::{SpiffeId, Svid, Timestamp, TrustBundle, TrustBundles, TrustDomain};
+use mesh_trust::{SpiffeId, Svid, TrustBundle, TrustBundles, TrustDomain};
 
 /// A target: its name, which is that of its seeds' directory, and the function.
 pub type Target = (&'static str, fn(&[u8]));
@@ -312,7 +312,13 @@ pub fn checkpoint(data: &[u8]) {
     }
     if let Ok(proof) = TlogProof::parse(data) {
         assert_eq!(proof.to_string().as_bytes(), data);
-        let _ = verify_inclusion(leaf_hash(b""), proof.index, 1 << 40, &proof.hashes, leaf_hash(b""));
+        let _ = verify_inclusion(
+            leaf_hash(b""),
+            proof.index,
+            1 << 40,
+            &proof.hashes,
+            leaf_hash(b""),
+        );
     }
     if let Ok(request) = AddCheckpoint::parse(data) {
         assert_eq!(request.to_string().as_bytes(), data);

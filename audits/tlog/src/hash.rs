@@ -1,6 +1,7 @@
 //! The hashes of a Merkle tree (RFC 9162 §2.1.1): leaves and nodes have prefixes of their own, so that no node can be
 //! shown as an entry.
 
+use crate::base64;
 use data_encoding::BASE64;
 use ring::digest::{Context, SHA256};
 use std::fmt;
@@ -53,7 +54,7 @@ fn digest(prefix: &[u8], parts: &[&[u8]]) -> Hash {
 impl Hash {
     /// Reads base64; `None` if it is not that of exactly 32 bytes.
     pub fn from_base64(text: &str) -> Option<Self> {
-        let bytes = BASE64.decode(text.as_bytes()).ok()?;
+        let bytes = base64::decode(text)?;
         Some(Self(bytes.try_into().ok()?))
     }
 }

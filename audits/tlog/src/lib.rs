@@ -15,6 +15,7 @@
 //!
 //! Who holds the log's key can sign two histories; only a witness that saw one of them can tell.
 
+mod base64;
 pub mod bundle;
 pub mod checkpoint;
 pub mod hash;

@@ -4,6 +4,7 @@
 //! A signature of a key that nobody asked about says nothing and is passed over; one of a known key that does not verify
 //! condemns the note.
 
+use crate::base64;
 use crate::limits::{NAME_BYTES_MAX, NOTE_BYTES_MAX, SIGNATURES_MAX};
 use data_encoding::{BASE64, HEXLOWER};
 use ring::digest::{SHA256, digest};
@@ -170,9 +171,7 @@ impl VerifierKey {
         let (Some(name), Some(id), Some(key)) = (parts.next(), parts.next(), parts.next()) else {
             return Err(wrong("it has not three parts"));
         };
-        let bytes = BASE64
-            .decode(key.as_bytes())
-            .map_err(|_| wrong("its last part is no base64"))?;
+        let bytes = base64::decode(key).ok_or_else(|| wrong("its last part is no base64"))?;
         let Some((key_type, public)) = bytes.split_first() else {
             return Err(wrong("its last part is empty"));
         };
@@ -388,7 +387,7 @@ impl Signature {
             .strip_prefix(DASH)
             .and_then(|line| line.split_once(' '))
             .ok_or_else(wrong)?;
-        let bytes = BASE64.decode(encoded.as_bytes()).map_err(|_| wrong())?;
+        let bytes = base64::decode(encoded).ok_or_else(wrong)?;
         let (key_id, bytes) = bytes.split_first_chunk().ok_or_else(wrong)?;
         if !is_name(name) || bytes.is_empty() {
             return Err(wrong());

@@ -1,6 +1,7 @@
 //! A proof that stands alone ([tlog-proof](https://c2sp.org/tlog-proof)): an entry's place, its inclusion proof and the
 //! signed checkpoint, in one text that verifies with public keys alone.
 
+use crate::base64;
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::hash::Hash;
 use crate::limits::{EXTRA_BYTES_MAX, PROOF_HASHES_MAX};
@@ -83,8 +84,8 @@ impl TlogProof {
         let extra = match extra.and_then(|line| line.strip_prefix("extra ")) {
             None => None,
             Some(encoded) => {
-                let bytes = BASE64.decode(encoded.as_bytes());
-                let bytes = bytes.map_err(|_| form("its extra data is no base64"))?;
+                let bytes =
+                    base64::decode(encoded).ok_or_else(|| form("its extra data is no base64"))?;
                 if bytes.len() > EXTRA_BYTES_MAX {
                     return Err(form("its extra data is too long"));
                 }
