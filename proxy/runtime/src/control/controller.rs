@@ -4,20 +4,12 @@ use super::install;
 use crate::config::HostPort;
 use crate::limits::{CONTROL_RETRY_MAX, CONTROL_RETRY_MIN, POLICY_BYTES_MAX};
 use crate::state::Shared;
-use hyper_util::rt::TokioIo;
 use mesh_api::proto::policy_client::PolicyClient;
 use mesh_api::proto::{EquivalenceReport, WatchWorkloadRequest, WorkloadUpdate};
 use mesh_trust::SpiffeId;
-use mesh_trust::tls::{refusal_in_io, server_name};
-use std::io;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
-use tonic::transport::{Channel, Endpoint};
-
-/// Silence after which the controller is asked whether it lives, and time for its answer (fault F10).
-const KEEPALIVE: Duration = Duration::from_secs(10);
+use tonic::transport::Channel;
 
 /// Time for the controller to take a report: updates wait meanwhile.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -139,32 +131,6 @@ async fn connect(
 ) -> Result<Channel, String> {
     let identity = shared.identity.load_full().ok_or("no SVID yet")?;
     let config = identity.client_for(expected, b"h2")?;
-    let dialled = address.clone();
-    let connector = tower::service_fn(move |_| {
-        let (config, address) = (config.clone(), dialled.clone());
-        async move {
-            // A name is looked up each time: the controller may have moved (fault F12).
-            let stream = TcpStream::connect((address.host.as_str(), address.port)).await?;
-            stream.set_nodelay(true)?;
-            let stream = TlsConnector::from(config)
-                .connect(server_name(), stream)
-                .await
-                .map_err(|error| {
-                    refusal_in_io(&error)
-                        .map(ToString::to_string)
-                        .map_or(error, io::Error::other)
-                })?;
-            Ok::<_, io::Error>(TokioIo::new(stream))
-        }
-    });
-    // The scheme is for the library: encryption is the connector's.
-    Endpoint::from_shared(format!("http://{address}"))
-        .map_err(|error| error.to_string())?
-        .connect_timeout(KEEPALIVE)
-        .http2_keep_alive_interval(KEEPALIVE)
-        .keep_alive_timeout(KEEPALIVE)
-        .keep_alive_while_idle(true)
-        .connect_with_connector(connector)
-        .await
-        .map_err(|error| crate::app::root_cause(&error))
+    // A name is looked up each time: the controller may have moved (fault F12).
+    mesh_api::dial::connect(&address.to_string(), config).await
 }
