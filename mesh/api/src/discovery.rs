@@ -1,5 +1,6 @@
 //! Where services are: what a proxy needs to reach them, and who it must find there.
 
+use mesh_policy::traffic::ServiceRoute;
 use mesh_trust::SpiffeId;
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, SocketAddr};
@@ -35,6 +36,10 @@ pub struct ServicePort {
     /// Ready endpoints without a proxy: reached in plaintext, where nobody has an identity.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unmeshed: Vec<SocketAddr>,
+    /// Routes attached to this port, of all namespaces, sorted by age, namespace and name. None: every request goes to
+    /// the endpoints. Which of them a client follows: [`mesh_policy::traffic`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub routes: Vec<ServiceRoute>,
 }
 
 /// What discovery knows of a port's protocol.

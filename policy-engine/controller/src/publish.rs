@@ -178,6 +178,7 @@ impl Publishing {
                 ProtocolHint::Detect
             },
             addresses: service.addresses.clone(),
+            routes: Vec::new(),
             unmeshed: service
                 .endpoints
                 .iter()

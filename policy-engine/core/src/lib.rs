@@ -5,6 +5,7 @@
 //! - [`snapshot`]: everything one workload's proxy needs to decide; data form and compiled form
 //! - [`route`]: which route takes a request (Gateway API precedence)
 //! - [`compile`]: the compiled snapshot; start at [`Snapshot::compile`]
+//! - [`traffic`]: where requests to a Service go, as data
 //! - [`connection`]: what is settled once per connection
 //! - `original`: the data of a snapshot, packed while nobody looks at it
 //! - `texts`: many texts that begin alike, in one piece of memory
@@ -43,6 +44,7 @@ mod residual;
 pub mod route;
 pub mod snapshot;
 mod texts;
+pub mod traffic;
 
 pub use compile::{Snapshot, SnapshotError};
 pub use original::Data;

@@ -52,3 +52,6 @@ pub const PROGRAM_DEPTH_MAX: u32 = 64;
 /// Members of a literal set of entities, addresses or times in a compiled condition: they are compared one after the
 /// other. Texts and numbers are sorted and have no such limit.
 pub const PROGRAM_SET_MAX: usize = 256;
+
+/// Tries of one request after the first. More only multiply the load on what is already failing.
+pub const RETRY_ATTEMPTS_MAX: u32 = 10;
