@@ -1,6 +1,6 @@
 //! Where services are: what a proxy needs to reach them, and who it must find there.
 
-use mesh_policy::traffic::ServiceRoute;
+use mesh_policy::traffic::{FailureAccrual, ServiceRoute};
 use mesh_trust::SpiffeId;
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, SocketAddr};
@@ -40,6 +40,9 @@ pub struct ServicePort {
     /// the endpoints. Which of them a client follows: [`mesh_policy::traffic`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub routes: Vec<ServiceRoute>,
+    /// When endpoints are left out for their answers; `None`: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure_accrual: Option<FailureAccrual>,
 }
 
 /// What discovery knows of a port's protocol.

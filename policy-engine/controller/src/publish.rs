@@ -179,6 +179,7 @@ impl Publishing {
             },
             addresses: service.addresses.clone(),
             routes: Vec::new(),
+            failure_accrual: None,
             unmeshed: service
                 .endpoints
                 .iter()

@@ -95,6 +95,33 @@ pub struct Retry {
     pub backoff_ms: u64,
 }
 
+/// When an endpoint of a Service is left out for its answers: a breaker on consecutive failures, as Linkerd has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FailureAccrual {
+    /// Failures in a row (5xx, their gRPC codes, no answer) after which it is left out; at least 1.
+    pub max_failures: u32,
+    /// How long it is left out the first time, in milliseconds; doubled each time that the one request of its probation
+    /// fails too.
+    pub min_penalty_ms: u64,
+    /// The longest time, in milliseconds.
+    pub max_penalty_ms: u64,
+    /// Up to this share of each penalty is added at random, in percent.
+    pub jitter_percent: u32,
+}
+
+impl Default for FailureAccrual {
+    /// Linkerd's values.
+    fn default() -> Self {
+        Self {
+            max_failures: 7,
+            min_penalty_ms: 1_000,
+            max_penalty_ms: 60_000,
+            jitter_percent: 50,
+        }
+    }
+}
+
 /// What is done to a request, or to its answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
