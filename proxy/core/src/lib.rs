@@ -4,6 +4,7 @@
 //! - [`detect`]: which protocol a connection speaks; start at [`detect::Detector`]
 //! - [`mesh_header`]: the first twelve bytes of a stream between proxies
 //! - [`http_hygiene`]: one reading of every request; start at [`http_hygiene::admit`]
+//! - [`route`]: which rule takes a request to a Service, what it changes, and which backend gets it
 //! - [`balance`]: which endpoint of a service gets the next request
 //! - [`capture`]: which connections are redirected to the proxy, as rules
 //! - [`redirect`]: whether a redirected connection may go on to where it was going
@@ -25,3 +26,4 @@ pub mod limit;
 pub mod mesh_header;
 pub mod metrics;
 pub mod redirect;
+pub mod route;

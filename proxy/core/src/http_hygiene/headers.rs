@@ -100,6 +100,13 @@ fn is_hop_by_hop(name: &str) -> bool {
     HOP_BY_HOP.contains(&name)
 }
 
+/// Whether a route may change a field: not what only proxies write, nor what frames a message or concerns one hop.
+pub fn may_change(name: &HeaderName) -> bool {
+    !is_reserved(name.as_str().as_bytes())
+        && !is_hop_by_hop(name.as_str())
+        && !matches!(name.as_str(), "host" | "content-length" | "expect")
+}
+
 pub(super) fn check_sizes(
     headers: &HeaderMap,
     limits: &RequestLimits,
