@@ -2,11 +2,12 @@
 //!
 //! Two random choices, not least-loaded: load figures are late, and everyone would run to the same idle endpoint.
 //! Load is peak-EWMA latency times requests under way: a slow answer counts at once, a fast one slowly. An endpoint that
-//! cannot be connected to is left out for a time that doubles with every failure, then tried with one request.
+//! cannot be connected to is left out for a time that doubles with every failure, then tried with one request. So is one
+//! whose answers failed too often in a row, if there is a [`Breaker`].
 //!
 //! ```text
-//! Ready --connect failed--> Ejected{until} --until passed--> trial: one request --answered--> Ready
-//!                              ^-------------------connect failed, twice as long-----'
+//! Ready --connect failed, or the breaker's last failure--> Ejected{until} --until passed--> trial: one request --answered--> Ready
+//!                                                             ^------------------failed, twice as long------'
 //! ```
 //! Never dials, never waits; one balancer per service port and core, so there is no lock.
 
@@ -34,6 +35,29 @@ impl Default for BalanceConfig {
     }
 }
 
+/// When an endpoint is left out for its answers: a breaker on consecutive failures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Breaker {
+    /// Failures in a row; 0 counts as 1.
+    pub failures_max: u32,
+    /// How long the endpoint is left out the first time, in microseconds; doubled each time that its trial fails.
+    pub penalty_min_us: u64,
+    /// The longest time, before jitter.
+    pub penalty_max_us: u64,
+    /// Up to this share of each penalty is added at random, in percent.
+    pub jitter_percent: u32,
+}
+
+impl Breaker {
+    /// How long an endpoint is left out after `penalties` others in a row.
+    fn penalty_us(&self, penalties: u32, random: u64) -> u64 {
+        let doubled = self.penalty_min_us.saturating_mul(1 << penalties.min(30));
+        let longest = doubled.min(self.penalty_max_us.max(self.penalty_min_us));
+        let jitter = longest.saturating_mul(u64::from(self.jitter_percent)) / 100;
+        longest.saturating_add(random % (jitter + 1))
+    }
+}
+
 /// Names an endpoint of one balancer; ids are never used again, so a late report about a removed one changes nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EndpointId(u64);
@@ -55,8 +79,10 @@ pub enum Pick {
 /// How a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// With an answer, whatever its status.
+    /// With an answer that is no failure of the endpoint.
     Answered,
+    /// With an answer that says that the endpoint fails: 5xx, or a gRPC code that means the same.
+    Rejected,
     /// The connection broke, or no answer in time: its latency counts too, since waiting it was.
     Failed,
     /// The client went away: says nothing about the endpoint.
@@ -70,7 +96,17 @@ enum Health {
     Ejected {
         until_us: u64,
         trial: bool,
+        why: Why,
     },
+}
+
+/// Why an endpoint is left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Why {
+    /// No connection.
+    Connect,
+    /// The breaker opened.
+    Answers,
 }
 
 #[derive(Debug)]
@@ -80,7 +116,12 @@ struct Endpoint<E> {
     pending: u32,
     rtt_us: f64,
     rtt_at_us: u64,
+    /// Connections that failed in a row.
     failures: u32,
+    /// Requests that failed in a row, as the breaker counts them.
+    strikes: u32,
+    /// Times in a row that the breaker left it out.
+    penalties: u32,
     health: Health,
 }
 
@@ -88,6 +129,7 @@ struct Endpoint<E> {
 #[derive(Debug)]
 pub struct Balancer<E> {
     config: BalanceConfig,
+    breaker: Option<Breaker>,
     /// INVARIANT: sorted by id; new ones get higher ids and go to the end.
     endpoints: Vec<Endpoint<E>>,
     next_id: u64,
@@ -98,9 +140,15 @@ impl<E: Eq> Balancer<E> {
     pub fn new(config: BalanceConfig) -> Self {
         Self {
             config,
+            breaker: None,
             endpoints: Vec::new(),
             next_id: 0,
         }
+    }
+
+    /// Sets the breaker, or takes it away: what is left out already comes back by its trial.
+    pub fn set_breaker(&mut self, breaker: Option<Breaker>) {
+        self.breaker = breaker;
     }
 
     /// Makes the set the given one; those in both keep load and health. Returns what left.
@@ -155,6 +203,7 @@ impl<E: Eq> Balancer<E> {
             Health::Ejected {
                 until_us,
                 trial: false,
+                ..
             } => until_us,
         });
         times
@@ -199,24 +248,38 @@ impl<E: Eq> Balancer<E> {
         }
     }
 
-    /// A request that was reported by [`Balancer::on_start`] at `started_us` is over.
-    pub fn on_end(&mut self, id: EndpointId, outcome: Outcome, started_us: u64, now_us: u64) {
-        let config = self.config;
+    /// A request that was reported by [`Balancer::on_start`] at `started_us` is over. `random` is for the jitter of a
+    /// breaker's penalty.
+    pub fn on_end(
+        &mut self,
+        id: EndpointId,
+        outcome: Outcome,
+        started_us: u64,
+        now_us: u64,
+        random: u64,
+    ) {
+        let (config, breaker) = (self.config, self.breaker);
         let Some(endpoint) = self.endpoint(id) else {
             return;
         };
         endpoint.pending = endpoint.pending.saturating_sub(1);
-        match outcome {
-            Outcome::Answered => {
-                endpoint.observe(now_us.saturating_sub(started_us), now_us, &config);
-                endpoint.failures = 0;
-                endpoint.health = Health::Ready;
-            }
-            Outcome::Failed => endpoint.observe(now_us.saturating_sub(started_us), now_us, &config),
-            Outcome::Cancelled => {}
+        if outcome != Outcome::Cancelled {
+            endpoint.observe(now_us.saturating_sub(started_us), now_us, &config);
+        }
+        // What began before the breaker opened says nothing of how the endpoint is now: the trial alone does.
+        if matches!(endpoint.health, Health::Ejected { why: Why::Answers, until_us, .. } if started_us < until_us)
+        {
+            return;
         }
         if let Health::Ejected { trial, .. } = &mut endpoint.health {
             *trial = false;
+        }
+        match (outcome, breaker) {
+            (Outcome::Answered, _) | (Outcome::Rejected, None) => endpoint.recover(),
+            (Outcome::Rejected | Outcome::Failed, Some(breaker)) => {
+                endpoint.strike(outcome, &breaker, now_us, random);
+            }
+            (Outcome::Failed, None) | (Outcome::Cancelled, _) => {}
         }
     }
 
@@ -240,6 +303,7 @@ impl<E: Eq> Balancer<E> {
         endpoint.health = Health::Ejected {
             until_us: now_us.saturating_add(wait),
             trial: false,
+            why: Why::Connect,
         };
     }
 
@@ -262,14 +326,42 @@ impl<E> Endpoint<E> {
             rtt_us,
             rtt_at_us: now_us,
             failures: 0,
+            strikes: 0,
+            penalties: 0,
             health: Health::Ready,
+        }
+    }
+
+    /// It answers as it should.
+    fn recover(&mut self) {
+        (self.failures, self.strikes, self.penalties) = (0, 0, 0);
+        self.health = Health::Ready;
+    }
+
+    /// A request failed; one failure too many leaves the endpoint out, and so does that of its trial.
+    fn strike(&mut self, outcome: Outcome, breaker: &Breaker, now_us: u64, random: u64) {
+        self.strikes = self.strikes.saturating_add(1);
+        if self.strikes >= breaker.failures_max {
+            let wait = breaker.penalty_us(self.penalties, random);
+            self.penalties = self.penalties.saturating_add(1);
+            self.health = Health::Ejected {
+                until_us: now_us.saturating_add(wait),
+                trial: false,
+                why: Why::Answers,
+            };
+        } else if outcome == Outcome::Rejected {
+            // It can be connected to.
+            self.failures = 0;
+            self.health = Health::Ready;
         }
     }
 
     fn is_open(&self, now_us: u64) -> bool {
         match self.health {
             Health::Ready => true,
-            Health::Ejected { until_us, trial } => until_us <= now_us && !trial,
+            Health::Ejected {
+                until_us, trial, ..
+            } => until_us <= now_us && !trial,
         }
     }
 

@@ -249,6 +249,7 @@ impl Listener {
             outcome,
             chosen.started_us,
             core.now_us(),
+            core.random.next(),
         );
     }
 
@@ -257,7 +258,7 @@ impl Listener {
         let mut known = self.known.borrow_mut();
         known
             .balancer
-            .on_end(chosen.id, Outcome::Cancelled, chosen.started_us, now);
+            .on_end(chosen.id, Outcome::Cancelled, chosen.started_us, now, 0);
         known
             .balancer
             .on_connect_failed(chosen.id, core.random.next(), now);

@@ -48,7 +48,7 @@ fn reports_about_endpoints_that_left_change_nothing() {
     let gone = picked(&balancer, 0, 0);
     balancer.on_start(gone);
     balancer.update([9], 1);
-    balancer.on_end(gone, Outcome::Answered, 0, 2);
+    balancer.on_end(gone, Outcome::Answered, 0, 2, 0);
     balancer.on_connect_failed(gone, 0, 2);
     assert_eq!(balancer.get(gone), None);
     assert_eq!(balancer.get(picked(&balancer, 0, 2)), Some(&9));
@@ -110,14 +110,14 @@ fn a_returning_endpoint_gets_one_trial_before_all_requests() {
         matches!(balancer.pick(0, back), Pick::AllEjected { .. }),
         "the trial is under way"
     );
-    balancer.on_end(id, Outcome::Cancelled, back, back + 1);
+    balancer.on_end(id, Outcome::Cancelled, back, back + 1, 0);
     assert_eq!(
         balancer.pick(0, back + 1),
         Pick::Endpoint(id),
         "a cancelled trial says nothing: the next may try"
     );
     balancer.on_start(id);
-    balancer.on_end(id, Outcome::Answered, back + 1, back + 2);
+    balancer.on_end(id, Outcome::Answered, back + 1, back + 2, 0);
     balancer.on_start(id);
     assert_eq!(
         balancer.pick(0, back + 2),
@@ -192,7 +192,7 @@ fn a_slow_endpoint_gets_little() {
         let address = *balancer.get(id).unwrap();
         *counts.entry(address).or_insert(0) += 1;
         let took = if address == 0 { 200 * MS } else { MS };
-        balancer.on_end(id, Outcome::Answered, now, now + took);
+        balancer.on_end(id, Outcome::Answered, now, now + took, 0);
     }
     assert!(counts[&0] < 100, "{counts:?}");
 }
@@ -204,7 +204,7 @@ fn requests_that_arrive_together_do_not_run_to_one_endpoint() {
     // One endpoint has answered fast, the others are unknown: least-loaded would give it everything until it answers.
     let idle = balancer.endpoints[0].id;
     balancer.on_start(idle);
-    balancer.on_end(idle, Outcome::Answered, 0, 100);
+    balancer.on_end(idle, Outcome::Answered, 0, 100, 0);
     balancer.endpoints[0].rtt_us = 15_000.0;
     let mut counts = BTreeMap::new();
     for _ in 0..1_000 {
@@ -221,13 +221,166 @@ fn a_slow_answer_is_forgotten_with_time() {
     let mut balancer = balancer(2);
     let id = balancer.endpoints[0].id;
     balancer.on_start(id);
-    balancer.on_end(id, Outcome::Answered, 0, SEC);
+    balancer.on_end(id, Outcome::Answered, 0, SEC, 0);
     let config = balancer.config;
     let (soon, late) = (
         balancer.endpoints[0].load(SEC, &config),
         balancer.endpoints[0].load(60 * SEC, &config),
     );
     assert!(soon >= 1_000_000.0 && late < 10_000.0, "{soon} {late}");
+}
+
+const BREAKER: Breaker = Breaker {
+    failures_max: 3,
+    penalty_min_us: SEC,
+    penalty_max_us: 60 * SEC,
+    jitter_percent: 0,
+};
+
+/// One endpoint with a breaker.
+fn guarded() -> (Balancer<usize>, EndpointId) {
+    let mut balancer = balancer(1);
+    balancer.set_breaker(Some(BREAKER));
+    let id = balancer.endpoints[0].id;
+    (balancer, id)
+}
+
+/// One request at `now_us`, at once over.
+fn exchange(balancer: &mut Balancer<usize>, id: EndpointId, outcome: Outcome, now_us: u64) {
+    balancer.on_start(id);
+    balancer.on_end(id, outcome, now_us, now_us, 0);
+}
+
+fn opens_at(balancer: &Balancer<usize>, now_us: u64) -> Option<u64> {
+    match balancer.pick(0, now_us) {
+        Pick::AllEjected { retry_at_us } => Some(retry_at_us),
+        Pick::Endpoint(_) => None,
+        Pick::Empty => panic!("there is one"),
+    }
+}
+
+#[test]
+fn failures_in_a_row_open_the_breaker_and_others_do_not() {
+    for (outcomes, open) in [
+        (&[Outcome::Rejected; 2][..], false),
+        (&[Outcome::Rejected; 3], true),
+        (&[Outcome::Failed; 3], true),
+        (
+            &[Outcome::Rejected, Outcome::Failed, Outcome::Rejected],
+            true,
+        ),
+        (
+            &[
+                Outcome::Rejected,
+                Outcome::Rejected,
+                Outcome::Answered,
+                Outcome::Rejected,
+            ],
+            false,
+        ),
+        (
+            &[
+                Outcome::Rejected,
+                Outcome::Cancelled,
+                Outcome::Rejected,
+                Outcome::Rejected,
+            ],
+            true, // who left says nothing
+        ),
+    ] {
+        let (mut balancer, id) = guarded();
+        for outcome in outcomes {
+            exchange(&mut balancer, id, *outcome, 5);
+        }
+        assert_eq!(
+            opens_at(&balancer, 5),
+            open.then_some(5 + SEC),
+            "{outcomes:?}"
+        );
+    }
+}
+
+#[test]
+fn without_a_breaker_answers_leave_nobody_out() {
+    let mut balancer = balancer(1);
+    let id = balancer.endpoints[0].id;
+    for _ in 0..100 {
+        exchange(&mut balancer, id, Outcome::Rejected, 5);
+    }
+    assert_eq!(opens_at(&balancer, 5), None);
+}
+
+#[test]
+fn probation_is_one_request_and_penalties_double() {
+    let (mut balancer, id) = guarded();
+    for _ in 0..3 {
+        exchange(&mut balancer, id, Outcome::Rejected, 0);
+    }
+    let mut now = 0;
+    for secs in [1, 2, 4, 8, 16, 32, 60, 60] {
+        assert_eq!(opens_at(&balancer, now), Some(now + secs * SEC));
+        now += secs * SEC;
+        balancer.on_start(id);
+        assert!(opens_at(&balancer, now).is_some(), "only one may try");
+        balancer.on_end(id, Outcome::Rejected, now, now, 0);
+    }
+    now += 60 * SEC;
+    exchange(&mut balancer, id, Outcome::Answered, now);
+    assert_eq!(opens_at(&balancer, now), None, "closed again");
+    for _ in 0..3 {
+        exchange(&mut balancer, id, Outcome::Rejected, now);
+    }
+    assert_eq!(
+        opens_at(&balancer, now),
+        Some(now + SEC),
+        "as the first time"
+    );
+}
+
+#[test]
+fn what_began_before_the_breaker_opened_neither_closes_it_nor_spends_the_trial() {
+    let (mut balancer, id) = guarded();
+    balancer.on_start(id);
+    balancer.on_start(id);
+    for _ in 0..3 {
+        exchange(&mut balancer, id, Outcome::Rejected, 10);
+    }
+    balancer.on_end(id, Outcome::Answered, 5, 20, 0);
+    assert_eq!(opens_at(&balancer, 20), Some(10 + SEC));
+    let trial = 10 + SEC;
+    balancer.on_start(id);
+    balancer.on_end(id, Outcome::Rejected, 6, trial, 0);
+    assert!(
+        opens_at(&balancer, trial).is_some(),
+        "the trial is under way"
+    );
+    balancer.on_end(id, Outcome::Answered, trial, trial + 1, 0);
+    assert_eq!(opens_at(&balancer, trial + 1), None);
+}
+
+#[test]
+fn penalties_are_spread_upwards() {
+    let breaker = Breaker {
+        jitter_percent: 50,
+        ..BREAKER
+    };
+    let mut rng = Rng(9);
+    let waits: std::collections::BTreeSet<u64> =
+        (0..50).map(|_| breaker.penalty_us(1, rng.next())).collect();
+    assert!(waits.len() > 40, "{waits:?}");
+    assert!(
+        waits.iter().all(|wait| (2 * SEC..=3 * SEC).contains(wait)),
+        "{waits:?}"
+    );
+    let odd = Breaker {
+        penalty_max_us: 1,
+        ..BREAKER
+    };
+    assert_eq!(
+        odd.penalty_us(0, 7),
+        SEC,
+        "a maximum below the minimum is the minimum"
+    );
 }
 
 proptest! {
@@ -243,7 +396,7 @@ proptest! {
 
     /// The plain oracle: a pick is always a member that is ready, or there is none.
     #[test]
-    fn any_history_picks_an_open_member_or_says_why(events in proptest::collection::vec((0u8..6, any::<u64>(), 0u64..400_000), 0..80)) {
+    fn any_history_picks_an_open_member_or_says_why(events in proptest::collection::vec((0u8..8, any::<u64>(), 0u64..400_000), 0..80)) {
         let mut balancer = balancer(3);
         let mut now = 0;
         let mut running: Vec<(EndpointId, u64)> = Vec::new();
@@ -251,9 +404,11 @@ proptest! {
             now += step;
             match kind {
                 0 => { balancer.update((0..5).filter(|bit| random >> bit & 1 == 1), now); }
-                1 => { if let Some((id, started)) = running.pop() { balancer.on_end(id, Outcome::Answered, started, now); } }
-                2 => { if let Some((id, started)) = running.pop() { balancer.on_connect_failed(id, random, now); balancer.on_end(id, Outcome::Failed, started, now); } }
-                3 => { if let Some((id, started)) = running.pop() { balancer.on_end(id, Outcome::Cancelled, started, now); } }
+                1 => { if let Some((id, started)) = running.pop() { balancer.on_end(id, Outcome::Answered, started, now, 0); } }
+                2 => { if let Some((id, started)) = running.pop() { balancer.on_connect_failed(id, random, now); balancer.on_end(id, Outcome::Failed, started, now, 0); } }
+                6 => balancer.set_breaker((random % 3 > 0).then_some(BREAKER)),
+                7 => { if let Some((id, started)) = running.pop() { balancer.on_end(id, Outcome::Rejected, started, now, random); } }
+                3 => { if let Some((id, started)) = running.pop() { balancer.on_end(id, Outcome::Cancelled, started, now, 0); } }
                 _ => match balancer.pick(random, now) {
                     Pick::Endpoint(id) => {
                         prop_assert!(balancer.get(id).is_some());
