@@ -136,6 +136,18 @@ codes! {
     NoServer = "MESH-0385", Warning, "write a Server for the ports of this namespace, or remove the policy";
     /// Ours and Linkerd's annotation for one setting, with different values.
     TwoAnnotations = "MESH-0391", Warning, "keep one of the two annotations, or give both the same value";
+    /// A backend that is not there.
+    BackendMissing = "MESH-0775", Error, "create the Service or correct the reference; until then the backend's share of the requests is answered with 500";
+    /// A backend of another namespace, which did not agree.
+    BackendNotPermitted = "MESH-0776", Error, "a ReferenceGrant in the backend's namespace permits it: `from` names group, kind and namespace of the route, `to` the Service; until then the backend's share of the requests is answered with 500";
+    /// A backend that is no Service.
+    BackendKind = "MESH-0777", Error, "a backend is a Service: leave `group` and `kind` out; until then the backend's share of the requests is answered with 500";
+    /// A route on a Service that does not take it.
+    NotAttached = "MESH-0778", Error, "correct name, namespace and port of the parent; until then requests go as if the route were not there";
+    /// An annotation about retries or timeouts that cannot be read.
+    BadPatience = "MESH-0779", Error, "correct the annotation; until then it counts as if it did not stand";
+    /// A rule that sends requests nowhere.
+    NoBackend = "MESH-0780", Warning, "give a backend a weight, or leave `backendRefs` out: requests then go to the Service itself";
     /// An EgressNetwork that covers addresses of the cluster.
     EgressOverlap = "MESH-0392", Error, "take the cluster networks out with `except`, or leave `networks` out to mean everything else";
 }

@@ -12,16 +12,20 @@ mod cedar_texts;
 mod change;
 mod invariants;
 mod lint;
+mod patience;
 mod ports;
+mod route_status;
 mod routes;
 mod services;
 mod snapshot;
 mod terms;
+mod traffic;
 mod workloads;
 
 pub use about::BrokenGrant;
 pub use change::{Concern, Slice};
 pub use invariants::{Claim, ClaimText, Invariant};
+pub use route_status::{Condition, ParentStatus, RouteStatus};
 pub use services::{PodAddress, ResolveError, ServiceEndpoint, ServiceEndpoints};
 pub use workloads::WorkloadKey;
 
@@ -36,7 +40,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use mesh_policy::decide::Generation;
 use mesh_policy::snapshot::{Finding, ObjectRef, SnapshotData, Source, Term, WorkloadInfo};
 use mesh_trust::TrustDomain;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 pub(crate) use workloads::Workload;
@@ -111,6 +115,10 @@ pub struct Index {
     servers: HashMap<String, Vec<usize>>,
     /// Routes that name a Server, in the order that breaks ties.
     routes: HashMap<Key, Vec<usize>>,
+    /// Routes that name a Service as their parent, oldest first, then by namespace and name.
+    service_routes: HashMap<Key, Vec<usize>>,
+    /// ReferenceGrants of a namespace.
+    reference_grants: HashMap<String, Vec<usize>>,
     /// Routes that have a namesake of the same kind in the other group.
     twins: HashSet<(Key, &'static str)>,
     services: HashMap<Key, usize>,
@@ -204,6 +212,13 @@ impl Index {
                 servers.dedup();
                 servers
             }),
+            service_routes: by(&resources.routes, |r| {
+                let services = r.spec.services.iter().map(|parent| parent.key.clone());
+                services.collect::<BTreeSet<Key>>().into_iter().collect()
+            }),
+            reference_grants: by(&resources.reference_grants, |grant| {
+                vec![grant.key.namespace.clone()]
+            }),
             rate_limits: by(&resources.rate_limits, |l| {
                 l.spec
                     .server
@@ -223,6 +238,7 @@ impl Index {
             findings_of: HashMap::default(),
         };
         lint::lint(&index, &mut findings);
+        route_status::lint(&index, &mut findings);
         cedar_texts::lint(&index, &mut findings);
         findings.sort();
         findings.dedup();

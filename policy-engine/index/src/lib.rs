@@ -22,8 +22,9 @@ pub mod mutate;
 pub mod replay;
 
 pub use index::{
-    BrokenGrant, Claim, ClaimText, Concern, Index, IndexConfig, Invariant, NamedTerm, PodAddress,
-    Proxied, ResolveError, ServiceEndpoint, ServiceEndpoints, Slice, WorkloadKey,
+    BrokenGrant, Claim, ClaimText, Concern, Condition, Index, IndexConfig, Invariant, NamedTerm,
+    ParentStatus, PodAddress, Proxied, ResolveError, RouteStatus, ServiceEndpoint,
+    ServiceEndpoints, Slice, WorkloadKey,
 };
 pub use manifest::{Loaded, load};
 pub use mode::Mode;

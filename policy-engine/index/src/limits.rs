@@ -54,3 +54,10 @@ pub const REASON_BYTES_MAX: usize = 1024;
 
 /// Combinations of a source and an operation in one rule of an Istio policy: each is looked at for every port.
 pub const RULE_PIECES_MAX: usize = 1024;
+
+/// Shortest wait before a retry whose route names none, in milliseconds: Linkerd's. Proxies double and jitter it.
+pub const RETRY_BACKOFF_MS: u64 = 25;
+
+/// Routes that one port of a Service takes, oldest first; the younger ones are not accepted. Every proxy of the mesh holds them, at
+/// about 1 KiB each.
+pub const SERVICE_ROUTES_MAX: usize = 256;

@@ -20,15 +20,18 @@ pub(crate) mod object;
 pub(crate) mod part;
 pub(crate) mod policy_kinds;
 pub(crate) mod read;
+mod reference_grant;
 mod refs;
 pub(crate) mod resource;
 mod route;
+mod route_backend;
 mod route_filter;
 pub(crate) mod route_match;
 mod selector;
 mod server_kinds;
 mod service_profile;
 pub(crate) mod term;
+pub(crate) mod traffic;
 pub(crate) mod tree;
 
 pub use part::{Affected, Part};

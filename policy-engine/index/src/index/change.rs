@@ -201,23 +201,29 @@ impl Resources {
         let server_authorizations = chosen(&self.server_authorizations, |o| {
             inside(&o.key) && granting(&|| grant_id(o))
         });
+        let routes = chosen(&self.routes, |o| inside(&o.key));
+        // A route names Services anywhere; they must not be missed in the part when the whole has them.
+        let routed: BTreeSet<&Key> = routes.iter().flat_map(|o| o.spec.service_keys()).collect();
         Self {
             namespaces: self.namespaces.clone(),
             service_accounts: chosen(&self.service_accounts, |o| inside(&o.key)),
             pods: chosen(&self.pods, |o| inside(&o.key)),
             templates: chosen(&self.templates, |o| inside(&o.key)),
-            services: chosen(&self.services, |o| inside(&o.key)),
+            services: chosen(&self.services, |o| {
+                inside(&o.key) || routed.contains(&o.key)
+            }),
             servers: chosen(&self.servers, |o| inside(&o.key)),
             server_authorizations,
             mesh_tls: chosen(&self.mesh_tls, |o| needed(&o.key)),
             network_authentications: chosen(&self.network_authentications, |o| needed(&o.key)),
-            routes: chosen(&self.routes, |o| inside(&o.key)),
+            reference_grants: self.reference_grants.clone(),
             rate_limits: chosen(&self.rate_limits, |o| inside(&o.key)),
             federations: self.federations.clone(),
             egress_networks: Vec::new(),
             invariants: Vec::new(),
             closed: self.closed.clone(),
             cedar_closed: self.cedar_closed.clone(),
+            routes,
             authorization_policies,
             cedar_policies,
         }
@@ -272,6 +278,7 @@ impl Resources {
             egress_networks: chosen(&self.egress_networks, |o| keep(&o.source)),
             cedar_policies: chosen(&self.cedar_policies, |o| keep(&o.source)),
             invariants: chosen(&self.invariants, |o| keep(&o.source)),
+            reference_grants: chosen(&self.reference_grants, |o| keep(&o.source)),
             closed: close(&self.closed),
             cedar_closed: close(&self.cedar_closed),
         }

@@ -6,6 +6,7 @@ use super::{Index, Proxied, WorkloadKey, snapshot};
 use crate::manifest::resource::{Object, PortRef, Service, ServicePort};
 use mesh_policy::request::TargetRecord;
 use mesh_policy::snapshot::ServerProtocol;
+use mesh_policy::traffic::ServiceRoute;
 use mesh_trust::SpiffeId;
 use std::net::IpAddr;
 
@@ -98,6 +99,8 @@ pub struct ServiceEndpoints {
     pub addresses: Vec<IpAddr>,
     /// Ready pods with an address.
     pub endpoints: Vec<ServiceEndpoint>,
+    /// Routes attached to this port, of all namespaces, the oldest first.
+    pub routes: Vec<ServiceRoute>,
 }
 
 /// One pod behind a Service port.
@@ -320,6 +323,7 @@ impl Index {
                 None => Vec::new(),
             },
             endpoints,
+            routes: self.routes_of(service, port),
         }
     }
 

@@ -276,16 +276,17 @@ pub(crate) fn read_strings(
         .and_then(|node| reading.text_map(node, &path))
 }
 
-/// `clusterIPs`, else `clusterIP`; `None`, the word, means that there is none.
-fn read_cluster_ips(reading: &mut Reading, spec: &mut Fields<'_>) -> Vec<IpAddr> {
+/// `clusterIPs`, else `clusterIP`; `None`, the word, means that there is none: whether it stands is told too.
+fn read_cluster_ips(reading: &mut Reading, spec: &mut Fields<'_>) -> (Vec<IpAddr>, bool) {
     let one = spec.optional(reading, "clusterIP");
     let list = spec
         .optional_list(reading, "clusterIPs")
         .unwrap_or_default();
     let nodes: Vec<&Node> = one.into_iter().chain(list).collect();
-    let mut out = Vec::new();
+    let (mut out, mut headless) = (Vec::new(), false);
     for node in nodes {
         if node.as_text() == Some("None") {
+            headless = true;
             continue;
         }
         if let Some(ip) = read_ip(reading, node, "spec.clusterIPs")
@@ -294,7 +295,7 @@ fn read_cluster_ips(reading: &mut Reading, spec: &mut Fields<'_>) -> Vec<IpAddr>
             out.push(ip);
         }
     }
-    out
+    (out, headless)
 }
 
 /// Reads a Service's `spec`.
@@ -304,7 +305,7 @@ pub(crate) fn read_service(reading: &mut Reading, root: &mut Fields<'_>) -> Serv
         return service;
     };
     service.selector = read_strings(reading, &mut spec, "selector").filter(|s| !s.is_empty());
-    service.addresses = read_cluster_ips(reading, &mut spec);
+    (service.addresses, service.headless) = read_cluster_ips(reading, &mut spec);
     if spec.optional_text(reading, "type") == Some("ExternalName") {
         service.selector = None;
     }

@@ -19,6 +19,7 @@ pub(crate) enum Kind {
     EgressNetwork,
     HttpRoute,
     GrpcRoute,
+    ReferenceGrant,
     ServiceProfile,
     ExternalWorkload,
     Federation,
@@ -100,6 +101,12 @@ pub(crate) const KINDS: &[Row] = &[
     ),
     Row(GATEWAY_GROUP, "GRPCRoute", Kind::GrpcRoute, V1),
     Row(
+        GATEWAY_GROUP,
+        "ReferenceGrant",
+        Kind::ReferenceGrant,
+        GATEWAY_VERSIONS,
+    ),
+    Row(
         "linkerd.io",
         "ServiceProfile",
         Kind::ServiceProfile,
@@ -123,10 +130,9 @@ pub(crate) const KINDS: &[Row] = &[
 ];
 
 /// Gateway API kinds that are not ours to read.
-pub(crate) const GATEWAY_OTHERS: [&str; 9] = [
+pub(crate) const GATEWAY_OTHERS: [&str; 8] = [
     "Gateway",
     "GatewayClass",
-    "ReferenceGrant",
     "TLSRoute",
     "TCPRoute",
     "UDPRoute",

@@ -4,6 +4,7 @@ use super::core_kinds::read_strings;
 use super::identity::{is_label, is_subdomain};
 use super::read::{Fields, Reading};
 use super::resource::{Created, Key};
+use super::tree::Value;
 use crate::finding::Code;
 use std::collections::BTreeMap;
 
@@ -15,6 +16,7 @@ pub(crate) struct Meta {
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) annotations: BTreeMap<String, String>,
     pub(crate) created: Created,
+    pub(crate) generation: Option<i64>,
     pub(crate) owners: Vec<(String, String)>,
 }
 
@@ -31,6 +33,7 @@ pub(crate) fn read_meta(
         labels: BTreeMap::new(),
         annotations: BTreeMap::new(),
         created: Created::Unknown,
+        generation: None,
         owners: Vec::new(),
     };
     // Metadata holds much that is none of ours; it is never strict.
@@ -96,6 +99,13 @@ fn read_meta_fields(
             }
             None => Created::Unreadable,
         };
+    }
+    // Only told to whoever reads the object's status: nothing depends on it, so nothing is wrong with it.
+    if let Some(Value::Int(generation)) = fields
+        .optional(reading, "generation")
+        .map(|node| &node.value)
+    {
+        meta.generation = Some(*generation);
     }
     for item in fields
         .optional_list(reading, "ownerReferences")

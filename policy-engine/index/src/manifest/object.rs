@@ -13,6 +13,7 @@ use super::policy_kinds::{
     read_network_authentication,
 };
 use super::read::{Fields, Problem, Reading};
+use super::reference_grant::read_reference_grant;
 use super::resource::{Closed, Object, Resources};
 use super::route::{RouteKind, read_route};
 use super::server_kinds::{read_server, read_server_authorization};
@@ -462,14 +463,15 @@ impl Loader {
             }
             Kind::HttpRoute | Kind::GrpcRoute => {
                 let grpc = context.kind == Kind::GrpcRoute;
-                let kind = RouteKind {
-                    grpc,
-                    group: context.group,
-                    version: context.version,
-                };
-                let spec = read_route(r, &mut root, &own, kind, &locate);
+                let kind = RouteKind::new(grpc, context.group, context.version, &own);
+                let spec = read_route(r, &mut root, kind, &locate);
                 let object = self.object_of(context, reading, root, meta, spec);
                 self.resources.routes.push(Arc::new(object));
+            }
+            Kind::ReferenceGrant => {
+                let spec = read_reference_grant(r, &mut root);
+                let object = self.object_of(context, reading, root, meta, spec);
+                self.resources.reference_grants.push(Arc::new(object));
             }
             Kind::Federation => {
                 let spec = read_federation(r, &mut root);
@@ -515,6 +517,7 @@ impl Loader {
             labels: meta.labels,
             annotations: meta.annotations,
             created: meta.created,
+            generation: meta.generation,
             owners: meta.owners,
             source: source(input.file, input.root.at, input.root.end_line),
             invalid: None,

@@ -6,6 +6,7 @@
 use super::cedar_kinds::CedarPolicies;
 use super::identity::Identity;
 use super::invariant_kind::InvariantSpec;
+use super::traffic::{Outbound, ReferenceGrant, ServiceParent};
 use crate::Mode;
 use hashbrown::Equivalent;
 use ipnet::IpNet;
@@ -41,6 +42,8 @@ pub struct Resources {
     /// CedarPolicies and ClusterCedarPolicies.
     pub(crate) cedar_policies: All<CedarPolicies>,
     pub(crate) invariants: All<InvariantSpec>,
+    /// Which namespaces let routes of others name their Services.
+    pub(crate) reference_grants: All<ReferenceGrant>,
     /// Documents that may have held a Server, and of which namespace (`None`: any).
     pub(crate) closed: Vec<Closed>,
     /// Documents that may have held a policy in Cedar, and for which namespace (`None`: any).
@@ -67,6 +70,7 @@ macro_rules! each_list {
             egress_networks,
             cedar_policies,
             invariants,
+            reference_grants,
             closed: _,
             cedar_closed: _,
         } = $resources;
@@ -134,6 +138,10 @@ macro_rules! each_list {
             let $list = invariants;
             $do
         }
+        {
+            let $list = reference_grants;
+            $do
+        }
     }};
 }
 pub(crate) use each_list;
@@ -172,6 +180,8 @@ impl Resources {
             .extend_from_slice(&other.egress_networks);
         self.cedar_policies.extend_from_slice(&other.cedar_policies);
         self.invariants.extend_from_slice(&other.invariants);
+        self.reference_grants
+            .extend_from_slice(&other.reference_grants);
         self.closed.extend_from_slice(&other.closed);
         self.cedar_closed.extend_from_slice(&other.cedar_closed);
     }
@@ -267,6 +277,8 @@ pub(crate) struct Object<T> {
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) annotations: BTreeMap<String, String>,
     pub(crate) created: Created,
+    /// `metadata.generation`: how often an API server saw the spec change.
+    pub(crate) generation: Option<i64>,
     /// `kind/name` of the owners.
     pub(crate) owners: Vec<(String, String)>,
     pub(crate) source: Source,
@@ -404,6 +416,8 @@ pub(crate) struct Service {
     pub(crate) ports: Vec<ServicePort>,
     /// Its own addresses; none: headless, or not of a cluster.
     pub(crate) addresses: Vec<IpAddr>,
+    /// `clusterIP: None`: clients dial its pods, so that nothing can be routed by its name.
+    pub(crate) headless: bool,
 }
 
 /// One TCP port of a Service.
@@ -538,15 +552,31 @@ impl NetworkEntry {
 pub(crate) struct Route {
     /// Names of the Servers it attaches to.
     pub(crate) servers: Vec<(String, Source)>,
+    /// Services it attaches to: there it says where requests go.
+    pub(crate) services: Vec<ServiceParent>,
     pub(crate) hostnames: Vec<String>,
     pub(crate) rules: Vec<Rule>,
+}
+
+impl Route {
+    /// Services that it names, as parents, backends and mirrors.
+    pub(crate) fn service_keys(&self) -> Vec<&Key> {
+        let parents = self.services.iter().map(|parent| &parent.key);
+        let rules = self.rules.iter();
+        let named = rules.flat_map(|rule| rule.outbound.backend_refs());
+        let backends = named.filter(|one| one.is_service()).map(|one| &one.key);
+        parents.chain(backends).collect()
+    }
 }
 
 /// One rule of a route; the matches that could be read.
 #[derive(Clone, Debug)]
 pub(crate) struct Rule {
     pub(crate) matches: Vec<RouteMatch>,
+    /// What a Server's proxy does.
     pub(crate) filters: Vec<Filter>,
+    /// What a client's proxy does, where the route attaches to a Service.
+    pub(crate) outbound: Outbound,
 }
 
 /// An HTTPLocalRateLimitPolicy.

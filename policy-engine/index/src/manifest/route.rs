@@ -1,36 +1,80 @@
 //! HTTPRoute and GRPCRoute of both groups.
 //!
-//! An invalid route stays attached with the matches that can be read, so that it takes their requests and denies them.
+//! Attached to a Server a route says which requests a grant is for; attached to a Service it says where clients send
+//! them. An invalid route stays attached to its Servers with the matches that can be read, so that it takes their requests
+//! and denies them; a Service does not accept it, and requests go where they went without it.
 
 use super::core_kinds::Locate;
 use super::identity::is_subdomain;
 use super::policy_kinds::{GATEWAY_GROUP, POLICY_GROUP, Version, since};
 use super::read::{Fields, Reading};
-use super::refs::read_namespace;
-use super::resource::{Route, Rule};
-use super::route_filter::read_filter;
+use super::refs::{read_name, read_namespace};
+use super::resource::{Key, Route, Rule};
+use super::route_backend::{read_backends, read_retry, read_timeouts};
+use super::route_filter::{check_together, read_filter};
 use super::route_match::{every_request, read_grpc_match, read_http_match};
+use super::traffic::{Outbound, ServiceParent};
 use super::tree::Node;
 use crate::finding::Code;
+use mesh_policy::snapshot::{PathMatch, Source};
 
-/// Which route kind is read, of which group and version.
+/// Which route is read: its kind, group and version, and what for.
 #[derive(Clone, Copy)]
-pub(crate) struct RouteKind {
+pub(crate) struct RouteKind<'a> {
     pub(crate) grpc: bool,
     pub(crate) group: &'static str,
     pub(crate) version: Version,
+    /// The route's own namespace.
+    pub(crate) namespace: &'a str,
+    /// A parent is a Server, or might be one: the proxies of its pods apply the route.
+    pub(crate) inbound: bool,
+    /// A parent is a Service or an EgressNetwork: the proxies of clients apply the route.
+    pub(crate) outbound: bool,
+}
+
+impl<'a> RouteKind<'a> {
+    /// A route whose parents are not known yet.
+    pub(crate) fn new(
+        grpc: bool,
+        group: &'static str,
+        version: Version,
+        namespace: &'a str,
+    ) -> Self {
+        Self {
+            grpc,
+            group,
+            version,
+            namespace,
+            inbound: false,
+            outbound: false,
+        }
+    }
+}
+
+/// What a parent reference names.
+enum Parent {
+    /// A Server of the route's namespace.
+    Server(String),
+    /// A Service.
+    Service(ServiceParent),
+    /// An EgressNetwork: checked, and not applied.
+    Egress,
+    /// A Server, but none that the route can attach to.
+    NoServer,
+    /// What is not ours, or cannot be read well enough.
+    Other,
 }
 
 /// Reads a route.
 pub(crate) fn read_route(
     reading: &mut Reading,
     root: &mut Fields<'_>,
-    own: &str,
-    kind: RouteKind,
+    mut kind: RouteKind<'_>,
     locate: Locate<'_>,
 ) -> Route {
     let mut out = Route {
         servers: Vec::new(),
+        services: Vec::new(),
         hostnames: Vec::new(),
         rules: Vec::new(),
     };
@@ -47,11 +91,18 @@ pub(crate) fn read_route(
         let Some(mut fields) = reading.fields(item, &path) else {
             continue;
         };
-        if let Some(name) = read_parent(reading, &mut fields, &path, own, kind) {
-            out.servers.push((name, locate(item.at, item.end_line)));
+        let source = locate(item.at, item.end_line);
+        match read_parent(reading, &mut fields, &path, kind, &source) {
+            Parent::Server(name) => out.servers.push((name, source)),
+            Parent::Service(parent) => out.services.push(parent),
+            Parent::Egress => kind.outbound = true,
+            Parent::NoServer => kind.inbound = true,
+            Parent::Other => {}
         }
         fields.finish(reading);
     }
+    kind.inbound |= !out.servers.is_empty();
+    kind.outbound |= !out.services.is_empty();
     for (index, item) in spec
         .optional_list(reading, "hostnames")
         .unwrap_or_default()
@@ -75,6 +126,7 @@ pub(crate) fn read_route(
                 item,
                 &format!("spec.rules[{index}]"),
                 kind,
+                locate,
             ));
         }
     } else {
@@ -82,21 +134,22 @@ pub(crate) fn read_route(
         out.rules.push(Rule {
             matches: vec![every_request(kind.grpc)],
             filters: Vec::new(),
+            outbound: Outbound::default(),
         });
     }
     spec.finish(reading);
     out
 }
 
-/// The Server that a parent reference names, if it names one. A reference whose group or kind cannot be read might name
-/// one, and counts as if it did: the route is invalid and only denies.
+/// What a parent reference names. A reference whose group or kind cannot be read might name a Server, and counts as if it
+/// did: the route is invalid and only denies.
 fn read_parent(
     reading: &mut Reading,
     fields: &mut Fields<'_>,
     path: &str,
-    own: &str,
-    kind: RouteKind,
-) -> Option<String> {
+    route: RouteKind<'_>,
+    source: &Source,
+) -> Parent {
     let group = fields.optional_text(reading, "group");
     let parent = fields.optional_text(reading, "kind");
     let unclear =
@@ -104,31 +157,89 @@ fn read_parent(
     let (group, parent) = if unclear {
         (POLICY_GROUP, "Server")
     } else {
-        (group.unwrap_or(kind.group), parent.unwrap_or("Gateway"))
+        (group.unwrap_or(route.group), parent.unwrap_or("Gateway"))
     };
+    match (group, parent) {
+        ("" | "core", "Service") => read_service_parent(reading, fields, group, route, source),
+        (POLICY_GROUP, "Server") => read_server_parent(reading, fields, path, route),
+        _ => read_other_parent(reading, fields, path, (group, parent)),
+    }
+}
+
+fn read_server_parent(
+    reading: &mut Reading,
+    fields: &mut Fields<'_>,
+    path: &str,
+    route: RouteKind<'_>,
+) -> Parent {
     let name = fields.required_text(reading, "name");
     let namespace = fields.optional_text(reading, "namespace");
     let port_path = fields.path("port");
     let port = fields.optional(reading, "port");
     port.and_then(|n| reading.port(n, &port_path));
     let section = fields.optional(reading, "sectionName");
-    let doubt = match (group, parent) {
-        (POLICY_GROUP, "Server") => {
-            for (what, node) in [("port", port), ("sectionName", section)] {
-                if let Some(node) = node {
-                    let message =
-                        format!("`{path}.{what}` may not stand in a reference to a Server");
-                    reading.problem(node.at, Code::Conflict, message);
-                }
-            }
-            if namespace.is_none_or(|n| n == own) {
-                return name.map(str::to_owned);
-            }
-            let message = format!(
-                "`{path}` refers to a Server of another namespace; a route attaches in its own only"
-            );
-            (Code::IdleRoute, message)
+    for (what, node) in [("port", port), ("sectionName", section)] {
+        if let Some(node) = node {
+            let message = format!("`{path}.{what}` may not stand in a reference to a Server");
+            reading.problem(node.at, Code::Conflict, message);
         }
+    }
+    if namespace.is_none_or(|n| n == route.namespace) {
+        return name.map_or(Parent::NoServer, |name| Parent::Server(name.to_owned()));
+    }
+    let message = format!(
+        "`{path}` refers to a Server of another namespace; a route attaches in its own only"
+    );
+    reading.doubt(fields.at, Code::IdleRoute, message);
+    Parent::NoServer
+}
+
+/// A reference to a Service whose name or namespace cannot be read refers to none.
+fn read_service_parent(
+    reading: &mut Reading,
+    fields: &mut Fields<'_>,
+    group: &str,
+    route: RouteKind<'_>,
+    source: &Source,
+) -> Parent {
+    let name = read_name(reading, fields, "name", false);
+    let namespace_written = fields.stands("namespace");
+    let namespace = read_namespace(reading, fields);
+    let port_path = fields.path("port");
+    let port = fields.optional(reading, "port");
+    let port = port.map(|n| reading.port(n, &port_path));
+    let section = fields.optional_text(reading, "sectionName");
+    let (Some(name), Some(namespace), Some(port)) = (name, namespace, transpose(port)) else {
+        return Parent::Other;
+    };
+    Parent::Service(ServiceParent {
+        group: group.to_owned(),
+        key: Key::new(namespace.unwrap_or(route.namespace), name),
+        namespace_written,
+        port,
+        section: section.filter(|s| !s.is_empty()).map(str::to_owned),
+        source: source.clone(),
+    })
+}
+
+/// `None` if a port stands that cannot be read: it must not become all ports.
+fn transpose(port: Option<Option<u16>>) -> Option<Option<u16>> {
+    port.map_or(Some(None), |read| read.map(Some))
+}
+
+fn read_other_parent(
+    reading: &mut Reading,
+    fields: &mut Fields<'_>,
+    path: &str,
+    (group, parent): (&str, &str),
+) -> Parent {
+    fields.required_text(reading, "name");
+    fields.optional_text(reading, "namespace");
+    let port_path = fields.path("port");
+    let port = fields.optional(reading, "port");
+    port.and_then(|n| reading.port(n, &port_path));
+    fields.optional(reading, "sectionName");
+    let (code, message, what) = match (group, parent) {
         (POLICY_GROUP, "EgressNetwork") => {
             if port.is_none() {
                 let message =
@@ -136,28 +247,30 @@ fn read_parent(
                 reading.problem(fields.at, Code::Missing, message);
             }
             let message = "routes on an EgressNetwork are checked, but not applied".to_owned();
-            (Code::NotEnforced, message)
-        }
-        ("" | "core", "Service") => {
-            let message = "routes on a Service are checked, but not applied".to_owned();
-            (Code::NotEnforced, message)
+            (Code::NotEnforced, message, Parent::Egress)
         }
         (other, "Server") => {
             let message = format!(
                 "`{path}` refers to a Server of group `{other}`; Servers are of `{POLICY_GROUP}`"
             );
-            (Code::IdleRoute, message)
+            (Code::IdleRoute, message, Parent::NoServer)
+        }
+        (other, "Service") => {
+            let message = format!(
+                "`{path}` refers to a Service of group `{other}`; write `group: \"\"` for a Service of Kubernetes"
+            );
+            (Code::IdleRoute, message, Parent::Other)
         }
         (POLICY_GROUP, other) => {
             let message = format!(
                 "`{path}` refers to kind `{other}` of `{POLICY_GROUP}`, to which no route attaches; write `kind: Server`"
             );
-            (Code::IdleRoute, message)
+            (Code::IdleRoute, message, Parent::NoServer)
         }
-        _ => return None,
+        _ => return Parent::Other,
     };
-    reading.doubt(fields.at, doubt.0, doubt.1);
-    None
+    reading.doubt(fields.at, code, message);
+    what
 }
 
 pub(crate) fn read_hostname(reading: &mut Reading, node: &Node, path: &str) -> Option<String> {
@@ -174,15 +287,27 @@ pub(crate) fn read_hostname(reading: &mut Reading, node: &Node, path: &str) -> O
     None
 }
 
-fn read_rule(reading: &mut Reading, node: &Node, path: &str, kind: RouteKind) -> Option<Rule> {
+fn read_rule(
+    reading: &mut Reading,
+    node: &Node,
+    path: &str,
+    kind: RouteKind<'_>,
+    locate: Locate<'_>,
+) -> Option<Rule> {
     let mut fields = reading.fields(node, path)?;
     let mut rule = Rule {
         matches: Vec::new(),
         filters: Vec::new(),
+        outbound: Outbound::default(),
     };
     if kind.group == GATEWAY_GROUP {
         fields.optional_text(reading, "name");
-        fields.ignore(&["sessionPersistence"]);
+        if let Some(node) = fields.optional(reading, "sessionPersistence")
+            && kind.outbound
+        {
+            let message = format!("`{path}.sessionPersistence` is not applied");
+            reading.doubt(node.at, Code::NotEnforced, message);
+        }
     }
     let listed = fields.stands("matches");
     let items = fields.optional_list(reading, "matches");
@@ -204,147 +329,56 @@ fn read_rule(reading: &mut Reading, node: &Node, path: &str, kind: RouteKind) ->
         .iter()
         .enumerate()
     {
-        rule.filters.extend(read_filter(
-            reading,
-            item,
-            &format!("{path}.filters[{index}]"),
-            kind,
-        ));
-    }
-    for (index, item) in fields
-        .optional_list(reading, "backendRefs")
-        .unwrap_or_default()
-        .iter()
-        .enumerate()
-    {
-        read_backend(reading, item, &format!("{path}.backendRefs[{index}]"), kind);
-    }
-    if !kind.grpc
-        && let Some(node) = fields.optional(reading, "timeouts")
-    {
-        if kind.group == POLICY_GROUP {
-            since(
-                reading,
-                node,
-                &format!("{path}.timeouts"),
-                kind.version,
-                Version::V1Beta3,
-                "v1beta3",
-            );
+        let path = format!("{path}.filters[{index}]");
+        if let Some(read) = read_filter(reading, item, &path, kind, locate) {
+            rule.filters.extend(read.inbound);
+            rule.outbound.filters.extend(read.outbound);
         }
-        read_timeouts(reading, node, &format!("{path}.timeouts"));
     }
-    if kind.group == GATEWAY_GROUP && !kind.grpc {
-        fields.ignore(&["retry"]);
+    rule.outbound.backends = read_backends(reading, &mut fields, kind, locate);
+    read_patience(reading, &mut fields, path, kind, &mut rule.outbound);
+    if kind.outbound {
+        let backends = rule.outbound.backends.as_ref();
+        let has_backends = backends.is_some_and(|all| !all.is_empty());
+        let prefix =
+            |one: &mesh_policy::snapshot::RouteMatch| matches!(one.path, PathMatch::Prefix(_));
+        let prefixes_only = rule.matches.iter().all(prefix);
+        let filters = &rule.outbound.filters;
+        let beside = (has_backends, prefixes_only);
+        check_together(reading, node.at, path, filters, beside);
     }
     fields.finish(reading);
     Some(rule)
 }
 
-/// A backend matters to outbound traffic alone; here its form is checked, as admission does.
-fn read_backend(reading: &mut Reading, node: &Node, path: &str, kind: RouteKind) {
-    let Some(mut fields) = reading.fields(node, path) else {
+/// Timeouts and retries, which an HTTPRoute alone has.
+fn read_patience(
+    reading: &mut Reading,
+    fields: &mut Fields<'_>,
+    path: &str,
+    kind: RouteKind<'_>,
+    out: &mut Outbound,
+) {
+    if kind.grpc {
         return;
-    };
-    let group = fields.optional_text(reading, "group").unwrap_or("");
-    let what = fields.optional_text(reading, "kind").unwrap_or("Service");
-    fields.required_text(reading, "name");
-    read_namespace(reading, &mut fields);
-    let port_path = fields.path("port");
-    let port = fields.optional(reading, "port");
-    let port_stands = fields.stands("port");
-    port.and_then(|n| reading.port(n, &port_path));
-    let weight_path = fields.path("weight");
-    if let Some(weight) = fields.optional(reading, "weight") {
-        reading.integer(weight, &weight_path, 0..=WEIGHT_MAX);
     }
-    for (index, item) in fields
-        .optional_list(reading, "filters")
-        .unwrap_or_default()
-        .iter()
-        .enumerate()
+    if let Some(node) = fields.optional(reading, "timeouts") {
+        let path = format!("{path}.timeouts");
+        if kind.group == POLICY_GROUP {
+            since(
+                reading,
+                node,
+                &path,
+                kind.version,
+                Version::V1Beta3,
+                "v1beta3",
+            );
+        }
+        out.timeouts = read_timeouts(reading, node, &path);
+    }
+    if kind.group == GATEWAY_GROUP
+        && let Some(node) = fields.optional(reading, "retry")
     {
-        read_filter(reading, item, &format!("{path}.filters[{index}]"), kind);
-    }
-    if matches!(group, "" | "core") && what == "Service" && !port_stands {
-        let message = format!("`{path}.port` is missing: a Service is referred to with its port");
-        reading.problem(fields.at, Code::Missing, message);
-    }
-    fields.finish(reading);
-}
-
-/// Largest weight of a backend (Gateway API).
-const WEIGHT_MAX: i64 = 1_000_000;
-
-fn read_timeouts(reading: &mut Reading, node: &Node, path: &str) {
-    let Some(mut fields) = reading.fields(node, path) else {
-        return;
-    };
-    let [request, backend] = ["request", "backendRequest"].map(|key| {
-        let path = fields.path(key);
-        let node = fields.optional(reading, key)?;
-        let text = reading.text(node, &path)?;
-        let duration = duration_ms(text);
-        if duration.is_none() {
-            let message = format!("`{path}: {text}` is not a duration such as `10s` or `500ms`");
-            reading.problem(node.at, Code::BadValue, message);
-        }
-        duration
-    });
-    // Zero means no limit at all (Gateway API).
-    if let (Some(request), Some(backend)) = (request, backend)
-        && request > 0
-        && backend > request
-    {
-        let message =
-            format!("`{path}.backendRequest` is longer than `{path}.request`, which contains it");
-        reading.problem(fields.at, Code::Conflict, message);
-    }
-    fields.finish(reading);
-}
-
-/// Milliseconds of a Gateway API duration: up to four groups of digits with `h`, `m`, `s` or `ms`.
-fn duration_ms(text: &str) -> Option<u64> {
-    let (mut rest, mut groups, mut sum) = (text, 0, 0u64);
-    while !rest.is_empty() {
-        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
-        let (number, unit) = rest.split_at_checked(digits)?;
-        let (name, factor) = [("ms", 1), ("h", 3_600_000), ("m", 60_000), ("s", 1_000)]
-            .into_iter()
-            .find(|(name, _)| unit.starts_with(name))?;
-        if !(1..=5).contains(&digits) {
-            return None;
-        }
-        sum = sum.checked_add(number.parse::<u64>().ok()?.checked_mul(factor)?)?;
-        rest = unit.get(name.len()..)?;
-        groups += 1;
-    }
-    (1..=4).contains(&groups).then_some(sum)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn durations_are_those_of_gateway_api() {
-        for (text, want) in [
-            ("0s", Some(0)),
-            ("10s", Some(10_000)),
-            ("500ms", Some(500)),
-            ("1h2m3s4ms", Some(3_723_004)),
-            ("99999h", Some(359_996_400_000)),
-            ("", None),
-            ("10", None),
-            ("-1s", None),
-            ("1.5s", None),
-            ("1d", None),
-            ("100000s", None),
-            ("1s1s1s1s1s", None),
-            ("1 s", None),
-            ("s", None),
-        ] {
-            assert_eq!(duration_ms(text), want, "{text}");
-        }
+        out.retry = read_retry(reading, node, &format!("{path}.retry"));
     }
 }

@@ -318,12 +318,12 @@ fn a_parent_of_a_route_is_a_server_of_its_namespace() {
         (
             "{group: '', kind: Service, name: cart, port: 80}",
             false,
-            Some("MESH-0379"),
+            Some("MESH-0778"),
         ),
         (
             "{group: core, kind: Service, name: cart, port: 80}",
             false,
-            Some("MESH-0379"),
+            Some("MESH-0778"),
         ),
         (
             "{group: policy.linkerd.io, kind: EgressNetwork, name: all, port: 443}",
@@ -334,6 +334,26 @@ fn a_parent_of_a_route_is_a_server_of_its_namespace() {
             "{group: gateway.networking.k8s.io, kind: Gateway, name: edge}",
             false,
             None,
+        ),
+        (
+            "{group: gateway.networking.k8s.io, kind: Service, name: cart}",
+            false,
+            Some("MESH-0371"),
+        ),
+        (
+            "{group: '', kind: Service, name: 'no name'}",
+            false,
+            Some("MESH-0359"),
+        ),
+        (
+            "{group: '', kind: Service, name: cart, namespace: NO}",
+            false,
+            Some("MESH-0359"),
+        ),
+        (
+            "{group: '', kind: Service, name: cart, port: 0}",
+            false,
+            Some("MESH-0359"),
         ),
         // Invalid, and attached where it might have been meant.
         (

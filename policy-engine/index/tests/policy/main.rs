@@ -53,6 +53,8 @@ mod readings_12_16;
 #[cfg(test)]
 mod routes;
 #[cfg(test)]
+mod service_routes;
+#[cfg(test)]
 mod services;
 #[cfg(test)]
 mod side_by_side;

@@ -1,0 +1,225 @@
+//! What is said of routes that attach to Services: findings for whoever reads manifests, conditions for whoever asks an API
+//! server (Gateway API's `status.parents`). Both from one look, so that they never differ.
+
+use super::Index;
+use super::patience::Patience;
+use super::traffic::{NotAttached, Unresolved};
+use crate::finding::{Code, finding};
+use crate::manifest::resource::{Key, Object, Route};
+use crate::manifest::traffic::{BackendRef, OutboundFilter, ServiceParent};
+use mesh_policy::snapshot::Finding;
+use mesh_policy::traffic::TrafficFilter;
+
+/// What the Services that a route names make of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteStatus {
+    /// API group of the route.
+    pub group: &'static str,
+    /// `HTTPRoute` or `GRPCRoute`.
+    pub kind: &'static str,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// `metadata.generation` of the route that was read, if an API server gave it one.
+    pub generation: Option<i64>,
+    /// By parent, in the order of `spec.parentRefs`; Services alone.
+    pub parents: Vec<ParentStatus>,
+}
+
+/// What one Service makes of a route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParentStatus {
+    /// Group of the reference as it is written: empty or `core`.
+    pub group: String,
+    /// Namespace of the Service, if it is written.
+    pub namespace: Option<String>,
+    /// Name of the Service.
+    pub name: String,
+    /// Its port, if it is written.
+    pub port: Option<u16>,
+    /// The name of its port, if it is written.
+    pub section: Option<String>,
+    /// Whether the route applies: condition `Accepted`.
+    pub accepted: Condition,
+    /// Whether all its backends can be used: condition `ResolvedRefs`.
+    pub resolved: Condition,
+}
+
+/// A condition of Gateway API.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Condition {
+    /// Whether it holds.
+    pub holds: bool,
+    /// Gateway API's word for it.
+    pub reason: &'static str,
+    /// A sentence; empty if it holds.
+    pub message: String,
+}
+
+impl Condition {
+    fn yes(reason: &'static str) -> Self {
+        Self {
+            holds: true,
+            reason,
+            message: String::new(),
+        }
+    }
+
+    fn no(reason: &'static str, message: String) -> Self {
+        Self {
+            holds: false,
+            reason,
+            message,
+        }
+    }
+}
+
+impl Index {
+    /// Of every route, sorted by namespace, name, kind and group. One that names no Service has no parents here.
+    pub fn route_statuses(&self) -> Vec<RouteStatus> {
+        let routes = self.resources.routes.iter();
+        routes.map(|route| self.route_status(route)).collect()
+    }
+
+    fn route_status(&self, route: &Object<Route>) -> RouteStatus {
+        let parents = route.spec.services.iter().map(|parent| ParentStatus {
+            group: parent.group.clone(),
+            namespace: parent
+                .namespace_written
+                .then(|| parent.key.namespace.clone()),
+            name: parent.key.name.clone(),
+            port: parent.port,
+            section: parent.section.clone(),
+            accepted: self.accepted(route, parent),
+            resolved: self.resolved(route, parent),
+        });
+        RouteStatus {
+            group: route.group,
+            kind: route.kind,
+            namespace: route.key.namespace.clone(),
+            name: route.key.name.clone(),
+            generation: route.generation,
+            parents: parents.collect(),
+        }
+    }
+
+    fn accepted(&self, route: &Object<Route>, parent: &ServiceParent) -> Condition {
+        match (self.attaches(route, parent), &route.invalid) {
+            (Err(why), _) => {
+                let reason = match why {
+                    NotAttached::Full => "UnsupportedValue",
+                    _ => "NoMatchingParent",
+                };
+                Condition::no(reason, why.message(parent))
+            }
+            (Ok(()), Some(why)) => Condition::no("UnsupportedValue", why.clone()),
+            (Ok(()), None) => Condition::yes("Accepted"),
+        }
+    }
+
+    /// The first backend that cannot be used says why.
+    fn resolved(&self, route: &Object<Route>, parent: &ServiceParent) -> Condition {
+        for backend in backends(route) {
+            if let Err(why) = self.resolves(route, [&parent.key], backend) {
+                let reason = match why {
+                    Unresolved::Kind => "InvalidKind",
+                    Unresolved::NotPermitted => "RefNotPermitted",
+                    Unresolved::NoService | Unresolved::NoPort | Unresolved::InvalidService => {
+                        "BackendNotFound"
+                    }
+                };
+                return Condition::no(reason, why.message(backend));
+            }
+        }
+        Condition::yes("ResolvedRefs")
+    }
+}
+
+fn backends(route: &Object<Route>) -> impl Iterator<Item = &BackendRef> {
+    let rules = route.spec.rules.iter();
+    rules.flat_map(|rule| rule.outbound.backend_refs())
+}
+
+/// What is wrong with routes that attach to Services, and with the annotations of both.
+pub(super) fn lint(index: &Index, findings: &mut Vec<Finding>) {
+    for service in &index.resources.services {
+        patience(service, findings);
+    }
+    let routes = index.resources.routes.iter();
+    for route in routes.filter(|route| !route.spec.services.is_empty()) {
+        patience(route, findings);
+        parents(index, route, findings);
+        references(index, route, findings);
+        rules(route, findings);
+    }
+}
+
+fn patience<T>(object: &Object<T>, findings: &mut Vec<Finding>) {
+    let read = Patience::of(&object.annotations);
+    for problem in read.problems {
+        Index::note(findings, Code::BadPatience, object, problem);
+    }
+    for name in read.not_applied {
+        let message = format!("`{name}` is not applied");
+        Index::note(findings, Code::NotEnforced, object, message);
+    }
+}
+
+fn parents(index: &Index, route: &Object<Route>, findings: &mut Vec<Finding>) {
+    for parent in &route.spec.services {
+        if let Err(why) = index.attaches(route, parent) {
+            findings.push(finding(
+                Code::NotAttached,
+                why.message(parent),
+                Some(route.reference()),
+                parent.source.clone(),
+            ));
+        }
+    }
+    if !route.spec.hostnames.is_empty() {
+        let message = "`spec.hostnames` says nothing on a Service: its requests are known by where they were sent";
+        Index::note(findings, Code::NotEnforced, route, message.to_owned());
+    }
+}
+
+fn references(index: &Index, route: &Object<Route>, findings: &mut Vec<Finding>) {
+    let keys = || -> Vec<&Key> {
+        route
+            .spec
+            .services
+            .iter()
+            .map(|parent| &parent.key)
+            .collect()
+    };
+    for backend in backends(route) {
+        if let Err(why) = index.resolves(route, keys(), backend) {
+            findings.push(finding(
+                why.code(),
+                why.message(backend),
+                Some(route.reference()),
+                backend.source.clone(),
+            ));
+        }
+    }
+}
+
+/// Rules that answer every request with an error.
+fn rules(route: &Object<Route>, findings: &mut Vec<Finding>) {
+    for (number, rule) in route.spec.rules.iter().enumerate() {
+        let outbound = &rule.outbound;
+        let redirects = outbound
+            .filters
+            .iter()
+            .any(|one| matches!(one, OutboundFilter::Plain(TrafficFilter::Redirect { .. })));
+        let nowhere = outbound
+            .backends
+            .as_ref()
+            .is_some_and(|all| all.iter().all(|one| one.weight == 0));
+        if nowhere && !redirects {
+            let message =
+                format!("rule {number} has no backend with a weight: its requests get 500");
+            Index::note(findings, Code::NoBackend, route, message);
+        }
+    }
+}
