@@ -2,7 +2,7 @@
 
 use mesh_cluster::crds::{self, Which};
 use mesh_cluster::install::{self, Values};
-use mesh_kubernetes::kinds::POLICY_SOURCES;
+use mesh_kubernetes::kinds::{POLICY_SOURCES, ROUTES};
 use serde_json::Value;
 use std::collections::BTreeSet;
 
@@ -28,6 +28,39 @@ fn the_controller_may_watch_what_policy_is_made_of_and_nothing_else() {
     // Whichever kinds there are, it must see appear.
     let mut needed = BTreeSet::from([("apiextensions.k8s.io", "customresourcedefinitions")]);
     needed.extend(POLICY_SOURCES.iter().map(|kind| (kind.group, kind.plural)));
+    assert_eq!(granted, needed);
+}
+
+#[test]
+fn the_controller_may_write_the_status_of_routes_and_of_nothing_else() {
+    let objects = install::objects(&Values::default()).expect("objects");
+    let mut granted = BTreeSet::new();
+    for role in objects
+        .iter()
+        .filter(|o| o["metadata"]["name"] == "mesh-controller")
+    {
+        for rule in role["rules"].as_array().into_iter().flatten() {
+            let words = |field: &str| -> Vec<&str> {
+                let list = rule[field].as_array().expect("a list");
+                list.iter().filter_map(Value::as_str).collect()
+            };
+            if words("resources").iter().any(|name| name.contains('/')) {
+                assert_eq!(words("verbs"), ["patch"]);
+                for group in words("apiGroups") {
+                    granted.extend(words("resources").into_iter().map(|name| (group, name)));
+                }
+            }
+        }
+    }
+    let names: Vec<String> = ROUTES
+        .iter()
+        .map(|kind| format!("{}/status", kind.plural))
+        .collect();
+    let needed: BTreeSet<(&str, &str)> = ROUTES
+        .iter()
+        .zip(&names)
+        .map(|(kind, name)| (kind.group, name.as_str()))
+        .collect();
     assert_eq!(granted, needed);
 }
 

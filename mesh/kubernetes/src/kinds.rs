@@ -98,6 +98,12 @@ pub const POLICY_SOURCES: &[Kind] = &[
     custom(GATEWAY, &["v1", "v1beta1"], "HTTPRoute", "httproutes"),
     custom(GATEWAY, &["v1"], "GRPCRoute", "grpcroutes"),
     custom(
+        GATEWAY,
+        &["v1", "v1beta1"],
+        "ReferenceGrant",
+        "referencegrants",
+    ),
+    custom(
         "linkerd.io",
         &["v1alpha2"],
         "ServiceProfile",
@@ -113,6 +119,18 @@ pub const POLICY_SOURCES: &[Kind] = &[
     custom(MESH, ALPHA, "CedarPolicy", "cedarpolicies"),
     custom(MESH, ALPHA, "ClusterCedarPolicy", "clustercedarpolicies"),
     custom(MESH, ALPHA, "Invariant", "invariants"),
+];
+
+/// Routes, whose status says what became of them. As [`POLICY_SOURCES`] has them.
+pub const ROUTES: &[Kind] = &[
+    custom(
+        LINKERD,
+        &["v1beta3", "v1beta2", "v1beta1", "v1alpha1"],
+        "HTTPRoute",
+        "httproutes",
+    ),
+    custom(GATEWAY, &["v1", "v1beta1"], "HTTPRoute", "httproutes"),
+    custom(GATEWAY, &["v1"], "GRPCRoute", "grpcroutes"),
 ];
 
 impl Kind {
@@ -156,6 +174,7 @@ mod tests {
         let count = names.len();
         names.dedup();
         assert_eq!(names.len(), count);
+        assert!(ROUTES.iter().all(|kind| POLICY_SOURCES.contains(kind)));
         assert!(names.contains(&"servers.policy.linkerd.io".to_owned()));
         assert!(names.contains(&"pods".to_owned()));
     }

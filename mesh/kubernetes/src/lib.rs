@@ -5,6 +5,8 @@
 //! - [`watch`]: objects as they are, one [`Change`](watch::Change) after the other
 //! - [`object`]: what of an object counts, and how it is named
 //! - [`review`]: who a service account token belongs to
+//! - [`status`]: what became of an object, written into it
+//! - [`lease`]: who of several does so
 //! - [`config_map`]: small texts for pods to mount
 //! - [`namespace`]: what a namespace says about itself
 //! - [`webhooks`]: the authorities by which API servers know a webhook
@@ -13,9 +15,11 @@ pub mod client;
 pub mod config_map;
 mod error;
 pub mod kinds;
+pub mod lease;
 pub mod namespace;
 pub mod object;
 pub mod review;
+pub mod status;
 pub mod watch;
 pub mod webhooks;
 

@@ -26,6 +26,9 @@ const METADATA: &[&str] = &[
     "creationTimestamp",
 ];
 
+/// Kinds of which it is told what became of a change of their spec: they keep its number.
+const ROUTES: &[&str] = &["HTTPRoute", "GRPCRoute"];
+
 /// What of a container is kept: all that the mesh looks at, and none of its environment, where secrets may be.
 const CONTAINER: &[&str] = &[
     "name",
@@ -75,7 +78,15 @@ pub fn essence(kind: &str, api_version: &str, object: Value) -> Value {
     object.insert("apiVersion".to_owned(), Value::from(api_version));
     object.insert("kind".to_owned(), Value::from(kind));
     if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+        // It changes with the spec alone, so it makes nothing new that is not.
+        let generation = metadata
+            .get("generation")
+            .filter(|_| ROUTES.contains(&kind))
+            .cloned();
         keep(metadata, METADATA);
+        if let Some(generation) = generation {
+            metadata.insert("generation".to_owned(), generation);
+        }
         if let Some(notes) = metadata
             .get_mut("annotations")
             .and_then(Value::as_object_mut)
@@ -95,6 +106,23 @@ pub fn essence(kind: &str, api_version: &str, object: Value) -> Value {
         _ => {
             object.shift_remove("status");
         }
+    }
+    Value::Object(object)
+}
+
+/// Leaves of a route what its status is about: the status itself, and which version of what it speaks of.
+pub fn status(kind: &str, api_version: &str, object: Value) -> Value {
+    let Value::Object(mut object) = object else {
+        return object;
+    };
+    object.insert("apiVersion".to_owned(), Value::from(api_version));
+    object.insert("kind".to_owned(), Value::from(kind));
+    keep(&mut object, &["apiVersion", "kind", "metadata", "status"]);
+    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+        keep(
+            metadata,
+            &["name", "namespace", "generation", "resourceVersion"],
+        );
     }
     Value::Object(object)
 }
@@ -200,6 +228,27 @@ mod tests {
         assert_eq!(kept.pointer("/extra"), Some(&json!(true)));
         assert_eq!(kept.pointer("/status"), None);
         assert_eq!(kept.pointer("/metadata/generation"), None);
+    }
+
+    #[test]
+    fn a_route_keeps_the_number_of_its_spec_and_apart_from_it_its_status() {
+        let route = json!({
+            "metadata": { "name": "r", "namespace": "shop", "generation": 3, "resourceVersion": "12", "labels": { "a": "b" } },
+            "spec": { "rules": [] }, "status": { "parents": [1] }
+        });
+        let version = "gateway.networking.k8s.io/v1";
+        let kept = essence("HTTPRoute", version, route.clone());
+        assert_eq!(kept.pointer("/metadata/generation"), Some(&json!(3)));
+        assert_eq!(kept.pointer("/metadata/resourceVersion"), None);
+        assert_eq!(kept.pointer("/status"), None);
+        assert_eq!(
+            status("HTTPRoute", version, route),
+            json!({
+                "apiVersion": version, "kind": "HTTPRoute",
+                "metadata": { "name": "r", "namespace": "shop", "generation": 3, "resourceVersion": "12" },
+                "status": { "parents": [1] }
+            })
+        );
     }
 
     #[test]

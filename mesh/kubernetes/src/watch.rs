@@ -9,7 +9,7 @@
 
 use crate::error::{KubernetesError, root_cause};
 use crate::kinds::Kind;
-use crate::object::{essence, name};
+use crate::object::name;
 use futures_util::{Stream, StreamExt, TryStreamExt, pin_mut};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, DynamicObject, PartialObjectMeta};
@@ -65,13 +65,17 @@ pub enum Change {
     },
 }
 
+/// What of an object is told, of its kind and `apiVersion`: one of the functions of [`crate::object`].
+pub type View = fn(&str, &str, serde_json::Value) -> serde_json::Value;
+
 /// Watches `kinds` and tells every change, until nobody listens.
-pub async fn watch(client: Client, kinds: &'static [Kind], tell: mpsc::Sender<Change>) {
+pub async fn watch(client: Client, kinds: &'static [Kind], view: View, tell: mpsc::Sender<Change>) {
     let (known, custom) = watch::channel(None);
     let mut tasks = JoinSet::new();
     tasks.spawn(follow_definitions(client.clone(), known));
     for kind in kinds {
-        tasks.spawn(follow(client.clone(), kind, custom.clone(), tell.clone()));
+        let (client, custom, tell) = (client.clone(), custom.clone(), tell.clone());
+        tasks.spawn(follow(client, (kind, view), custom, tell));
     }
     tell.closed().await;
 }
@@ -109,7 +113,7 @@ async fn follow_definitions(client: Client, known: watch::Sender<Definitions>) {
 /// Follows one kind for as long as somebody listens.
 async fn follow(
     client: Client,
-    kind: &'static Kind,
+    (kind, view): (&'static Kind, View),
     mut definitions: watch::Receiver<Definitions>,
     tell: mpsc::Sender<Change>,
 ) {
@@ -154,7 +158,7 @@ async fn follow(
             }
         };
         tokio::select! {
-            () = stream(&client, kind, version, &tell) => return,
+            () = stream(&client, (kind, version, view), &tell) => return,
             gone = definitions.wait_for(|known| !defined(known)), if !kind.built_in => {
                 if gone.is_err() {
                     return;
@@ -196,14 +200,14 @@ async fn served_version(
 /// Tells all that happens to objects of a kind; ends when nobody listens.
 async fn stream(
     client: &Client,
-    kind: &'static Kind,
-    version: &'static str,
+    (kind, version, view): (&'static Kind, &'static str, View),
     tell: &mpsc::Sender<Change>,
 ) {
     let api: Api<DynamicObject> = Api::all_with(client.clone(), &kind.api_resource(version));
     // Pages bound the memory of one answer; bookmarks keep a quiet watch young.
     let events = watcher(api, watcher::Config::default()).default_backoff();
-    let changes = changes(kind, version, events.map_err(|error| root_cause(&error)));
+    let events = events.map_err(|error| root_cause(&error));
+    let changes = changes((kind, version, view), events);
     pin_mut!(changes);
     while let Some(change) = changes.next().await {
         if tell.send(change).await.is_err() {
@@ -214,8 +218,7 @@ async fn stream(
 
 /// Events of the library as changes: a list is told whole, once it is.
 fn changes(
-    kind: &'static Kind,
-    version: &'static str,
+    (kind, version, view): (&'static Kind, &'static str, View),
     events: impl Stream<Item = Result<watcher::Event<DynamicObject>, String>>,
 ) -> impl Stream<Item = Change> {
     let mut listing = BTreeMap::new();
@@ -229,7 +232,7 @@ fn changes(
             }
             Ok(watcher::Event::InitApply(object)) => {
                 newest = newest.max(revision(&object));
-                listing.insert(name_of(kind, &object), json(kind, version, object));
+                listing.insert(name_of(kind, &object), json((kind, version, view), object));
                 None
             }
             Ok(watcher::Event::InitDone) => Some(Change::Listed {
@@ -240,7 +243,7 @@ fn changes(
             Ok(watcher::Event::Apply(object)) => Some(Change::Applied {
                 name: name_of(kind, &object),
                 revision: revision(&object),
-                json: json(kind, version, object),
+                json: json((kind, version, view), object),
             }),
             Ok(watcher::Event::Delete(object)) => Some(Change::Removed {
                 name: name_of(kind, &object),
@@ -271,10 +274,10 @@ fn revision(object: &DynamicObject) -> u64 {
         .unwrap_or(0)
 }
 
-fn json(kind: &Kind, version: &str, object: DynamicObject) -> Vec<u8> {
+fn json((kind, version, view): (&Kind, &str, View), object: DynamicObject) -> Vec<u8> {
     // Came from JSON, so it has a JSON form.
     let value = serde_json::to_value(object).unwrap_or_default();
-    let kept = essence(kind.kind, &kind.api_version(version), value);
+    let kept = view(kind.kind, &kind.api_version(version), value);
     serde_json::to_vec(&kept).unwrap_or_default()
 }
 
@@ -282,6 +285,7 @@ fn json(kind: &Kind, version: &str, object: DynamicObject) -> Vec<u8> {
 mod tests {
     use super::*;
     use crate::kinds::POLICY_SOURCES;
+    use crate::object::essence;
     use kube::api::ApiResource;
 
     const SERVERS: &Kind = &POLICY_SOURCES[3];
@@ -295,7 +299,9 @@ mod tests {
 
     async fn told(events: Vec<Result<watcher::Event<DynamicObject>, String>>) -> Vec<Change> {
         let events = futures_util::stream::iter(events);
-        changes(SERVERS, "v1beta3", events).collect().await
+        changes((SERVERS, "v1beta3", essence), events)
+            .collect()
+            .await
     }
 
     #[tokio::test]

@@ -7,6 +7,7 @@ use crate::limits::{FILES_MAX, SOURCE_BYTES_MAX};
 use crate::sources::{SourceError, SourceFile, Sources};
 use mesh_kubernetes::Client;
 use mesh_kubernetes::kinds::{Kind, POLICY_SOURCES};
+use mesh_kubernetes::object::essence;
 use mesh_kubernetes::watch::{Change, watch};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -36,7 +37,7 @@ impl Cluster {
     /// Takes in what the API server says; never ends.
     pub(crate) async fn follow(self, client: Client) {
         let (tell, mut changes) = mpsc::channel(CHANGES_QUEUED_MAX);
-        let watching = watch(client, POLICY_SOURCES, tell);
+        let watching = watch(client, POLICY_SOURCES, essence, tell);
         let taking = async {
             while let Some(change) = changes.recv().await {
                 self.held().take(change);

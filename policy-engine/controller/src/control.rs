@@ -9,7 +9,7 @@ use crate::publish::{Published, Publishing};
 use crate::reports::Reports;
 use crate::sources::Sources;
 use crate::state::Shared;
-use crate::{admin, identity, serve, spread};
+use crate::{admin, identity, route_status, serve, spread};
 use mesh_audits::entry::{Entry, PolicyChange};
 use mesh_platform::audit_log::{AuditLog, AuditLogConfig};
 use mesh_platform::{Platform, unix};
@@ -58,7 +58,12 @@ pub async fn run(
     tasks.spawn(crate::trust::keep_fresh(Arc::clone(&shared)));
     tasks.spawn(answer_questions(Arc::clone(&shared), admin_socket)?);
     if let Some((cluster, client)) = origin.cluster() {
-        tasks.spawn(spread::keep_spread(Arc::clone(&shared), cluster, client));
+        tasks.spawn(spread::keep_spread(
+            Arc::clone(&shared),
+            cluster,
+            client.clone(),
+        ));
+        tasks.spawn(route_status::keep_told(Arc::clone(&shared), client));
     }
     let follower = Follower::new(&shared, origin.reader(), store, last);
     tasks.spawn(follow_sources(Arc::clone(&shared), follower, origin));

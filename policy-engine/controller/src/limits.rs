@@ -58,3 +58,9 @@ pub const IDENTITY_RETRY: (Duration, Duration) =
 
 /// How long open streams may take to end at a shutdown.
 pub const DRAIN: Duration = Duration::from_millis(500);
+
+/// Pause after a change before statuses of routes are compared: changes come together, and each look is at every route.
+pub const STATUS_SETTLE: Duration = Duration::from_millis(100);
+
+/// Pause before a status that could not be written is tried again.
+pub const STATUS_RETRY: Duration = Duration::from_secs(10);

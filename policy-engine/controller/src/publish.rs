@@ -10,6 +10,7 @@ use mesh_policy::snapshot::{
     Finding, PathOptions, PortPolicy, ServerInfo, ServerProtocol, Severity, SnapshotData, Source,
     WorkloadInfo,
 };
+use mesh_policy_index::RouteStatus;
 use mesh_policy_index::index::{Index, IndexConfig, Proxied, ServiceEndpoints, WorkloadKey};
 use mesh_policy_index::manifest::{self, Affected, Part};
 use mesh_trust::{SpiffeId, Timestamp, TrustDomain};
@@ -32,6 +33,8 @@ pub(crate) struct Published {
     pub(crate) workloads: BTreeMap<WorkloadKey, WorkloadPolicy>,
     pub(crate) discovery: Discovery,
     pub(crate) findings: Vec<Finding>,
+    /// What became of routes.
+    pub(crate) route_statuses: Vec<RouteStatus>,
     pub(crate) files: u64,
     parts: Parts,
     discovery_json: Arc<[u8]>,
@@ -109,6 +112,7 @@ impl Publishing {
             workloads,
             discovery,
             findings,
+            route_statuses: index.route_statuses(),
             files: sources.files.len() as u64,
             parts,
             discovery_json,
@@ -178,8 +182,8 @@ impl Publishing {
                 ProtocolHint::Detect
             },
             addresses: service.addresses.clone(),
-            routes: Vec::new(),
-            failure_accrual: None,
+            routes: service.routes.clone(),
+            failure_accrual: service.failure_accrual,
             unmeshed: service
                 .endpoints
                 .iter()

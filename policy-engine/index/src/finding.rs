@@ -144,7 +144,7 @@ codes! {
     BackendKind = "MESH-0777", Error, "a backend is a Service: leave `group` and `kind` out; until then the backend's share of the requests is answered with 500";
     /// A route on a Service that does not take it.
     NotAttached = "MESH-0778", Error, "correct name, namespace and port of the parent; until then requests go as if the route were not there";
-    /// An annotation about retries or timeouts that cannot be read.
+    /// An annotation about retries, timeouts or breakers that cannot be read.
     BadPatience = "MESH-0779", Error, "correct the annotation; until then it counts as if it did not stand";
     /// A rule that sends requests nowhere.
     NoBackend = "MESH-0780", Warning, "give a backend a weight, or leave `backendRefs` out: requests then go to the Service itself";

@@ -8,6 +8,7 @@
 mod about;
 mod annotations;
 mod authority;
+mod breaker;
 mod cedar_texts;
 mod change;
 mod invariants;

@@ -160,7 +160,7 @@ pub(super) fn own(of_service: &Patience) -> (Timeouts, Option<Retry>) {
 }
 
 /// A duration as Linkerd writes it: one whole number and one unit; 0 needs none.
-fn duration_ms(text: &str) -> Option<u64> {
+pub(super) fn duration_ms(text: &str) -> Option<u64> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at_checked(digits)?;
     let number: u64 = number.parse().ok()?;

@@ -2,10 +2,11 @@
 //! server (Gateway API's `status.parents`). Both from one look, so that they never differ.
 
 use super::Index;
+use super::breaker::Breaker;
 use super::patience::Patience;
 use super::traffic::{NotAttached, Unresolved};
 use crate::finding::{Code, finding};
-use crate::manifest::resource::{Key, Object, Route};
+use crate::manifest::resource::{Key, Object, Route, Service};
 use crate::manifest::traffic::{BackendRef, OutboundFilter, ServiceParent};
 use mesh_policy::snapshot::Finding;
 use mesh_policy::traffic::TrafficFilter;
@@ -145,6 +146,7 @@ fn backends(route: &Object<Route>) -> impl Iterator<Item = &BackendRef> {
 pub(super) fn lint(index: &Index, findings: &mut Vec<Finding>) {
     for service in &index.resources.services {
         patience(service, findings);
+        breaker(service, findings);
     }
     let routes = index.resources.routes.iter();
     for route in routes.filter(|route| !route.spec.services.is_empty()) {
@@ -163,6 +165,17 @@ fn patience<T>(object: &Object<T>, findings: &mut Vec<Finding>) {
     for name in read.not_applied {
         let message = format!("`{name}` is not applied");
         Index::note(findings, Code::NotEnforced, object, message);
+    }
+}
+
+fn breaker(service: &Object<Service>, findings: &mut Vec<Finding>) {
+    let read = Breaker::of(&service.annotations);
+    for problem in read.problems {
+        Index::note(findings, Code::BadPatience, service, problem);
+    }
+    for what in read.not_applied {
+        let message = format!("{what} is not applied");
+        Index::note(findings, Code::NotEnforced, service, message);
     }
 }
 

@@ -1,12 +1,13 @@
 //! Names to workloads: what a request record means by a pod or a Service, and where Services are.
 
 use super::annotations::OPAQUE_PORTS;
+use super::breaker::Breaker;
 use super::workloads::Workload;
 use super::{Index, Proxied, WorkloadKey, snapshot};
 use crate::manifest::resource::{Object, PortRef, Service, ServicePort};
 use mesh_policy::request::TargetRecord;
 use mesh_policy::snapshot::ServerProtocol;
-use mesh_policy::traffic::ServiceRoute;
+use mesh_policy::traffic::{FailureAccrual, ServiceRoute};
 use mesh_trust::SpiffeId;
 use std::net::IpAddr;
 
@@ -101,6 +102,8 @@ pub struct ServiceEndpoints {
     pub endpoints: Vec<ServiceEndpoint>,
     /// Routes attached to this port, of all namespaces, the oldest first.
     pub routes: Vec<ServiceRoute>,
+    /// When endpoints are left out for their answers.
+    pub failure_accrual: Option<FailureAccrual>,
 }
 
 /// One pod behind a Service port.
@@ -324,6 +327,7 @@ impl Index {
             },
             endpoints,
             routes: self.routes_of(service, port),
+            failure_accrual: Breaker::of(&service.annotations).accrual,
         }
     }
 

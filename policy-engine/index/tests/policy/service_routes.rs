@@ -702,3 +702,27 @@ fn hostnames_say_nothing_on_a_service() {
     assert_eq!(codes(&world), ["MESH-0379"]);
     assert_eq!(routes(&world, 80).len(), 1);
 }
+
+#[test]
+fn a_breaker_is_that_of_the_services_annotations() {
+    let annotated = |kind: &str| {
+        let notes = format!("annotations: {{balancer.linkerd.io/failure-accrual: {kind}}}");
+        World::of(&[&SERVICES.replace(
+            "{name: front, namespace: shop}",
+            &format!("{{name: front, namespace: shop, {notes}}}"),
+        )])
+    };
+    let world = annotated("consecutive");
+    for service in world.index.services() {
+        let wanted = service.name == "front";
+        assert_eq!(
+            service.failure_accrual.is_some(),
+            wanted,
+            "{}",
+            service.name
+        );
+    }
+    assert_eq!(codes(&world), [""; 0]);
+    assert_eq!(codes(&annotated("sometimes")), ["MESH-0779"]);
+    assert_eq!(codes(&annotated("unified")), ["MESH-0379"]);
+}
