@@ -211,3 +211,45 @@ fn pods_without_a_proxy_are_endpoints_without_an_identity() {
         "a pod in the network of its node has no address of its own"
     );
 }
+
+#[test]
+fn routes_of_a_service_are_in_discovery_and_what_became_of_them_beside_it() {
+    let text = "
+{apiVersion: v1, kind: Service, metadata: {name: cart, namespace: shop, annotations: {balancer.linkerd.io/failure-accrual: consecutive}}, spec: {ports: [{port: 80}, {port: 81}]}}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: r, namespace: shop}
+spec:
+  parentRefs: [{group: '', kind: Service, name: cart, port: 81}]
+  rules: [{backendRefs: [{name: ghost, port: 80}]}]
+";
+    let files = BTreeMap::from([("a.yaml".to_owned(), text.as_bytes().to_vec())]);
+    let published = publish(&sources(&files), 1, None);
+    let routes: Vec<usize> = published
+        .discovery
+        .services
+        .iter()
+        .map(|one| one.routes.len())
+        .collect();
+    assert_eq!(routes, [0, 1]);
+    let services = &published.discovery.services;
+    assert!(services.iter().all(|one| one.failure_accrual.is_some()));
+    let status = &published.route_statuses[0].parents[0];
+    assert_eq!(
+        (status.accepted.reason, status.resolved.reason),
+        ("Accepted", "BackendNotFound")
+    );
+    let without = BTreeMap::from([(
+        "a.yaml".to_owned(),
+        text.replace("port: 81}]", "port: 82}]").into_bytes(),
+    )]);
+    let changed = publish(&sources(&without), 2, Some(&published));
+    assert!(
+        changed
+            .discovery
+            .services
+            .iter()
+            .all(|one| one.routes.is_empty())
+    );
+}
