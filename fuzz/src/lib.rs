@@ -14,6 +14,7 @@ use mesh_policy_index::import::{self, CustomAction, ImportConfig, LinkerdConfig}
 use mesh_policy_index::{Index, IndexConfig, WorkloadKey, manifest};
 use mesh_proxy_core::detect::{self, DetectPolicy, Detection, Detector};
 use mesh_proxy_core::mesh_header;
+use mesh_proxy_core::mux::{self, Engine, Event, MuxError, Role, Taken};
 use mesh_tlog::witness::AddCheckpoint;
 use mesh_tlog::{
     Note, Tile, TlogProof, TreeHead, VerifierKey, bundle, leaf_hash, verify_inclusion,
@@ -36,6 +37,7 @@ pub const TARGETS: &[Target] = &[
     ("canonical_host", canonical_host),
     ("detect", detect),
     ("mesh_header", mesh_header),
+    ("mux", mux),
     ("audit_line", audit_line),
     ("checkpoint", checkpoint),
     ("residual_vs_cedar", residual_vs_cedar),
@@ -284,6 +286,48 @@ pub fn mesh_header(data: &[u8]) {
         }
     }
     assert_eq!(done, whole.ok());
+}
+
+/// A connection between proxies reads the same however its bytes are cut, keeps no more than its bounds, and says the
+/// same at either end of a refusal.
+pub fn mux(data: &[u8]) {
+    for role in [Role::Server, Role::Client] {
+        let whole = mux_reads(role, data, data.len().max(1));
+        assert_eq!(mux_reads(role, data, 1), whole);
+        assert_eq!(mux_reads(role, data, 7), whole);
+    }
+}
+
+/// What an engine makes of `data` in pieces of `piece` bytes: events, bytes read, bytes to be written, and its verdict.
+fn mux_reads(role: Role, data: &[u8], piece: usize) -> (Vec<String>, usize, Vec<u8>, Result<(), MuxError>) {
+    let mut engine = Engine::new(role);
+    if role == Role::Client {
+        for target in ["/one", "/two"] {
+            let (parts, ()) = http::Request::get(target).body(()).expect("a request").into_parts();
+            engine.open(&parts, false).expect("a place");
+        }
+    }
+    let (mut input, mut events, mut seen, mut read) = (bytes::BytesMut::new(), Vec::new(), Vec::new(), 0);
+    let mut result = Ok(());
+    for bytes in data.chunks(piece) {
+        input.extend_from_slice(bytes);
+        result = engine.feed(&mut input, &mut events);
+        if result.is_err() {
+            break;
+        }
+    }
+    for event in events.drain(..) {
+        seen.push(format!("{event:?}"));
+        if let Event::Request { id, .. } | Event::Readable(id) = event {
+            while let Taken::Data(data) = engine.take(id) {
+                read += data.len();
+            }
+        }
+    }
+    assert!(read <= mux::limits::CONNECTION_WINDOW as usize && read <= data.len());
+    assert!(engine.streams() <= mux::limits::STREAMS_MAX);
+    assert!(engine.out().len() <= mux::limits::OUT_BYTES_MAX + mux::limits::HEAD_BYTES_MAX);
+    (seen, read, engine.out().to_vec(), result)
 }
 
 /// A line that is taken is printable and ends nowhere inside; redacting it leaves its leaf as it was.

@@ -3,6 +3,7 @@
 //!
 //! - [`detect`]: which protocol a connection speaks; start at [`detect::Detector`]
 //! - [`mesh_header`]: the first twelve bytes of a stream between proxies
+//! - [`mux`]: many requests over one connection between proxies
 //! - [`http_hygiene`]: one reading of every request; start at [`http_hygiene::admit`]
 //! - [`route`]: which rule takes a request to a Service, what it changes, and which backend gets it
 //! - [`balance`]: which endpoint of a service gets the next request
@@ -25,5 +26,6 @@ pub mod http_hygiene;
 pub mod limit;
 pub mod mesh_header;
 pub mod metrics;
+pub mod mux;
 pub mod redirect;
 pub mod route;

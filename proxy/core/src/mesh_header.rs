@@ -24,8 +24,8 @@ const VERSION: u8 = 1;
 pub enum Kind {
     /// One byte stream.
     Tcp,
-    /// HTTP/2 with prior knowledge: requests of one client to one port, multiplexed.
-    Http,
+    /// Requests of one client to one port, multiplexed ([`crate::mux`]).
+    Requests,
     /// One HTTP/1.1 connection with one request that upgrades: HTTP/2 has no form for it.
     Http1,
 }
@@ -34,7 +34,7 @@ impl Kind {
     const fn code(self) -> u8 {
         match self {
             Self::Tcp => 1,
-            Self::Http => 2,
+            Self::Requests => 4,
             Self::Http1 => 3,
         }
     }
@@ -42,7 +42,7 @@ impl Kind {
     const fn from_code(code: u8) -> Option<Self> {
         match code {
             1 => Some(Self::Tcp),
-            2 => Some(Self::Http),
+            4 => Some(Self::Requests),
             3 => Some(Self::Http1),
             _ => None,
         }
@@ -165,7 +165,7 @@ mod tests {
 
     fn changed(at: usize, to: u8) -> [u8; LEN] {
         let mut bytes = encode(&Header {
-            kind: Kind::Http,
+            kind: Kind::Requests,
             port: 8080,
         });
         bytes[at] = to;
@@ -235,14 +235,14 @@ mod tests {
     #[test]
     fn the_wire_form_is_stable() {
         let bytes = encode(&Header {
-            kind: Kind::Http,
+            kind: Kind::Requests,
             port: 0x1f90,
         });
         assert_eq!(&bytes, b"MESH\x01\x0c\x02\x00\x1f\x90\x00\x00");
     }
 
     fn kinds() -> impl Strategy<Value = Kind> {
-        prop_oneof![Just(Kind::Tcp), Just(Kind::Http), Just(Kind::Http1)]
+        prop_oneof![Just(Kind::Tcp), Just(Kind::Requests), Just(Kind::Http1)]
     }
 
     proptest! {

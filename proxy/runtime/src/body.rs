@@ -2,6 +2,7 @@
 
 use crate::app::Lease;
 use crate::live::{End, Kill, Registration, Slot};
+use crate::mux::body::MuxBody;
 use crate::outbound::pool::Flight;
 use crate::telemetry::Measure;
 use bytes::Bytes;
@@ -29,14 +30,70 @@ pub(crate) enum BodyError {
     /// Whoever sends it broke off.
     #[error("the sender broke off")]
     Sender(#[source] hyper::Error),
+    /// The other proxy broke off, or the connection to it.
+    #[error("the peer broke off")]
+    Peer,
     /// It was ended from here.
     #[error("ended by the proxy: {0:?}")]
     Ended(End),
 }
 
+/// A body as it comes in.
+pub(crate) enum Arriving {
+    /// Nothing.
+    Nothing,
+    /// Over HTTP as strangers speak it.
+    Http(Incoming),
+    /// Over a connection between proxies.
+    Mux(MuxBody),
+}
+
+impl From<Incoming> for Arriving {
+    fn from(body: Incoming) -> Self {
+        Self::Http(body)
+    }
+}
+
+impl From<MuxBody> for Arriving {
+    fn from(body: MuxBody) -> Self {
+        Self::Mux(body)
+    }
+}
+
+impl Arriving {
+    fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self {
+            Self::Nothing => Poll::Ready(None),
+            Self::Http(body) => Pin::new(body)
+                .poll_frame(cx)
+                .map(|frame| frame.map(|frame| frame.map_err(BodyError::Sender))),
+            Self::Mux(body) => body.poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Nothing => true,
+            Self::Http(body) => body.is_end_stream(),
+            Self::Mux(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Nothing => SizeHint::with_exact(0),
+            Self::Http(body) => body.size_hint(),
+            Self::Mux(body) => body.size_hint(),
+        }
+    }
+}
+
 /// A body passed on.
 pub(crate) struct Stream {
-    inner: Incoming,
+    inner: Arriving,
     kill: Kill,
     slot: Slot,
     /// Whether an end from here is told in gRPC trailers.
@@ -64,7 +121,7 @@ impl Body {
     }
 
     /// A request body on its way to the server.
-    pub(crate) fn request(inner: Incoming, kill: Kill) -> Self {
+    pub(crate) fn request(inner: Arriving, kill: Kill) -> Self {
         if inner.is_end_stream() {
             return Self::Empty;
         }
@@ -80,9 +137,9 @@ impl Body {
     }
 
     /// A response body on its way to the client.
-    pub(crate) fn response(inner: Incoming, kill: Kill, grpc: bool, held: Held) -> Self {
+    pub(crate) fn response(inner: impl Into<Arriving>, kill: Kill, grpc: bool, held: Held) -> Self {
         Self::Stream(Box::new(Stream {
-            inner,
+            inner: inner.into(),
             kill,
             slot: Slot::Response,
             grpc,
@@ -105,7 +162,7 @@ impl Stream {
                 Err(BodyError::Ended(end))
             }));
         }
-        match Pin::new(&mut self.inner).poll_frame(cx) {
+        match self.inner.poll_frame(cx) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(None) => {
                 self.finish(true);
@@ -113,7 +170,7 @@ impl Stream {
             }
             Poll::Ready(Some(Err(error))) => {
                 self.finish(false);
-                Poll::Ready(Some(Err(BodyError::Sender(error))))
+                Poll::Ready(Some(Err(error)))
             }
             Poll::Ready(Some(Ok(frame))) => Poll::Ready(Some(Ok(clean(frame)))),
         }

@@ -35,6 +35,7 @@ mod inbound;
 mod io;
 pub mod limits;
 mod live;
+mod mux;
 mod original;
 mod outbound;
 mod random;

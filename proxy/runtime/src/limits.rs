@@ -32,13 +32,13 @@ pub const HEAD_BYTES_MAX: usize = 64 * 1024;
 pub const H2_HEADER_LIST_BYTES_MAX: u32 = 64 * 1024;
 /// Streams of one HTTP/2 connection from an application.
 pub const H2_STREAMS_MAX: u32 = 128;
-/// Streams of one HTTP/2 connection between proxies: more, because it carries all requests of one core.
-pub const MESH_STREAMS_MAX: u32 = 256;
+/// Requests at once on one connection between proxies: more, because it carries all requests of one core.
+pub const MESH_STREAMS_MAX: usize = mesh_proxy_core::mux::limits::STREAMS_MAX;
 /// Receive window of one HTTP/2 stream. Memory is used only for data that wait for a slow reader.
 pub const H2_STREAM_WINDOW: u32 = 1024 * 1024;
 /// Receive window of one HTTP/2 connection: bounds what its slow readers can hold.
 pub const H2_CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
-/// Largest HTTP/2 frame between proxies: bulk data spends less on heads, and other streams wait at most this long.
+/// Largest HTTP/2 frame: bulk data spends less on heads, and other streams wait at most this long.
 pub const H2_FRAME_BYTES: u32 = 64 * 1024;
 /// Bytes queued for sending on one HTTP/2 stream.
 pub const H2_SEND_BUFFER: usize = 256 * 1024;
@@ -50,6 +50,10 @@ pub const H2_LOCAL_RESETS_MAX: usize = 256;
 pub const H2_PING_EVERY: Duration = Duration::from_secs(10);
 /// See [`H2_PING_EVERY`].
 pub const H2_PING_TIMEOUT: Duration = Duration::from_secs(10);
+/// Room for one read of a connection between proxies: a TLS record. An idle connection has none.
+pub const MUX_READ_BYTES: usize = 16 * 1024;
+/// Reads of one such connection before others have their turn.
+pub const MUX_READS: usize = 16;
 /// Idle connections to one application and core that are kept.
 pub const APP_IDLE_MAX: usize = 64;
 /// How long they are kept. Shorter than the 5 s after which common servers close.

@@ -1,9 +1,11 @@
 //! HTTP connections: one set of limits for every server and client that the proxy runs, and the drain.
 
 use crate::answer::Answer;
+use crate::body::Arriving;
 use crate::guarded::{Guarded, Link, WireRefusal};
 use crate::limits;
 use crate::live::{Kill, Slot};
+use crate::mux;
 use crate::state::{Shared, stopping};
 use http::Request;
 use hyper::body::Incoming;
@@ -44,12 +46,14 @@ pub(crate) enum Speaks {
     Http2 {
         streams_max: u32,
     },
+    /// What proxies speak between them.
+    Mux,
 }
 
 /// Whoever answers the requests of one connection.
 pub(crate) trait Service: 'static {
     /// Answers one request.
-    fn answer(self: Rc<Self>, request: Request<Incoming>)
+    fn answer(self: Rc<Self>, request: Request<Arriving>)
     -> impl Future<Output = Answer> + 'static;
 
     /// Told of the request, if any, that was refused as bytes and never became one. It is answered already.
@@ -68,6 +72,7 @@ pub(crate) async fn serve<T, S>(
     S: Service,
 {
     match speaks {
+        Speaks::Mux => mux::server::serve(io, shared, kill, service).await,
         Speaks::Http1 { quiet } => {
             let (io, link) = Guarded::new(io);
             let mut builder = hyper::server::conn::http1::Builder::new();
@@ -109,8 +114,8 @@ pub(crate) async fn serve<T, S>(
                 .keep_alive_interval(limits::H2_PING_EVERY)
                 .keep_alive_timeout(limits::H2_PING_TIMEOUT)
                 .auto_date_header(false);
-            let service = service_fn(move |request| {
-                let answer = service.clone().answer(request);
+            let service = service_fn(move |request: Request<Incoming>| {
+                let answer = service.clone().answer(request.map(Arriving::Http));
                 async move { Ok::<_, Infallible>(answer.await) }
             });
             let connection = builder.serve_connection(TokioIo::new(io), service);
@@ -138,7 +143,10 @@ impl<S: Service> Numbered<S> {
         self.count.set(number);
         let answer = match self.link.stands_in(number) {
             Some(refusal) => refusal,
-            None => self.service.clone().answer(request).await,
+            None => {
+                let request = request.map(Arriving::Http);
+                self.service.clone().answer(request).await
+            }
         };
         self.tell(); // before the client hears of it
         Ok(self.link.answered(number, answer))

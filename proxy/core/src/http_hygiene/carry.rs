@@ -1,4 +1,4 @@
-//! A request on its way: over HTTP/2 between the proxies whatever the application spoke, and back again.
+//! A request on its way: between the proxies in the form of HTTP/2 whatever the application spoke, and back again.
 
 use super::headers::{CLIENT_ID, CLIENT_ID_L5D, ORIG_VERSION};
 use super::{Admitted, RequestRefusal, origin_form};
@@ -73,7 +73,7 @@ pub(super) fn take_version(parts: &mut Parts) -> Result<OrigVersion, RequestRefu
     Ok(version)
 }
 
-/// Brings an admitted request into the form that goes to the server's proxy as HTTP/2.
+/// Brings an admitted request into the form that goes to the server's proxy: that of HTTP/2, whatever carries it.
 ///
 /// # Errors
 /// [`RequestRefusal::Target`] if target and authority make no URI.

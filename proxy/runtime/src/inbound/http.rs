@@ -2,7 +2,7 @@
 
 use super::{filter, record, record_refused_request};
 use crate::answer::{Answer, Trouble, closing, refused};
-use crate::body::{Body, Held};
+use crate::body::{Arriving, Body, Held};
 use crate::core::{Core, Port};
 use crate::guarded::WireRefusal;
 use crate::live::{Alive, End, JudgedHead, JudgedHeaders, Kill, Peer, Registration};
@@ -48,7 +48,7 @@ impl Arrival {
 impl Service for Arrival {
     fn answer(
         self: Rc<Self>,
-        request: Request<Incoming>,
+        request: Request<Arriving>,
     ) -> impl Future<Output = Answer> + 'static {
         answer(self, request)
     }
@@ -61,7 +61,7 @@ impl Service for Arrival {
 }
 
 /// Answers one request.
-async fn answer(at: Rc<Arrival>, mut request: Request<Incoming>) -> Answer {
+async fn answer(at: Rc<Arrival>, mut request: Request<Arriving>) -> Answer {
     let grpc = request.version() == Version::HTTP_2 && is_grpc(request.headers());
     let measure = at
         .core
@@ -196,7 +196,7 @@ impl Passage<'_> {
         self,
         permit: Permit,
         mut parts: Parts,
-        body: Incoming,
+        body: Arriving,
         upgrading: Option<OnUpgrade>,
     ) -> Answer {
         let judged = permit
@@ -214,7 +214,7 @@ impl Passage<'_> {
         }
     }
 
-    async fn exchange(self, parts: Parts, body: Incoming) -> Answer {
+    async fn exchange(self, parts: Parts, body: Arriving) -> Answer {
         let app = &self.at.port.app;
         let request = Request::from_parts(parts, Body::request(body, self.kill.clone()));
         let sent = async {

@@ -3,7 +3,6 @@
 use super::{http, record_refused, tcp};
 use crate::core::{Core, Port};
 use crate::io::ReadAhead;
-use crate::limits::MESH_STREAMS_MAX;
 use crate::live::{Alive, Kill, Peer};
 use crate::serve::{Speaks, serve};
 use mesh_policy::request::{Client, canonical_ip};
@@ -86,9 +85,7 @@ async fn carry(
 ) {
     let speaks = match header.kind {
         Kind::Tcp => return tcp::take(&core, &port, &peer, stream, tcp::First::Data).await,
-        Kind::Http => Speaks::Http2 {
-            streams_max: MESH_STREAMS_MAX,
-        },
+        Kind::Requests => Speaks::Mux,
         Kind::Http1 => Speaks::Http1 {
             quiet: core.shared.config.limits.header,
         },

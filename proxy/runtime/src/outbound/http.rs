@@ -3,17 +3,17 @@
 use super::{Chosen, Listener};
 use crate::answer::{Answer, Trouble, closing, refused};
 use crate::app::root_cause;
-use crate::body::{Body, Held};
+use crate::body::{Arriving, Body, Held};
 use crate::core::Core;
 use crate::guarded::WireRefusal;
 use crate::limits::{ENDPOINT_ATTEMPTS, HEAD_BYTES_MAX, HEADERS_MAX};
 use crate::live::Kill;
+use crate::mux::client::SendError;
 use crate::serve::Service;
 use crate::telemetry::{Ask, Measure};
 use crate::tunnel;
 use http::request::Parts;
 use http::{Request, Response, Version, response};
-use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
@@ -75,7 +75,7 @@ impl Departure {
 impl Service for Departure {
     fn answer(
         self: Rc<Self>,
-        request: Request<Incoming>,
+        request: Request<Arriving>,
     ) -> impl Future<Output = Answer> + 'static {
         answer(self, request)
     }
@@ -86,7 +86,7 @@ impl Service for Departure {
 }
 
 /// Answers one request.
-async fn answer(from: Rc<Departure>, mut request: Request<Incoming>) -> Answer {
+async fn answer(from: Rc<Departure>, mut request: Request<Arriving>) -> Answer {
     let version = request.version();
     let grpc = version == Version::HTTP_2 && is_grpc(request.headers());
     let upgrading = request
@@ -135,7 +135,7 @@ struct Outgoing<'a> {
 }
 
 impl Outgoing<'_> {
-    async fn exchange(&self, parts: Parts, body: Incoming) -> Result<Answer, Trouble> {
+    async fn exchange(&self, parts: Parts, body: Arriving) -> Result<Answer, Trouble> {
         let kill = Kill::default();
         let mut request = Request::from_parts(parts, Body::request(body, kill.clone()));
         let mut last = None;
@@ -144,7 +144,7 @@ impl Outgoing<'_> {
                 break;
             };
             let measure = self.measure(Some(&chosen));
-            let (mut sender, flight) = match chosen.remote.http2(self.core).await {
+            let (sender, flight) = match chosen.remote.requests(self.core).await {
                 Ok(place) => place,
                 Err(error) => {
                     measure.failed(error.failure());
@@ -154,7 +154,7 @@ impl Outgoing<'_> {
                 }
             };
             measure.allowed(None);
-            match sender.try_send_request(request).await {
+            match sender.send(request).await {
                 Ok(response) => {
                     self.listener.ended(self.core, &chosen, Outcome::Answered);
                     let (parts, body) = response.into_parts();
@@ -165,13 +165,23 @@ impl Outgoing<'_> {
                     };
                     return Ok(self.respond(parts, body, kill, held));
                 }
-                Err(mut error) => {
+                Err(error) => {
                     measure.failed(Failure::Reset);
                     self.listener.ended(self.core, &chosen, Outcome::Failed);
                     // What was not sent may go elsewhere; what may have been served is never repeated.
-                    match error.take_message() {
-                        Some(unsent) => request = unsent,
-                        None => return Err(self.broke(error.error())),
+                    match error {
+                        SendError::Unsent(unsent) => request = *unsent,
+                        SendError::TooLong => {
+                            return Ok(refused(
+                                &RequestRefusal::HeadersTooLarge.into(),
+                                self.admitted.grpc,
+                            ));
+                        }
+                        SendError::Broke => {
+                            return Err(self.broke(
+                                "its proxy reset the request, or the connection broke".to_owned(),
+                            ));
+                        }
                     }
                     chosen.remote.forget_closed();
                 }
@@ -183,7 +193,7 @@ impl Outgoing<'_> {
     fn respond(
         &self,
         mut parts: response::Parts,
-        body: Incoming,
+        body: impl Into<Arriving>,
         kill: Kill,
         held: Held,
     ) -> Answer {
@@ -223,7 +233,9 @@ impl Outgoing<'_> {
             .max_headers(HEADERS_MAX)
             .max_buf_size(HEAD_BYTES_MAX)
             .handshake(TokioIo::new(stream));
-        let (mut sender, connection) = client.await.map_err(|error| self.broke(&error))?;
+        let (mut sender, connection) = client
+            .await
+            .map_err(|error| self.broke(root_cause(&error)))?;
         tokio::task::spawn_local(async move {
             tokio::select! {
                 ended = connection.with_upgrades() => if let Err(error) = ended {
@@ -238,7 +250,7 @@ impl Outgoing<'_> {
         let mut response = sender
             .send_request(Request::from_parts(parts, Body::Empty))
             .await
-            .map_err(|error| self.broke(&error))?;
+            .map_err(|error| self.broke(root_cause(&error)))?;
         let switched = hyper::upgrade::on(&mut response);
         let (mut parts, body) = response.into_parts();
         if !is_done(&parts, upgrade) {
@@ -298,10 +310,10 @@ impl Outgoing<'_> {
         }
     }
 
-    fn broke(&self, error: &hyper::Error) -> Trouble {
+    fn broke(&self, why: String) -> Trouble {
         Trouble::PeerBroke {
             service: self.listener.name.clone(),
-            why: root_cause(error),
+            why,
         }
     }
 }

@@ -1,17 +1,13 @@
-//! Connections to the proxies of endpoints. Requests share HTTP/2 connections, per core and endpoint; a byte stream or
+//! Connections to the proxies of endpoints. Requests share connections ([`crate::mux`]), per core and endpoint; a byte stream or
 //! an upgrade has one of its own.
 //!
 //! A connection made under an older SVID or bundle takes no new request: it ends once its requests have.
 
-use crate::app::root_cause;
-use crate::body::Body;
 use crate::core::Core;
 use crate::io::ReadAhead;
 use crate::limits::MESH_STREAMS_MAX;
-use crate::serve;
+use crate::mux::client::{self, Sender};
 use crate::telemetry::Edges;
-use hyper::client::conn::http2;
-use hyper_util::rt::TokioIo;
 use mesh_api::discovery::Endpoint;
 use mesh_proxy_core::mesh_header::{self, Header, Kind};
 use mesh_proxy_core::metrics::Failure;
@@ -26,7 +22,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 /// Requests on one connection before another is made: fewer than the server allows, so that none waits for a place.
-const STREAMS_BUSY: usize = MESH_STREAMS_MAX as usize - 16;
+const STREAMS_BUSY: usize = MESH_STREAMS_MAX - 16;
 
 /// An endpoint and the connections to it. Equal endpoints are equal, whatever their connections.
 pub(crate) struct Remote {
@@ -39,7 +35,7 @@ pub(crate) struct Remote {
 }
 
 struct Connection {
-    sender: http2::SendRequest<Body>,
+    sender: Sender,
     /// Version of the identity it was made under.
     version: u64,
     /// End of the server's certificate.
@@ -94,10 +90,7 @@ impl Remote {
     ///
     /// # Errors
     /// [`DialError`] if no connection stands and none can be made.
-    pub(crate) async fn http2(
-        &self,
-        core: &Core,
-    ) -> Result<(http2::SendRequest<Body>, Flight), DialError> {
+    pub(crate) async fn requests(&self, core: &Core) -> Result<(Sender, Flight), DialError> {
         let version = core
             .shared
             .identity
@@ -112,16 +105,14 @@ impl Remote {
         if let Some(place) = self.place(version, now) {
             return Ok(place);
         }
-        let (stream, version) = self.stream(core, Kind::Http).await?;
+        let (stream, version) = self.stream(core, Kind::Requests).await?;
         let standing = core.remotes.enter(stream.get_ref().1);
         let expires = verified_peer(stream.get_ref().1).map_or(now, |peer| peer.not_after());
-        let handshake = serve::h2_client().handshake(TokioIo::new(stream)).await;
-        let (sender, connection) =
-            handshake.map_err(|error| DialError::failed(root_cause(&error)))?;
+        let (sender, connection) = client::connect(stream);
         tokio::task::spawn_local(async move {
             tokio::select! {
                 ended = connection => if let Err(error) = ended {
-                    tracing::debug!(error = root_cause(&error), "a mesh connection ended");
+                    tracing::debug!(%error, "a mesh connection ended");
                 },
                 _ = standing.kill.ended() => {}
             }
@@ -136,7 +127,7 @@ impl Remote {
         Ok((sender, Flight(streams)))
     }
 
-    fn place(&self, version: u64, now: Timestamp) -> Option<(http2::SendRequest<Body>, Flight)> {
+    fn place(&self, version: u64, now: Timestamp) -> Option<(Sender, Flight)> {
         let mut connections = self.connections.borrow_mut();
         connections.retain(|connection| {
             connection.version >= version

@@ -1,0 +1,869 @@
+//! One connection: its streams, their windows, and the bytes that wait to be written.
+//!
+//! Bytes that came go into [`Engine::feed`], which says what happened as [`Event`]s; bytes to be written wait in
+//! [`Engine::out`]. A reader of a body asks [`Engine::take`], a writer [`Engine::send_data`]. Whoever waits for either is
+//! the caller's to wake.
+//!
+//! ```text
+//! incoming: Head ──▶ Body ──▶ Ended          outgoing: open ──▶ closed
+//!             └───────┴─────▶ Broken
+//! ```
+//! A client's stream begins with [`Engine::open`] and is there until [`Engine::abandon`]; a server's begins with
+//! [`Event::Request`] and is there until [`Engine::finish`], or until its place is taken anew, which a client may do once
+//! both directions have ended.
+
+use super::frame::{self, FrameHead, HEAD_LEN, Kind};
+use super::head::{self, Malformed};
+use super::{MuxError, Reset, StreamId, limits};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use http::header::CONTENT_LENGTH;
+use http::{HeaderMap, Method, StatusCode, request, response};
+use std::collections::VecDeque;
+
+/// Which end of a connection this is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Opens streams.
+    Client,
+    /// Answers them.
+    Server,
+}
+
+/// What happened on a connection.
+#[derive(Debug)]
+pub enum Event {
+    /// A client opened a stream.
+    Request {
+        /// The stream.
+        id: StreamId,
+        /// The head of its request.
+        parts: Box<request::Parts>,
+        /// Whether there is no body.
+        end: bool,
+    },
+    /// A stream has something to read: a head, a part of a body, its end.
+    Readable(StreamId),
+    /// A stream may be written again.
+    Writable(StreamId),
+    /// Every stream may be written again.
+    AllWritable,
+    /// The peer ended a stream before its time.
+    Broken(StreamId),
+    /// The peer takes or opens no more streams.
+    Left,
+}
+
+/// Why no stream was opened. Nothing was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpenError {
+    /// All places are taken.
+    Full,
+    /// One of both sides is leaving.
+    Left,
+    /// The head is longer than heads may be.
+    TooLong,
+}
+
+/// What a reader of a body gets.
+#[derive(Debug)]
+pub enum Taken {
+    /// A part of it.
+    Data(Bytes),
+    /// Its trailers, after which nothing comes.
+    Trailers(HeaderMap),
+    /// Its end.
+    End,
+    /// Nothing yet.
+    Pending,
+    /// It broke off, or nobody knows the stream any more.
+    Broken,
+}
+
+/// How far a writer of a body got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sent {
+    /// All of it is on its way.
+    All,
+    /// There was no room for the rest.
+    Blocked,
+    /// Nobody wants it any more.
+    Gone,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Incoming {
+    /// A response's head is awaited.
+    Head,
+    Body,
+    Ended,
+    Broken,
+}
+
+/// A place, with the stream that has it.
+#[derive(Debug)]
+struct Place {
+    /// How often it was taken.
+    taken: u32,
+    /// Whether a stream has it now.
+    live: bool,
+    incoming: Incoming,
+    outgoing: bool,
+    response: Option<response::Parts>,
+    data: VecDeque<Bytes>,
+    /// Bytes in `data`.
+    waiting: usize,
+    trailers: Option<HeaderMap>,
+    /// Bytes that the head's `content-length` still promises.
+    promised: Option<u64>,
+    /// Whether the request was HEAD: its response promises what does not come.
+    bodiless: bool,
+    window_in: u32,
+    /// Bytes taken by the reader that the peer does not know of.
+    untold: u32,
+    window_out: u32,
+}
+
+impl Place {
+    fn new() -> Self {
+        Self {
+            taken: 0,
+            live: false,
+            incoming: Incoming::Broken,
+            outgoing: false,
+            response: None,
+            data: VecDeque::new(),
+            waiting: 0,
+            trailers: None,
+            promised: None,
+            bodiless: false,
+            window_in: 0,
+            untold: 0,
+            window_out: 0,
+        }
+    }
+
+    fn begin(&mut self, taken: u32, incoming: Incoming, outgoing: bool) {
+        self.taken = taken;
+        self.live = true;
+        self.incoming = incoming;
+        self.outgoing = outgoing;
+        self.response = None;
+        self.trailers = None;
+        self.promised = None;
+        self.bodiless = false;
+        self.window_in = limits::STREAM_WINDOW;
+        self.untold = 0;
+        self.window_out = limits::STREAM_WINDOW;
+    }
+
+    /// Whether neither side has anything more to say.
+    fn is_over(&self) -> bool {
+        matches!(self.incoming, Incoming::Ended | Incoming::Broken) && !self.outgoing
+    }
+
+    /// Whether the reader has had everything.
+    fn is_read(&self) -> bool {
+        self.incoming == Incoming::Ended && self.data.is_empty() && self.trailers.is_none()
+    }
+}
+
+/// How far is counted how often a place was taken.
+const TAKEN: u32 = 1 << (u32::BITS - limits::STREAMS_MAX.trailing_zeros());
+
+/// The number of the stream that takes a place after the one with number `taken`. Never 0, which is nobody's.
+const fn next(taken: u32) -> u32 {
+    if taken + 1 >= TAKEN { 1 } else { taken + 1 }
+}
+
+/// One connection.
+#[derive(Debug)]
+pub struct Engine {
+    role: Role,
+    places: Vec<Place>,
+    /// A client's places that no stream has.
+    free: Vec<usize>,
+    streams: usize,
+    out: Vec<u8>,
+    /// Bytes of `out` that are written.
+    written: usize,
+    window_in: u32,
+    untold: u32,
+    window_out: u32,
+    leaving: bool,
+    peer_left: bool,
+    resets: u32,
+}
+
+impl Engine {
+    /// A connection without streams.
+    pub fn new(role: Role) -> Self {
+        Self {
+            role,
+            places: Vec::new(),
+            free: Vec::new(),
+            streams: 0,
+            out: Vec::new(),
+            written: 0,
+            window_in: limits::CONNECTION_WINDOW,
+            untold: 0,
+            window_out: limits::CONNECTION_WINDOW,
+            leaving: false,
+            peer_left: false,
+            resets: 0,
+        }
+    }
+
+    /// Streams that are there.
+    pub fn streams(&self) -> usize {
+        self.streams
+    }
+
+    /// Whether a stream could be opened, were there a place.
+    pub fn is_leaving(&self) -> bool {
+        self.leaving || self.peer_left
+    }
+
+    /// Whether both sides have said that they open no more streams, and none is left.
+    pub fn is_done(&self) -> bool {
+        self.leaving && self.peer_left && self.streams == 0
+    }
+
+    /// Bytes to be written.
+    pub fn out(&self) -> &[u8] {
+        self.out.get(self.written..).unwrap_or_default()
+    }
+
+    /// So many bytes of [`Engine::out`] were written. `true`: bodies that were held back may go on.
+    pub fn wrote(&mut self, bytes: usize) -> bool {
+        let before = self.out.len() - self.written;
+        self.written = (self.written + bytes).min(self.out.len());
+        if self.written == self.out.len() {
+            self.out.clear();
+            self.written = 0;
+            if self.out.capacity() > limits::DATA_BYTES_MAX {
+                self.out = Vec::new(); // a burst's buffer is not kept
+            }
+        }
+        before >= limits::OUT_BYTES && self.out.len() - self.written < limits::OUT_BYTES
+    }
+
+    /// Asks the peer whether it is there; any byte from it will do as an answer.
+    pub fn ping(&mut self) {
+        frame::encode(&mut self.out, Kind::Ping, false, StreamId::CONNECTION, 0);
+    }
+
+    /// Says that no stream will be opened from here, and none should be opened towards here.
+    pub fn leave(&mut self) {
+        if !std::mem::replace(&mut self.leaving, true) {
+            frame::encode(&mut self.out, Kind::Leave, false, StreamId::CONNECTION, 0);
+        }
+    }
+
+    fn live(&mut self, id: StreamId) -> Option<&mut Place> {
+        let place = self.places.get_mut(id.place())?;
+        (place.live && place.taken == id.taken()).then_some(place)
+    }
+}
+
+/// A client's side.
+impl Engine {
+    /// Opens a stream with the head of a request; `end`: it has no body.
+    ///
+    /// # Errors
+    /// [`OpenError`] if that cannot be.
+    pub fn open(&mut self, parts: &request::Parts, end: bool) -> Result<StreamId, OpenError> {
+        if self.is_leaving() {
+            return Err(OpenError::Left);
+        }
+        let at = match self.free.last() {
+            Some(at) => *at,
+            None if self.places.len() < limits::STREAMS_MAX => self.places.len(),
+            None => return Err(OpenError::Full),
+        };
+        let taken = next(self.places.get(at).map_or(0, |place| place.taken));
+        let id = StreamId::new(at, taken);
+        if !frame::encode_with(&mut self.out, Kind::Head, end, id, |out| {
+            head::put_request(out, parts);
+        }) {
+            return Err(OpenError::TooLong);
+        }
+        if self.free.pop().is_none() {
+            self.places.push(Place::new());
+        }
+        if let Some(place) = self.places.get_mut(at) {
+            place.begin(taken, Incoming::Head, !end);
+            place.bodiless = parts.method == Method::HEAD;
+        }
+        self.streams += 1;
+        Ok(id)
+    }
+
+    /// The head of the response, once it is there; an error if it will not come.
+    ///
+    /// # Errors
+    /// [`Reset::Failed`] if the stream is over.
+    pub fn take_response(&mut self, id: StreamId) -> Result<Option<response::Parts>, Reset> {
+        let place = self.live(id).ok_or(Reset::Failed)?;
+        match place.response.take() {
+            Some(parts) => Ok(Some(parts)),
+            None if place.incoming == Incoming::Broken => Err(Reset::Failed),
+            None => Ok(None),
+        }
+    }
+
+    /// Nobody reads the response any more: what is not over ends here.
+    pub fn abandon(&mut self, id: StreamId) {
+        let Some(place) = self.live(id) else { return };
+        if !place.is_over() {
+            self.put_reset(id, Reset::Cancelled);
+        }
+        self.free.push(id.place());
+        self.clear(id);
+    }
+}
+
+/// A server's side.
+impl Engine {
+    /// Answers a stream; `end`: the response has no body. `false`: its head is longer than heads may be, and the stream was
+    /// ended.
+    pub fn respond(&mut self, id: StreamId, parts: &response::Parts, end: bool) -> bool {
+        let Some(place) = self.live(id) else {
+            return true;
+        };
+        if !place.outgoing {
+            return true;
+        }
+        let written = frame::encode_with(&mut self.out, Kind::Head, end, id, |out| {
+            head::put_response(out, parts);
+        });
+        if !written {
+            self.break_off(id);
+        } else if let Some(place) = self.live(id) {
+            place.outgoing = !end;
+        }
+        written
+    }
+
+    /// Whoever answers a stream is done with it: what is not over ends here.
+    pub fn finish(&mut self, id: StreamId) {
+        let Some(place) = self.live(id) else { return };
+        if place.outgoing {
+            self.put_reset(id, Reset::Failed);
+        } else {
+            let incoming = place.incoming;
+            if incoming != Incoming::Broken {
+                self.resets = self.resets.saturating_sub(1);
+            }
+            if incoming == Incoming::Body {
+                self.put_reset(id, Reset::Enough);
+            }
+        }
+        self.clear(id);
+    }
+}
+
+/// Reading and writing bodies, on either side.
+impl Engine {
+    /// The next of a body.
+    pub fn take(&mut self, id: StreamId) -> Taken {
+        let Some(place) = self.live(id) else {
+            return Taken::Broken;
+        };
+        if let Some(data) = place.data.pop_front() {
+            place.waiting -= data.len();
+            self.tell(id, data.len());
+            return Taken::Data(data);
+        }
+        match place.incoming {
+            Incoming::Ended => place
+                .trailers
+                .take()
+                .map_or(Taken::End, |trailers| Taken::Trailers(trailers)),
+            Incoming::Broken => Taken::Broken,
+            Incoming::Head | Incoming::Body => Taken::Pending,
+        }
+    }
+
+    /// Whether a body has been read to its end.
+    pub fn is_read(&self, id: StreamId) -> bool {
+        let place = self.places.get(id.place());
+        place.is_some_and(|place| place.live && place.taken == id.taken() && place.is_read())
+    }
+
+    /// Bytes that a body still has, if its head has said so. What has come by now says nothing: a form that depended on it
+    /// would be another one each time, and one with a length has no place for trailers.
+    pub fn length(&self, id: StreamId) -> Option<u64> {
+        let place = self.places.get(id.place())?;
+        if !place.live || place.taken != id.taken() {
+            return None;
+        }
+        match place.promised {
+            Some(promised) => Some(promised.saturating_add(place.waiting as u64)),
+            None => place.is_read().then_some(0),
+        }
+    }
+
+    /// Whether anybody wants what is sent on a stream.
+    pub fn is_wanted(&self, id: StreamId) -> bool {
+        let place = self.places.get(id.place());
+        place.is_some_and(|place| place.live && place.taken == id.taken() && place.outgoing)
+    }
+
+    /// Sends of `data` what there is room for; `end`: it is the last of the stream, which without data needs no room.
+    pub fn send_data(&mut self, id: StreamId, data: &mut Bytes, end: bool) -> Sent {
+        loop {
+            let room = limits::OUT_BYTES.saturating_sub(self.out.len() - self.written);
+            let room = room
+                .min(self.window_out as usize)
+                .min(limits::DATA_BYTES_MAX);
+            let Some(place) = self.live(id).filter(|place| place.outgoing) else {
+                return Sent::Gone;
+            };
+            let part = data.len().min(room).min(place.window_out as usize);
+            if part == 0 && !data.is_empty() {
+                return Sent::Blocked;
+            }
+            let last = part == data.len();
+            if part > 0 || end {
+                place.outgoing = !(last && end);
+                place.window_out -= part as u32;
+                self.window_out -= part as u32;
+                frame::encode(&mut self.out, Kind::Data, last && end, id, part);
+                self.out.put_slice(&data.split_to(part));
+            }
+            if last {
+                return Sent::All;
+            }
+        }
+    }
+
+    /// Sends trailers, which end the stream. Trailers that are too long break it off.
+    pub fn send_trailers(&mut self, id: StreamId, trailers: &HeaderMap) {
+        if !self.is_wanted(id) {
+            return;
+        }
+        let written = frame::encode_with(&mut self.out, Kind::Trailers, true, id, |out| {
+            head::put_trailers(out, trailers);
+        });
+        if !written {
+            return self.break_off(id);
+        }
+        if let Some(place) = self.live(id) {
+            place.outgoing = false;
+        }
+    }
+
+    /// A body broke off: the peer must not take what it has for all there is.
+    pub fn break_off(&mut self, id: StreamId) {
+        let Some(place) = self.live(id) else { return };
+        if place.is_over() {
+            return;
+        }
+        self.put_reset(id, Reset::Failed);
+        self.broken(id);
+    }
+
+    /// Nothing more comes or goes on a stream that its owner still holds.
+    fn broken(&mut self, id: StreamId) {
+        let server = self.role == Role::Server;
+        let Some(place) = self.live(id) else { return };
+        place.outgoing = false;
+        // A response that is whole stays so; a request is of no more use.
+        if server || place.incoming != Incoming::Ended {
+            place.incoming = Incoming::Broken;
+            place.response = None;
+            self.drop_data(id);
+        }
+    }
+
+    /// The stream has left its place.
+    fn clear(&mut self, id: StreamId) {
+        self.drop_data(id);
+        if let Some(place) = self.live(id) {
+            place.live = false;
+            place.response = None;
+            place.trailers = None;
+            self.streams -= 1;
+        }
+    }
+
+    /// Data that nobody will read are as good as read.
+    fn drop_data(&mut self, id: StreamId) {
+        let Some(place) = self.live(id) else { return };
+        place.data.clear();
+        if place.data.capacity() > 64 {
+            place.data = VecDeque::new();
+        }
+        let bytes = std::mem::take(&mut place.waiting);
+        self.tell_connection(bytes);
+    }
+
+    /// So many bytes of a stream were taken.
+    fn tell(&mut self, id: StreamId, bytes: usize) {
+        if let Some(place) = self.live(id) {
+            place.untold += bytes as u32;
+            if place.untold >= limits::STREAM_WINDOW / 2 && place.incoming == Incoming::Body {
+                let more = std::mem::take(&mut place.untold);
+                place.window_in += more;
+                self.put_window(id, more);
+            }
+        }
+        self.tell_connection(bytes);
+    }
+
+    fn tell_connection(&mut self, bytes: usize) {
+        self.untold += bytes as u32;
+        if self.untold >= limits::CONNECTION_WINDOW / 2 {
+            let more = std::mem::take(&mut self.untold);
+            self.window_in += more;
+            self.put_window(StreamId::CONNECTION, more);
+        }
+    }
+
+    fn put_window(&mut self, id: StreamId, more: u32) {
+        frame::encode(&mut self.out, Kind::Window, false, id, 4);
+        self.out.put_u32(more);
+    }
+
+    fn put_reset(&mut self, id: StreamId, why: Reset) {
+        frame::encode(&mut self.out, Kind::Reset, false, id, 1);
+        self.out.put_u8(why.code());
+    }
+}
+
+/// What comes from the peer.
+impl Engine {
+    /// Reads all whole frames of `input`, and leaves the rest there.
+    ///
+    /// # Errors
+    /// [`MuxError`]: the connection ends. What was said in `events` before still holds.
+    pub fn feed(&mut self, input: &mut BytesMut, events: &mut Vec<Event>) -> Result<(), MuxError> {
+        while let Some(bytes) = input.first_chunk::<HEAD_LEN>() {
+            let head = frame::decode(*bytes)?;
+            if input.len() < HEAD_LEN + head.length {
+                input.reserve(HEAD_LEN + head.length - input.len());
+                break;
+            }
+            input.advance(HEAD_LEN);
+            let payload = match head.length {
+                0 => Bytes::new(),
+                length => input.split_to(length).freeze(),
+            };
+            self.frame(head, payload, events)?;
+            if self.out.len() - self.written > limits::OUT_BYTES_MAX {
+                return Err(MuxError::TooMuch {
+                    what: "answers that it does not read",
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn frame(
+        &mut self,
+        head: FrameHead,
+        payload: Bytes,
+        events: &mut Vec<Event>,
+    ) -> Result<(), MuxError> {
+        let id = head.stream;
+        match head.kind {
+            Kind::Head if self.role == Role::Server => self.request(head, payload, events),
+            Kind::Head => self.response(head, payload, events),
+            Kind::Data => self.data(head, payload, events),
+            Kind::Trailers => self.trailers(id, payload, events),
+            Kind::Reset => self.reset(id, &payload, events),
+            Kind::Window => self.window(id, &payload, events),
+            Kind::Ping => {
+                frame::encode(&mut self.out, Kind::Pong, false, StreamId::CONNECTION, 0);
+                Ok(())
+            }
+            Kind::Pong => Ok(()),
+            Kind::Leave => {
+                self.peer_left = true;
+                self.leave();
+                events.push(Event::Left);
+                Ok(())
+            }
+        }
+    }
+
+    fn request(
+        &mut self,
+        frame: FrameHead,
+        payload: Bytes,
+        events: &mut Vec<Event>,
+    ) -> Result<(), MuxError> {
+        let (id, at) = (frame.stream, frame.stream.place());
+        if self.peer_left {
+            return rule("a request after leaving");
+        }
+        // A client takes the lowest place that was never taken, or one that was.
+        if at == self.places.len() {
+            self.places.push(Place::new());
+        }
+        let Some(place) = self.places.get(at) else {
+            return rule("a place out of turn");
+        };
+        if id.taken() != next(place.taken) {
+            return rule("a stream out of turn");
+        }
+        if place.live {
+            if !place.is_over() {
+                return rule("a place that is taken");
+            }
+            self.clear(StreamId::new(at, place.taken));
+        }
+        let parts = head::request(payload).map_err(malformed)?;
+        let promised = length_of(&parts.headers)?;
+        if frame.end && promised.is_some_and(|bytes| bytes > 0) {
+            return rule("a body shorter than its length");
+        }
+        if let Some(place) = self.places.get_mut(at) {
+            let incoming = if frame.end {
+                Incoming::Ended
+            } else {
+                Incoming::Body
+            };
+            place.begin(id.taken(), incoming, true);
+            place.promised = promised;
+        }
+        self.streams += 1;
+        events.push(Event::Request {
+            id,
+            parts: Box::new(parts),
+            end: frame.end,
+        });
+        Ok(())
+    }
+
+    fn response(
+        &mut self,
+        frame: FrameHead,
+        payload: Bytes,
+        events: &mut Vec<Event>,
+    ) -> Result<(), MuxError> {
+        self.check_known(frame.stream)?;
+        let Some(place) = self.live(frame.stream) else {
+            return Ok(());
+        };
+        match place.incoming {
+            Incoming::Head => {}
+            Incoming::Broken => return Ok(()),
+            Incoming::Body | Incoming::Ended => return rule("a second response"),
+        }
+        let parts = head::response(payload).map_err(malformed)?;
+        let promises = !place.bodiless
+            && !matches!(
+                parts.status,
+                StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
+            );
+        let promised = if promises {
+            length_of(&parts.headers)
+        } else {
+            Ok(Some(0))
+        };
+        place.promised = match promised {
+            Ok(promised) if !frame.end || promised.is_none_or(|bytes| bytes == 0) => promised,
+            _ => {
+                self.fail(frame.stream, events);
+                return Ok(());
+            }
+        };
+        place.incoming = if frame.end {
+            Incoming::Ended
+        } else {
+            Incoming::Body
+        };
+        place.response = Some(parts);
+        events.push(Event::Readable(frame.stream));
+        Ok(())
+    }
+
+    fn data(
+        &mut self,
+        frame: FrameHead,
+        payload: Bytes,
+        events: &mut Vec<Event>,
+    ) -> Result<(), MuxError> {
+        let id = frame.stream;
+        let bytes = payload.len() as u32;
+        self.check_known(id)?;
+        let Some(left) = self.window_in.checked_sub(bytes) else {
+            return rule("more data than the connection may send");
+        };
+        self.window_in = left;
+        let Some(place) = self
+            .live(id)
+            .filter(|place| place.incoming != Incoming::Broken)
+        else {
+            self.tell_connection(payload.len());
+            return Ok(());
+        };
+        if place.incoming != Incoming::Body {
+            return rule("data before a head or after an end");
+        }
+        let Some(left) = place.window_in.checked_sub(bytes) else {
+            return rule("more data than the stream may send");
+        };
+        place.window_in = left;
+        if let Some(promised) = &mut place.promised {
+            match promised.checked_sub(u64::from(bytes)) {
+                Some(left) if left == 0 || !frame.end => *promised = left,
+                _ => {
+                    self.tell_connection(payload.len());
+                    self.fail(id, events);
+                    return Ok(());
+                }
+            }
+        }
+        if frame.end {
+            place.incoming = Incoming::Ended;
+        }
+        if !payload.is_empty() {
+            place.waiting += payload.len();
+            place.data.push_back(payload);
+        }
+        events.push(Event::Readable(id));
+        Ok(())
+    }
+
+    fn trailers(
+        &mut self,
+        id: StreamId,
+        payload: Bytes,
+        events: &mut Vec<Event>,
+    ) -> Result<(), MuxError> {
+        self.check_known(id)?;
+        let Some(place) = self
+            .live(id)
+            .filter(|place| place.incoming != Incoming::Broken)
+        else {
+            return Ok(());
+        };
+        if place.incoming != Incoming::Body {
+            return rule("trailers before a head or after an end");
+        }
+        if place.promised.is_some_and(|bytes| bytes > 0) {
+            self.fail(id, events);
+            return Ok(());
+        }
+        place.trailers = Some(head::trailers(payload).map_err(malformed)?);
+        place.incoming = Incoming::Ended;
+        events.push(Event::Readable(id));
+        Ok(())
+    }
+
+    fn reset(
+        &mut self,
+        id: StreamId,
+        payload: &[u8],
+        events: &mut Vec<Event>,
+    ) -> Result<(), MuxError> {
+        self.check_known(id)?;
+        let Some(why) = payload.first().copied().and_then(Reset::from_code) else {
+            return Err(MuxError::Frame {
+                what: "unknown reason of a reset",
+            });
+        };
+        if self.role == Role::Server {
+            if why == Reset::Enough {
+                return rule("a client that has enough");
+            }
+            self.resets += 1;
+            if self.resets > limits::RESETS_MAX {
+                return Err(MuxError::TooMuch { what: "resets" });
+            }
+        }
+        let Some(place) = self.live(id) else {
+            return Ok(());
+        };
+        if why == Reset::Enough && place.incoming == Incoming::Ended {
+            place.outgoing = false;
+            events.push(Event::Writable(id));
+            return Ok(());
+        }
+        self.broken(id);
+        events.push(Event::Broken(id));
+        Ok(())
+    }
+
+    fn window(
+        &mut self,
+        id: StreamId,
+        payload: &[u8],
+        events: &mut Vec<Event>,
+    ) -> Result<(), MuxError> {
+        let more = payload.first_chunk().map_or(0, |b| u32::from_be_bytes(*b));
+        if more == 0 {
+            return Err(MuxError::Frame {
+                what: "a window of nothing",
+            });
+        }
+        // Windows have one size: nobody gives back more than was sent.
+        let grown = |window: u32, most: u32| {
+            let grown = window.checked_add(more).filter(|grown| *grown <= most);
+            grown.ok_or(MuxError::Rule {
+                what: "a window larger than windows are",
+            })
+        };
+        if id == StreamId::CONNECTION {
+            self.window_out = grown(self.window_out, limits::CONNECTION_WINDOW)?;
+            events.push(Event::AllWritable);
+            return Ok(());
+        }
+        self.check_known(id)?;
+        if let Some(place) = self.live(id) {
+            place.window_out = grown(place.window_out, limits::STREAM_WINDOW)?;
+            events.push(Event::Writable(id));
+        }
+        Ok(())
+    }
+
+    /// A message is of another length than it has said: an application's mistake, which concerns its own stream alone.
+    fn fail(&mut self, id: StreamId, events: &mut Vec<Event>) {
+        self.put_reset(id, Reset::Failed);
+        self.broken(id);
+        events.push(Event::Broken(id));
+    }
+
+    /// What concerns a stream that never was is no late word, but a mistake.
+    fn check_known(&self, id: StreamId) -> Result<(), MuxError> {
+        match self.places.get(id.place()) {
+            // The count begins anew after 16 million streams: of two numbers the later one is less than half way ahead.
+            Some(place) if place.taken.wrapping_sub(id.taken()) % TAKEN < TAKEN / 2 => Ok(()),
+            _ => rule("a stream that nobody opened"),
+        }
+    }
+}
+
+fn rule<T>(what: &'static str) -> Result<T, MuxError> {
+    Err(MuxError::Rule { what })
+}
+
+fn malformed(Malformed(what): Malformed) -> MuxError {
+    MuxError::Head { what }
+}
+
+/// What a head promises of its body. Two lengths are somebody's request smuggled into another's.
+fn length_of(headers: &HeaderMap) -> Result<Option<u64>, MuxError> {
+    let mut values = headers.get_all(CONTENT_LENGTH).iter();
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
+    let bytes = value.as_bytes();
+    let digits = !bytes.is_empty() && bytes.iter().all(u8::is_ascii_digit);
+    let number = value
+        .to_str()
+        .ok()
+        .filter(|_| digits)
+        .and_then(|text| text.parse().ok());
+    match (number, values.next()) {
+        (Some(length), None) => Ok(Some(length)),
+        _ => Err(MuxError::Head {
+            what: "content-length",
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests;
