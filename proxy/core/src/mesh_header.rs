@@ -182,7 +182,8 @@ mod tests {
             (5, 11, HeaderError::Length { length: 11 }),
             (5, 255, HeaderError::Length { length: 255 }),
             (6, 0, HeaderError::Kind { kind: 0 }),
-            (6, 4, HeaderError::Kind { kind: 4 }),
+            (6, 2, HeaderError::Kind { kind: 2 }),
+            (6, 5, HeaderError::Kind { kind: 5 }),
             (7, 1, HeaderError::Flags { byte: 1 }),
             (10, 1, HeaderError::Flags { byte: 1 }),
             (11, 0x80, HeaderError::Flags { byte: 0x80 }),
@@ -238,7 +239,7 @@ mod tests {
             kind: Kind::Requests,
             port: 0x1f90,
         });
-        assert_eq!(&bytes, b"MESH\x01\x0c\x02\x00\x1f\x90\x00\x00");
+        assert_eq!(&bytes, b"MESH\x01\x0c\x04\x00\x1f\x90\x00\x00");
     }
 
     fn kinds() -> impl Strategy<Value = Kind> {

@@ -10,6 +10,8 @@
 pub(crate) mod body;
 pub(crate) mod client;
 pub(crate) mod server;
+#[cfg(test)]
+mod tests;
 
 use crate::limits::{H2_PING_EVERY, MUX_READ_BYTES, MUX_READS};
 use bytes::BytesMut;

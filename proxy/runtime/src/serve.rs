@@ -72,7 +72,10 @@ pub(crate) async fn serve<T, S>(
     S: Service,
 {
     match speaks {
-        Speaks::Mux => mux::server::serve(io, shared, kill, service).await,
+        Speaks::Mux => {
+            let mut watch = shared.watch_stopping();
+            mux::server::serve(io, stopping(&mut watch), kill, service).await;
+        }
         Speaks::Http1 { quiet } => {
             let (io, link) = Guarded::new(io);
             let mut builder = hyper::server::conn::http1::Builder::new();

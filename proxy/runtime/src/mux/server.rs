@@ -6,7 +6,6 @@ use crate::body::Arriving;
 use crate::limits::PARTING;
 use crate::live::{Kill, Slot};
 use crate::serve::Service;
-use crate::state::{Shared, stopping};
 use http::Request;
 use mesh_proxy_core::mux::{Event, Role, StreamId};
 use std::collections::HashMap;
@@ -17,8 +16,8 @@ use std::task::Poll;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::AbortHandle;
 
-/// Answers the requests of one connection until it ends, is ended through `kill`, or the proxy has drained it.
-pub(crate) async fn serve<T, S>(io: T, shared: &Shared, kill: &Kill, service: Rc<S>)
+/// Answers the requests of one connection until it ends, is ended through `kill`, or has been drained after `stop`.
+pub(crate) async fn serve<T, S>(io: T, stop: impl Future<Output = ()>, kill: &Kill, service: Rc<S>)
 where
     T: AsyncRead + AsyncWrite + Unpin,
     S: Service,
@@ -26,8 +25,7 @@ where
     let link = Link::new(Role::Server);
     let mut carrier = Carrier::new(io, link.clone());
     let mut answers = Answers(HashMap::new());
-    let mut watch = shared.watch_stopping();
-    let mut stop = pin!(stopping(&mut watch));
+    let mut stop = pin!(stop);
     let mut leaving = false;
     let mut parting = None;
     let ended: Result<(), CarryError> = poll_fn(|cx| {
