@@ -179,10 +179,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Carrier<T> {
         self.keep_alive(cx)?;
         let engine = self.link.engine.borrow();
         if !open {
-            return Poll::Ready(if engine.streams() == 0 {
-                Ok(())
-            } else {
+            return Poll::Ready(if engine.is_under_way() {
                 Err(CarryError::Closed)
+            } else {
+                Ok(())
             });
         }
         if engine.is_done() && engine.out().is_empty() {

@@ -218,7 +218,14 @@ impl Engine {
         self.streams
     }
 
-    /// Whether a stream could be opened, were there a place.
+    /// Whether a side of some stream has not said all it has to say: the end of the connection would cut it off.
+    pub fn is_under_way(&self) -> bool {
+        self.places
+            .iter()
+            .any(|place| place.live && !place.is_over())
+    }
+
+    /// Whether one side has said that no stream may be opened any more.
     pub fn is_leaving(&self) -> bool {
         self.leaving || self.peer_left
     }
