@@ -2,6 +2,7 @@
 //!
 //! - [`source`]: from the data of a Secret, ConfigMap or bundle to certificates and key; start at [`source::issuer_from`]
 //! - [`preflight`]: whether an issuer can be adopted, with every constraint that it breaks; start at [`preflight::check`]
+//! - [`staging`]: what becomes of an issuer each time it is read; start at [`staging::decide`]
 //! - [`request`]: what becomes of a CertificateRequest that names us as its issuer; start at [`request::decide`]
 //!
 //! What passes the preflight is staged, never loaded at once: its root goes through a rotation like one of our own.
@@ -9,6 +10,7 @@
 pub mod preflight;
 pub mod request;
 pub mod source;
+pub mod staging;
 
 use mesh_trust::Timestamp;
 

@@ -75,6 +75,33 @@ impl Authority {
     /// # Errors
     /// [`AuthorityError`].
     pub fn parse(der: &[u8], domain: &TrustDomain) -> Result<Self, AuthorityError> {
+        let (authority, named) = Self::read(der, domain)?;
+        if !named {
+            return Err(AuthorityError::Unusable {
+                part: "SPIFFE ID of its domain",
+            });
+        }
+        Ok(authority)
+    }
+
+    /// The same for an authority that others keep: it need not carry a SPIFFE ID, and what is above it may end sooner
+    /// than itself, at `ends`.
+    ///
+    /// # Errors
+    /// [`AuthorityError`].
+    pub fn parse_kept(
+        der: &[u8],
+        domain: &TrustDomain,
+        ends: Option<Timestamp>,
+    ) -> Result<Self, AuthorityError> {
+        let (mut authority, _) = Self::read(der, domain)?;
+        let own = authority.validity.not_after;
+        authority.validity.not_after = ends.map_or(own, |ends| own.min(ends));
+        Ok(authority)
+    }
+
+    /// Also says whether it carries the SPIFFE ID of `domain`.
+    fn read(der: &[u8], domain: &TrustDomain) -> Result<(Self, bool), AuthorityError> {
         let certificate = CertificateDer::from(der.to_vec());
         TrustBundle::new(domain.clone(), vec![certificate.clone()]).map_err(|source| {
             AuthorityError::NotOfDomain {
@@ -87,9 +114,7 @@ impl Authority {
         if !rest.is_empty() {
             return Err(unusable("end: bytes follow it"));
         }
-        if spiffe_id(&read).as_ref() != Some(&domain.id()) {
-            return Err(unusable("SPIFFE ID of its domain"));
-        }
+        let named = spiffe_id(&read).as_ref() == Some(&domain.id());
         let key_id =
             read.extensions()
                 .iter()
@@ -103,7 +128,7 @@ impl Authority {
         if read.subject().iter().next().is_none() {
             return Err(unusable("subject"));
         }
-        Ok(Self {
+        let authority = Self {
             domain: domain.clone(),
             key: PublicKey::from_info(read.public_key())?,
             subject: read.subject().as_raw().to_vec(),
@@ -116,7 +141,8 @@ impl Authority {
             },
             is_root: read.subject().as_raw() == read.issuer().as_raw(),
             certificate,
-        })
+        };
+        Ok((authority, named))
     }
 
     /// Checks that `above` (or itself, for a root) signed it.

@@ -91,6 +91,26 @@ pub fn check(issuer: IssuerFiles, demands: Demands<'_>) -> Result<Adoptable, Vec
     })
 }
 
+impl Adoptable {
+    /// Last moment at which all of the chain is in force, the root included: nothing below it may end later.
+    pub fn ends(&self) -> Option<Timestamp> {
+        ends(self.issuer.chain.iter().chain([&self.root]))
+    }
+}
+
+/// The first end of several certificates; none if one cannot be read.
+pub fn ends<'a>(
+    certificates: impl IntoIterator<Item = &'a CertificateDer<'static>>,
+) -> Option<Timestamp> {
+    let all = certificates.into_iter().map(|der| {
+        let (_, read) = X509Certificate::from_der(der).ok()?;
+        Some(Timestamp::from_unix_secs(
+            read.validity().not_after.timestamp(),
+        ))
+    });
+    all.collect::<Option<Vec<_>>>()?.into_iter().min()
+}
+
 fn read<'a>(
     what: &'static str,
     der: &'a CertificateDer<'_>,
@@ -113,7 +133,7 @@ fn signed(below: &X509Certificate<'_>, above: &X509Certificate<'_>) -> bool {
 }
 
 /// Roots that are none: whoever trusts an intermediate as a root cannot replace the root above it.
-fn roots_broken(roots: &[CertificateDer<'static>]) -> Vec<AdoptionError> {
+pub(super) fn roots_broken(roots: &[CertificateDer<'static>]) -> Vec<AdoptionError> {
     let mut broken = Vec::new();
     for der in roots {
         match read("roots", der) {

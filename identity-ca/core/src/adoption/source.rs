@@ -77,6 +77,17 @@ pub fn roots_from(
     roots_from_pem(pem)
 }
 
+/// Reads the roots that stand beside an issuer in its own Secret, `ca.crt`, for whoever says that they are to be trusted.
+///
+/// # Errors
+/// [`AdoptionError`]: no such key, or nothing that can be read.
+pub fn roots_beside(issuer: &Data) -> Result<Vec<CertificateDer<'static>>, AdoptionError> {
+    let pem = issuer.get("ca.crt").ok_or(AdoptionError::NoKey {
+        wanted: "`ca.crt`, the root above the issuer",
+    })?;
+    roots_from_pem(pem)
+}
+
 /// Reads roots from PEM: a ClusterTrustBundle's `spec.trustBundle`, or a file.
 ///
 /// # Errors

@@ -3,7 +3,7 @@
 use super::AdoptionError;
 use super::preflight::{Demands, check};
 use super::request::{Refusal, RequestDecision, RequestError, RequestFacts, decide};
-use super::source::{Data, IssuerFiles, issuer_from, roots_from, roots_from_pem};
+use super::source::{Data, IssuerFiles, issuer_from, roots_beside, roots_from, roots_from_pem};
 use crate::testing::NOW;
 use mesh_trust::{SpiffeId, Timestamp, TrustDomain};
 use rcgen::{
@@ -21,7 +21,7 @@ macro_rules! time {
     };
 }
 
-type Made = CertifiedIssuer<'static, KeyPair>;
+pub(super) type Made = CertifiedIssuer<'static, KeyPair>;
 
 fn params(name: &str) -> CertificateParams {
     let mut params = CertificateParams::default();
@@ -33,11 +33,11 @@ fn params(name: &str) -> CertificateParams {
     params
 }
 
-fn root() -> Made {
+pub(super) fn root() -> Made {
     CertifiedIssuer::self_signed(params("root"), KeyPair::generate().unwrap()).unwrap()
 }
 
-fn below(above: &Made, name: &str, change: impl FnOnce(&mut CertificateParams)) -> Made {
+pub(super) fn below(above: &Made, name: &str, change: impl FnOnce(&mut CertificateParams)) -> Made {
     let mut params = params(name);
     change(&mut params);
     CertifiedIssuer::signed_by(params, KeyPair::generate().unwrap(), above).unwrap()
@@ -50,7 +50,29 @@ fn pem(all: &[&Made]) -> Vec<u8> {
         .into_bytes()
 }
 
-fn secret(chain: &[&Made], key: &Made) -> Data {
+/// Below `above`, with so many seconds to live, and with `key` if it is given.
+pub(super) fn living(above: &Made, secs: i64, key: Option<&KeyPair>) -> Made {
+    let mut params = params("issuer");
+    params.not_after = time!(secs);
+    CertifiedIssuer::signed_by(params, key.map_or_else(fresh, copy), above).unwrap()
+}
+
+/// A root with the key of another.
+pub(super) fn root_again(other: &Made) -> Made {
+    let mut params = params("root");
+    params.not_after = time!(60 * 86_400);
+    CertifiedIssuer::self_signed(params, copy(other.key())).unwrap()
+}
+
+fn fresh() -> KeyPair {
+    KeyPair::generate().unwrap()
+}
+
+fn copy(key: &KeyPair) -> KeyPair {
+    KeyPair::try_from(key.serialize_der()).unwrap()
+}
+
+pub(super) fn secret(chain: &[&Made], key: &Made) -> Data {
     [
         ("tls.crt".to_owned(), pem(chain)),
         ("tls.key".to_owned(), key.key().serialize_pem().into_bytes()),
@@ -67,7 +89,7 @@ fn demands<'a>(roots: &'a [CertificateDer<'static>]) -> Demands<'a> {
     }
 }
 
-fn der(made: &Made) -> CertificateDer<'static> {
+pub(super) fn der(made: &Made) -> CertificateDer<'static> {
     made.der().clone()
 }
 
@@ -206,6 +228,24 @@ fn roots_with_a_private_key_anywhere_beside_them_are_refused() {
         roots_from(&map(&[("other", &bundle)]), None),
         Err(AdoptionError::NoKey { .. })
     ));
+}
+
+#[test]
+fn roots_beside_an_issuer_are_certificates_alone() {
+    let root = root();
+    let issuer = below(&root, "issuer", |_| {});
+    let mut data = secret(&[&issuer], &issuer);
+    assert!(matches!(
+        roots_beside(&data),
+        Err(AdoptionError::NoKey { .. })
+    ));
+    data.insert("ca.crt".to_owned(), root.pem().into_bytes());
+    assert_eq!(roots_beside(&data).unwrap(), [der(&root)]);
+    data.insert("ca.crt".to_owned(), root.key().serialize_pem().into_bytes());
+    assert_eq!(
+        roots_beside(&data),
+        Err(AdoptionError::PrivateKeyAmongRoots)
+    );
 }
 
 #[test]

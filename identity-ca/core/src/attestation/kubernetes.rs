@@ -76,8 +76,53 @@ pub struct Attested {
     pub identity: SpiffeId,
     /// For the issuance log.
     pub evidence: String,
+    /// The pod, the same for each of its tokens: [`BoundPod`] as text.
+    pub instance: String,
     /// The node that it runs on, if the token says so.
     pub node: Option<String>,
+}
+
+/// A pod that holds SVIDs. Its UID is never used again.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct BoundPod {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its UID.
+    pub uid: String,
+}
+
+impl std::fmt::Display for BoundPod {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            namespace,
+            name,
+            uid,
+        } = self;
+        write!(f, "pod {namespace}/{name} uid {uid}")
+    }
+}
+
+impl BoundPod {
+    /// Reads what [`Attested::instance`] says; none if it names no pod.
+    pub fn parse(instance: &str) -> Option<Self> {
+        let (place, uid) = instance.strip_prefix("pod ")?.split_once(" uid ")?;
+        let (namespace, name) = place.split_once('/')?;
+        let [namespace, name, uid] = [namespace, name, uid].map(str::to_owned);
+        Some(Self {
+            namespace,
+            name,
+            uid,
+        })
+    }
+
+    /// Whether it has certainly ended, by what the API server says of the pod of its name.
+    pub fn has_ended(&self, found: Option<&Pod>) -> bool {
+        found.is_none_or(|pod| {
+            pod.uid != self.uid || matches!(pod.phase.as_str(), "Succeeded" | "Failed")
+        })
+    }
 }
 
 /// Why a token gives no identity. The requester learns none of it.
@@ -235,6 +280,7 @@ impl Bound {
             Ok(identity) => Ok(Attested {
                 identity,
                 evidence: self.evidence(),
+                instance: self.pod().to_string(),
                 node: self.node,
             }),
             Err(error) => Err(Refused::NoIdentity {
@@ -270,12 +316,17 @@ impl Bound {
         None
     }
 
+    fn pod(&self) -> BoundPod {
+        BoundPod {
+            namespace: self.namespace.clone(),
+            name: self.pod.clone(),
+            uid: self.pod_uid.clone(),
+        }
+    }
+
     /// What the issuance log keeps: who vouched for what, and which credential it was; not the token.
     fn evidence(&self) -> String {
-        let mut text = format!(
-            "kubernetes token review: pod {}/{} uid {}",
-            self.namespace, self.pod, self.pod_uid
-        );
+        let mut text = format!("kubernetes token review: {}", self.pod());
         for (what, value) in [("node", &self.node), ("credential", &self.credential)] {
             if let Some(value) = value {
                 text.push_str(&format!(", {what} {value}"));
@@ -331,6 +382,48 @@ mod tests {
 
     fn attest(review: &Review, pod: Option<&Pod>) -> Result<Attested, Refused> {
         bound(review)?.attest(pod, &domain())
+    }
+
+    #[test]
+    fn a_pod_is_the_same_one_under_each_of_its_tokens_until_it_ends() {
+        let one = attest(&review(), Some(&pod())).unwrap().instance;
+        let mut renewed = review();
+        let credential = renewed.extra.get_mut(CREDENTIAL).unwrap();
+        *credential = vec!["JTI=8".to_owned()];
+        assert_eq!(attest(&renewed, Some(&pod())).unwrap().instance, one);
+        let named = BoundPod::parse(&one).unwrap();
+        assert_eq!(
+            (named.namespace.as_str(), named.name.as_str()),
+            ("shop", "cart-0")
+        );
+        assert!(!named.has_ended(Some(&pod())));
+        let other = Pod {
+            uid: "uid-2".to_owned(),
+            ..pod()
+        };
+        let done = Pod {
+            phase: "Succeeded".to_owned(),
+            ..pod()
+        };
+        let leaving = Pod {
+            deleting: true,
+            ..pod()
+        };
+        assert!(
+            named.has_ended(None) && named.has_ended(Some(&other)) && named.has_ended(Some(&done))
+        );
+        assert!(
+            !named.has_ended(Some(&leaving)),
+            "it still verifies its peers"
+        );
+        for text in [
+            "17.23",
+            "pod shop/cart-0",
+            "pod cart-0 uid 1",
+            "shop/cart-0 uid 1",
+        ] {
+            assert_eq!(BoundPod::parse(text), None, "{text}");
+        }
     }
 
     #[test]

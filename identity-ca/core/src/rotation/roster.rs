@@ -198,6 +198,21 @@ impl Roster {
         Some(self.streams)
     }
 
+    /// The holder of identity `id` that may show the leaf of this serial number.
+    pub fn holder_of(&self, id: &SpiffeId, serial: &str) -> Option<&Holder> {
+        let first = Holder {
+            id: id.clone(),
+            instance: String::new(),
+        };
+        let of_id = self
+            .entries
+            .range(first..)
+            .take_while(|(holder, _)| holder.id == *id);
+        let mut found =
+            of_id.filter(|(_, (_, leaves))| leaves.iter().any(|leaf| leaf.serial == serial));
+        found.next().map(|(holder, _)| holder)
+    }
+
     /// Notes what was sent on a stream: only its answer counts.
     pub fn challenged(
         &mut self,
