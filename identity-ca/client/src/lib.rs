@@ -6,10 +6,15 @@
 //! ```
 //! Each SVID has a key of its own, made here and never sent. The CA is known by the trust bundle that was put into a
 //! file, and by its SPIFFE ID; what it answers brings the bundle up to date.
+//!
+//! [`follow_trust`] is the trust stream of the same CA: bundles with their canaries, which whoever holds an SVID
+//! acknowledges. What it says reaches the asking side through a [`Steering`]: which bundle the CA is known by from now on,
+//! and that the SVID is to be replaced at once, because a rotation moves its holder to another root.
 
 use mesh_api::proto::issuance_client::IssuanceClient;
 use mesh_api::proto::issue_request::Evidence;
 use mesh_api::proto::{IssueReply, IssueRequest};
+use mesh_api::trust::{Outcome, TrustStreamError, Update};
 use mesh_issuance::renewal::{Event, Renewal};
 use mesh_platform::Platform;
 use mesh_trust::tls::{ExpectedPeer, TlsIdentity, client_config, client_config_without_identity};
@@ -18,13 +23,14 @@ use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 use rustls::ClientConfig;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::sync::Notify;
 use tonic::Request;
 
 pub mod limits;
 
-use limits::{FILES_POLL, FIRST_RETRY, ISSUE_TIMEOUT, REPLY_BYTES_MAX, WAIT_MAX};
+use limits::{FILES_POLL, FIRST_RETRY, ISSUE_TIMEOUT, RENEW_SPREAD, REPLY_BYTES_MAX, WAIT_MAX};
 
 /// The protocol under gRPC.
 const ALPN: &[u8] = b"h2";
@@ -104,11 +110,66 @@ pub enum AskError {
     },
 }
 
+/// What the trust stream tells whoever asks for SVIDs.
+#[derive(Debug, Default)]
+pub struct Steering {
+    renew: Notify,
+    bundles: Mutex<Option<Arc<TrustBundles>>>,
+}
+
+impl Steering {
+    /// Takes note of an update that was put into force.
+    pub fn heard(&self, update: &Update) {
+        let bundles = Some(Arc::new(update.bundles.clone()));
+        *self.bundles.lock().unwrap_or_else(PoisonError::into_inner) = bundles;
+        if update.renew {
+            self.renew.notify_one();
+        }
+    }
+
+    /// The bundles in force, once the stream gave some: newer than any that came with an SVID.
+    fn bundles(&self) -> Option<Arc<TrustBundles>> {
+        self.bundles
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
+
+/// Follows the trust stream until it ends, as whoever `identity` is; see [`mesh_api::trust::follow`].
+///
+/// # Errors
+/// [`TrustStreamError`]; whoever calls tries again.
+pub async fn follow_trust(
+    config: &RemoteCa,
+    identity: &TlsIdentity,
+    bundles: Arc<TrustBundles>,
+    apply: impl FnMut(&Update, bool) -> Option<Outcome>,
+) -> Result<(), TrustStreamError> {
+    let ended = |why: String| TrustStreamError::Ended {
+        ca: config.address.clone(),
+        why,
+    };
+    let expected = ExpectedPeer::OneOf(Arc::from([config.identity.clone()]));
+    let settings = client_config(identity, bundles, expected, &[ALPN])
+        .map_err(|error| ended(error.to_string()))?;
+    let channel = mesh_api::dial::connect(&config.address, settings)
+        .await
+        .map_err(ended)?;
+    mesh_api::trust::follow(&config.address, channel, apply).await
+}
+
 /// Asks for SVIDs for as long as it is polled, and gives each to `take`, also when only the bundle is new.
-pub async fn follow(config: &RemoteCa, platform: &dyn Platform, mut take: impl FnMut(Material)) {
+pub async fn follow(
+    config: &RemoteCa,
+    platform: &dyn Platform,
+    steering: &Steering,
+    mut take: impl FnMut(Material),
+) {
     let mut asker = Asker {
         config,
         platform,
+        steering,
         held: None,
         bundle_seen: None,
     };
@@ -130,6 +191,7 @@ pub async fn follow(config: &RemoteCa, platform: &dyn Platform, mut take: impl F
 struct Asker<'a> {
     config: &'a RemoteCa,
     platform: &'a dyn Platform,
+    steering: &'a Steering,
     held: Option<Held>,
     /// The bundle file as it was last read.
     bundle_seen: Option<Vec<u8>>,
@@ -199,20 +261,16 @@ impl Asker<'_> {
             .held
             .as_ref()
             .filter(|held| held.identity.svid().not_after() > now);
-        let made = match held {
-            Some(held) => client_config(
-                &held.identity,
-                Arc::new(held.bundles.clone()),
-                expected,
-                &[ALPN],
-            ),
-            None => {
-                let bundle = self.bundle_file()?;
-                client_config_without_identity(
-                    Arc::new(TrustBundles::from(bundle)),
-                    expected,
-                    &[ALPN],
-                )
+        let streamed = self.steering.bundles();
+        let made = match (held, streamed) {
+            (Some(held), streamed) => {
+                let bundles = streamed.unwrap_or_else(|| Arc::new(held.bundles.clone()));
+                client_config(&held.identity, bundles, expected, &[ALPN])
+            }
+            // Without an SVID that counts nobody streams to us: what was streamed last may be as old as that SVID.
+            (None, _) => {
+                let bundle = Arc::new(TrustBundles::from(self.bundle_file()?));
+                client_config_without_identity(bundle, expected, &[ALPN])
             }
         };
         made.map_err(|error| unusable(&error))
@@ -264,7 +322,13 @@ impl Asker<'_> {
                 return;
             }
             let nap = until(held.renewal.wake_at(), now).min(WAIT_MAX);
-            tokio::time::sleep(nap).await;
+            tokio::select! {
+                () = tokio::time::sleep(nap) => {}
+                () = self.steering.renew.notified() => {
+                    // Everybody of a wave is told at one moment.
+                    return tokio::time::sleep(jittered(self.platform, RENEW_SPREAD)).await;
+                }
+            }
             polled += nap;
             if polled >= FILES_POLL {
                 polled = Duration::ZERO;

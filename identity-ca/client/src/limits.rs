@@ -16,3 +16,6 @@ pub const FILES_POLL: Duration = Duration::from_secs(2);
 
 /// Longest sleep at a time: the wall clock may jump meanwhile.
 pub const WAIT_MAX: Duration = Duration::from_secs(1);
+
+/// Time over which a wave of a rotation asks for its SVIDs: as short as a person notices, long enough for some thousands.
+pub const RENEW_SPREAD: Duration = Duration::from_millis(500);

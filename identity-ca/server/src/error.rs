@@ -188,6 +188,18 @@ pub enum CaError {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Trust(#[from] TrustStateError),
+    /// Others keep root and issuer, and what is there cannot be begun with.
+    #[error("no issuer to begin with is in {place}: {why}")]
+    #[diagnostic(
+        code("MESH-0954"),
+        help("mend what is named; each code has a page: `mesh explain CODE`")
+    )]
+    NothingToAdopt {
+        /// Where it was looked for.
+        place: String,
+        /// All that is wrong, with codes.
+        why: String,
+    },
     /// The roots make no bundle.
     #[error("the roots of this CA make no trust bundle")]
     #[diagnostic(

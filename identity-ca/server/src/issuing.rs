@@ -4,18 +4,21 @@
 //! was linted, append the end, release. [`Issuing`] does this for whatever waits at the same moment, so that one flush
 //! serves many; the cost of a certificate is then the cost of its signature.
 
+use crate::adoption::Adoption;
 use crate::agent::Anchors;
 use crate::error::{CaError, IssuanceError};
 use crate::limits::{ISSUANCE_BATCH_MAX, ISSUANCE_QUEUE_MAX, ISSUANCE_WAIT_MAX};
+use crate::probes::{Health, Probes};
 use crate::record::Recorder;
 use crate::signer;
 use crate::store::{HeldAuthority, Store};
 use crate::trust::custody::Custody;
 use crate::trust::{Published, Requester, Trust, desk, file};
 use data_encoding::HEXLOWER;
+use mesh_issuance::adoption::preflight::Adoptable;
 use mesh_issuance::issue::{self, Issued, Linted, Request};
 use mesh_issuance::rotation::roster::HeldLeaf;
-use mesh_issuance::rotation::{AuthorityId, Holder, TrustState};
+use mesh_issuance::rotation::{AuthorityId, Holder, Phase, TrustState};
 use mesh_issuance::{Authority, Profile, Serial};
 use mesh_platform::Platform;
 use mesh_trust::{Denials, Denied, Timestamp, TrustDomain};
@@ -30,8 +33,22 @@ use tokio::sync::{Notify, oneshot, watch};
 pub(crate) struct Chain {
     pub(crate) leaf: Issued,
     pub(crate) issuer: CertificateDer<'static>,
+    /// Authorities between issuer and root, upwards.
+    pub(crate) above: Vec<CertificateDer<'static>>,
     /// Whose root is above them.
     pub(crate) authority: AuthorityId,
+}
+
+impl Chain {
+    /// Leaf first, without the root.
+    pub(crate) fn whole(&self) -> Vec<CertificateDer<'static>> {
+        let leaf_and_issuer = [self.leaf.certificate(), &self.issuer];
+        leaf_and_issuer
+            .into_iter()
+            .chain(&self.above)
+            .cloned()
+            .collect()
+    }
 }
 
 /// A leaf that may be signed: on whose behalf, and by whom.
@@ -51,20 +68,43 @@ pub(crate) struct Desk {
     profile: Profile,
     pub(crate) custody: Custody,
     pub(crate) trust: Trust,
+    /// Root and issuer that others keep; none: they are our own.
+    pub(crate) adoption: Option<Adoption>,
+    /// Who wants to know how the CA is.
+    pub(crate) probes: Option<Probes>,
+}
+
+/// Whether there is no CA in `dir` yet.
+///
+/// # Errors
+/// [`CaError::Incomplete`] if parts of one are there.
+pub(crate) fn is_new(dir: &Path) -> Result<bool, CaError> {
+    Ok(!dir.join(file::STATE_FILE).exists() && Store::new(dir).is_new()?)
 }
 
 impl Desk {
     /// Opens the CA in `dir`, or makes root and issuer if there is nothing yet.
+    #[cfg(test)]
     pub(crate) fn open(
         dir: &Path,
         domain: &TrustDomain,
         profile: Profile,
         platform: Arc<dyn Platform>,
     ) -> Result<Self, CaError> {
+        Self::open_with(dir, domain, profile, platform, None)
+    }
+
+    /// Opens the CA in `dir`; if there is nothing yet, begins with `first`, or makes root and issuer.
+    pub(crate) fn open_with(
+        dir: &Path,
+        domain: &TrustDomain,
+        profile: Profile,
+        platform: Arc<dyn Platform>,
+        first: Option<&Adoptable>,
+    ) -> Result<Self, CaError> {
         let store = Store::new(dir);
         store.recover()?;
-        let kept = dir.join(file::STATE_FILE).exists();
-        let new = !kept && store.is_new()?;
+        let new = is_new(dir)?;
         if !new {
             store.check_log_is_there()?;
         }
@@ -77,6 +117,13 @@ impl Desk {
         let state = file::read(dir, recorder.ledger())?;
         let custody = match &state {
             Some((state, _)) => Custody::load(dir, domain, state, recorder.ledger())?,
+            None if new && let Some(first) = first => {
+                recorder.start(domain, now)?;
+                let mut custody = Custody::empty(dir);
+                let id = custody.keep_copy(domain, first)?;
+                tracing::info!(%domain, root = %id, "began a trust domain whose root others keep");
+                custody
+            }
             None if new => {
                 recorder.start(domain, now)?;
                 first_start(&store, domain, &mut recorder, &*platform)?;
@@ -107,6 +154,8 @@ impl Desk {
             recorder,
             profile,
             custody,
+            adoption: None,
+            probes: None,
         };
         if let Some(evidence) = confirm {
             desk.confirm_state(evidence)?;
@@ -131,7 +180,6 @@ impl Desk {
             .get(self.signing_authority())
             .expect("in custody")
             .root
-            .authority
     }
 
     /// The issuer of most leaves.
@@ -148,6 +196,11 @@ impl Desk {
     /// Whose CA this is.
     pub(crate) fn domain(&self) -> &TrustDomain {
         &self.domain
+    }
+
+    /// Life of a leaf that asks for none in particular, seconds.
+    pub(crate) fn leaf_secs(&self) -> u64 {
+        self.profile.lifetime_secs()
     }
 
     /// Its directory.
@@ -172,14 +225,35 @@ impl Desk {
         self.recorder.forget_expired(now);
         self.trust.roster.forget_expired(now);
         self.recorder.flush()?;
-        for id in self.custody.ids() {
-            self.renew_issuer(&id, now)?;
-        }
-        Ok(())
+        let renewed = self
+            .custody
+            .ids()
+            .iter()
+            .try_for_each(|id| self.renew_issuer(id, now));
+        self.tell_probes();
+        renewed
+    }
+
+    /// Tells whoever wants to know how the CA is.
+    pub(crate) fn tell_probes(&self) {
+        let Some(probes) = &self.probes else { return };
+        let Some(pair) = self.custody.get(self.signing_authority()) else {
+            return;
+        };
+        let state = &self.trust.state;
+        probes.is(Health {
+            issuer_until: pair.issuer.authority.validity().not_after,
+            generation: state.generation,
+            rotating: !matches!(state.phase, Phase::Steady { .. }),
+            verifiers: self.verifier_counts(),
+            leaves: self.recorder.ledger().leaves(),
+            findings: self.adoption.as_ref().map_or(0, Adoption::findings),
+        });
     }
 
     fn renew_issuer(&mut self, id: &AuthorityId, now: Timestamp) -> Result<(), IssuanceError> {
-        let Some(pair) = self.custody.get(id) else {
+        // Issuers below a root that others keep are renewed by them.
+        let Some(pair) = self.custody.get(id).filter(|pair| pair.root_key.is_some()) else {
             return Ok(());
         };
         let validity = pair.issuer.authority.validity();
@@ -221,15 +295,23 @@ impl Desk {
         let Some(pair) = self.custody.get_mut(id) else {
             return Ok(());
         };
+        let Some(root_key) = &pair.root_key else {
+            tracing::error!(
+                why,
+                issuer = pair.issuer.authority.subject_text(),
+                "the issuer is to be replaced, and only its keeper can do that"
+            );
+            return Ok(());
+        };
         let (pkcs8, public) = signer::generate()?;
         let linted = issue::prepare_issuer(
             public,
             &Profile::issuer(),
-            &pair.root.authority,
+            &pair.root,
             serial(&*self.platform)?,
             now,
         )?;
-        let issued = record_and_sign(&mut self.recorder, linted, &pair.root.key, why, now)?;
+        let issued = record_and_sign(&mut self.recorder, linted, root_key, why, now)?;
         let authority = authority(&issued, &self.domain)?;
         let not_stored = |why: CaError| IssuanceError::NotStored {
             why: why.to_string(),
@@ -348,6 +430,7 @@ impl Desk {
         Ok(Chain {
             leaf,
             issuer: pair.issuer.authority.certificate().clone(),
+            above: pair.above.clone(),
             authority: authority.clone(),
         })
     }

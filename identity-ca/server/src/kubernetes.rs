@@ -1,4 +1,9 @@
-//! Evidence that a Kubernetes API server judges, and the ConfigMap by which pods learn whom to trust.
+//! Evidence that a Kubernetes API server judges, the ConfigMap by which pods learn whom to trust, and objects in which
+//! others keep root and issuer.
+
+mod kept;
+
+pub use kept::KeptObjects;
 
 use crate::network::Cluster;
 use mesh_issuance::attestation::kubernetes::{AUDIENCE, Pod, Review};

@@ -15,10 +15,13 @@
 //! - [`Oidc`]: where readers outside of SPIFFE find the keys of tokens
 //! - [`network`]: issuance for whoever no Unix socket reaches; [`kubernetes`]: evidence that an API server judges
 //! - `denials`: whom nobody trusts any more
+//! - `probes`: how it is, for kubelet and Prometheus
 //! - `launch`, `listen`, `authority`: its sockets
+//! - [`adoption`]: root and issuer that others keep, cert-manager for instance
 //! - `trust`: authorities, who verifies, rotation of the root
 //! - `limits`: every limit, with its reason
 
+pub mod adoption;
 mod agent;
 mod authority;
 #[cfg(test)]
@@ -34,6 +37,7 @@ mod listen;
 pub mod network;
 mod oidc;
 mod pem;
+mod probes;
 mod proto;
 mod rate;
 mod record;

@@ -83,8 +83,15 @@ pub(crate) const DENIED_PAUSE: Duration = Duration::from_millis(100);
 /// delay a renewal.
 pub(crate) const CLOCK_CHECK: Duration = Duration::from_secs(30);
 
-/// Connections from the network. Each client holds one for a moment, at about 60 KiB.
-pub(crate) const NETWORK_CONNECTIONS_MAX: usize = 4_096;
+/// Connections from the network: each verifier holds one for its trust stream, and each client one more for a moment, at
+/// about 60 KiB.
+pub(crate) const NETWORK_CONNECTIONS_MAX: usize = 16_384;
+
+/// Trust streams on the network: most of [`NETWORK_CONNECTIONS_MAX`], so that there is always room to ask for an SVID.
+pub(crate) const TRUST_STREAMS_MAX: usize = 12_288;
+
+/// How often the API server is asked about pods that a rotation waits for and that are not connected.
+pub(crate) const PODS_LOOK: Duration = Duration::from_secs(5);
 
 /// Handshakes from the network at a time, each about 0.3 ms of one core.
 pub(crate) const NETWORK_HANDSHAKES_MAX: usize = 64;
@@ -121,3 +128,16 @@ pub(crate) const KEY_FILE_BYTES_MAX: u64 = 64 * 1024;
 
 /// Bytes of a request for secrets: [`SECRET_NAMES_MAX`] names of the longest kind, and what Envoy says about itself.
 pub(crate) const SECRETS_REQUEST_BYTES_MAX: usize = 256 * 1024;
+
+/// How often root and issuer are read where others keep them, whatever was heard of changes there: an event that was
+/// missed costs this long.
+pub(crate) const KEEPER_REREAD: Duration = Duration::from_secs(30);
+
+/// How often files of others are looked at: a person who put one there waits for it.
+pub(crate) const KEEPER_FILES_POLL: Duration = Duration::from_secs(1);
+
+/// Bytes of a file of others: a chain, a key, or a bundle of all roots of an organisation.
+pub(crate) const KEEPER_FILE_BYTES_MAX: u64 = 1024 * 1024;
+
+/// Bytes of the list of roots that were once trusted: one line of 65 each.
+pub(crate) const ROOTS_ONCE_BYTES_MAX: u64 = 1024 * 1024;

@@ -9,14 +9,18 @@ use crate::issuing::{Chain, Issuing, Turn};
 use crate::limits::{
     CLOCK_CHECK, ISSUANCE_BURST, ISSUANCE_REFILL, NETWORK_CONNECTIONS_MAX,
     NETWORK_HANDSHAKE_TIMEOUT, NETWORK_HANDSHAKES_MAX, NETWORK_REQUEST_BYTES_MAX, OWN_SVID_RETRY,
-    PUBLISH_RETRY, REVIEW_TIMEOUT,
+    PUBLISH_RETRY, REVIEW_TIMEOUT, TRUST_REQUEST_BYTES_MAX,
 };
+use crate::probes::Probes;
 use crate::rate::RateLimit;
+use crate::run::stopped;
 use crate::signer;
 use crate::trust::Requester;
+use crate::trust::remote::{RemoteTrust, forget_ended_pods};
 use mesh_api::accept::{self, Caller, Limits};
 use mesh_api::proto::issuance_server::{Issuance, IssuanceServer};
 use mesh_api::proto::issue_request::Evidence;
+use mesh_api::proto::trust_server::TrustServer;
 use mesh_api::proto::{IssueReply, IssueRequest};
 use mesh_issuance::attestation::kubernetes::{self, Attested, Pod, Review, TOKEN_BYTES_MAX};
 use mesh_issuance::csr;
@@ -27,7 +31,6 @@ use mesh_trust::tls::{TlsIdentity, server_config_for_strangers};
 use mesh_trust::{SpiffeId, Svid, TrustBundle, TrustBundles, TrustDomain};
 use rustls::ServerConfig;
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
-use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -79,7 +82,8 @@ pub(crate) async fn serve(
     platform: Arc<dyn Platform>,
     anchors: watch::Receiver<Arc<crate::agent::Anchors>>,
     trust_domain: TrustDomain,
-    stop: impl Future<Output = ()>,
+    probes: Probes,
+    stopping: watch::Receiver<bool>,
 ) -> Result<(), CaError> {
     let listener = TcpListener::bind(config.listen)
         .await
@@ -87,6 +91,8 @@ pub(crate) async fn serve(
             listen: config.listen,
             why: source.to_string(),
         })?;
+    let trust = RemoteTrust::new(issuing.clone(), Arc::clone(&platform), stopping.clone());
+    let pods = forget_ended_pods(issuing.clone(), Arc::clone(&config.cluster));
     let desk = Arc::new(Desk {
         issuing,
         platform,
@@ -97,8 +103,9 @@ pub(crate) async fn serve(
     });
     let (settings, following) = watch::channel(None);
     let mut tasks = JoinSet::new();
-    tasks.spawn(Arc::clone(&desk).keep_own_svid(config.identity, settings));
+    tasks.spawn(Arc::clone(&desk).keep_own_svid(config.identity, settings, probes));
     tasks.spawn(Arc::clone(&desk).keep_bundle_published());
+    tasks.spawn(pods);
     let limits = Limits {
         connections: NETWORK_CONNECTIONS_MAX,
         handshakes: NETWORK_HANDSHAKES_MAX,
@@ -107,10 +114,12 @@ pub(crate) async fn serve(
     let connections = accept::connections(listener, following, limits, &mut tasks);
     let service =
         IssuanceServer::from_arc(desk).max_decoding_message_size(NETWORK_REQUEST_BYTES_MAX);
+    let trust = TrustServer::new(trust).max_decoding_message_size(TRUST_REQUEST_BYTES_MAX);
     tracing::info!(listen = %config.listen, "the CA serves the network");
     crate::listen::server()
         .add_service(service)
-        .serve_with_incoming_shutdown(connections, stop)
+        .add_service(trust)
+        .serve_with_incoming_shutdown(connections, stopped(stopping))
         .await
         .map_err(|error| CaError::Network {
             listen: config.listen,
@@ -151,6 +160,7 @@ impl Desk {
         self: Arc<Self>,
         identity: SpiffeId,
         settings: watch::Sender<Option<Arc<ServerConfig>>>,
+        probes: Probes,
     ) {
         // Each step of a rotation may move us to another authority, like everybody else.
         let mut trust = self.issuing.published();
@@ -159,6 +169,7 @@ impl Desk {
             match self.own_settings(&identity).await {
                 Ok((server, renewal)) => {
                     settings.send_replace(Some(server));
+                    probes.reachable();
                     tokio::select! {
                         () = self.until_due(renewal) => {}
                         changed = trust.changed() => if changed.is_err() { return },
@@ -213,8 +224,7 @@ impl Desk {
             .await
             .map_err(|error| error.to_string())?;
         let not_after = chain.leaf.validity().not_after;
-        let svid = Svid::parse(vec![chain.leaf.certificate().clone(), chain.issuer])
-            .map_err(|error| error.to_string())?;
+        let svid = Svid::parse(chain.whole()).map_err(|error| error.to_string())?;
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(pkcs8.to_vec()));
         let tls = TlsIdentity::new(svid, key).map_err(|error| error.to_string())?;
         let server = server_config_for_strangers(&tls, Arc::new(self.bundles()), &[ALPN])
@@ -336,8 +346,7 @@ impl Issuance for Desk {
             Turn::First
         };
         let requester = Requester {
-            // The evidence names the pod with its UID, which is never used again.
-            instance: Some(attested.evidence.clone()),
+            instance: Some(attested.instance),
             evidence: attested.evidence,
         };
         let chain = self
@@ -350,7 +359,7 @@ impl Issuance for Desk {
         tracing::info!(%identity, serial = chain.leaf.serial().to_hex(), "issued an SVID over the network");
         let bundles_json = self.bundles().to_json().into_bytes();
         Ok(Response::new(IssueReply {
-            chain: vec![chain.leaf.certificate().to_vec(), chain.issuer.to_vec()],
+            chain: chain.whole().iter().map(|der| der.to_vec()).collect(),
             bundles_json,
         }))
     }

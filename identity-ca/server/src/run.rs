@@ -1,9 +1,10 @@
 //! Puts the parts together: opens the CA, serves its sockets, does its upkeep, ends when asked to.
 
+use crate::adoption::{self, Keeper};
 use crate::agent::{Agent, Anchors};
 use crate::denials::{Admin, DenyList, Watching};
 use crate::error::CaError;
-use crate::issuing::{Desk, Issuing};
+use crate::issuing::{self, Desk, Issuing};
 use crate::jwt::Tokens;
 use crate::launch::{LaunchService, Launcher};
 use crate::limits::{
@@ -13,6 +14,7 @@ use crate::limits::{
 use crate::listen::{self, Counts};
 use crate::network::{self, NetworkConfig};
 use crate::oidc::{self, Oidc};
+use crate::probes::{self, Probes};
 use crate::proto::WORKLOAD_DESCRIPTOR;
 use crate::proto::envoy::service::discovery::v3::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer;
 use crate::proto::envoy::service::secret::v3::secret_discovery_service_server::SecretDiscoveryServiceServer;
@@ -37,6 +39,7 @@ use mesh_platform::{Platform, files, process, unix};
 use mesh_trust::TrustDomain;
 use std::convert::Infallible;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -66,6 +69,10 @@ pub struct CaConfig {
     pub svid_ttl: Duration,
     /// Issuance over the network; none: Unix sockets only.
     pub network: Option<NetworkConfig>,
+    /// Who keeps root and issuer; none: this CA makes its own.
+    pub keeper: Option<Arc<dyn Keeper>>,
+    /// Where `/live`, `/ready` and `/metrics` are served to everybody, plain HTTP; none: nowhere.
+    pub probes: Option<SocketAddr>,
     /// Identities of processes that nobody launches.
     pub registrations: Vec<Registration>,
     /// Where the keys of JWT-SVIDs are served for readers outside of SPIFFE; none: nowhere.
@@ -95,6 +102,8 @@ impl CaConfig {
             launcher_pid: std::os::unix::process::parent_id(),
             svid_ttl: Duration::from_secs(LEAF_LIFETIME_SECS),
             network: None,
+            keeper: None,
+            probes: None,
             registrations: Vec::new(),
             oidc: None,
             harden: true,
@@ -130,11 +139,15 @@ pub async fn run(
     if let Some(oidc) = &config.oidc {
         oidc.check()?;
     }
-    let issuing = Issuing::new(open_desk(&config, profile).await?).with_denials(denials.follow());
+    let mut tasks = tokio::task::JoinSet::new();
+    let health = Probes::new(config.network.is_some());
+    probes::serve(config.probes, health.clone(), &mut tasks).await?;
+    let desk = open_desk(&config, profile, health.clone()).await?;
+    let issuing = Issuing::new(desk).with_denials(denials.follow());
     let tokens = open_tokens(&config).await?;
     let anchors = issuing.anchors();
     let (stop, stopping) = watch::channel(false);
-    let network = serve_network(&config, &issuing, &anchors, stopping.clone());
+    let network = serve_network(&config, &issuing, &anchors, health, stopping.clone());
     let agent = Agent {
         registry: registry.clone(),
         svids: Svids::new(
@@ -165,6 +178,7 @@ pub async fn run(
     let upkeep = upkeep(&issuing, &tokens);
     let denying = heed_denials(&denials, &registry, &issuing);
     let rotations = keep::move_on(issuing.clone());
+    let keeping = follow_keeper(&config, &issuing);
     tokio::pin!(workloads, launches, admin, network, steering);
     let outcome = tokio::select! {
         () = shutdown => None,
@@ -176,6 +190,7 @@ pub async fn run(
         ended = &mut network => Some(ended),
         ended = &mut steering => Some(ended),
         () = rotations => None,
+        () = keeping => None,
         () = upkeep => Some(Err(CaError::Issuance(crate::error::IssuanceError::Stopped))),
     };
     stop.send_replace(true);
@@ -190,14 +205,40 @@ pub async fn run(
     Ok(())
 }
 
-async fn open_desk(config: &CaConfig, profile: Profile) -> Result<Desk, CaError> {
+/// Follows whoever keeps root and issuer; without such a one, waits for ever.
+async fn follow_keeper(config: &CaConfig, issuing: &Issuing) {
+    match &config.keeper {
+        Some(keeper) => adoption::follow(Arc::clone(keeper), issuing.clone()).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn open_desk(config: &CaConfig, profile: Profile, probes: Probes) -> Result<Desk, CaError> {
+    let first = match &config.keeper {
+        // Parts of a CA are for the opening to judge.
+        Some(keeper) if issuing::is_new(&config.dir).unwrap_or(false) => {
+            let now = || config.platform.wall_clock();
+            let say = |why: &str| probes.waits_for(why);
+            Some(adoption::first(&**keeper, profile.lifetime_secs(), now, say).await?)
+        }
+        _ => None,
+    };
+    let place = config.keeper.as_ref().map(|keeper| keeper.place());
     let (dir, domain, platform) = (
         config.dir.clone(),
         config.trust_domain.clone(),
         Arc::clone(&config.platform),
     );
-    let opened =
-        tokio::task::spawn_blocking(move || Desk::open(&dir, &domain, profile, platform)).await;
+    let open = move || {
+        let mut desk = Desk::open_with(&dir, &domain, profile, platform, first.as_ref())?;
+        if let Some(place) = place {
+            desk.kept_in(place)?;
+        }
+        desk.probes = Some(probes);
+        desk.tell_probes();
+        Ok(desk)
+    };
+    let opened = tokio::task::spawn_blocking(open).await;
     opened.unwrap_or(Err(CaError::Issuance(crate::error::IssuanceError::Stopped)))
 }
 
@@ -249,7 +290,7 @@ fn server_error(path: &Path, error: &dyn std::error::Error) -> CaError {
     }
 }
 
-async fn stopped(mut stopping: watch::Receiver<bool>) {
+pub(crate) async fn stopped(mut stopping: watch::Receiver<bool>) {
     // A sender that went means the same.
     let _ = stopping.wait_for(|stopping| *stopping).await;
 }
@@ -386,19 +427,22 @@ fn serve_network(
     config: &CaConfig,
     issuing: &Issuing,
     anchors: &watch::Receiver<Arc<Anchors>>,
+    probes: Probes,
     stopping: watch::Receiver<bool>,
 ) -> impl Future<Output = Result<(), CaError>> + use<> {
     let network = config.network.clone();
     let (issuing, anchors) = (issuing.clone(), anchors.clone());
     let (platform, domain) = (Arc::clone(&config.platform), config.trust_domain.clone());
     async move {
-        let stop = stopped(stopping);
         match network {
             Some(network) => {
-                network::serve(network, issuing, platform, anchors, domain, stop).await
+                network::serve(
+                    network, issuing, platform, anchors, domain, probes, stopping,
+                )
+                .await
             }
             None => {
-                stop.await;
+                stopped(stopping).await;
                 Ok(())
             }
         }

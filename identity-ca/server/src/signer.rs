@@ -4,14 +4,16 @@ use crate::error::IssuanceError;
 use mesh_issuance::key::Curve;
 use mesh_issuance::{PublicKey, Signer, SignerFailed};
 use ring::rand::SystemRandom;
-use ring::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair};
+use ring::signature::{
+    ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1_SIGNING, EcdsaKeyPair, KeyPair,
+};
 use std::fmt;
 use zeroize::Zeroizing;
 
 /// PKCS #8, DER, unencrypted; wiped when dropped.
 pub(crate) type Pkcs8 = Zeroizing<Vec<u8>>;
 
-/// A P-256 key in this process.
+/// A key in this process: on P-256 where we made it, on P-384 too where others did.
 pub(crate) struct KeyInMemory {
     pair: EcdsaKeyPair,
     public: PublicKey,
@@ -35,9 +37,16 @@ impl KeyInMemory {
     /// Reads a key; `None` if it is none, or its two halves do not belong together.
     pub(crate) fn read(pkcs8: &[u8]) -> Option<Self> {
         let random = SystemRandom::new();
-        let pair =
-            EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, pkcs8, &random).ok()?;
-        let public = PublicKey::from_point(Curve::P256, pair.public_key().as_ref()).ok()?;
+        let (curve, pair) = [
+            (Curve::P256, &ECDSA_P256_SHA256_ASN1_SIGNING),
+            (Curve::P384, &ECDSA_P384_SHA384_ASN1_SIGNING),
+        ]
+        .into_iter()
+        .find_map(|(curve, algorithm)| {
+            let pair = EcdsaKeyPair::from_pkcs8(algorithm, pkcs8, &random).ok()?;
+            Some((curve, pair))
+        })?;
+        let public = PublicKey::from_point(curve, pair.public_key().as_ref()).ok()?;
         Some(Self {
             pair,
             public,

@@ -6,7 +6,7 @@
 //! | `root.key`, `root.pem` | the trust anchor |
 //! | `issuer.key`, `issuer.pem` | signs SVIDs; renewed under the same root |
 //! | `trust.json` | which roots are trusted, and where a rotation stands; see [`crate::trust`] |
-//! | `authorities/*/` | roots and issuers beyond the first, each with the files above |
+//! | `authorities/*/` | roots and issuers beyond the first, each with the files above; see [`kept`] for those of others |
 //! | `issuer.next.*` | the next issuer while it takes the place of the present one |
 //! | `first-start/` | all of them while the first start is under way |
 //! | `issuance.log` | see [`crate::record`] |
@@ -27,6 +27,8 @@ use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
+
+pub(crate) mod kept;
 
 const ROOT: &str = "root";
 const ISSUER: &str = "issuer";
@@ -116,7 +118,10 @@ impl Store {
         if next_pem.exists() && !next_key.exists() {
             let domain = self.trust_domain()?;
             let key = self.read_key(ISSUER)?;
-            let next = self.read_authority_at(&next_pem, &domain)?;
+            let next = match self.is_kept() {
+                true => self.read_kept_at(&next_pem, &domain, None)?.0,
+                false => self.read_authority_at(&next_pem, &domain)?,
+            };
             if next.key() == key.public_key() {
                 rename(&next_pem, &self.dir.join(pem_of(ISSUER)))?;
             }
@@ -171,6 +176,10 @@ impl Store {
     /// Puts a new issuer in the place of the present one.
     pub(crate) fn replace_issuer(&self, key: &Pkcs8, authority: &Authority) -> Result<(), CaError> {
         write_pair(&self.dir, NEXT_ISSUER, key, authority)?;
+        self.take_next_issuer()
+    }
+
+    fn take_next_issuer(&self) -> Result<(), CaError> {
         rename(
             &self.dir.join(key_of(NEXT_ISSUER)),
             &self.dir.join(key_of(ISSUER)),
@@ -203,6 +212,9 @@ impl Store {
 
     /// Reads the certificates, and checks that root signed issuer and itself.
     pub(crate) fn certificates(&self) -> Result<Certificates, CaError> {
+        if self.is_kept() {
+            return self.kept_certificates();
+        }
         let trust_domain = self.trust_domain()?;
         let read = |name| self.read_authority_at(&self.dir.join(pem_of(name)), &trust_domain);
         let (root, issuer) = (read(ROOT)?, read(ISSUER)?);
@@ -235,8 +247,11 @@ impl Store {
         if !path.exists() {
             return Ok(None);
         }
-        let root = self.read_authority_at(&path, domain)?;
-        Ok(Some(AuthorityId::of(&root)))
+        let der = self.read_certificate_at(&path)?;
+        if !self.is_kept() {
+            self.read_authority_at(&path, domain)?;
+        }
+        Ok(Some(AuthorityId::of_certificate(&der)))
     }
 
     /// Destroys the private keys; certificates stay. Overwritten first, for disks that write in place.
@@ -290,9 +305,13 @@ impl Store {
         })
     }
 
+    fn read_certificate_at(&self, path: &Path) -> Result<Zeroizing<Vec<u8>>, CaError> {
+        pem::decode(pem::CERTIFICATE, &self.read(path)?)
+            .ok_or_else(|| corrupt(path, "it is not the certificate that was written, in PEM"))
+    }
+
     fn read_authority_at(&self, path: &Path, domain: &TrustDomain) -> Result<Authority, CaError> {
-        let der = pem::decode(pem::CERTIFICATE, &self.read(path)?)
-            .ok_or_else(|| corrupt(path, "it is not the certificate that was written, in PEM"))?;
+        let der = self.read_certificate_at(path)?;
         Authority::parse(&der, domain).map_err(|source| CaError::Authority {
             path: path.to_owned(),
             source,

@@ -236,7 +236,7 @@ impl Keeper {
         let not_after = chain.leaf.validity().not_after;
         let material = Material {
             identity: chain.leaf.id().clone(),
-            chain: vec![chain.leaf.certificate().clone(), chain.issuer],
+            chain: chain.whole(),
             key: pkcs8,
             not_after,
             serial: chain.leaf.serial().to_hex(),

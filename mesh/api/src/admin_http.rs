@@ -1,6 +1,7 @@
-//! HTTP over Unix sockets, as little of it as the admin sockets need: GET, one answer, close.
+//! HTTP, as little of it as admin sockets and probes need: GET, one answer, close.
 //!
-//! Who may ask is the mode of the socket file (0600), set where it is made: `mesh_platform::unix::bind`.
+//! Who may ask on a Unix socket is the mode of its file (0600), set where it is made: `mesh_platform::unix::bind`. On a
+//! port of the network everybody may: what is answered there must be for everybody.
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
@@ -8,10 +9,12 @@ use hyper::{Method, Request, Response, StatusCode, header};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
 use std::future::Future;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::{UnixListener, UnixStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 /// The most bytes an answer may have. The findings and snapshot of 10,000 rules are about 20 MB.
 pub const ANSWER_BYTES_MAX: usize = 64 << 20;
@@ -213,7 +216,7 @@ impl Answer {
 /// Answers GET on `listener` until dropped: `answer` gets the path (without query) and the query.
 ///
 /// Anything but GET is refused with 405. One connection cannot hold another up.
-pub async fn serve<F>(listener: UnixListener, answer: F)
+pub async fn serve<F>(listener: impl Listener, answer: F)
 where
     F: Fn(&str, Option<&str>) -> Answer + Send + Sync + 'static,
 {
@@ -224,8 +227,8 @@ where
             connections.join_next().await;
         }
         tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => { connections.spawn(serve_one(stream, Arc::clone(&answer))); }
+            accepted = listener.next() => match accepted {
+                Ok(stream) => { connections.spawn(serve_one(stream, Arc::clone(&answer))); }
                 // Out of file descriptors, most likely: do not spin.
                 Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
             },
@@ -234,8 +237,34 @@ where
     }
 }
 
-fn serve_one<F>(stream: UnixStream, answer: Arc<F>) -> impl Future<Output = ()> + Send
+/// Where connections come from: a Unix socket, or a port.
+pub trait Listener: Send {
+    /// One of them.
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    /// The next connection.
+    fn next(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+}
+
+impl Listener for UnixListener {
+    type Stream = UnixStream;
+
+    async fn next(&self) -> io::Result<UnixStream> {
+        Ok(self.accept().await?.0)
+    }
+}
+
+impl Listener for TcpListener {
+    type Stream = TcpStream;
+
+    async fn next(&self) -> io::Result<TcpStream> {
+        Ok(self.accept().await?.0)
+    }
+}
+
+fn serve_one<S, F>(stream: S, answer: Arc<F>) -> impl Future<Output = ()> + Send
 where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     F: Fn(&str, Option<&str>) -> Answer + Send + Sync + 'static,
 {
     let service = hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
@@ -273,6 +302,24 @@ fn to_response(answer: Answer) -> Response<Full<Bytes>> {
 mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    #[tokio::test]
+    async fn a_port_answers_like_a_socket() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(serve(listener, |path, _| match path {
+            "/live" => Answer::text(200, "live\n"),
+            _ => Answer::not_found(),
+        }));
+        for (path, want) in [("/live", "HTTP/1.1 200 "), ("/status", "HTTP/1.1 404 ")] {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            let head = format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n");
+            stream.write_all(head.as_bytes()).await.unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.unwrap();
+            assert!(answer.starts_with(want), "{answer}");
+        }
+    }
 
     fn served() -> (tempfile::TempDir, PathBuf) {
         let dir = tempfile::tempdir().unwrap();

@@ -2,6 +2,7 @@
 //!
 //! [`follow`] is the verifier's side of the trust stream: it hands each update to its caller and sends what comes of it.
 
+use crate::error::CodedError;
 use crate::proto::trust_client::TrustClient;
 use crate::proto::{TrustAcknowledgment, TrustUpdate, WatchTrustRequest};
 use mesh_trust::bundle::BundleError;
@@ -11,7 +12,7 @@ use mesh_trust::tls::TlsIdentity;
 use mesh_trust::{Svid, Timestamp, TrustBundles, TrustDomain};
 use rustls_pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request};
@@ -58,6 +59,9 @@ pub struct TrustStatus {
     /// What would break, of a distrust that was not confirmed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blast_radius: Option<Vec<BlockerStatus>>,
+    /// Root and issuer that others keep; absent if they are the CA's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept: Option<KeptStatus>,
     /// The bundle as SPIFFE JSON.
     pub bundle_json: String,
     /// The roots as PEM.
@@ -80,6 +84,23 @@ pub struct RootStatus {
     pub signs: bool,
     /// Leaves under it that somebody may show.
     pub leaves: u64,
+}
+
+/// Root and issuer that others keep, as they were last read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KeptStatus {
+    /// Where they are.
+    pub place: String,
+    /// Subject of the issuer in force.
+    pub issuer: String,
+    /// Serial number of the issuer in force, lower-case hex.
+    pub issuer_serial: String,
+    /// Last moment of the issuer in force, or of what is above it.
+    pub issuer_until: Timestamp,
+    /// What is wrong with what was read, or will be.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub findings: Vec<CodedError>,
 }
 
 /// Counts of verifiers.
@@ -114,19 +135,19 @@ pub struct BlockerStatus {
 #[non_exhaustive]
 pub enum TrustStreamError {
     /// Not reachable, or gone.
-    #[error("the trust stream of `{}` ended: {why}", .socket.display())]
+    #[error("the trust stream of `{ca}` ended: {why}")]
     #[diagnostic(
         code("MESH-0916"),
         help("the CA is down or stopping; the last bundle stays in force meanwhile")
     )]
     Ended {
-        /// The CA's socket.
-        socket: PathBuf,
+        /// The CA: its socket, or `host:port`.
+        ca: String,
         /// In the transport's words.
         why: String,
     },
     /// The source of identity has no such stream.
-    #[error("`{}` is a SPIFFE Workload API without trust stream", .socket.display())]
+    #[error("`{ca}` is a SPIFFE Workload API without trust stream")]
     #[diagnostic(
         code("MESH-0917"),
         help(
@@ -134,8 +155,8 @@ pub enum TrustStreamError {
         )
     )]
     NotServed {
-        /// The socket.
-        socket: PathBuf,
+        /// The socket, or `host:port`.
+        ca: String,
     },
     /// A bundle that cannot be used.
     #[error("the trust update of generation {generation} cannot be used")]
@@ -178,6 +199,8 @@ pub struct Update {
     pub bundles: TrustBundles,
     /// What must verify under them.
     pub canary: Svid,
+    /// Whether the SVID in use is to be replaced now. Who has SVIDs pushed gets one anyway.
+    pub renew: bool,
     challenge: Vec<u8>,
 }
 
@@ -213,6 +236,7 @@ impl Update {
             generation,
             bundles,
             canary,
+            renew: update.renew,
             challenge: update.challenge,
         })
     }
@@ -259,7 +283,7 @@ pub fn octets(ack: &TrustAcknowledgment) -> Vec<u8> {
 /// A connection to a Unix socket, made when it is first used.
 pub fn channel(socket: &Path) -> Result<Channel, TrustStreamError> {
     let ended = |why: String| TrustStreamError::Ended {
-        socket: socket.to_owned(),
+        ca: socket.display().to_string(),
         why,
     };
     let endpoint = Endpoint::from_shared(format!("unix:{}", socket.display()));
@@ -267,26 +291,25 @@ pub fn channel(socket: &Path) -> Result<Channel, TrustStreamError> {
     Ok(endpoint.connect_timeout(CONNECT_TIMEOUT).connect_lazy())
 }
 
-/// Follows the trust stream of the CA at `socket` until it ends. `apply` puts an update into force and says what came of
+/// Follows the trust stream of the CA `ca`, which `channel` leads to, until it ends. `apply` puts an update into force and says what came of
 /// it. It is asked about the last update again every [`REPORT_EVERY`], with `true`, and answers if there is news: another
 /// SVID in use, or handshakes refused.
 ///
 /// # Errors
 /// [`TrustStreamError`]; whoever calls tries again.
 pub async fn follow(
-    socket: &Path,
+    ca: &str,
+    channel: Channel,
     mut apply: impl FnMut(&Update, bool) -> Option<Outcome>,
 ) -> Result<(), TrustStreamError> {
     let ended = |status: tonic::Status| match status.code() {
-        Code::Unimplemented => TrustStreamError::NotServed {
-            socket: socket.to_owned(),
-        },
+        Code::Unimplemented => TrustStreamError::NotServed { ca: ca.to_owned() },
         _ => TrustStreamError::Ended {
-            socket: socket.to_owned(),
+            ca: ca.to_owned(),
             why: status.message().to_owned(),
         },
     };
-    let mut client = TrustClient::new(channel(socket)?).max_decoding_message_size(UPDATE_BYTES_MAX);
+    let mut client = TrustClient::new(channel).max_decoding_message_size(UPDATE_BYTES_MAX);
     let mut stream = client
         .watch(WatchTrustRequest {})
         .await

@@ -21,6 +21,24 @@ pub(crate) fn mode(text: &str) -> Result<u32, String> {
     }
 }
 
+/// Reads the name of an object of a cluster with its namespace: `mesh-system/mesh-issuer`.
+pub(crate) fn namespaced(text: &str) -> Result<(String, String), String> {
+    let plain = |part: &str| {
+        !part.is_empty()
+            && part
+                .chars()
+                .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || ".-".contains(c))
+    };
+    match text.split_once('/') {
+        Some((namespace, name)) if plain(namespace) && plain(name) => {
+            Ok((namespace.to_owned(), name.to_owned()))
+        }
+        _ => Err(format!(
+            "`{text}` is no object: write `mesh-system/mesh-issuer`"
+        )),
+    }
+}
+
 /// Reads a duration with units: `500ms`, `30s`, `5m`, `1h30m`, `7d`.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let mut total = Duration::ZERO;
@@ -88,6 +106,23 @@ pub(crate) fn header(text: &str) -> Result<HeaderArgument, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_object_has_a_namespace_and_a_name() {
+        let object = namespaced("mesh-system/mesh-issuer").unwrap();
+        assert_eq!(object, ("mesh-system".to_owned(), "mesh-issuer".to_owned()));
+        for text in [
+            "mesh-issuer",
+            "/mesh-issuer",
+            "a/",
+            "a/b/c",
+            "A/b",
+            "a/b c",
+            "",
+        ] {
+            assert!(namespaced(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn durations_need_a_unit() {

@@ -5,11 +5,15 @@ use crate::fault::Fault;
 use crate::manifests::{MeshSettings, trust_domain};
 use crate::registrations;
 use clap::Args;
-use mesh_ca::kubernetes::ApiServer;
+use mesh_ca::adoption::Keeper;
+use mesh_ca::adoption::files::KeptFiles;
+use mesh_ca::kubernetes::{ApiServer, KeptObjects};
 use mesh_ca::{CaConfig, NetworkConfig, Oidc};
 use mesh_ca_client::RemoteCa;
 use mesh_controller::config::PROXY_PORT;
 use mesh_controller::{ControllerConfig, IdentitySource, PolicySources};
+use mesh_kubernetes::Client;
+use mesh_kubernetes::named::{DataKind, Named};
 use mesh_platform::{System, process, signals};
 use mesh_policy_index::{IndexConfig, Proxied};
 use mesh_trust::{SpiffeId, TrustDomain};
@@ -81,6 +85,32 @@ pub(crate) struct CaArgs {
         requires = "kubernetes"
     )]
     namespace: String,
+    /// Folder in which others keep the issuer, as a Secret of cert-manager is mounted: `tls.crt`, `tls.key`, `ca.crt`. It is
+    /// read again as it changes (docs/guides/cert-manager.md).
+    #[arg(long, value_name = "DIR")]
+    issuer: Option<PathBuf>,
+    /// Roots to trust, PEM; without it, `ca.crt` of that folder.
+    #[arg(long, value_name = "FILE", requires = "issuer")]
+    roots: Option<PathBuf>,
+    /// Secret in which others keep the issuer; it is watched.
+    #[arg(long, value_name = "NAMESPACE/NAME", requires = "kubernetes", conflicts_with = "issuer",
+          value_parser = crate::arguments::namespaced)]
+    issuer_secret: Option<(String, String)>,
+    /// ConfigMap of the roots to trust, as trust-manager writes it; without it, `ca.crt` of the issuer's Secret.
+    #[arg(long, value_name = "NAMESPACE/NAME", requires = "issuer_secret",
+          value_parser = crate::arguments::namespaced)]
+    roots_config_map: Option<(String, String)>,
+    /// Key of the roots in that ConfigMap.
+    #[arg(
+        long,
+        value_name = "KEY",
+        default_value = "ca-bundle.crt",
+        requires = "roots_config_map"
+    )]
+    roots_key: String,
+    /// Where `/live`, `/ready` and `/metrics` are served to everybody, over plain HTTP.
+    #[arg(long, value_name = "IP:PORT")]
+    probes: Option<SocketAddr>,
     #[command(flatten)]
     api_server: ApiServerArgs,
 }
@@ -183,6 +213,9 @@ pub(crate) struct ControllerArgs {
     /// Its admin socket.
     #[arg(long, value_name = "SOCKET")]
     socket: PathBuf,
+    /// Where `/live`, `/ready` and `/metrics` are served to everybody, over plain HTTP.
+    #[arg(long, value_name = "IP:PORT")]
+    probes: Option<SocketAddr>,
     /// State directory: the generation and the log of changes.
     #[arg(long, value_name = "DIR")]
     state: PathBuf,
@@ -263,8 +296,14 @@ pub(crate) fn ca(args: CaArgs) -> Result<Exit, Fault> {
     };
     let runtime = runtime()?;
     runtime.block_on(async {
+        let client = match args.kubernetes {
+            true => Some(api_server(&args.api_server).await?),
+            false => None,
+        };
         let config = CaConfig {
-            network: network(&args).await?,
+            network: network(&args, client.clone())?,
+            keeper: keeper(&args, client),
+            probes: args.probes,
             control: args.control,
             trust: args.trust,
             admin: args.admin,
@@ -287,21 +326,40 @@ pub(crate) fn ca(args: CaArgs) -> Result<Exit, Fault> {
     })
 }
 
+async fn api_server(args: &ApiServerArgs) -> Result<Client, Fault> {
+    let (kubeconfig, context) = (args.kubeconfig.as_deref(), args.context.as_deref());
+    Ok(mesh_kubernetes::connect(kubeconfig, context).await?)
+}
+
 /// What the CA serves to a cluster, if to one.
-async fn network(args: &CaArgs) -> Result<Option<NetworkConfig>, Fault> {
-    if !args.kubernetes {
+fn network(args: &CaArgs, client: Option<Client>) -> Result<Option<NetworkConfig>, Fault> {
+    let Some(client) = client else {
         return Ok(None);
-    }
-    let ApiServerArgs {
-        kubeconfig,
-        context,
-    } = &args.api_server;
-    let client = mesh_kubernetes::connect(kubeconfig.as_deref(), context.as_deref()).await?;
+    };
     Ok(Some(NetworkConfig {
         listen: args.listen,
         identity: system_identity(&args.trust_domain, &args.namespace, "mesh-identity")?,
         cluster: Arc::new(ApiServer::new(client, &args.namespace)),
     }))
+}
+
+/// Who keeps root and issuer, if not the CA itself.
+fn keeper(args: &CaArgs, client: Option<Client>) -> Option<Arc<dyn Keeper>> {
+    if let Some(issuer) = &args.issuer {
+        return Some(Arc::new(KeptFiles {
+            issuer: issuer.clone(),
+            roots: args.roots.clone(),
+        }));
+    }
+    let named = |kind, (namespace, name): &(String, String)| Named {
+        kind,
+        namespace: namespace.clone(),
+        name: name.clone(),
+    };
+    let issuer = named(DataKind::Secret, args.issuer_secret.as_ref()?);
+    let roots = args.roots_config_map.as_ref();
+    let roots = roots.map(|of| (named(DataKind::ConfigMap, of), Some(args.roots_key.clone())));
+    Some(Arc::new(KeptObjects::new(client?, issuer, roots)))
 }
 
 /// Runs the controller until it is ended.
@@ -323,6 +381,7 @@ pub(crate) fn controller(args: ControllerArgs) -> Result<Exit, Fault> {
         state_dir: args.state.join("controller"),
         audit_dir: args.state.join("audit"),
         admin_socket: args.socket,
+        probes: args.probes,
         index: IndexConfig {
             default_policy: args.settings.default_policy,
             proxied: if args.kubernetes {

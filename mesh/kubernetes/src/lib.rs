@@ -8,6 +8,7 @@
 //! - [`status`]: what became of an object, written into it
 //! - [`lease`]: who of several does so
 //! - [`config_map`]: small texts for pods to mount
+//! - [`named`]: one Secret or ConfigMap that somebody named
 //! - [`namespace`]: what a namespace says about itself
 //! - [`webhooks`]: the authorities by which API servers know a webhook
 
@@ -16,6 +17,7 @@ pub mod config_map;
 mod error;
 pub mod kinds;
 pub mod lease;
+pub mod named;
 pub mod namespace;
 pub mod object;
 pub mod review;

@@ -50,6 +50,79 @@ pub(crate) fn answer(shared: &Shared, path: &str, query: Option<&str>) -> Answer
     }
 }
 
+/// Answers kubelet and Prometheus, who show no identity: how it is, and no names.
+pub(crate) fn answer_anybody(shared: &Shared, path: &str) -> Answer {
+    match path {
+        "/live" | "/ready" => answer(shared, path, None),
+        "/metrics" => Answer {
+            content_type: "text/plain; version=0.0.4",
+            ..Answer::text(200, metrics(&status(shared), identity_ends(shared)))
+        },
+        _ => Answer::text(404, "/metrics, /ready, /live\n"),
+    }
+}
+
+/// When our own SVID ends, seconds since 1970; 0 without one.
+fn identity_ends(shared: &Shared) -> i64 {
+    let identity = shared.identity.borrow();
+    identity
+        .as_ref()
+        .map_or(0, |identity| identity.not_after.unix_secs())
+}
+
+/// Prometheus' text format.
+fn metrics(status: &ControllerStatus, identity_ends: i64) -> String {
+    let mut out = String::new();
+    let gauges = [
+        (
+            "ready",
+            "Whether policy is served.",
+            i64::from(status.ready),
+        ),
+        (
+            "generation",
+            "Generation of the policy in force.",
+            signed(status.generation),
+        ),
+        (
+            "workloads",
+            "Workloads that have a policy.",
+            signed(status.workloads),
+        ),
+        (
+            "watchers",
+            "Proxies that follow their policy.",
+            signed(status.watchers),
+        ),
+        (
+            "svid_expires_seconds",
+            "When its own SVID ends, in seconds since 1970.",
+            identity_ends,
+        ),
+    ];
+    for (name, help, value) in gauges {
+        out.push_str(&format!(
+            "# HELP mesh_controller_{name} {help}\n# TYPE mesh_controller_{name} gauge\nmesh_controller_{name} {value}\n"
+        ));
+    }
+    out.push_str("# HELP mesh_controller_findings Findings of the policy in force, by severity.\n# TYPE mesh_controller_findings gauge\n");
+    let findings = &status.findings;
+    for (severity, count) in [
+        ("error", findings.errors),
+        ("warning", findings.warnings),
+        ("info", findings.infos),
+    ] {
+        out.push_str(&format!(
+            "mesh_controller_findings{{severity=\"{severity}\"}} {count}\n"
+        ));
+    }
+    out
+}
+
+fn signed(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
 fn why_not_ready(shared: &Shared) -> Option<String> {
     if shared.identity.borrow().is_none() {
         return Some("no SVID yet".to_owned());

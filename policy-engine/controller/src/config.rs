@@ -24,6 +24,8 @@ pub struct ControllerConfig {
     pub audit_dir: PathBuf,
     /// Unix socket that answers what `mesh_api::admin` lists, mode 0600.
     pub admin_socket: PathBuf,
+    /// Where `/live`, `/ready` and `/metrics` are served to everybody, plain HTTP; none: nowhere.
+    pub probes: Option<SocketAddr>,
     /// Default policy, trust domain, networks.
     pub index: IndexConfig,
     /// Port of every proxy's mesh listener, [`PROXY_PORT`] unless the installation chose another.

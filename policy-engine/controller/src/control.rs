@@ -16,6 +16,7 @@ use mesh_platform::{Platform, unix};
 use mesh_policy::snapshot::Severity;
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{oneshot, watch};
@@ -35,18 +36,17 @@ pub async fn run(
     let (store, last) = GenerationStore::open(&config.state_dir, platform.wall_clock())?;
     let audit = AuditLog::open(&audit_config(&config), Arc::clone(&platform))?;
     let admin_socket = unix::bind(&config.admin_socket, 0o600)?;
-    let listener =
-        TcpListener::bind(config.listen)
-            .await
-            .map_err(|source| ControllerError::Listen {
-                listen: config.listen,
-                source,
-            })?;
+    let listener = listen(config.listen).await?;
+    let probes = match config.probes {
+        Some(address) => Some(listen(address).await?),
+        None => None,
+    };
     let shared = Arc::new(Shared {
         started_at: platform.wall_clock(),
         published: watch::Sender::new(None),
         identity: watch::Sender::new(None),
         streamed_bundles: Mutex::new(None),
+        steering: mesh_ca_client::Steering::default(),
         held_back: Mutex::new(None),
         audit: audit.handle(),
         watchers: Mutex::new(BTreeMap::new()),
@@ -57,6 +57,12 @@ pub async fn run(
     tasks.spawn(identity::keep_fresh(Arc::clone(&shared)));
     tasks.spawn(crate::trust::keep_fresh(Arc::clone(&shared)));
     tasks.spawn(answer_questions(Arc::clone(&shared), admin_socket)?);
+    if let Some(listener) = probes {
+        let shared = Arc::clone(&shared);
+        tasks.spawn(mesh_api::admin_http::serve(listener, move |path, _| {
+            admin::answer_anybody(&shared, path)
+        }));
+    }
     if let Some((cluster, client)) = origin.cluster() {
         tasks.spawn(spread::keep_spread(
             Arc::clone(&shared),
@@ -75,6 +81,15 @@ pub async fn run(
     // Waits for the last lines of the audit log to reach the disk.
     let _ = tokio::task::spawn_blocking(move || drop(audit)).await;
     outcome
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, ControllerError> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| ControllerError::Listen {
+            listen: address,
+            source,
+        })
 }
 
 fn audit_config(config: &ControllerConfig) -> AuditLogConfig {

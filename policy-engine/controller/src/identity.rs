@@ -86,7 +86,7 @@ pub(crate) async fn keep_fresh(shared: Arc<Shared>) {
                 let made = Identity::new(material.chain, material.key, material.bundles, domain);
                 take(&shared, made);
             };
-            mesh_ca_client::follow(&ca, &*shared.platform, give).await;
+            mesh_ca_client::follow(&ca, &*shared.platform, &shared.steering, give).await;
         }
     }
 }

@@ -22,6 +22,8 @@ pub(crate) struct Shared {
     pub(crate) identity: watch::Sender<Option<Arc<Identity>>>,
     /// What the trust stream said last, with its generation.
     pub(crate) streamed_bundles: Mutex<Option<(u64, TrustBundles)>>,
+    /// From the trust stream to whoever asks a CA on the network for our SVID.
+    pub(crate) steering: mesh_ca_client::Steering,
     /// Why the newest sources are not in force.
     pub(crate) held_back: Mutex<Option<String>>,
     pub(crate) audit: AuditHandle,

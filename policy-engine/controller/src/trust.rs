@@ -5,20 +5,23 @@ use crate::config::IdentitySource;
 use crate::identity::Identity;
 use crate::limits::IDENTITY_RETRY;
 use crate::state::Shared;
-use mesh_api::trust::{Outcome, TrustStreamError, Update, follow};
+use mesh_api::trust::{Outcome, TrustStreamError, Update, channel, follow};
 use mesh_trust::tls;
 use std::sync::Arc;
 
 /// Follows the trust stream; ends only if the source of identity has none.
 pub(crate) async fn keep_fresh(shared: Arc<Shared>) {
-    let IdentitySource::WorkloadApi(socket) = shared.config.identity.clone() else {
+    let source = shared.config.identity.clone();
+    if matches!(source, IdentitySource::Files { .. }) {
         return;
-    };
+    }
     let mut identity = shared.identity.subscribe();
     loop {
-        if identity.wait_for(Option::is_some).await.is_err() {
-            return;
-        }
+        let current = match identity.wait_for(Option::is_some).await {
+            Ok(current) => current.clone(),
+            Err(_) => return,
+        };
+        let Some(current) = current else { continue };
         let mut acknowledged = None;
         let apply = |update: &Update, again: bool| {
             // A new SVID is acknowledged too: the CA learns that the one before is not shown any more.
@@ -31,17 +34,41 @@ pub(crate) async fn keep_fresh(shared: Arc<Shared>) {
                 return None;
             }
             let outcome = take(&shared, update)?;
+            if !again {
+                shared.steering.heard(update);
+            }
             acknowledged = Some(outcome.identity.svid().serial().to_owned());
             Some(outcome)
         };
-        match follow(&socket, apply).await {
+        match follow_at(&source, &current, apply).await {
             Ok(()) => {}
-            Err(error @ TrustStreamError::NotServed { .. }) => {
+            // One on the network is the mesh's own, and may be of a version that is about to be replaced.
+            Err(error @ TrustStreamError::NotServed { .. })
+                if matches!(source, IdentitySource::WorkloadApi(_)) =>
+            {
                 return tracing::info!(%error, "bundles come with the SVID");
             }
             Err(error) => tracing::warn!(%error, "trying again; the last bundle stays in force"),
         }
         tokio::time::sleep(IDENTITY_RETRY.0).await;
+    }
+}
+
+/// Follows the stream of whoever gives the SVID, as its holder.
+async fn follow_at(
+    source: &IdentitySource,
+    identity: &Identity,
+    apply: impl FnMut(&Update, bool) -> Option<Outcome>,
+) -> Result<(), TrustStreamError> {
+    match source {
+        IdentitySource::WorkloadApi(socket) => {
+            follow(&socket.display().to_string(), channel(socket)?, apply).await
+        }
+        IdentitySource::Ca(ca) => {
+            let bundles = Arc::clone(&identity.bundles);
+            mesh_ca_client::follow_trust(ca, &identity.tls, bundles, apply).await
+        }
+        IdentitySource::Files { .. } => Ok(()),
     }
 }
 

@@ -146,7 +146,7 @@ pub(crate) async fn keep_fresh(shared: Arc<Shared>) {
                     },
                 );
             };
-            mesh_ca_client::follow(ca, &*shared.platform, give).await;
+            mesh_ca_client::follow(ca, &*shared.platform, &shared.steering, give).await;
         }
     }
 }

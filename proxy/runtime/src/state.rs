@@ -29,6 +29,8 @@ pub(crate) struct Shared {
     pub(crate) identity: ArcSwapOption<Identity>,
     /// What the trust stream said last, with its generation: applied in place of what comes with an SVID.
     streamed_bundles: Mutex<Option<(u64, TrustBundles)>>,
+    /// From the trust stream to whoever asks a CA on the network for our SVID.
+    pub(crate) steering: mesh_ca_client::Steering,
     /// Handshakes refused because the peer's chain leads to no anchor.
     pub(crate) refused_handshakes: AtomicU64,
     /// `None` until the first policy came: everything is denied then (fault F2).
@@ -83,6 +85,7 @@ impl Shared {
             platform,
             identity: ArcSwapOption::empty(),
             streamed_bundles: Mutex::default(),
+            steering: mesh_ca_client::Steering::default(),
             refused_handshakes: AtomicU64::new(0),
             policy: ArcSwapOption::empty(),
             denials: ArcSwap::default(),

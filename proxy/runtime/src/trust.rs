@@ -6,35 +6,69 @@
 //! gives bundles with the SVID as ever.
 
 use crate::config::IdentitySource;
-use crate::identity;
+use crate::identity::{self, Identity};
 use crate::limits::{CONTROL_RETRY_MAX, CONTROL_RETRY_MIN};
 use crate::state::Shared;
-use mesh_api::trust::{Outcome, TrustStreamError, Update, follow};
+use mesh_api::trust::{Outcome, TrustStreamError, Update, channel, follow};
+use mesh_ca_client::RemoteCa;
 use mesh_trust::tls;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+/// The CA that gives the SVID, where it has a trust stream.
+enum Ca<'a> {
+    Socket(&'a Path),
+    Network(&'a RemoteCa),
+}
+
+impl<'a> Ca<'a> {
+    fn of(source: &'a IdentitySource) -> Option<Self> {
+        match source {
+            IdentitySource::WorkloadApi(endpoint) => {
+                let socket = endpoint.strip_prefix("unix:")?;
+                Some(Self::Socket(Path::new(
+                    socket.strip_prefix("//").unwrap_or(socket),
+                )))
+            }
+            IdentitySource::Ca(ca) => Some(Self::Network(ca)),
+            IdentitySource::Files { .. } => None,
+        }
+    }
+
+    async fn follow(
+        &self,
+        identity: &Identity,
+        apply: impl FnMut(&Update, bool) -> Option<Outcome>,
+    ) -> Result<(), TrustStreamError> {
+        match self {
+            Self::Socket(socket) => {
+                follow(&socket.display().to_string(), channel(socket)?, apply).await
+            }
+            Self::Network(ca) => {
+                let bundles = Arc::clone(&identity.bundles);
+                mesh_ca_client::follow_trust(ca, identity.tls(), bundles, apply).await
+            }
+        }
+    }
+}
+
 /// Follows the trust stream of the CA that gives the SVID, for as long as the proxy lives.
 pub(crate) async fn keep_fresh(shared: Arc<Shared>) {
-    let IdentitySource::WorkloadApi(endpoint) = &shared.config.identity else {
+    let Some(ca) = Ca::of(&shared.config.identity) else {
         return;
     };
-    let Some(socket) = endpoint.strip_prefix("unix:") else {
-        return;
-    };
-    let socket = Path::new(socket.strip_prefix("//").unwrap_or(socket));
     let mut pause = CONTROL_RETRY_MIN;
     let mut changes = shared.watch_changes();
     loop {
         // The CA asks whoever has an SVID; before that there is nothing to answer with.
-        if shared.identity.load().is_none() {
+        let Some(identity) = shared.identity.load_full() else {
             // An error means that the proxy was dropped.
             if changes.changed().await.is_err() {
                 return;
             }
             continue;
-        }
+        };
         let mut reported = None;
         let apply = |update: &Update, again: bool| {
             // A new SVID is acknowledged too: the CA learns that the one before is not shown any more.
@@ -42,10 +76,13 @@ pub(crate) async fn keep_fresh(shared: Arc<Shared>) {
                 return None;
             }
             let outcome = take(&shared, update);
+            if !again && outcome.is_some() {
+                shared.steering.heard(update);
+            }
             reported = outcome.is_some().then(|| report(&shared));
             outcome
         };
-        let ended = follow(socket, apply).await;
+        let ended = ca.follow(&identity, apply).await;
         pause = if reported.is_some() {
             CONTROL_RETRY_MIN
         } else {
@@ -53,7 +90,8 @@ pub(crate) async fn keep_fresh(shared: Arc<Shared>) {
         };
         match ended {
             Ok(()) => {}
-            Err(error @ TrustStreamError::NotServed { .. }) => {
+            // One on the network is the mesh's own, and may be of a version that is about to be replaced.
+            Err(error @ TrustStreamError::NotServed { .. }) if matches!(ca, Ca::Socket(_)) => {
                 return tracing::info!(%error, "bundles come with the SVID");
             }
             Err(error) => tracing::warn!(%error, "trying again; the last bundle stays in force"),

@@ -5,7 +5,7 @@ use super::*;
 use crate::testing::{domain, id};
 use crate::{CaConfig, run};
 use mesh_api::proto::issuance_client::IssuanceClient;
-use mesh_ca_client::{Material, RemoteCa};
+use mesh_ca_client::{Material, RemoteCa, Steering};
 use mesh_platform::{System, files};
 use mesh_trust::tls::{ExpectedPeer, client_config, client_config_without_identity};
 use rcgen::{CertificateParams, KeyPair};
@@ -15,6 +15,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tonic::Code;
 use tonic::transport::Channel;
+
+mod trust;
 
 /// An API server that knows some tokens, each of a pod of the same name as the service account.
 #[derive(Default)]
@@ -116,6 +118,7 @@ impl House {
         let config = CaConfig {
             svid_ttl: ttl,
             harden: false,
+            trust: Some(dir.path().join("trust.sock")),
             network: Some(NetworkConfig {
                 listen,
                 identity: identity(),
@@ -185,7 +188,8 @@ impl House {
         let (give, taken) = mpsc::unbounded_channel();
         tokio::spawn(async move {
             let platform = System::new();
-            mesh_ca_client::follow(&ca, &*platform, |material| drop(give.send(material))).await;
+            let (steering, take) = (Steering::default(), |material| drop(give.send(material)));
+            mesh_ca_client::follow(&ca, &*platform, &steering, take).await;
         });
         taken
     }

@@ -1,17 +1,19 @@
-//! The authorities of a CA with their keys. The first one lies in the CA's directory itself, later ones below
-//! `authorities/`, each as whole as a CA's first start leaves it.
+//! The authorities of a CA with their keys. The first one lies in the CA's directory itself, later ones and those whose
+//! roots others keep below `authorities/`, each as whole as a CA's first start leaves it.
 
 use super::error::TrustStateError;
 use super::file;
 use crate::error::CaError;
 use crate::issuing::check_root;
-use crate::signer::Pkcs8;
+use crate::signer::{KeyInMemory, Pkcs8};
 use crate::store::{HeldAuthority, Store};
 use mesh_issuance::Authority;
+use mesh_issuance::adoption::preflight::Adoptable;
 use mesh_issuance::log::Ledger;
 use mesh_issuance::rotation::{AuthorityId, TrustState};
 use mesh_platform::{PlatformError, files};
 use mesh_trust::{Timestamp, TrustDomain};
+use rustls_pki_types::CertificateDer;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -22,8 +24,12 @@ const AUTHORITIES: &str = "authorities";
 /// A root with its issuer.
 pub(crate) struct Pair {
     pub(crate) store: Store,
-    pub(crate) root: HeldAuthority,
+    pub(crate) root: Authority,
+    /// None: others keep it, and give us its issuers.
+    pub(crate) root_key: Option<KeyInMemory>,
     pub(crate) issuer: HeldAuthority,
+    /// Authorities between issuer and root, upwards; none between our own.
+    pub(crate) above: Vec<CertificateDer<'static>>,
 }
 
 /// All authorities whose keys are at hand.
@@ -90,18 +96,19 @@ impl Custody {
         }
     }
 
+    /// No authority yet.
+    pub(crate) fn empty(dir: &Path) -> Self {
+        Self {
+            dir: dir.to_owned(),
+            pairs: BTreeMap::new(),
+        }
+    }
+
     /// Reads an authority with its keys.
     fn add(&mut self, store: Store, domain: &TrustDomain) -> Result<AuthorityId, CaError> {
-        let (root, issuer) = store.load(domain)?;
-        let id = AuthorityId::of(&root.authority);
-        self.pairs.insert(
-            id.clone(),
-            Pair {
-                store,
-                root,
-                issuer,
-            },
-        );
+        let pair = Pair::read(store, domain)?;
+        let id = AuthorityId::of(&pair.root);
+        self.pairs.insert(id.clone(), pair);
         Ok(id)
     }
 
@@ -119,6 +126,44 @@ impl Custody {
         let store = Store::new(&folder);
         store.create(domain, made.root, made.issuer)?;
         self.add(store, domain)
+    }
+
+    /// Writes an authority that others keep to disk, and takes it into custody.
+    pub(crate) fn keep_copy(
+        &mut self,
+        domain: &TrustDomain,
+        of: &Adoptable,
+    ) -> Result<AuthorityId, CaError> {
+        let id = AuthorityId::of_certificate(&of.root);
+        let parent = self.dir.join(AUTHORITIES);
+        files::create_dir_private(&parent)?;
+        let folder = parent.join(id.short());
+        files::create_dir_private(&folder)?;
+        let store = Store::new(&folder);
+        store.create_kept(domain, of)?;
+        self.add(store, domain)
+    }
+
+    /// Puts another issuer that others made in the place of the one of `id`.
+    pub(crate) fn renew_copy(
+        &mut self,
+        id: &AuthorityId,
+        domain: &TrustDomain,
+        of: &Adoptable,
+    ) -> Result<(), CaError> {
+        if let Some(pair) = self.pairs.get_mut(id) {
+            pair.store.replace_kept(of)?;
+            *pair = Pair::read(pair.store.clone(), domain)?;
+        }
+        Ok(())
+    }
+
+    /// Lets go of an authority that nobody was told of.
+    pub(crate) fn forget(&mut self, id: &AuthorityId) -> Result<(), CaError> {
+        match self.pairs.remove(id) {
+            Some(pair) => pair.store.destroy_keys(),
+            None => Ok(()),
+        }
     }
 
     /// Destroys the private keys of an authority. Its certificates stay: they are what the log speaks of.
@@ -159,7 +204,7 @@ impl Custody {
     pub(crate) fn check_roots(&self, now: Timestamp) -> Result<(), CaError> {
         self.pairs
             .values()
-            .try_for_each(|pair| check_root(&pair.store, &pair.root.authority, now))
+            .try_for_each(|pair| check_root(&pair.store, &pair.root, now))
     }
 
     /// Their names.
@@ -168,8 +213,35 @@ impl Custody {
     }
 }
 
+impl Pair {
+    fn read(store: Store, domain: &TrustDomain) -> Result<Self, CaError> {
+        if store.is_kept() {
+            let kept = store.load_kept(domain)?;
+            return Ok(Self {
+                store,
+                root: kept.root,
+                root_key: None,
+                issuer: kept.issuer,
+                above: kept.above,
+            });
+        }
+        let (root, issuer) = store.load(domain)?;
+        Ok(Self {
+            store,
+            root: root.authority,
+            root_key: Some(root.key),
+            issuer,
+            above: Vec::new(),
+        })
+    }
+}
+
 /// Destroys the keys of an authority that is whole and that the log knows: only then it is certain what they are.
 fn destroy_if_ours(store: &Store, domain: &TrustDomain, log: &Ledger) -> Result<(), CaError> {
+    // Those of others are copies.
+    if store.is_kept() {
+        return store.destroy_keys();
+    }
     match store.load(domain) {
         Ok((root, _)) if log.has_key(&root.authority.key().fingerprint()) => store.destroy_keys(),
         _ => Ok(()),
@@ -200,9 +272,11 @@ pub(crate) fn active_store(dir: &Path) -> Result<Store, CaError> {
     let Some(state) = file::peek(dir)? else {
         return Ok(Store::new(dir));
     };
-    let domain = Store::new(dir).trust_domain()?;
     for store in stores(dir)? {
-        if store.root_id(&domain)?.as_ref() == Some(state.canary()) {
+        // A folder that is no authority's, the CA's own for instance if others keep its roots, has no such file.
+        if let Ok(domain) = store.trust_domain()
+            && store.root_id(&domain)?.as_ref() == Some(state.canary())
+        {
             return Ok(store);
         }
     }

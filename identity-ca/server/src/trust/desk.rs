@@ -9,6 +9,7 @@ use crate::issuing::{Desk, make_authority};
 use crate::signer;
 use mesh_api::proto::TrustUpdate;
 use mesh_api::trust::{BlockerStatus, RootStatus, TrustStatus, VerifierCounts};
+use mesh_issuance::attestation::kubernetes::BoundPod;
 use mesh_issuance::issue::Request;
 use mesh_issuance::limits::{CANARY_LIFETIME_SECS, DRAIN_SECS};
 use mesh_issuance::rotation::roster::{Acknowledgment, Challenge, HeldLeaf, Presence};
@@ -106,9 +107,7 @@ fn bundles_of(
     custody: &Custody,
 ) -> Result<TrustBundles, CaError> {
     let roots = state.anchors.iter().filter_map(|id| custody.get(id));
-    let roots = roots
-        .map(|pair| pair.root.authority.certificate().clone())
-        .collect();
+    let roots = roots.map(|pair| pair.root.certificate().clone()).collect();
     let bundle =
         TrustBundle::new(domain.clone(), roots).map_err(|source| CaError::Bundle { source })?;
     Ok(bundle.with_sequence(state.generation).into())
@@ -124,6 +123,7 @@ impl Desk {
             Some(transition) => {
                 self.commit(transition)?;
                 self.follow_state()?;
+                self.tell_probes();
                 Ok(true)
             }
         }
@@ -138,7 +138,7 @@ impl Desk {
         self.trust
             .state
             .step(&probe, &self.trust.facts(self.now()))?;
-        let new = self.stage("a rotation")?;
+        let new = self.new_authority("a rotation")?;
         self.trust_event(&Event::Rotate { new }).map(drop)
     }
 
@@ -160,7 +160,7 @@ impl Desk {
             .cloned();
         let keep = match other {
             Some(other) => other,
-            None if confirmed => self.stage("a distrusted root")?,
+            None if confirmed => self.new_authority("a distrusted root")?,
             None => AuthorityId::of_certificate(b"not made yet"),
         };
         let radius = self
@@ -191,8 +191,21 @@ impl Desk {
         }
     }
 
+    /// An authority that nobody trusts yet: the one that was put where others keep ours, or one that is made here.
+    fn new_authority(&mut self, why: &str) -> Result<AuthorityId, TrustError> {
+        match &self.adoption {
+            None => self.make(why),
+            Some(adoption) => {
+                let next = adoption.next().ok_or_else(|| TrustError::KeptElsewhere {
+                    place: adoption.place().to_owned(),
+                })?;
+                Ok(self.custody.keep_copy(&self.domain().clone(), &next)?)
+            }
+        }
+    }
+
     /// Makes an authority that nobody trusts yet.
-    fn stage(&mut self, why: &str) -> Result<AuthorityId, TrustError> {
+    fn make(&mut self, why: &str) -> Result<AuthorityId, TrustError> {
         let domain = self.domain().clone();
         let now = self.now();
         let (root, issuer) =
@@ -205,7 +218,7 @@ impl Desk {
     }
 
     /// Records a step, writes it to disk, takes it over. Nobody has learned of it yet.
-    fn commit(&mut self, transition: Transition) -> Result<(), CaError> {
+    pub(crate) fn commit(&mut self, transition: Transition) -> Result<(), CaError> {
         let Transition { state, evidence } = transition;
         let (bytes, sha256) = file::encode(&state);
         tracing::info!(
@@ -293,7 +306,26 @@ impl Desk {
             bundles_json: published.bundles.to_json().into_bytes(),
             challenge: challenge.to_vec(),
             canary,
+            renew: self.is_misplaced(holder),
         })
+    }
+
+    /// Whether the newest leaf of `holder` is under another root than it is to be.
+    fn is_misplaced(&self, holder: &Holder) -> bool {
+        let wanted = self.trust.state.authority_for(holder);
+        let newest = self.trust.roster.leaves_of(holder).last();
+        newest.is_some_and(|leaf| leaf.authority != *wanted)
+    }
+
+    /// Pods that verify peers, are not connected and may have ended, for whoever can find out.
+    pub(crate) fn pods_away(&self) -> Vec<(Holder, BoundPod)> {
+        let away = self
+            .trust
+            .roster
+            .verifiers()
+            .filter(|(_, verifier)| verifier.presence != Presence::Connected);
+        away.filter_map(|(holder, _)| Some((holder.clone(), BoundPod::parse(&holder.instance)?)))
+            .collect()
     }
 
     /// A canary of the authority that all leaves will be under; made anew when half of its life is over.
@@ -318,7 +350,7 @@ impl Desk {
             let chain = self.issue_under(&authority, request, "a canary; its key was not kept")?;
             let life = now.secs_until(chain.leaf.validity().not_after);
             let renew_at = now.plus_secs(i64::try_from(life / 2).unwrap_or(0));
-            let chain = vec![chain.leaf.certificate().clone(), chain.issuer];
+            let chain = chain.whole();
             self.trust.canary = Some(Canary {
                 authority,
                 chain,
@@ -355,7 +387,7 @@ impl Desk {
             .iter()
             .filter_map(|id| Some((id, self.custody.get(id)?)));
         let roots = roots.map(|(id, pair)| {
-            let root = &pair.root.authority;
+            let root = &pair.root;
             RootStatus {
                 sha256: id.as_str().to_owned(),
                 subject: root.subject_text().to_owned(),
@@ -370,7 +402,7 @@ impl Desk {
             }
         });
         let verifiers = || trust.roster.verifiers().map(|(_, verifier)| verifier);
-        let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+        let [all, connected, acknowledged] = self.verifier_counts();
         TrustStatus {
             trust_domain: self.domain().clone(),
             generation: trust.state.generation,
@@ -379,17 +411,9 @@ impl Desk {
             halted: trust.state.halted.clone(),
             roots: roots.collect(),
             verifiers: VerifierCounts {
-                all: count(verifiers().count()),
-                connected: count(
-                    verifiers()
-                        .filter(|v| v.presence == Presence::Connected)
-                        .count(),
-                ),
-                acknowledged: count(
-                    verifiers()
-                        .filter(|v| v.acknowledged >= Some(trust.state.generation))
-                        .count(),
-                ),
+                all,
+                connected,
+                acknowledged,
             },
             blockers: trust
                 .state
@@ -402,12 +426,30 @@ impl Desk {
                 .filter_map(|v| v.skew_secs)
                 .max_by_key(|skew| skew.abs()),
             blast_radius: None,
+            kept: self.adoption_status(),
             bundle_json: bundle
                 .as_ref()
                 .map(TrustBundle::to_json)
                 .unwrap_or_default(),
             bundle_pem: bundle.as_ref().map(TrustBundle::to_pem).unwrap_or_default(),
         }
+    }
+
+    /// Verifiers: all, with a trust stream, that acknowledged the bundle in force.
+    pub(crate) fn verifier_counts(&self) -> [u64; 3] {
+        let generation = Some(self.trust.state.generation);
+        let mut counts = [0; 3];
+        for (_, verifier) in self.trust.roster.verifiers() {
+            let is = [
+                true,
+                verifier.presence == Presence::Connected,
+                verifier.acknowledged >= generation,
+            ];
+            for (count, is) in counts.iter_mut().zip(is) {
+                *count += u64::from(is);
+            }
+        }
+        counts
     }
 
     /// Authorities that new leaves come from, now.

@@ -1,8 +1,9 @@
 //! What can go wrong with the trust of a domain: in its files, in what somebody asks for, in an acknowledgment.
 
 use crate::error::{CaError, IssuanceError};
-use mesh_issuance::rotation::RotationError;
 use mesh_issuance::rotation::roster::AckError;
+use mesh_issuance::rotation::{AuthorityId, RotationError};
+use mesh_trust::SpiffeId;
 use mesh_trust::path::PathError;
 use mesh_trust::statement::StatementError;
 use mesh_trust::svid::SvidError;
@@ -103,4 +104,32 @@ pub(crate) enum TrustError {
         help("give at least the first 8 digits of its SHA-256; `mesh trust status` lists them")
     )]
     Root { text: String, found: usize },
+    #[error("the roots of this trust domain are kept in {place}, and no other one is there")]
+    #[diagnostic(
+        code("MESH-0940"),
+        help(
+            "have the root renewed there, and then the issuer: what is put there is staged by itself"
+        )
+    )]
+    KeptElsewhere { place: String },
+    #[error("an issuer below root {root}, which is this CA's own, is kept elsewhere")]
+    #[diagnostic(
+        code("MESH-0955"),
+        help("this CA makes the issuers of its own root itself; give it a root that others keep")
+    )]
+    OwnRoot { root: AuthorityId },
+    #[error("`{by}` brings an acknowledgment of `{id}`")]
+    #[diagnostic(
+        code("MESH-0956"),
+        help("acknowledgments cannot be passed on; look at who sent it")
+    )]
+    OthersAck { id: SpiffeId, by: SpiffeId },
+    #[error("this CA knows of no SVID {serial} of `{id}`")]
+    #[diagnostic(
+        code("MESH-0957"),
+        help(
+            "it was replaced and the newer one acknowledged; or the issuance log is another CA's"
+        )
+    )]
+    UnknownSvid { id: SpiffeId, serial: String },
 }

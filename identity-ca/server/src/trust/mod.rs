@@ -7,7 +7,7 @@
 //! - [`custody`]: the authorities with their keys, each in a folder of its own
 //! - [`file`]: the state on disk, and the issuance log as its witness
 //! - [`desk`]: steps, updates for verifiers, acknowledgments
-//! - [`service`]: the trust stream beside the Workload API
+//! - [`service`]: the trust stream beside the Workload API; [`remote`]: the one on the network
 //! - [`admin`]: what `mesh trust` asks for
 //! - [`keep`]: what happens by itself
 
@@ -17,6 +17,7 @@ pub(crate) mod desk;
 pub(crate) mod error;
 pub(crate) mod file;
 pub(crate) mod keep;
+pub(crate) mod remote;
 pub(crate) mod service;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -62,7 +63,8 @@ struct Canary {
 pub(crate) struct Requester {
     /// For the log.
     pub(crate) evidence: String,
-    /// See [`Holder::instance`]: `<pid>.<start time>` for a process of this machine; none: it verifies nobody.
+    /// See [`Holder::instance`]: `<pid>.<start time>` for a process of this machine, a pod's name and UID for a pod; none:
+    /// it verifies nobody.
     pub(crate) instance: Option<String>,
 }
 

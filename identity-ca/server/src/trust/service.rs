@@ -14,8 +14,8 @@ use crate::registry::Registry;
 use mesh_api::proto::trust_server::Trust as TrustService;
 use mesh_api::proto::{AcknowledgeReply, TrustAcknowledgment, TrustUpdate, WatchTrustRequest};
 use mesh_api::trust::{PURPOSE, octets};
-use mesh_issuance::rotation::Holder;
 use mesh_issuance::rotation::roster::Acknowledgment;
+use mesh_issuance::rotation::{AuthorityId, Holder, TrustState};
 use mesh_platform::Platform;
 use mesh_trust::{Svid, Timestamp, TrustBundles, VerifiedPeer, statement};
 use rustls_pki_types::CertificateDer;
@@ -38,7 +38,7 @@ pub(crate) struct TrustStreams {
     pub(crate) stopping: watch::Receiver<bool>,
 }
 
-fn nobody() -> Status {
+pub(crate) fn nobody() -> Status {
     Status::permission_denied("no identity issued")
 }
 
@@ -49,6 +49,70 @@ fn peer<T>(request: &Request<T>) -> Result<Peer, Status> {
         .get::<Peer>()
         .cloned()
         .ok_or_else(nobody)
+}
+
+/// One verifier that is told of every step.
+pub(crate) struct Following<'a> {
+    pub(crate) issuing: &'a Issuing,
+    pub(crate) holder: &'a Holder,
+    pub(crate) stream: u64,
+    /// Whether it gets its SVIDs pushed; else it is told when to ask for one.
+    pub(crate) pushed: bool,
+    /// True once the CA ends.
+    pub(crate) stopping: watch::Receiver<bool>,
+}
+
+impl Following<'_> {
+    /// Sends updates for as long as somebody reads them and `entitled` holds.
+    pub(crate) async fn send(
+        &self,
+        out: &mpsc::Sender<Result<TrustUpdate, Status>>,
+        entitled: impl Fn() -> bool,
+    ) -> Result<(), Status> {
+        let mut published = self.issuing.published();
+        let mut stopping = self.stopping.clone();
+        let stopped = || Status::unavailable("the CA is stopping");
+        loop {
+            let told = self.concern(&published.borrow_and_update().state);
+            if !entitled() {
+                return Err(nobody());
+            }
+            let (holder, stream) = (self.holder.clone(), self.stream);
+            let update = self
+                .issuing
+                .with_desk(move |desk| desk.trust_update(&holder, stream));
+            let update = update
+                .await
+                .map_err(|error| Status::unavailable(coded(&error)))?;
+            let update = update.map_err(|error| Status::unavailable(coded(&error)))?;
+            if out.send(Ok(update)).await.is_err() {
+                return Ok(());
+            }
+            let news = published.wait_for(|published| self.concern(&published.state) != told);
+            tokio::select! {
+                changed = news => drop(changed.map_err(|_| stopped())?),
+                () = tokio::time::sleep(CANARY_RESEND) => {}
+                _ = stopping.wait_for(|stopping| *stopping) => return Err(stopped()),
+                () = out.closed() => return Ok(()),
+            }
+        }
+    }
+
+    /// What of a state it must be told: the bundle, and which root is to be above its SVID.
+    fn concern(&self, state: &TrustState) -> (u64, Option<AuthorityId>) {
+        let above = || state.authority_for(self.holder).clone();
+        (state.generation, (!self.pushed).then(above))
+    }
+}
+
+/// Notes that a stream has ended.
+pub(crate) async fn close(issuing: &Issuing, holder: Holder, stream: u64) -> Result<(), Status> {
+    issuing
+        .with_desk(move |desk| desk.trust.roster.closed(&holder, stream))
+        .await
+        .map_err(|error| Status::unavailable(coded(&error)))?;
+    issuing.trust_moved();
+    Ok(())
 }
 
 impl TrustStreams {
@@ -89,11 +153,7 @@ impl TrustStreams {
         let holders = self.holders(peer).await?;
         let (holder, stream) = self.open(holders).await?;
         let outcome = self.updates(peer, &holder, stream, out).await;
-        self.issuing
-            .with_desk(move |desk| desk.trust.roster.closed(&holder, stream))
-            .await
-            .map_err(|error| Status::unavailable(coded(&error)))?;
-        self.issuing.trust_moved();
+        close(&self.issuing, holder, stream).await?;
         outcome
     }
 
@@ -132,37 +192,20 @@ impl TrustStreams {
         out: &mpsc::Sender<Result<TrustUpdate, Status>>,
     ) -> Result<(), Status> {
         let process = peer.0.pidfd.as_ref().ok_or_else(nobody)?;
-        let mut published = self.issuing.published();
-        let mut stopping = self.stopping.clone();
-        loop {
-            let generation = published.borrow_and_update().state.generation;
-            if !self
-                .registry
-                .entitlements(&peer.0)
-                .iter()
-                .any(|found| found.identity == holder.id)
-            {
-                return Err(nobody());
-            }
-            let asked = holder.clone();
-            let update = self
-                .issuing
-                .with_desk(move |desk| desk.trust_update(&asked, stream));
-            let update = update
-                .await
-                .map_err(|error| Status::unavailable(coded(&error)))?;
-            let update = update.map_err(|error| Status::unavailable(coded(&error)))?;
-            if out.send(Ok(update)).await.is_err() {
-                return Ok(());
-            }
-            let changed = published.wait_for(|published| published.state.generation != generation);
-            tokio::select! {
-                changed = changed => drop(changed.map_err(|_| Status::unavailable("the CA is stopping"))?),
-                () = tokio::time::sleep(CANARY_RESEND) => {}
-                _ = stopping.wait_for(|stopping| *stopping) => return Err(Status::unavailable("the CA is stopping")),
-                _ = process.exited() => return Err(nobody()),
-                () = out.closed() => return Ok(()),
-            }
+        let entitled = || {
+            let all = self.registry.entitlements(&peer.0);
+            all.iter().any(|found| found.identity == holder.id)
+        };
+        let following = Following {
+            issuing: &self.issuing,
+            holder,
+            stream,
+            pushed: true,
+            stopping: self.stopping.clone(),
+        };
+        tokio::select! {
+            outcome = following.send(out, entitled) => outcome,
+            _ = process.exited() => Err(nobody()),
         }
     }
 

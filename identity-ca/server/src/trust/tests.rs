@@ -34,7 +34,7 @@ pub(crate) struct Verifier {
 }
 
 fn identity_of(chain: &Chain, key: &[u8]) -> TlsIdentity {
-    let svid = vec![chain.leaf.certificate().clone(), chain.issuer.clone()];
+    let svid = chain.whole();
     let key = PrivatePkcs8KeyDer::from(key.to_vec()).into();
     TlsIdentity::new(Svid::parse(svid).unwrap(), key).unwrap()
 }
@@ -102,7 +102,7 @@ impl Verifier {
         update.acknowledge(&outcome).unwrap()
     }
 
-    fn acknowledge(&mut self, desk: &mut Desk) {
+    pub(crate) fn acknowledge(&mut self, desk: &mut Desk) {
         assert!(self.try_acknowledge(desk));
     }
 
@@ -119,8 +119,18 @@ impl Verifier {
         true
     }
 
+    /// Connects again, to a CA that was started again.
+    pub(crate) fn reopen(&mut self, desk: &mut Desk) {
+        self.stream = desk.trust.roster.opened(&self.holder).unwrap();
+    }
+
+    /// What it shows.
+    pub(crate) fn svid(&self) -> &Svid {
+        self.identity.svid()
+    }
+
     /// Renews its SVID, and says so.
-    fn follow(&mut self, desk: &mut Desk) {
+    pub(crate) fn follow(&mut self, desk: &mut Desk) {
         assert!(self.try_follow(desk));
     }
 

@@ -48,11 +48,21 @@ pub(crate) enum TrustCommand {
     Bundle(BundleArgs),
 }
 
+/// Whose trust.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct StewardArgs {
+    #[command(flatten)]
+    live: LiveArgs,
+    /// Trust socket of a CA, in place of the one of a state directory; in the pod of a CA, /run/mesh/trust.sock.
+    #[arg(long, value_name = "SOCKET")]
+    socket: Option<PathBuf>,
+}
+
 /// `mesh trust status`.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct StatusArgs {
     #[command(flatten)]
-    live: LiveArgs,
+    ca: StewardArgs,
     /// Form of the answer.
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
@@ -68,7 +78,7 @@ pub(crate) struct RotateArgs {
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = duration)]
     timeout: Duration,
     #[command(flatten)]
-    live: LiveArgs,
+    ca: StewardArgs,
     /// Form of the answer.
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
@@ -78,7 +88,7 @@ pub(crate) struct RotateArgs {
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ActArgs {
     #[command(flatten)]
-    live: LiveArgs,
+    ca: StewardArgs,
     /// Form of the answer.
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
@@ -91,7 +101,7 @@ pub(crate) struct WaiveArgs {
     #[arg(value_name = "NAME")]
     name: String,
     #[command(flatten)]
-    live: LiveArgs,
+    ca: StewardArgs,
     /// Form of the answer.
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
@@ -107,7 +117,7 @@ pub(crate) struct CompromiseArgs {
     #[arg(long)]
     confirm: bool,
     #[command(flatten)]
-    live: LiveArgs,
+    ca: StewardArgs,
     /// Form of the answer.
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
@@ -120,7 +130,7 @@ pub(crate) struct BundleArgs {
     #[arg(long, value_enum, default_value_t)]
     format: BundleFormat,
     #[command(flatten)]
-    live: LiveArgs,
+    ca: StewardArgs,
 }
 
 /// Form of a bundle.
@@ -209,7 +219,7 @@ impl TrustCommand {
 pub(crate) fn run(command: TrustCommand, output: &mut Output) -> Result<Exit, Fault> {
     match command {
         TrustCommand::Status(args) => {
-            let status = live::wait(Steward::find(&args.live)?.status())?;
+            let status = live::wait(Steward::find(&args.ca)?.status())?;
             print(&status, args.output, output)
         }
         TrustCommand::Rotate(args) => rotate(&args, output),
@@ -223,7 +233,7 @@ pub(crate) fn run(command: TrustCommand, output: &mut Output) -> Result<Exit, Fa
             let (name, args) = (
                 args.name,
                 ActArgs {
-                    live: args.live,
+                    ca: args.ca,
                     output: args.output,
                 },
             );
@@ -233,7 +243,7 @@ pub(crate) fn run(command: TrustCommand, output: &mut Output) -> Result<Exit, Fa
         }
         TrustCommand::Compromise(args) => compromise(&args, output),
         TrustCommand::Bundle(args) => {
-            let status = live::wait(Steward::find(&args.live)?.status())?;
+            let status = live::wait(Steward::find(&args.ca)?.status())?;
             match args.format {
                 BundleFormat::Pem => output.text(status.bundle_pem)?,
                 BundleFormat::Spiffe => output.line(status.bundle_json)?,
@@ -263,13 +273,13 @@ fn act(
     output: &mut Output,
     call: impl AsyncFnMut(&mut TrustAdminClient<Channel>) -> Result<Response<TrustStatusReply>, Status>,
 ) -> Result<Exit, Fault> {
-    let steward = Steward::find(&args.live)?;
+    let steward = Steward::find(&args.ca)?;
     let status = live::wait(steward.call(call))?;
     print(&status, args.output, output)
 }
 
 fn compromise(args: &CompromiseArgs, output: &mut Output) -> Result<Exit, Fault> {
-    let steward = Steward::find(&args.live)?;
+    let steward = Steward::find(&args.ca)?;
     let (root, confirmed) = (args.root.clone(), args.confirm);
     let status = live::wait(steward.call(async |client| {
         client
@@ -289,7 +299,7 @@ fn compromise(args: &CompromiseArgs, output: &mut Output) -> Result<Exit, Fault>
 }
 
 fn rotate(args: &RotateArgs, output: &mut Output) -> Result<Exit, Fault> {
-    let steward = Steward::find(&args.live)?;
+    let steward = Steward::find(&args.ca)?;
     let status = live::wait(async {
         let first = steward
             .call(async |client| client.rotate(RotateRequest {}).await)
@@ -354,8 +364,13 @@ struct Steward {
 }
 
 impl Steward {
-    fn find(args: &LiveArgs) -> Result<Self, Fault> {
-        Self::of(&Live::find(args)?)
+    fn find(args: &StewardArgs) -> Result<Self, Fault> {
+        match &args.socket {
+            Some(socket) => Ok(Self {
+                socket: socket.clone(),
+            }),
+            None => Self::of(&Live::find(&args.live)?),
+        }
     }
 
     fn of(live: &Live) -> Result<Self, Fault> {

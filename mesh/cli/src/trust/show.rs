@@ -13,6 +13,24 @@ const BAR: usize = 30;
 /// The steps of a rotation, in order.
 const STEPS: [&str; 5] = ["proving", "cutting over", "retiring", "dropping", "steady"];
 
+/// Prints where others keep root and issuer, and what is wrong there.
+fn kept(status: &TrustStatus, output: &mut Output) -> Result<(), Fault> {
+    let Some(kept) = &status.kept else {
+        return Ok(());
+    };
+    output.line(format_args!(
+        "issuer {}, until {}, kept in {}",
+        kept.issuer, kept.issuer_until, kept.place
+    ))?;
+    for finding in &kept.findings {
+        output.line(format_args!("  {}: {}", finding.code, finding.message))?;
+        if let Some(hint) = &finding.hint {
+            output.line(format_args!("    {hint}"))?;
+        }
+    }
+    Ok(())
+}
+
 /// Prints a status for people.
 pub(super) fn status(
     status: &TrustStatus,
@@ -47,6 +65,7 @@ pub(super) fn status(
         ]);
     }
     output.table(&roots, format)?;
+    kept(status, output)?;
     if let Some(why) = &status.halted {
         let halted = output.toned(Tone::Bad, "halted");
         output.line(format_args!("{halted}: {why}"))?;
@@ -212,6 +231,7 @@ mod tests {
             waived: Vec::new(),
             skew_secs_max: None,
             blast_radius: None,
+            kept: None,
             bundle_json: String::new(),
             bundle_pem: String::new(),
         }

@@ -41,6 +41,13 @@ pub(crate) struct UpArgs {
     /// Default policy of ports that no Server selects.
     #[arg(long, value_name = "MODE", default_value = "deny")]
     pub(crate) default_policy: String,
+    /// Folder in which others keep the issuer: `tls.crt`, `tls.key`, `ca.crt`, as cert-manager names them. It is read again
+    /// as it changes; without it, the CA makes root and issuer itself (docs/guides/cert-manager.md).
+    #[arg(long, value_name = "DIR")]
+    pub(crate) issuer: Option<PathBuf>,
+    /// Roots to trust, PEM; without it, `ca.crt` of that folder.
+    #[arg(long, value_name = "FILE", requires = "issuer")]
+    pub(crate) roots: Option<PathBuf>,
     /// Trust domain, in place of the file's.
     #[arg(long, value_name = "NAME")]
     pub(crate) trust_domain: Option<String>,

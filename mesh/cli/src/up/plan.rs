@@ -20,6 +20,10 @@ use std::path::{Path, PathBuf};
 pub(crate) struct Settings {
     /// Trust domain of this mesh.
     pub(crate) trust_domain: String,
+    /// Folder in which others keep the issuer, absolute.
+    pub(crate) issuer: Option<PathBuf>,
+    /// File in which others keep the roots, absolute.
+    pub(crate) roots: Option<PathBuf>,
     /// Lifetime of SVIDs as the command line has it, `24h`.
     pub(crate) svid_ttl: String,
     /// Share of allowed requests that is recorded, 0 to 1.
@@ -93,6 +97,12 @@ impl Plan {
         command.extend(self.own_flag("--trust", &self.state.trust_socket()));
         command.extend(self.own_flag("--admin", &self.state.ca_admin()));
         command.extend(["--svid-ttl".into(), self.settings.svid_ttl.clone().into()]);
+        if let Some(issuer) = &self.settings.issuer {
+            command.extend(self.own_flag("--issuer", issuer));
+        }
+        if let Some(roots) = &self.settings.roots {
+            command.extend(self.own_flag("--roots", roots));
+        }
         self.mesh_child("ca", command, None)
     }
 

@@ -143,7 +143,13 @@ fn plan(args: &UpArgs, mesh: LocalMesh, folder: &Path, state: &StateDir) -> Resu
         what,
         why: error.to_string(),
     };
+    let absolute = |path: &Option<PathBuf>| {
+        let path = path.as_ref().map(std::path::absolute).transpose();
+        path.map_err(|error| system("the working directory cannot be found", error))
+    };
     let settings = Settings {
+        issuer: absolute(&args.issuer)?,
+        roots: absolute(&args.roots)?,
         trust_domain: args
             .trust_domain
             .clone()

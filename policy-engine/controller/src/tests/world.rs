@@ -176,6 +176,7 @@ impl World {
             state_dir: self.path("controller"),
             audit_dir: self.path("audit"),
             admin_socket: self.admin_socket(),
+            probes: None,
             index: IndexConfig::new(domain()),
             proxy_port: PROXY_PORT,
         };
