@@ -120,6 +120,15 @@ fn values_of_the_wrong_kind_are_refused() {
         "logLevel=",
         "priorityClassName=X",
         "identity.claim=A b",
+        "identity.makeClaim=yes",
+        "identity.storage=",
+        "identity.storage=1Ti2",
+        "identity.storageClass=A",
+        "identity.issuerSecret=a/b",
+        "identity.rootsConfigMap=bundle",
+        "identity.svidTtl=24",
+        "identity.svidTtl=",
+        "identity.svidTtl=h",
         "proxy.uid=0",
         "proxy.uid=-1",
         "proxy.uid=4294967295",
@@ -174,6 +183,77 @@ fn high_availability_means_three_of_each_but_the_ca() {
         let ca = find(&objects, "Deployment", "mesh-identity");
         assert_eq!(ca["spec"]["replicas"], 1);
     }
+}
+
+/// What the CA may read besides what it always may, and where its keys lie.
+fn ca_of(sets: &[&str]) -> (Vec<Value>, Value, usize) {
+    let mut values = Values::default();
+    for set in sets {
+        values = values.set(set).expect("allowed");
+    }
+    let objects = objects(&values).expect("objects");
+    let role = find(&objects, "Role", "mesh-identity");
+    let rules = role["rules"].as_array().expect("rules");
+    let reads = rules
+        .iter()
+        .filter(|rule| rule["verbs"] == json!(["get", "list", "watch"]));
+    let pod = &find(&objects, "Deployment", "mesh-identity")["spec"]["template"]["spec"];
+    let claims = objects
+        .iter()
+        .filter(|o| o["kind"] == "PersistentVolumeClaim")
+        .count();
+    (reads.cloned().collect(), pod["volumes"][0].clone(), claims)
+}
+
+#[test]
+fn the_keys_of_the_ca_outlive_its_pod_unless_somebody_says_otherwise() {
+    let (_, volume, claims) = ca_of(&[]);
+    assert_eq!(
+        volume["persistentVolumeClaim"]["claimName"],
+        "mesh-identity"
+    );
+    assert_eq!(claims, 1);
+    let (_, volume, claims) = ca_of(&["identity.makeClaim=false", "identity.claim=mine"]);
+    assert_eq!(
+        (
+            volume["persistentVolumeClaim"]["claimName"].as_str(),
+            claims
+        ),
+        (Some("mine"), 0)
+    );
+    let (_, volume, claims) = ca_of(&["identity.makeClaim=false"]);
+    assert_eq!((volume.get("emptyDir").is_some(), claims), (true, 0));
+}
+
+#[test]
+fn kubelet_leaves_the_modes_of_key_files_alone() {
+    let objects = objects(&Values::default()).expect("objects");
+    let pod = &find(&objects, "Deployment", "mesh-identity")["spec"]["template"]["spec"];
+    assert_eq!(pod["securityContext"]["fsGroupChangePolicy"], "OnRootMismatch");
+}
+
+#[test]
+fn the_ca_may_read_the_one_secret_and_the_one_config_map_that_were_named() {
+    assert_eq!(
+        ca_of(&[]).0,
+        [] as [Value; 0],
+        "no Secret unless one is named"
+    );
+    let (reads, _, _) = ca_of(&[
+        "identity.issuerSecret=issuer",
+        "identity.rootsConfigMap=roots",
+    ]);
+    let named: Vec<_> = reads
+        .iter()
+        .map(|rule| (&rule["resources"], &rule["resourceNames"]))
+        .collect();
+    assert_eq!(
+        named,
+        [
+            (&json!(["secrets"]), &json!(["issuer"])),
+            (&json!(["configmaps"]), &json!(["roots"]))
+        ]
+    );
 }
 
 /// PodSecurity, level restricted, as Kubernetes defines it; and a root file system that cannot be written.

@@ -66,11 +66,37 @@ pub struct ProxyValues {
 }
 
 /// What holds for the CA.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct IdentityValues {
-    /// PersistentVolumeClaim of its keys; empty: they live as long as its pod.
+    /// PersistentVolumeClaim of its keys that is there already.
     pub claim: String,
+    /// Whether one is among the objects; without any, keys live as long as the pod.
+    pub make_claim: bool,
+    /// Its size.
+    pub storage: String,
+    /// Its StorageClass; empty for the cluster's default.
+    pub storage_class: String,
+    /// Secret in which others keep the issuer; empty: root and issuer are the CA's own.
+    pub issuer_secret: String,
+    /// ConfigMap of the roots to trust; empty: `ca.crt` of that Secret.
+    pub roots_config_map: String,
+    /// Life of SVIDs.
+    pub svid_ttl: String,
+}
+
+impl Default for IdentityValues {
+    fn default() -> Self {
+        Self {
+            claim: String::new(),
+            make_claim: true,
+            storage: "1Gi".to_owned(),
+            storage_class: String::new(),
+            issuer_secret: String::new(),
+            roots_config_map: String::new(),
+            svid_ttl: "24h".to_owned(),
+        }
+    }
 }
 
 /// What holds for the webhooks.
@@ -225,7 +251,8 @@ impl Values {
         const CPU: &str = "CPU in cores or thousandths: `0.5`, `500m`";
         const MEMORY: &str = "bytes, with a unit or not: `64Mi`";
         let proxy = &self.proxy;
-        let checks: [(&'static str, &str, bool, &'static str); 14] = [
+        let identity = &self.identity;
+        let checks: [(&'static str, &str, bool, &'static str); 19] = [
             (
                 "image.name",
                 &self.image.name,
@@ -270,6 +297,36 @@ impl Values {
                 "the name of a PersistentVolumeClaim, or nothing",
             ),
             (
+                "identity.storage",
+                &identity.storage,
+                !identity.storage.is_empty() && is_memory(&identity.storage),
+                MEMORY,
+            ),
+            (
+                "identity.storageClass",
+                &identity.storage_class,
+                is_name(&identity.storage_class),
+                "the name of a StorageClass, or nothing",
+            ),
+            (
+                "identity.issuerSecret",
+                &identity.issuer_secret,
+                is_name(&identity.issuer_secret),
+                "the name of a Secret of mesh-system, or nothing",
+            ),
+            (
+                "identity.rootsConfigMap",
+                &identity.roots_config_map,
+                is_name(&identity.roots_config_map),
+                "the name of a ConfigMap of mesh-system, or nothing",
+            ),
+            (
+                "identity.svidTtl",
+                &identity.svid_ttl,
+                is_duration(&identity.svid_ttl),
+                "numbers with units: `24h`, `1h30m`",
+            ),
+            (
                 "proxy.logLevel",
                 &proxy.log_level,
                 is_log(&proxy.log_level),
@@ -311,6 +368,13 @@ impl Values {
                 let value = value.to_owned();
                 return Err(ValuesError::NotAllowed { key, value, why });
             }
+        }
+        if !identity.roots_config_map.is_empty() && identity.issuer_secret.is_empty() {
+            return Err(ValuesError::NotAllowed {
+                key: "identity.rootsConfigMap",
+                value: identity.roots_config_map.clone(),
+                why: "nothing without `identity.issuerSecret`: the CA's own root is not in it",
+            });
         }
         if proxy.uid == 0 || proxy.uid > UID_MAX {
             return Err(ValuesError::NotAllowed {
@@ -374,6 +438,20 @@ pub(crate) fn is_memory(text: &str) -> bool {
     let units = ["Ki", "Mi", "Gi", "k", "M", "G"];
     let number = units.iter().find_map(|unit| text.strip_suffix(unit));
     text.is_empty() || is_decimal(number.unwrap_or(text))
+}
+
+/// Numbers with units, one after the other.
+fn is_duration(text: &str) -> bool {
+    let mut rest = text;
+    while let Some(after) = rest.strip_prefix(|c: char| c.is_ascii_digit()) {
+        let after = after.trim_start_matches(|c: char| c.is_ascii_digit());
+        let units = ["ms", "s", "m", "h", "d"];
+        match units.iter().find_map(|unit| after.strip_prefix(unit)) {
+            Some(next) => rest = next,
+            None => return false,
+        }
+    }
+    rest.is_empty() && !text.is_empty()
 }
 
 fn is_decimal(text: &str) -> bool {
