@@ -12,7 +12,7 @@ pub mod request;
 pub mod source;
 pub mod staging;
 
-use mesh_trust::Timestamp;
+use mesh_trust::{Timestamp, TrustDomain};
 
 /// Why an issuer or a set of roots cannot be adopted: one constraint each.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, miette::Diagnostic)]
@@ -169,6 +169,22 @@ pub enum AdoptionError {
     IntermediateAmongRoots {
         /// Its subject.
         subject: String,
+    },
+    /// Refused by our own verifiers, or of a kind that this CA cannot use.
+    #[error("certificate {position} of the chain cannot sign for trust domain `{domain}`: {why}")]
+    #[diagnostic(
+        code("MESH-0958"),
+        help(
+            "an authority carries no SPIFFE ID or `spiffe://<trust domain>`, a subject, a subject key identifier, and, the issuer and the root, a key on P-256 or P-384"
+        )
+    )]
+    Unfit {
+        /// From 0, the issuer; the root is past the chain's end.
+        position: usize,
+        /// Whose identities it would sign.
+        domain: TrustDomain,
+        /// The rule broken.
+        why: String,
     },
     /// The root's own key.
     #[error("the issuer is the root `{subject}` itself")]

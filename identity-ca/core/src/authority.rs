@@ -69,6 +69,20 @@ pub enum AuthorityError {
     },
 }
 
+impl AuthorityError {
+    /// It with its causes, in one line.
+    pub(crate) fn to_text(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(inner) = cause {
+            text.push_str(": ");
+            text.push_str(&inner.to_string());
+            cause = inner.source();
+        }
+        text
+    }
+}
+
 impl Authority {
     /// Reads a certificate and checks that it may sign for `domain`. Without bytes after it.
     ///

@@ -19,7 +19,7 @@ use mesh_issuance::adoption::preflight::{self, Adoptable, Demands};
 use mesh_issuance::adoption::staging::{self, Decision, Finding, InForce, InHand, Offer, Step};
 use mesh_issuance::rotation::{AuthorityId, Event, Phase, Transition};
 use mesh_platform::files as disk;
-use mesh_trust::Timestamp;
+use mesh_trust::{Timestamp, TrustDomain};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -107,6 +107,7 @@ impl Adoption {
 /// [`CaError::NothingToAdopt`] with all that is wrong, unless the keeper may still get it: then this waits.
 pub(crate) async fn first(
     keeper: &dyn Keeper,
+    domain: &TrustDomain,
     leaf_secs: u64,
     now: impl Fn() -> Timestamp,
     say: impl Fn(&str),
@@ -117,6 +118,7 @@ pub(crate) async fn first(
             Ok(Offer { roots, issuer }) => {
                 let demands = Demands {
                     roots: &roots,
+                    domain,
                     leaf_secs,
                     rotation_policy: None,
                     now: now(),
@@ -246,6 +248,7 @@ impl Desk {
             })
         };
         InForce {
+            domain: self.domain().clone(),
             trusted: state.anchors.iter().filter_map(in_hand).collect(),
             active: self.signing_authority().clone(),
             rotating: !matches!(state.phase, Phase::Steady { .. }),

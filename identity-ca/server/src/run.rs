@@ -219,7 +219,16 @@ async fn open_desk(config: &CaConfig, profile: Profile, probes: Probes) -> Resul
         Some(keeper) if issuing::is_new(&config.dir).unwrap_or(false) => {
             let now = || config.platform.wall_clock();
             let say = |why: &str| probes.waits_for(why);
-            Some(adoption::first(&**keeper, profile.lifetime_secs(), now, say).await?)
+            Some(
+                adoption::first(
+                    &**keeper,
+                    &config.trust_domain,
+                    profile.lifetime_secs(),
+                    now,
+                    say,
+                )
+                .await?,
+            )
         }
         _ => None,
     };

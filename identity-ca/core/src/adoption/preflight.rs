@@ -2,8 +2,9 @@
 
 use super::AdoptionError;
 use super::source::IssuerFiles;
+use crate::authority::Authority;
 use crate::key::PublicKey;
-use mesh_trust::Timestamp;
+use mesh_trust::{Timestamp, TrustBundle, TrustDomain};
 use ring::rand::SystemRandom;
 use ring::signature::{self, EcdsaKeyPair, KeyPair};
 use rustls_pki_types::CertificateDer;
@@ -24,6 +25,8 @@ pub struct Adoptable {
 pub struct Demands<'a> {
     /// Roots that are trusted, or are to be.
     pub roots: &'a [CertificateDer<'static>],
+    /// Whose identities it is to sign.
+    pub domain: &'a TrustDomain,
     /// Life of the leaves that it is to sign, seconds.
     pub leaf_secs: u64,
     /// `spec.privateKey.rotationPolicy` of its Certificate, where that is known.
@@ -81,7 +84,12 @@ pub fn check(issuer: IssuerFiles, demands: Demands<'_>) -> Result<Adoptable, Vec
         Some(Some(root)) if broken.is_empty() => root,
         _ => return Err(broken),
     };
-    let kept = issuer.chain.iter().take(above).cloned().collect();
+    let kept: Vec<_> = issuer.chain.iter().take(above).cloned().collect();
+    // Last, because what others know better words for is said by them.
+    broken.extend(unfit(&kept, &root, demands.domain));
+    if !broken.is_empty() {
+        return Err(broken);
+    }
     Ok(Adoptable {
         root,
         issuer: IssuerFiles {
@@ -228,6 +236,31 @@ fn period_broken(
     })
 }
 
+/// What peers would refuse, or this CA could not use: the very checks of both.
+fn unfit(
+    chain: &[CertificateDer<'static>],
+    root: &CertificateDer<'static>,
+    domain: &TrustDomain,
+) -> Vec<AdoptionError> {
+    let last = chain.len();
+    let all = chain.iter().chain([root]).enumerate();
+    let refused = all.filter_map(|(position, der)| {
+        // Of those in between the key is nobody's business here; peers verify with it.
+        let why = if position == 0 || position == last {
+            Authority::parse_kept(der, domain, None).err()?.to_text()
+        } else {
+            let bundle = TrustBundle::new(domain.clone(), vec![der.clone()]);
+            bundle.err()?.to_string()
+        };
+        Some(AdoptionError::Unfit {
+            position,
+            domain: domain.clone(),
+            why,
+        })
+    });
+    refused.collect()
+}
+
 /// The root that signed the top of the chain.
 fn root_of(
     top: &X509Certificate<'_>,
@@ -240,7 +273,7 @@ fn root_of(
             continue;
         };
         if signed(top, &root) {
-            broken.extend(path_broken(authorities, &root));
+            broken.extend(authority_broken(authorities, &root));
             broken.extend(period_broken(authorities, &root, demands));
             return Some(der.clone());
         }

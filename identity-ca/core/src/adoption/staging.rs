@@ -13,7 +13,7 @@ use super::preflight::{self, Adoptable, Demands};
 use super::source::IssuerFiles;
 use crate::limits::{ISSUER_MARGIN_SECS, LEAF_LIFETIME_SECS_MIN};
 use crate::rotation::AuthorityId;
-use mesh_trust::Timestamp;
+use mesh_trust::{Timestamp, TrustDomain};
 use rustls_pki_types::CertificateDer;
 use std::collections::BTreeSet;
 use x509_parser::certificate::X509Certificate;
@@ -44,6 +44,8 @@ pub struct InHand {
 /// What is in force.
 #[derive(Clone, Debug)]
 pub struct InForce {
+    /// Whose identities are signed.
+    pub domain: TrustDomain,
     /// The authorities of the bundle.
     pub trusted: Vec<InHand>,
     /// The one that most leaves come from.
@@ -191,6 +193,7 @@ pub fn decide(offer: Offer, in_force: &InForce, leaf_secs: u64, now: Timestamp) 
     roots.sort_by_key(|root| !in_force.trusted.iter().any(|one| one.root == *root));
     let demands = Demands {
         roots: &roots,
+        domain: &in_force.domain,
         leaf_secs,
         rotation_policy: None,
         now,

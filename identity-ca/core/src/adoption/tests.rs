@@ -33,6 +33,11 @@ fn params(name: &str) -> CertificateParams {
     params
 }
 
+fn domain() -> &'static TrustDomain {
+    static DOMAIN: std::sync::OnceLock<TrustDomain> = std::sync::OnceLock::new();
+    DOMAIN.get_or_init(|| TrustDomain::parse("cluster.local").unwrap())
+}
+
 pub(super) fn root() -> Made {
     CertifiedIssuer::self_signed(params("root"), KeyPair::generate().unwrap()).unwrap()
 }
@@ -83,6 +88,7 @@ pub(super) fn secret(chain: &[&Made], key: &Made) -> Data {
 fn demands<'a>(roots: &'a [CertificateDer<'static>]) -> Demands<'a> {
     Demands {
         roots,
+        domain: domain(),
         leaf_secs: 86_400,
         rotation_policy: Some("Always"),
         now: NOW,
@@ -228,6 +234,33 @@ fn roots_with_a_private_key_anywhere_beside_them_are_refused() {
         roots_from(&map(&[("other", &bundle)]), None),
         Err(AdoptionError::NoKey { .. })
     ));
+}
+
+#[test]
+fn what_peers_would_refuse_is_refused_before_anybody_is_asked_to_trust_it() {
+    let bare = {
+        let mut params = params("root");
+        params.key_usages.clear();
+        CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+    };
+    let issuer = below(&bare, "issuer", |_| {});
+    let files = issuer_from(&secret(&[&issuer], &issuer)).unwrap();
+    assert_eq!(
+        codes(check(files, demands(&[der(&bare)]))),
+        ["MESH-0935"],
+        "a root without keyCertSign"
+    );
+    let root = root();
+    let named = |uri: &str| {
+        let uri = rcgen::SanType::URI(uri.try_into().unwrap());
+        let issuer = below(&root, "issuer", |params| params.subject_alt_names.push(uri));
+        let files = issuer_from(&secret(&[&issuer], &issuer)).unwrap();
+        codes(check(files, demands(&[der(&root)])))
+    };
+    assert_eq!(named("spiffe://cluster.local"), [""; 0]);
+    for foreign in ["spiffe://other.example", "spiffe://cluster.local/ns/a/sa/b"] {
+        assert_eq!(named(foreign), ["MESH-0958"], "{foreign}");
+    }
 }
 
 #[test]

@@ -66,6 +66,7 @@ fn adoptable(root: &Made, chain: &[&Made]) -> Adoptable {
     let Offer { roots, issuer } = offer(&[root], chain);
     let demands = Demands {
         roots: &roots,
+        domain: &domain(),
         leaf_secs: 86_400,
         rotation_policy: None,
         now: NOW,
@@ -535,7 +536,7 @@ async fn files_are_read_as_a_secret_is_mounted_and_a_ca_refuses_to_begin_with_wr
         roots: None,
     };
     let refused = async |files: &KeptFiles| {
-        first(files, 86_400, || NOW, |_| {})
+        first(files, &domain(), 86_400, || NOW, |_| {})
             .await
             .unwrap_err()
             .to_string()
@@ -547,7 +548,9 @@ async fn files_are_read_as_a_secret_is_mounted_and_a_ca_refuses_to_begin_with_wr
     write("tls.key", &below(&root).key().serialize_pem());
     assert!(refused(&files).await.contains("MESH-0936"));
     write("tls.key", &issuer.key().serialize_pem());
-    let read = first(&files, 86_400, || NOW, |_| {}).await.unwrap();
+    let read = first(&files, &domain(), 86_400, || NOW, |_| {})
+        .await
+        .unwrap();
     assert_eq!(
         (read.root, read.issuer.chain),
         (der(&root), vec![der(&issuer)])

@@ -229,7 +229,10 @@ fn the_keys_of_the_ca_outlive_its_pod_unless_somebody_says_otherwise() {
 fn kubelet_leaves_the_modes_of_key_files_alone() {
     let objects = objects(&Values::default()).expect("objects");
     let pod = &find(&objects, "Deployment", "mesh-identity")["spec"]["template"]["spec"];
-    assert_eq!(pod["securityContext"]["fsGroupChangePolicy"], "OnRootMismatch");
+    assert_eq!(
+        pod["securityContext"]["fsGroupChangePolicy"],
+        "OnRootMismatch"
+    );
 }
 
 #[test]

@@ -32,6 +32,7 @@ impl World {
 
     fn in_force(&self) -> InForce {
         InForce {
+            domain: TrustDomain::parse("cluster.local").unwrap(),
             trusted: vec![self.in_hand()],
             active: id(&self.root),
             rotating: false,
