@@ -56,7 +56,7 @@ pub enum Event {
 /// Why no stream was opened. Nothing was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OpenError {
-    /// All places are taken.
+    /// All places are taken, or the peer reads so slowly that nothing more should wait for it.
     Full,
     /// One of both sides is leaving.
     Left,
@@ -281,6 +281,9 @@ impl Engine {
     pub fn open(&mut self, parts: &request::Parts, end: bool) -> Result<StreamId, OpenError> {
         if self.is_leaving() {
             return Err(OpenError::Left);
+        }
+        if self.out.len() - self.written > limits::OUT_BYTES_MAX {
+            return Err(OpenError::Full);
         }
         let at = match self.free.last() {
             Some(at) => *at,
@@ -548,8 +551,7 @@ impl Engine {
         while let Some(bytes) = input.first_chunk::<HEAD_LEN>() {
             let head = frame::decode(*bytes)?;
             if input.len() < HEAD_LEN + head.length {
-                input.reserve(HEAD_LEN + head.length - input.len());
-                break;
+                break; // room is made for what came, never for what a head promises
             }
             input.advance(HEAD_LEN);
             let payload = match head.length {

@@ -8,7 +8,6 @@ use crate::live::{Kill, Slot};
 use crate::serve::Service;
 use http::Request;
 use mesh_proxy_core::mux::{Event, Role, StreamId};
-use std::collections::HashMap;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
@@ -24,7 +23,7 @@ where
 {
     let link = Link::new(Role::Server);
     let mut carrier = Carrier::new(io, link.clone());
-    let mut answers = Answers(HashMap::new());
+    let mut answers = Answers(Vec::new());
     let mut stop = pin!(stop);
     let mut leaving = false;
     let mut parting = None;
@@ -68,18 +67,23 @@ where
 }
 
 /// The tasks that answer, by place: a stream that takes a place anew has a task of its own.
-struct Answers(HashMap<usize, (StreamId, AbortHandle)>);
+struct Answers(Vec<Option<(StreamId, AbortHandle)>>);
 
 impl Answers {
     fn begin(&mut self, id: StreamId, task: impl Future<Output = ()> + 'static) {
         // Boxed first: the future of a request is large, and the runtime moves what it is given several times.
         let task = Box::pin(task);
         let handle = tokio::task::spawn_local(task).abort_handle();
-        self.0.insert(id.place(), (id, handle));
+        if self.0.len() <= id.place() {
+            self.0.resize_with(id.place() + 1, || None);
+        }
+        if let Some(place) = self.0.get_mut(id.place()) {
+            *place = Some((id, handle));
+        }
     }
 
     fn stop(&mut self, id: StreamId) {
-        if let Some((of, handle)) = self.0.get(&id.place())
+        if let Some(Some((of, handle))) = self.0.get(id.place())
             && *of == id
         {
             handle.abort();
@@ -89,7 +93,8 @@ impl Answers {
 
 impl Drop for Answers {
     fn drop(&mut self) {
-        self.0.values().for_each(|(_, handle)| handle.abort());
+        let tasks = self.0.iter().flatten();
+        tasks.for_each(|(_, handle)| handle.abort());
     }
 }
 

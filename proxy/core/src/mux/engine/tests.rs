@@ -643,6 +643,18 @@ fn a_head_that_is_too_long_is_not_sent() {
 }
 
 #[test]
+fn what_waits_for_a_peer_that_does_not_read_is_bounded() {
+    let mut client = Engine::new(Role::Client);
+    let mut opened = 0;
+    while let Ok(id) = client.open(&get().into_parts().0, true) {
+        client.abandon(id);
+        opened += 1;
+    }
+    let most = limits::OUT_BYTES_MAX + limits::HEAD_BYTES_MAX;
+    assert!(opened > 1_000 && client.out().len() <= most, "{opened}");
+}
+
+#[test]
 fn only_so_many_streams_at_a_time() {
     let mut pair = Pair::new();
     for _ in 0..limits::STREAMS_MAX {
