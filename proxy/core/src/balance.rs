@@ -89,6 +89,19 @@ pub enum Outcome {
     Cancelled,
 }
 
+impl Outcome {
+    /// What an answer says of its endpoint: by its status, and by its gRPC code if it has one.
+    pub fn of_answer(status: u16, grpc_code: Option<u16>) -> Self {
+        // UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE, DATA_LOSS: the others are about the request.
+        let failed = status >= 500 || matches!(grpc_code, Some(2 | 4 | 13 | 14 | 15));
+        if failed {
+            Self::Rejected
+        } else {
+            Self::Answered
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Health {
     Ready,

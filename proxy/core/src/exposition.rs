@@ -8,6 +8,7 @@ mod read;
 pub use read::{EdgeSummary, ExpositionError, Sample, edges, parse};
 
 use crate::metrics::histogram::{BOUNDS_US, Histogram};
+use crate::metrics::routes::RouteKey;
 use crate::metrics::{AuthzKey, Direction, EdgeKey, EdgeSeries, Registry, protocol_label};
 use mesh_policy::decide::Verdict;
 use std::fmt::{self, Write};
@@ -163,8 +164,68 @@ fn write_all(out: &mut String, registry: &Registry) -> fmt::Result {
             histogram(out, name, &all(edge), &edge.1.duration)?;
         }
     }
+    routes(out, registry)?;
     authz(out, registry)?;
     own(out, registry)
+}
+
+fn routes(out: &mut String, registry: &Registry) -> fmt::Result {
+    let mut all: Vec<_> = registry.routes().collect();
+    all.sort_by_key(|(key, _)| *key);
+    let labels = |key: &RouteKey| {
+        format!(
+            "workload=\"{}\",service=\"{}\",route=\"{}\",rule=\"{}\",backend=\"{}\"",
+            Escaped(registry.workload()),
+            Escaped(&key.service),
+            Escaped(&key.route),
+            key.rule,
+            Escaped(&key.backend)
+        )
+    };
+    family(
+        out,
+        "mesh_route_requests_total",
+        "counter",
+        "Requests to Services with routes, by rule, backend and class of the answer; 0xx: none.",
+    )?;
+    for (key, series) in &all {
+        for (class, count) in (0..).zip(series.answers).filter(|(_, count)| *count > 0) {
+            let labels = labels(key);
+            writeln!(
+                out,
+                "mesh_route_requests_total{{{labels},class=\"{class}xx\"}} {count}"
+            )?;
+        }
+    }
+    family(
+        out,
+        "mesh_route_retries_total",
+        "counter",
+        "Tries of these after the first.",
+    )?;
+    for (key, series) in &all {
+        let labels = labels(key);
+        writeln!(
+            out,
+            "mesh_route_retries_total{{{labels}}} {}",
+            series.retries
+        )?;
+    }
+    family(
+        out,
+        "mesh_route_timeouts_total",
+        "counter",
+        "Timeouts of routes that ran out.",
+    )?;
+    for (key, series) in &all {
+        let labels = labels(key);
+        writeln!(
+            out,
+            "mesh_route_timeouts_total{{{labels}}} {}",
+            series.timeouts
+        )?;
+    }
+    Ok(())
 }
 
 fn histogram(out: &mut String, name: &str, labels: &str, histogram: &Histogram) -> fmt::Result {

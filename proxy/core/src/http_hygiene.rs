@@ -203,6 +203,11 @@ pub fn is_grpc(headers: &HeaderMap) -> bool {
         )
 }
 
+/// The gRPC code in the head of an answer, which then has no messages ("trailers-only").
+pub fn grpc_code(headers: &HeaderMap) -> Option<u16> {
+    headers.get("grpc-status")?.to_str().ok()?.parse().ok()
+}
+
 /// A request's headers as the decision reads them.
 #[derive(Clone, Copy, Debug)]
 pub struct HeaderView<'a>(pub &'a HeaderMap);

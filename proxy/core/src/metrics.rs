@@ -5,8 +5,10 @@
 //! on in a series named `other` (RX4), and paths and hosts are no labels at all.
 //!
 //! - [`histogram`]: latency buckets and quantiles
+//! - [`routes`]: requests to a Service by the rule that took them and the backend that got them
 
 pub mod histogram;
+pub mod routes;
 
 pub use histogram::Histogram;
 
@@ -264,6 +266,7 @@ pub struct Registry {
     edges: IndexMap<EdgeKey, EdgeSeries>,
     edges_max: usize,
     authz: IndexMap<AuthzKey, u64>,
+    routes: routes::RouteCounts,
     counters: BTreeMap<(&'static str, OneLabel), u64>,
     gauges: BTreeMap<&'static str, f64>,
 }
@@ -280,6 +283,7 @@ impl Registry {
             edges: IndexMap::new(),
             edges_max,
             authz: IndexMap::new(),
+            routes: routes::RouteCounts::default(),
             counters: BTreeMap::new(),
             gauges: BTreeMap::new(),
         }
@@ -397,6 +401,16 @@ impl Registry {
         *self.authz.entry(key).or_default() += count;
     }
 
+    /// A request that took a route is over.
+    pub fn on_routed(&mut self, key: &routes::RouteKey, routed: routes::Routed) {
+        self.routes.add(key, routed);
+    }
+
+    /// All requests that took a route, by rule and backend.
+    pub fn routes(&self) -> impl Iterator<Item = (&routes::RouteKey, &routes::RouteSeries)> {
+        self.routes.iter()
+    }
+
     /// Adds to a counter of the proxy itself, `mesh_<what>_total`.
     pub fn count(&mut self, name: &'static str, by: u64) {
         *self.counters.entry((name, None)).or_default() += by;
@@ -430,6 +444,7 @@ impl Registry {
         for (key, count) in &other.authz {
             self.add_authz(key.clone(), *count);
         }
+        self.routes.merge(&other.routes);
         for (key, count) in &other.counters {
             *self.counters.entry(*key).or_default() += count;
         }

@@ -301,6 +301,24 @@ fn failures_in_a_row_open_the_breaker_and_others_do_not() {
 }
 
 #[test]
+fn an_answer_is_a_failure_of_its_endpoint_or_of_its_request() {
+    for (status, code, want) in [
+        (200, None, Outcome::Answered),
+        (404, None, Outcome::Answered),
+        (499, None, Outcome::Answered),
+        (500, None, Outcome::Rejected),
+        (503, None, Outcome::Rejected),
+        (200, Some(0), Outcome::Answered),
+        (200, Some(7), Outcome::Answered),
+        (200, Some(12), Outcome::Answered),
+        (200, Some(14), Outcome::Rejected),
+        (200, Some(4), Outcome::Rejected),
+    ] {
+        assert_eq!(Outcome::of_answer(status, code), want, "{status} {code:?}");
+    }
+}
+
+#[test]
 fn without_a_breaker_answers_leave_nobody_out() {
     let mut balancer = balancer(1);
     let id = balancer.endpoints[0].id;

@@ -1,6 +1,7 @@
 //! What is written is read back, and nothing else is.
 
 use super::*;
+use crate::metrics::routes::Routed;
 use crate::metrics::{Denied, EdgeHandle, Failure};
 use mesh_policy::decide::Phase;
 use mesh_policy::request::Protocol;
@@ -112,6 +113,49 @@ fn a_label_cannot_forge_a_line() {
         samples.iter().all(|sample| sample.label("peer") == hostile),
         "{samples:?}"
     );
+}
+
+#[test]
+fn requests_that_took_a_route_are_read_back() {
+    let mut registry = registry();
+    let key = RouteKey {
+        service: "shop/cart:80".into(),
+        route: "HTTPRoute/shop/canary".into(),
+        rule: 1,
+        backend: "shop/cart-v2:80".into(),
+    };
+    for status in [Some(200), Some(204), Some(503), None] {
+        let routed = Routed {
+            status,
+            retries: 3,
+            timeouts: 1,
+        };
+        registry.on_routed(&key, routed);
+    }
+    let samples = parse(&render(&registry)).unwrap();
+    let value = |name: &str, class: &str| {
+        let found = samples.iter().find(|sample| {
+            sample.name == name
+                && sample.label("service") == "shop/cart:80"
+                && sample.label("route") == "HTTPRoute/shop/canary"
+                && sample.label("rule") == "1"
+                && sample.label("backend") == "shop/cart-v2:80"
+                && sample.label("class") == class
+        });
+        found.map(|sample| sample.value)
+    };
+    let requests = |class| value("mesh_route_requests_total", class);
+    assert_eq!(
+        (
+            requests("2xx"),
+            requests("5xx"),
+            requests("0xx"),
+            requests("4xx")
+        ),
+        (Some(2.0), Some(1.0), Some(1.0), None)
+    );
+    assert_eq!(value("mesh_route_retries_total", ""), Some(12.0));
+    assert_eq!(value("mesh_route_timeouts_total", ""), Some(4.0));
 }
 
 #[test]
