@@ -57,6 +57,59 @@ pub(crate) enum Trouble {
         help("its proxy may have been restarted; the request may have been served")
     )]
     PeerBroke { service: String, why: String },
+    /// Routes are attached, and none of them wants the request.
+    #[error("no route of service `{service}` takes this request")]
+    #[diagnostic(
+        code("MESH-0440"),
+        help(
+            "routes are attached to the service, so what they do not match goes nowhere: add a rule that matches it, or one for the path prefix `/`"
+        )
+    )]
+    NoRoute { service: String },
+    /// The rule that takes the request sends it nowhere.
+    #[error("rule {rule} of `{route}` sends requests nowhere: it has no backend with a weight")]
+    #[diagnostic(
+        code("MESH-0441"),
+        help("give the rule a backendRef whose weight is not 0")
+    )]
+    NoBackend { route: String, rule: u32 },
+    /// The backend that was drawn cannot be used.
+    #[error("backend `{backend}` of `{route}` cannot be used: {why}")]
+    #[diagnostic(
+        code("MESH-0442"),
+        help("its share of the requests fails: correct the backendRef, or set its weight to 0")
+    )]
+    InvalidBackend {
+        backend: String,
+        route: String,
+        why: String,
+    },
+    /// A route's limit of time is over.
+    #[error("service `{service}` did not answer in time: the route's `{limit}` timeout is over")]
+    #[diagnostic(
+        code("MESH-0443"),
+        help(
+            "the request may have been served; `timeouts` of the route's rule say how long is waited"
+        )
+    )]
+    TimedOut {
+        service: String,
+        /// `request` or `backendRequest`.
+        limit: &'static str,
+        /// Whether it may have been served.
+        sent: bool,
+    },
+    /// The rule that takes the request cannot be applied.
+    #[error("rule {rule} of `{route}` cannot be applied: {why}")]
+    #[diagnostic(
+        code("MESH-0444"),
+        help("its requests fail rather than go another way: correct the rule")
+    )]
+    UnusableRoute {
+        route: String,
+        rule: u32,
+        why: String,
+    },
     /// No policy yet.
     #[error("the proxy has no policy yet and denies everything")]
     #[diagnostic(
@@ -90,18 +143,30 @@ impl Trouble {
             Self::NoEndpoint { .. } => "MESH-0472",
             Self::Unreachable { .. } => "MESH-0473",
             Self::PeerBroke { .. } => "MESH-0474",
+            Self::NoRoute { .. } => "MESH-0440",
+            Self::NoBackend { .. } => "MESH-0441",
+            Self::InvalidBackend { .. } => "MESH-0442",
+            Self::TimedOut { .. } => "MESH-0443",
+            Self::UnusableRoute { .. } => "MESH-0444",
             Self::NoPolicy => "MESH-0476",
             Self::NoRecord => "MESH-0539",
             Self::NoIdentity { .. } => "MESH-0477",
         }
     }
 
-    fn status(&self) -> StatusCode {
+    /// HTTP status of the answer.
+    pub(crate) fn status(&self) -> StatusCode {
         match self {
+            Self::NoRoute { .. } => StatusCode::NOT_FOUND,
+            Self::NoBackend { .. } | Self::InvalidBackend { .. } | Self::UnusableRoute { .. } => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
             Self::AppNotAnswering { .. } | Self::AppBroke { .. } | Self::PeerBroke { .. } => {
                 StatusCode::BAD_GATEWAY
             }
-            Self::Unreachable { late: true, .. } => StatusCode::GATEWAY_TIMEOUT,
+            Self::Unreachable { late: true, .. } | Self::TimedOut { .. } => {
+                StatusCode::GATEWAY_TIMEOUT
+            }
             Self::NoEndpoint { .. }
             | Self::Unreachable { .. }
             | Self::NoPolicy
@@ -110,11 +175,22 @@ impl Trouble {
         }
     }
 
-    fn grpc_status(&self) -> u8 {
+    /// gRPC code of the answer.
+    pub(crate) fn grpc_status(&self) -> u8 {
         match self {
-            Self::Unreachable { late: true, .. } => 4, // DEADLINE_EXCEEDED
-            _ => 14,                                   // UNAVAILABLE
+            Self::Unreachable { late: true, .. } | Self::TimedOut { .. } => 4, // DEADLINE_EXCEEDED
+            Self::NoRoute { .. } => 12,                                        // UNIMPLEMENTED
+            Self::UnusableRoute { .. } => 13,                                  // INTERNAL
+            _ => 14,                                                           // UNAVAILABLE
         }
+    }
+
+    /// Whether the request may have been served all the same.
+    pub(crate) fn may_be_served(&self) -> bool {
+        matches!(
+            self,
+            Self::PeerBroke { .. } | Self::AppBroke { .. } | Self::TimedOut { sent: true, .. }
+        )
     }
 
     /// Tells the client.

@@ -7,7 +7,7 @@ use crate::answer::Trouble;
 use crate::body::Body;
 use crate::limits::{APP_CONNECT, APP_IDLE, APP_IDLE_MAX, HEAD_BYTES_MAX, HEADERS_MAX};
 use crate::{io, serve};
-use http::{Request, Response};
+use http::{Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::TokioIo;
@@ -136,6 +136,24 @@ impl App {
                 },
             }
         }
+    }
+
+    /// Sees to it that a request of this version has a connection to go on; says whether one was made for it.
+    ///
+    /// # Errors
+    /// [`Trouble::AppNotAnswering`] or [`Trouble::AppBroke`].
+    pub(crate) async fn reach(&self, version: Version) -> Result<bool, Trouble> {
+        if version == Version::HTTP_2 {
+            let stood = self.h2.borrow().as_ref().is_some_and(|h2| !h2.is_closed());
+            self.http2().await?;
+            return Ok(!stood);
+        }
+        let (sender, made) = match self.take() {
+            Some(sender) => (sender, false),
+            None => (self.dial_http1().await?, true),
+        };
+        self.keep(sender);
+        Ok(made)
     }
 
     /// A raw connection.

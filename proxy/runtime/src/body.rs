@@ -4,6 +4,8 @@ use crate::app::Lease;
 use crate::live::{End, Kill, Registration, Slot};
 use crate::mux::body::MuxBody;
 use crate::outbound::pool::Flight;
+use crate::remotes::Standing;
+use crate::replay::Replay;
 use crate::telemetry::Measure;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
@@ -22,6 +24,8 @@ pub(crate) enum Body {
     Text(Option<Bytes>),
     /// Somebody's body, passed on.
     Stream(Box<Stream>),
+    /// A request body that can be sent again.
+    Replay(Replay),
 }
 
 /// Why a body ended before its end.
@@ -36,6 +40,9 @@ pub(crate) enum BodyError {
     /// It was ended from here.
     #[error("ended by the proxy: {0:?}")]
     Ended(End),
+    /// Another try has taken its place.
+    #[error("another try has taken its place")]
+    Superseded,
 }
 
 /// A body as it comes in.
@@ -74,7 +81,8 @@ impl Arriving {
         }
     }
 
-    fn is_end_stream(&self) -> bool {
+    /// Whether nothing more will come.
+    pub(crate) fn is_end_stream(&self) -> bool {
         match self {
             Self::Nothing => true,
             Self::Http(body) => body.is_end_stream(),
@@ -88,6 +96,26 @@ impl Arriving {
             Self::Http(body) => body.size_hint(),
             Self::Mux(body) => body.size_hint(),
         }
+    }
+}
+
+impl HttpBody for Arriving {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        self.get_mut().poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.size_hint()
     }
 }
 
@@ -112,6 +140,8 @@ pub(crate) struct Held {
     pub(crate) measure: Option<Measure>,
     /// Place of the request on its connection in the mesh.
     pub(crate) flight: Option<Flight>,
+    /// Place of its connection among those in the mesh.
+    pub(crate) standing: Option<Standing>,
 }
 
 impl Body {
@@ -189,7 +219,7 @@ impl Stream {
 }
 
 /// Trailers lose every name that may not stand there (threat HD12).
-fn clean(frame: Frame<Bytes>) -> Frame<Bytes> {
+pub(crate) fn clean(frame: Frame<Bytes>) -> Frame<Bytes> {
     match frame.into_trailers() {
         Ok(mut trailers) => {
             http_hygiene::sanitize_trailers(&mut trailers);
@@ -233,6 +263,7 @@ impl HttpBody for Body {
             Self::Empty => Poll::Ready(None),
             Self::Text(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
             Self::Stream(stream) => stream.poll(cx),
+            Self::Replay(replay) => replay.poll(cx),
         }
     }
 
@@ -241,6 +272,7 @@ impl HttpBody for Body {
             Self::Empty => true,
             Self::Text(text) => text.is_none(),
             Self::Stream(stream) => stream.finished || stream.inner.is_end_stream(),
+            Self::Replay(replay) => replay.is_end(),
         }
     }
 
@@ -252,6 +284,7 @@ impl HttpBody for Body {
             }
             Self::Stream(stream) if stream.finished => SizeHint::with_exact(0),
             Self::Stream(stream) => stream.inner.size_hint(),
+            Self::Replay(replay) => replay.size(),
         }
     }
 }

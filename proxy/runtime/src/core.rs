@@ -8,6 +8,7 @@ use crate::inbound;
 use crate::limits::{EXPIRY_CHECK_EVERY, REACHED_PORTS_MAX};
 use crate::live::Live;
 use crate::original::Locals;
+use crate::outbound::mirror::Mirrors;
 use crate::outbound::redirected::Destinations;
 use crate::outbound::{self, Listener, pool::Pool};
 use crate::random::Random;
@@ -55,6 +56,8 @@ pub(crate) struct Core {
     pub(crate) own_ports: OwnPorts,
     pub(crate) locals: Locals,
     pub(crate) destinations: Destinations,
+    /// Copies of requests under way.
+    pub(crate) mirrors: Rc<Mirrors>,
     ports: HashMap<u16, Rc<Port>>,
     /// Ports of the workload that were reached at its own addresses.
     reached: RefCell<HashMap<SocketAddr, Rc<Port>>>,
@@ -150,6 +153,7 @@ fn open(
         own_ports: shared.config.own_ports(),
         locals: Locals::default(),
         destinations: Destinations::default(),
+        mirrors: Rc::default(),
         ports: ports.collect(),
         reached: RefCell::default(),
         room: Room::new(limits.connections),
@@ -293,7 +297,7 @@ async fn sweep(core: Rc<Core>) {
             port.app.sweep();
             Rc::strong_count(port) > 1 || !port.app.is_idle()
         });
-        core.destinations.sweep();
+        core.destinations.sweep(core.now_us());
         core.pool.sweep();
         core.hand_over_counts(false);
     }

@@ -40,6 +40,7 @@ mod original;
 mod outbound;
 mod random;
 mod remotes;
+mod replay;
 mod serve;
 mod services;
 mod start;

@@ -80,6 +80,15 @@ pub const COPY_BYTES_MAX: usize = 128 * 1024;
 pub const READ_AHEAD_BYTES: usize = 64 * 1024;
 /// Endpoints tried for one request before it fails.
 pub const ENDPOINT_ATTEMPTS: usize = 3;
+/// Bytes of a request body that are kept so that it can be sent again, or copied: Linkerd's figure. Kept only where a
+/// route has retries or copies, or a backend outside the mesh, and until the answer has come.
+pub const REPLAY_BYTES_MAX: usize = 64 * 1024;
+/// Copies of requests (mirrors) under way at once and core. One more is dropped, and counted.
+pub const MIRRORS_MAX: usize = 256;
+/// Bytes of the bodies of these together.
+pub const MIRROR_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Time for which a copy may be under way, its answer included.
+pub const MIRROR_LIMIT: Duration = Duration::from_secs(10);
 /// How often live connections are compared with the clock: bounds use of an expired SVID.
 pub const EXPIRY_CHECK_EVERY: Duration = Duration::from_millis(500);
 /// First and longest pause between attempts to reach the controller.

@@ -3,20 +3,26 @@
 //! - [`redirected`]: connections that were going somewhere by themselves, and where that is
 //! - [`plain`]: what leaves the mesh, in plaintext
 //! - [`http`]: one request
+//! - [`route`]: one request to a service that has routes; [`mirror`]: copies of it
+//! - [`send`]: one try, at one service
 //! - [`tcp`]: one byte stream
 //! - [`pool`]: connections to the proxies of endpoints
 
 pub(crate) mod http;
+pub(crate) mod mirror;
 pub(crate) mod plain;
 pub(crate) mod pool;
 pub(crate) mod redirected;
+mod route;
+mod send;
 pub(crate) mod tcp;
 
+use crate::app::App;
 use crate::config::{Outbound, ServiceName, Target};
 use crate::core::Core;
 use crate::detection::detect;
 use crate::inbound::refusal_record;
-use crate::io::Prefixed;
+use crate::io::{BreakOff, Prefixed};
 use crate::limits::{APP_QUIET, H2_STREAMS_MAX};
 use crate::live::Kill;
 use crate::serve::{Speaks, serve};
@@ -25,18 +31,25 @@ use mesh_api::discovery::{Endpoint, ProtocolHint};
 use mesh_policy::decide::Generation;
 use mesh_policy::record::{DecisionRecord, RecordClient, RecordRequest, RecordServer};
 use mesh_policy::request::canonical_ip;
-use mesh_proxy_core::balance::{BalanceConfig, Balancer, EndpointId, Outcome, Pick};
+use mesh_policy::traffic::FailureAccrual;
+use mesh_proxy_core::balance::{BalanceConfig, Balancer, Breaker, EndpointId, Outcome, Pick};
 use mesh_proxy_core::detect::{DetectPolicy, Detection, OpaqueReason};
+use mesh_proxy_core::route::ServiceRoutes;
+use mesh_proxy_core::route::retry::Budget;
+use plain::Reason;
 use pool::Remote;
-use std::cell::RefCell;
+use route::Routing;
+use std::cell::{Cell, RefCell};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-/// Longest time that an endpoint is left out after failing. A restarted proxy is back within a second.
-const EJECT_MAX_US: u64 = 1_000_000;
+/// Longest time that an endpoint is left out after no connection could be made. A restarted proxy is back within a second.
+const EJECT_MAX: Duration = Duration::from_secs(1);
 
 /// What an outbound listener leads to.
 enum Leads {
@@ -54,21 +67,75 @@ pub(crate) struct Listener {
     /// What the service is called in errors and metrics.
     pub(crate) name: String,
     known: RefCell<Known>,
+    /// What may be tried again of what goes to its endpoints.
+    retries: RefCell<Budget>,
+    /// When an endpoint was last looked for.
+    used_us: Cell<u64>,
 }
 
-/// The endpoints known of the target.
+/// What is known of the target.
 struct Known {
-    /// Version of discovery they are of.
+    /// Version of discovery it is of.
     version: Option<u64>,
     opaque: bool,
     balancer: Balancer<Rc<Remote>>,
+    /// Endpoints without a proxy.
+    unmeshed: Vec<SocketAddr>,
+    /// Connections to those of them that requests went to.
+    outside: Vec<(SocketAddr, Rc<App>)>,
+    /// Routes that requests to it follow, if there are any.
+    routing: Option<Rc<Routing>>,
 }
 
-/// An endpoint chosen for one request.
+/// What discovery says of a target.
+#[derive(Default)]
+struct Found {
+    opaque: bool,
+    endpoints: Vec<Endpoint>,
+    unmeshed: Vec<SocketAddr>,
+    breaker: Option<Breaker>,
+    routes: Option<Arc<ServiceRoutes>>,
+}
+
+/// An endpoint chosen for one request. Who drops it without a word has left: that says nothing about the endpoint.
 pub(crate) struct Chosen {
     id: EndpointId,
     pub(crate) remote: Rc<Remote>,
     started_us: u64,
+    listener: Rc<Listener>,
+    over: bool,
+}
+
+impl Chosen {
+    /// The request is over.
+    pub(crate) fn ended(&mut self, core: &Core, outcome: Outcome) {
+        self.report(outcome, core.now_us(), core.random.next());
+    }
+
+    /// No connection could be made.
+    pub(crate) fn not_connected(mut self, core: &Core) {
+        let now = core.now_us();
+        self.report(Outcome::Cancelled, now, 0);
+        let mut known = self.listener.known.borrow_mut();
+        known
+            .balancer
+            .on_connect_failed(self.id, core.random.next(), now);
+    }
+
+    fn report(&mut self, outcome: Outcome, now_us: u64, random: u64) {
+        if !std::mem::replace(&mut self.over, true) {
+            let mut known = self.listener.known.borrow_mut();
+            known
+                .balancer
+                .on_end(self.id, outcome, self.started_us, now_us, random);
+        }
+    }
+}
+
+impl Drop for Chosen {
+    fn drop(&mut self) {
+        self.report(Outcome::Cancelled, self.started_us, 0);
+    }
 }
 
 impl Listener {
@@ -93,18 +160,23 @@ impl Listener {
 
     fn leading(leads: Leads, name: String) -> Rc<Self> {
         let balancer = Balancer::new(BalanceConfig {
-            eject_max_us: EJECT_MAX_US,
+            eject_max_us: EJECT_MAX.as_micros() as u64,
             ..BalanceConfig::default()
         });
         let known = Known {
             version: None,
             opaque: false,
             balancer,
+            unmeshed: Vec::new(),
+            outside: Vec::new(),
+            routing: None,
         };
         Rc::new(Self {
             leads,
             name,
             known: RefCell::new(known),
+            retries: RefCell::default(),
+            used_us: Cell::default(),
         })
     }
 
@@ -115,28 +187,48 @@ impl Listener {
         if known.version == Some(discovery.version) {
             return known.opaque;
         }
-        let (opaque, endpoints) = self.endpoints(&discovery);
+        let found = self.find(&discovery);
         // Remotes that stay keep their connections: the balancer compares endpoints, not connections.
-        let remotes: Vec<_> = endpoints.into_iter().map(Remote::new).collect();
+        let remotes: Vec<_> = found.endpoints.into_iter().map(Remote::new).collect();
         known.balancer.update(remotes, core.now_us());
+        known.balancer.set_breaker(found.breaker);
         known.version = Some(discovery.version);
-        known.opaque = opaque;
-        opaque
+        known.opaque = found.opaque;
+        known
+            .outside
+            .retain(|(address, _)| found.unmeshed.contains(address));
+        known.unmeshed = found.unmeshed;
+        let routing = known.routing.take();
+        known.routing = found.routes.map(|routes| match routing {
+            Some(routing) if routing.follows(&routes) => routing,
+            _ => Rc::new(Routing::new(routes)),
+        });
+        found.opaque
     }
 
-    /// Whether bytes are passed on without detection, and to whom.
-    fn endpoints(&self, discovery: &Services) -> (bool, Vec<Endpoint>) {
+    /// What discovery says of the target.
+    fn find(&self, discovery: &Services) -> Found {
         let name = match &self.leads {
             Leads::Pod(at) => {
                 return match discovery.pod(*at) {
-                    PodWay::Mesh { endpoint, opaque } => (opaque, vec![endpoint]),
-                    PodWay::Plain | PodWay::Nowhere => (false, Vec::new()),
+                    PodWay::Mesh { endpoint, opaque } => Found {
+                        opaque,
+                        endpoints: vec![endpoint],
+                        ..Found::default()
+                    },
+                    PodWay::Plain | PodWay::Nowhere => Found::default(),
                 };
             }
             Leads::Configured(Outbound {
                 target: Target::Endpoints { endpoints, opaque },
                 ..
-            }) => return (*opaque, endpoints.clone()),
+            }) => {
+                return Found {
+                    opaque: *opaque,
+                    endpoints: endpoints.clone(),
+                    ..Found::default()
+                };
+            }
             Leads::Configured(Outbound {
                 target: Target::Service(name),
                 ..
@@ -144,11 +236,62 @@ impl Listener {
             | Leads::Service(name) => name,
         };
         match discovery.get(&name.namespace, &name.name, name.port) {
-            Some(service) => (
-                service.protocol == ProtocolHint::Opaque,
-                service.endpoints.clone(),
-            ),
-            None => (false, Vec::new()),
+            Some(service) => Found {
+                opaque: service.protocol == ProtocolHint::Opaque,
+                endpoints: service.endpoints.clone(),
+                unmeshed: service.unmeshed.clone(),
+                breaker: service.failure_accrual.map(breaker),
+                routes: discovery.routes(service).cloned(),
+            },
+            None => Found::default(),
+        }
+    }
+
+    /// The routes that a request follows now; `None`: straight to the endpoints.
+    fn routing(&self, core: &Core) -> Option<Rc<Routing>> {
+        self.refresh(core);
+        self.known.borrow().routing.clone()
+    }
+
+    /// Draws between endpoints in the mesh and those outside: the latter in the order in which they are tried, if one of
+    /// them was drawn.
+    fn draw(&self, core: &Core) -> Option<Vec<SocketAddr>> {
+        self.refresh(core);
+        self.used_us.set(core.now_us());
+        let known = self.known.borrow();
+        plain::drawn(&known.unmeshed, known.balancer.len(), core.random.next())
+    }
+
+    /// Connections to an endpoint outside the mesh.
+    fn app_at(&self, address: SocketAddr) -> Rc<App> {
+        let mut known = self.known.borrow_mut();
+        let app = known.outside.iter().find(|(at, _)| *at == address);
+        if let Some((_, app)) = app {
+            return app.clone();
+        }
+        let app = App::new(address, address.port());
+        // An endpoint that discovery forgot meanwhile gets this one connection.
+        if known.unmeshed.contains(&address) {
+            known.outside.push((address, app.clone()));
+        }
+        app
+    }
+
+    /// Closes connections to endpoints outside the mesh that were idle for too long. Called now and then.
+    fn sweep(&self) {
+        let known = self.known.borrow();
+        known.outside.iter().for_each(|(_, app)| app.sweep());
+    }
+
+    /// Whether this leads to that service.
+    fn is_to(&self, namespace: &str, name: &str, port: u16) -> bool {
+        match &self.leads {
+            Leads::Configured(Outbound {
+                target: Target::Service(to),
+                ..
+            })
+            | Leads::Service(to) => to.namespace == namespace && to.name == name && to.port == port,
+            _ => false,
         }
     }
 
@@ -172,9 +315,11 @@ impl Listener {
     }
 
     /// Chooses an endpoint; waits a moment if all are left out after failures. `None`: there is none.
-    pub(crate) async fn choose(&self, core: &Core) -> Option<Chosen> {
+    pub(crate) async fn choose(self: &Rc<Self>, core: &Core) -> Option<Chosen> {
         match self.pick(core) {
             Ok(chosen) => chosen,
+            // A breaker keeps endpoints out for longer than anybody should wait.
+            Err(wait) if wait > EJECT_MAX => None,
             Err(wait) => {
                 tokio::time::sleep(wait).await;
                 self.pick(core).ok().flatten()
@@ -183,16 +328,16 @@ impl Listener {
     }
 
     /// One choice; an error says how long all endpoints are still left out.
-    fn pick(&self, core: &Core) -> Result<Option<Chosen>, Duration> {
+    fn pick(self: &Rc<Self>, core: &Core) -> Result<Option<Chosen>, Duration> {
         self.refresh(core);
         let now = core.now_us();
+        self.used_us.set(now);
         let mut known = self.known.borrow_mut();
         let id = match known.balancer.pick(core.random.next(), now) {
             Pick::Endpoint(id) => id,
             Pick::Empty => return Ok(None),
             Pick::AllEjected { retry_at_us } => {
-                let wait = retry_at_us.saturating_sub(now).min(EJECT_MAX_US);
-                return Err(Duration::from_micros(wait));
+                return Err(Duration::from_micros(retry_at_us.saturating_sub(now)));
             }
         };
         let Some(remote) = known.balancer.get(id).cloned() else {
@@ -204,6 +349,8 @@ impl Listener {
             id,
             remote,
             started_us: now,
+            listener: self.clone(),
+            over: false,
         }))
     }
 
@@ -242,26 +389,15 @@ impl Listener {
     fn has_endpoints(&self) -> bool {
         !self.known.borrow().balancer.is_empty()
     }
+}
 
-    pub(crate) fn ended(&self, core: &Core, chosen: &Chosen, outcome: Outcome) {
-        self.known.borrow_mut().balancer.on_end(
-            chosen.id,
-            outcome,
-            chosen.started_us,
-            core.now_us(),
-            core.random.next(),
-        );
-    }
-
-    pub(crate) fn not_connected(&self, core: &Core, chosen: &Chosen) {
-        let now = core.now_us();
-        let mut known = self.known.borrow_mut();
-        known
-            .balancer
-            .on_end(chosen.id, Outcome::Cancelled, chosen.started_us, now, 0);
-        known
-            .balancer
-            .on_connect_failed(chosen.id, core.random.next(), now);
+/// A breaker as the balancer has it.
+fn breaker(data: FailureAccrual) -> Breaker {
+    Breaker {
+        failures_max: data.max_failures,
+        penalty_min_us: data.min_penalty_ms.saturating_mul(1_000),
+        penalty_max_us: data.max_penalty_ms.saturating_mul(1_000),
+        jitter_percent: data.jitter_percent,
     }
 }
 
@@ -274,7 +410,7 @@ pub(crate) async fn take(
 ) {
     let accepted = Instant::now();
     if listener.refresh(&core) {
-        return tcp::take(&core, &listener, stream).await;
+        return bytes(&core, &listener, stream).await;
     }
     let detected = match detect(
         &mut stream,
@@ -296,7 +432,7 @@ pub(crate) async fn take(
         },
         Detection::Opaque(OpaqueReason::Empty) => return,
         Detection::Opaque(_) | Detection::Tls { .. } | Detection::NeedMore => {
-            return tcp::take(&core, &listener, stream).await;
+            return bytes(&core, &listener, stream).await;
         }
         Detection::Malformed(how) if how.is_request() => {
             // Refused by the guard of the connection, with an answer.
@@ -315,4 +451,21 @@ pub(crate) async fn take(
     let shared = core.shared.clone();
     let departure = http::Departure::new(core, listener, from.ip());
     serve(stream, speaks, &shared, &Kill::default(), departure).await;
+}
+
+/// Carries bytes. A service with routes may have endpoints outside the mesh, which get their share here; without routes
+/// that was drawn when the connection came.
+async fn bytes<T: AsyncRead + AsyncWrite + BreakOff + Unpin>(
+    core: &Core,
+    listener: &Rc<Listener>,
+    stream: T,
+) {
+    let routed = listener.routing(core).is_some();
+    match routed.then(|| listener.draw(core)).flatten() {
+        Some(outside) => {
+            let reason = Reason::UnmeshedEndpoint;
+            plain::pass(core, stream, &listener.name, &outside, reason).await;
+        }
+        None => tcp::take(core, listener, stream).await,
+    }
 }

@@ -1,6 +1,7 @@
-//! Discovery as it is looked up: services by name and by address, pods by address.
+//! Discovery as it is looked up: services by name and by address, their routes, pods by address.
 
 use mesh_api::discovery::{Discovery, Endpoint, PodAddress, ProtocolHint, ServicePort};
+use mesh_proxy_core::route::ServiceRoutes;
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -11,7 +12,9 @@ pub(crate) struct Services {
     /// Counts changes; 0 before the first word.
     pub(crate) version: u64,
     pub(crate) data: Discovery,
-    by_name: HashMap<(String, String, u16), Arc<ServicePort>>,
+    by_name: HashMap<Name, Arc<ServicePort>>,
+    /// Routes of services that have some which this workload follows, compiled.
+    routes: HashMap<Name, Arc<ServiceRoutes>>,
     by_address: HashMap<SocketAddr, Arc<ServicePort>>,
     /// Addresses of services, whatever their ports.
     addresses: HashSet<IpAddr>,
@@ -19,6 +22,9 @@ pub(crate) struct Services {
     /// Proxy and port of endpoints that take bytes.
     opaque: HashSet<(SocketAddr, u16)>,
 }
+
+/// Namespace, name and port.
+type Name = (String, String, u16);
 
 /// What stands behind an address that an application dialled.
 #[derive(Debug, PartialEq, Eq)]
@@ -78,6 +84,43 @@ impl Services {
         }
         all.data = data;
         all
+    }
+
+    /// Compiles the routes that clients in `client` follow. What `before` compiled of equal routes stays as it is, so that
+    /// whoever uses it sees no change.
+    pub(crate) fn with_routes(mut self, client: &str, before: &Self) -> Self {
+        for (name, service) in &self.by_name {
+            if service.routes.is_empty() {
+                continue;
+            }
+            let same = before.by_name.get(name);
+            let same = same.is_some_and(|before| before.routes == service.routes);
+            let compiled = match before.routes.get(name).filter(|_| same) {
+                Some(compiled) => Some(compiled.clone()),
+                None => ServiceRoutes::compile(&service.routes, &name.0, client).map(Arc::new),
+            };
+            let Some(compiled) = compiled else { continue };
+            if !same {
+                for (rule, why) in compiled.unusable() {
+                    tracing::warn!(route = %rule.route, rule = rule.number, why, "a rule cannot be applied: its requests fail");
+                }
+            }
+            self.routes.insert(name.clone(), compiled);
+        }
+        self
+    }
+
+    /// The routes that this workload follows to a service; `None`: straight to its endpoints.
+    pub(crate) fn routes(&self, service: &ServicePort) -> Option<&Arc<ServiceRoutes>> {
+        if service.routes.is_empty() {
+            return None;
+        }
+        let name = (
+            service.namespace.clone(),
+            service.name.clone(),
+            service.port,
+        );
+        self.routes.get(&name)
     }
 
     pub(crate) fn get(&self, namespace: &str, name: &str, port: u16) -> Option<&Arc<ServicePort>> {
@@ -140,6 +183,33 @@ mod tests {
             {{"ip":"10.0.0.11","workload":"shop/new","identity":"{ID}","proxy":"10.0.0.11:15008"}}]}}"#
         );
         Services::new(1, serde_json::from_str(&text).unwrap())
+    }
+
+    #[test]
+    fn routes_are_compiled_once_and_for_those_who_follow_them() {
+        let routed = |weight: u32| -> Discovery {
+            let text = format!(
+                r#"{{"services":[{{"namespace":"shop","name":"cart","port":80,"protocol":"detect","endpoints":[],
+                "routes":[{{"kind":"HTTPRoute","namespace":"web","name":"mine","created":null,"source":{{"builtIn":"test"}},
+                "rules":[{{"matches":[{{"path":{{"prefix":"/"}},"method":null,"headers":[],"query":[]}}],
+                "backends":[{{"namespace":"shop","name":"cart","port":80,"weight":{weight}}}]}}]}}]}}]}}"#
+            );
+            serde_json::from_str(&text).unwrap()
+        };
+        let before = Services::default();
+        let first = Services::new(1, routed(1)).with_routes("web", &before);
+        let service = |all: &Services| all.get("shop", "cart", 80).unwrap().clone();
+        let of = |all: &Services| all.routes(&service(all)).cloned();
+        let compiled = of(&first).unwrap();
+        let again = Services::new(2, routed(1)).with_routes("web", &first);
+        assert!(Arc::ptr_eq(&compiled, &of(&again).unwrap()), "unchanged");
+        let changed = Services::new(3, routed(2)).with_routes("web", &again);
+        assert!(!Arc::ptr_eq(&compiled, &of(&changed).unwrap()), "changed");
+        let another = Services::new(1, routed(1)).with_routes("orders", &before);
+        assert!(
+            of(&another).is_none(),
+            "routes of another namespace's clients"
+        );
     }
 
     #[test]

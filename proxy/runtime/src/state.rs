@@ -142,9 +142,15 @@ impl Shared {
     pub(crate) fn install_discovery(&self, data: Discovery) {
         let current = self.discovery.load();
         if current.data != data || current.version == 0 {
-            self.discovery
-                .store(Arc::new(Services::new(current.version + 1, data)));
+            self.discovery.store(Arc::new(
+                self.compiled(Services::new(current.version + 1, data)),
+            ));
         }
+    }
+
+    /// With the routes that this proxy's workload follows.
+    fn compiled(&self, services: Services) -> Services {
+        services.with_routes(&self.config.namespace, &self.discovery.load())
     }
 
     pub(crate) fn watch_changes(&self) -> watch::Receiver<Changes> {

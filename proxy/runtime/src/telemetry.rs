@@ -9,6 +9,7 @@ use mesh_policy::decide::{Cause, Denial, Facts, Verdict};
 use mesh_policy::request::Protocol;
 use mesh_policy::{Reason, Snapshot};
 use mesh_proxy_core::http_hygiene::{Refusal, RequestRefusal};
+use mesh_proxy_core::metrics::routes::{RouteKey, Routed};
 use mesh_proxy_core::metrics::{
     AuthzKey, Denied, Direction, EdgeHandle, EdgeKey, Failure, Registry,
 };
@@ -216,6 +217,28 @@ impl Meter {
     pub(crate) fn malformed(&self, how: &'static str) {
         self.registry()
             .count_by("mesh_detection_malformed_total", "how", how, 1);
+    }
+
+    /// A request that took a route is over.
+    pub(crate) fn routed(&self, key: &RouteKey, routed: Routed) {
+        self.registry().on_routed(key, routed);
+    }
+
+    /// A try that was wanted, and not made.
+    pub(crate) fn retry_refused(&self, why: &'static str) {
+        self.registry()
+            .count_by("mesh_retries_refused_total", "why", why, 1);
+    }
+
+    /// A copy of a request was sent, or dropped for this reason.
+    pub(crate) fn mirrored(&self, dropped: Option<&'static str>) {
+        match dropped {
+            None => self.registry().count("mesh_mirrored_total", 1),
+            Some(why) => {
+                self.registry()
+                    .count_by("mesh_mirrors_dropped_total", "why", why, 1);
+            }
+        }
     }
 
     fn registry(&self) -> MutexGuard<'_, Registry> {

@@ -35,5 +35,5 @@ pub(crate) fn carry(
 /// What a tunnel keeps until its end.
 pub(crate) trait Held: 'static {}
 impl Held for Registration {}
-impl Held for Standing {}
+impl Held for Option<Standing> {}
 impl Held for () {}

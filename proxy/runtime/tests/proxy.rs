@@ -20,5 +20,6 @@ mod proxy {
     mod identity;
     mod requests;
     mod revocation;
+    mod routing;
     mod streams;
 }

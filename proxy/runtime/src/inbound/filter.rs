@@ -5,7 +5,7 @@ use http::header::{HeaderName, HeaderValue};
 use http::request::Parts;
 use http::uri::Authority;
 use mesh_policy::snapshot::Filter;
-use mesh_proxy_core::http_hygiene::headers::is_reserved;
+use mesh_proxy_core::http_hygiene::headers::may_change;
 
 /// Changes the request, or answers in place of the application.
 pub(crate) fn apply(
@@ -42,11 +42,11 @@ fn modify(
     add: &[(String, String)],
     remove: &[String],
 ) {
-    // Manifests are checked before they get here; names that only proxies may send stay out in any case.
+    // Manifests are checked before they get here; names that only proxies may send, and those that frame, stay out in any case.
     let field = |(name, value): &(String, String)| {
         let name = HeaderName::from_bytes(name.as_bytes())
             .ok()
-            .filter(|name| !is_reserved(name.as_str().as_bytes()))?;
+            .filter(may_change)?;
         Some((name, HeaderValue::from_str(value).ok()?))
     };
     for name in remove {
@@ -140,6 +140,7 @@ mod tests {
         let mut parts = request("/");
         let set = [
             ("L5D-Client-Id".to_owned(), "root".to_owned()),
+            ("content-length".to_owned(), "0".to_owned()),
             ("x-team".to_owned(), "shop".to_owned()),
         ];
         modify(&mut parts, &set, &[], &[]);

@@ -264,7 +264,7 @@ impl Passage<'_> {
             registration: Some(self.registration),
             lease,
             measure: Some(self.measure),
-            flight: None,
+            ..Held::default()
         };
         http::Response::from_parts(
             parts,

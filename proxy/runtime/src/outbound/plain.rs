@@ -10,6 +10,7 @@ use crate::telemetry::Ask;
 use mesh_proxy_core::metrics::Failure;
 use std::io;
 use std::net::SocketAddr;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -35,11 +36,28 @@ impl Reason {
     }
 }
 
+/// The endpoints without proxy in the order in which they are tried, if one of them is drawn: each endpoint of a service
+/// has the same share, whether it is in the mesh or not.
+pub(super) fn drawn(
+    unmeshed: &[SocketAddr],
+    meshed: usize,
+    random: u64,
+) -> Option<Vec<SocketAddr>> {
+    let all = u64::try_from(unmeshed.len() + meshed).unwrap_or(u64::MAX);
+    let drawn = usize::try_from(random % all.max(1)).unwrap_or(0);
+    if drawn >= unmeshed.len() {
+        return None;
+    }
+    let mut endpoints = unmeshed.to_vec();
+    endpoints.rotate_left(drawn);
+    Some(endpoints)
+}
+
 /// Carries the stream to the first of `to` that can be reached. What happens to the connection there happens here: an end
 /// of either direction, a reset, a refusal.
 pub(crate) async fn pass(
     core: &Core,
-    mut stream: TcpStream,
+    mut stream: impl AsyncRead + AsyncWrite + BreakOff + Unpin,
     name: &str,
     to: &[SocketAddr],
     reason: Reason,

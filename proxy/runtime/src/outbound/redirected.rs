@@ -92,7 +92,7 @@ enum Way {
 fn way(core: &Core, to: SocketAddr) -> Way {
     let discovery = core.shared.discovery.load();
     match discovery.behind(to) {
-        Behind::Service(service) => to_service(core, service),
+        Behind::Service(service) => to_service(core, &discovery, service),
         Behind::NoSuchPort => Way::Nowhere {
             name: OUTSIDE.to_owned(),
             why: "the service at this address has no such port",
@@ -106,13 +106,18 @@ fn way(core: &Core, to: SocketAddr) -> Way {
     }
 }
 
-fn to_service(core: &Core, service: &ServicePort) -> Way {
+fn to_service(core: &Core, discovery: &Services, service: &ServicePort) -> Way {
     let name = ServiceName {
         namespace: service.namespace.clone(),
         name: service.name.clone(),
         port: service.port,
     };
-    match plain_endpoints(service, core.random.next()) {
+    // With routes each request is drawn for, not the connection.
+    let drawn = match discovery.routes(service) {
+        Some(_) => None,
+        None => plain_endpoints(service, core.random.next()),
+    };
+    match drawn {
         Some(endpoints) => Way::Plain {
             name: name.to_string(),
             endpoints,
@@ -120,6 +125,10 @@ fn to_service(core: &Core, service: &ServicePort) -> Way {
         },
         None => Way::Mesh(core.destinations.listener(Destination::Service(name))),
     }
+}
+
+fn plain_endpoints(service: &ServicePort, random: u64) -> Option<Vec<SocketAddr>> {
+    plain::drawn(&service.unmeshed, service.endpoints.len(), random)
 }
 
 fn to_pod(core: &Core, discovery: &Services, workload: &str, to: SocketAddr) -> Way {
@@ -138,19 +147,6 @@ fn to_pod(core: &Core, discovery: &Services, workload: &str, to: SocketAddr) -> 
             why: "the pod is in the mesh, and discovery does not say where its proxy is",
         },
     }
-}
-
-/// The endpoints without proxy in the order in which they are tried, if one of them is drawn: each endpoint of a service
-/// has the same share of its connections, whether it is in the mesh or not.
-fn plain_endpoints(service: &ServicePort, random: u64) -> Option<Vec<SocketAddr>> {
-    let all = service.unmeshed.len() + service.endpoints.len();
-    let drawn = usize::try_from(random % u64::try_from(all.max(1)).unwrap_or(1)).unwrap_or(0);
-    if drawn >= service.unmeshed.len() {
-        return None;
-    }
-    let mut endpoints = service.unmeshed.clone();
-    endpoints.rotate_left(drawn);
-    Some(endpoints)
 }
 
 /// What a listener for redirected connections leads to.
@@ -172,6 +168,11 @@ struct Used {
 }
 
 impl Destinations {
+    /// To a service, wherever a request for it came from.
+    pub(super) fn service(&self, name: ServiceName) -> Rc<Listener> {
+        self.listener(Destination::Service(name))
+    }
+
     fn listener(&self, destination: Destination) -> Rc<Listener> {
         let mut all = self.0.borrow_mut();
         let last = Instant::now();
@@ -191,11 +192,16 @@ impl Destinations {
     }
 
     /// Forgets what nobody uses. Called now and then.
-    pub(crate) fn sweep(&self) {
+    pub(crate) fn sweep(&self, now_us: u64) {
         let unused = |used: &Used| {
-            Rc::strong_count(&used.listener) == 1 && used.last.elapsed() > DESTINATION_IDLE
+            let quiet_us = now_us.saturating_sub(used.listener.used_us.get());
+            Rc::strong_count(&used.listener) == 1
+                && used.last.elapsed() > DESTINATION_IDLE
+                && Duration::from_micros(quiet_us) > DESTINATION_IDLE
         };
         self.0.borrow_mut().retain(|_, used| !unused(used));
+        let all = self.0.borrow();
+        all.values().for_each(|used| used.listener.sweep());
     }
 }
 
@@ -250,14 +256,32 @@ mod tests {
         assert!(!Rc::ptr_eq(&first, &pod(0, "a/c")), "RD10");
         (1..2 * DESTINATIONS_MAX).for_each(|n| drop(pod(n, "a/b")));
         assert_eq!(all.0.borrow().len(), DESTINATIONS_MAX, "RX8");
-        all.sweep();
+        let now_us = 600_000_000;
+        all.sweep(now_us);
         assert_eq!(all.0.borrow().len(), DESTINATIONS_MAX, "used just now");
         let old = Instant::now().checked_sub(2 * DESTINATION_IDLE).unwrap();
         all.0
             .borrow_mut()
             .values_mut()
             .for_each(|used| used.last = old);
-        all.sweep();
-        assert_eq!(all.0.borrow().len(), 1, "only what is held");
+        let backend = all
+            .0
+            .borrow()
+            .values()
+            .next()
+            .map(|used| used.listener.clone());
+        let backend = backend.expect("one");
+        backend.used_us.set(now_us);
+        let (kept, name) = (Rc::ptr_eq(&backend, &first), backend.name.clone());
+        drop(backend);
+        all.sweep(now_us);
+        let left = all.0.borrow();
+        let names: Vec<&String> = left.values().map(|used| &used.listener.name).collect();
+        assert_eq!(
+            left.len(),
+            if kept { 1 } else { 2 },
+            "what is held, and what routes send to"
+        );
+        assert!(names.contains(&&name), "{names:?}");
     }
 }

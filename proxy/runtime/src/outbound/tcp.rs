@@ -8,16 +8,17 @@ use crate::limits::ENDPOINT_ATTEMPTS;
 use crate::telemetry::Ask;
 use mesh_proxy_core::balance::Outcome;
 use mesh_proxy_core::mesh_header::Kind;
+use std::rc::Rc;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 /// Carries the stream to an endpoint; if none can be reached it is reset, which is all that TCP can say.
 pub(crate) async fn take<T: AsyncRead + AsyncWrite + BreakOff + Unpin>(
     core: &Core,
-    listener: &Listener,
+    listener: &Rc<Listener>,
     mut stream: T,
 ) {
     for _ in 0..ENDPOINT_ATTEMPTS {
-        let Some(chosen) = listener.choose(core).await else {
+        let Some(mut chosen) = listener.choose(core).await else {
             break;
         };
         let mut measure = core
@@ -27,7 +28,7 @@ pub(crate) async fn take<T: AsyncRead + AsyncWrite + BreakOff + Unpin>(
             Ok((remote, _)) => remote,
             Err(error) => {
                 measure.failed(error.failure());
-                listener.not_connected(core, &chosen);
+                chosen.not_connected(core);
                 tracing::warn!(
                     service = listener.name,
                     why = error.why,
@@ -38,7 +39,7 @@ pub(crate) async fn take<T: AsyncRead + AsyncWrite + BreakOff + Unpin>(
         };
         measure.allowed(None);
         measure.opened();
-        listener.ended(core, &chosen, Outcome::Answered);
+        chosen.ended(core, Outcome::Answered);
         let standing = core.remotes.enter(remote.get_ref().1);
         let carried = both_ways(&mut stream, &mut remote, &standing.kill).await;
         measure.closed(carried.up, carried.down);

@@ -97,6 +97,8 @@ pub(crate) struct World {
     proxies: Vec<Running>,
     /// Further settings of the audit logs.
     pub(crate) audit: &'static str,
+    /// Whether proxies read where services are from `discovery.json`.
+    pub(crate) discovers: bool,
 }
 
 /// Policy of `cart`: a Server for port 8080, and who may use it.
@@ -162,6 +164,7 @@ impl World {
             block,
             proxies: Vec::new(),
             audit: "",
+            discovers: false,
         };
         world.write_policy(policy);
         world
@@ -258,14 +261,19 @@ impl World {
         self.start("web", &parts, self.address(11, 15020));
     }
 
-    fn start(&mut self, name: &str, parts: &str, admin: SocketAddr) {
+    pub(crate) fn start(&mut self, name: &str, parts: &str, admin: SocketAddr) {
         let folder = self.path(name);
+        let discovery = if self.discovers {
+            format!(", discovery: {}", self.path("discovery.json").display())
+        } else {
+            String::new()
+        };
         let (folder, manifests) = (folder.display(), self.path("manifests"));
         let text = format!(
             "workload: {{ namespace: shop, name: {name} }}
 identity:
   files: {{ chain: {folder}/chain.pem, key: {folder}/key.pem, bundle: {folder}/bundle.pem }}
-policy: {{ manifests: {manifests} }}
+policy: {{ manifests: {manifests}{discovery} }}
 {parts}admin: {{ listen: \"{admin}\", socket: {folder}/admin.sock }}
 audit: {{ file: {folder}/{name}.jsonl, allowSample: 1.0{audit} }}
 drainSecs: 5

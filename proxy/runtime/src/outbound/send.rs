@@ -1,0 +1,397 @@
+//! One try: a request to an endpoint of one service, in the mesh or outside it, and what came back.
+
+use super::{Chosen, Listener};
+use crate::answer::Trouble;
+use crate::app::{Lease, root_cause};
+use crate::body::{Arriving, Body, Held};
+use crate::core::Core;
+use crate::limits::{ENDPOINT_ATTEMPTS, HEAD_BYTES_MAX, HEADERS_MAX};
+use crate::live::Kill;
+use crate::mux::client::SendError;
+use crate::outbound::plain::Reason;
+use crate::remotes::Standing;
+use crate::telemetry::{Ask, Measure};
+use http::request::Parts;
+use http::{Request, Response, StatusCode, Version, response};
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use mesh_proxy_core::balance::Outcome;
+use mesh_proxy_core::http_hygiene::{Admitted, RequestRefusal, grpc_code, to_app, to_mesh};
+use mesh_proxy_core::mesh_header::Kind;
+use mesh_proxy_core::metrics::Failure;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use tokio::time::{Instant, timeout_at};
+
+/// The way of one request to one service.
+#[derive(Clone, Copy)]
+pub(super) struct Passage<'a> {
+    pub(super) core: &'a Rc<Core>,
+    /// The service: that of the listener, or a backend.
+    pub(super) to: &'a Rc<Listener>,
+    pub(super) grpc: bool,
+}
+
+/// Why a request got no answer from a backend.
+pub(super) enum Failed {
+    /// It, or what a filter made of it, is no request.
+    Refused(RequestRefusal),
+    /// Something on the way.
+    Trouble(Trouble),
+}
+
+impl From<RequestRefusal> for Failed {
+    fn from(refusal: RequestRefusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<Trouble> for Failed {
+    fn from(trouble: Trouble) -> Self {
+        Self::Trouble(trouble)
+    }
+}
+
+impl Failed {
+    /// Status of the answer.
+    pub(super) fn status(&self) -> StatusCode {
+        match self {
+            Self::Refused(refusal) => refusal.status(),
+            Self::Trouble(trouble) => trouble.status(),
+        }
+    }
+}
+
+/// What came back.
+pub(super) struct Reply {
+    pub(super) parts: response::Parts,
+    pub(super) body: Arriving,
+    pub(super) held: Held,
+}
+
+/// What came back on a connection that may become a tunnel.
+pub(super) struct Opened {
+    pub(super) response: Response<Incoming>,
+    pub(super) measure: Measure,
+    /// Ends the connection.
+    pub(super) kill: Kill,
+    /// Place of the connection among those in the mesh.
+    pub(super) standing: Option<Standing>,
+}
+
+/// What comes before `until`.
+pub(super) async fn within<F: Future>(until: Option<Instant>, future: F) -> Option<F::Output> {
+    match until {
+        None => Some(future.await),
+        // Boxed: most requests have no limit, and should not carry room for one.
+        Some(until) => Box::pin(timeout_at(until, future)).await.ok(),
+    }
+}
+
+impl Passage<'_> {
+    /// Sends a request to an endpoint in the form that it has there, inside the mesh or outside; gives up at `until`.
+    pub(super) async fn send(
+        &self,
+        mut head: Parts,
+        body: Body,
+        admitted: &Admitted,
+        until: Option<Instant>,
+    ) -> Result<Reply, Failed> {
+        match self.to.draw(self.core) {
+            Some(outside) => {
+                to_app(&mut head, admitted, None)?;
+                let request = Request::from_parts(head, body);
+                Ok(self.outside(request, &outside, until).await?)
+            }
+            None => {
+                to_mesh(&mut head, admitted)?;
+                self.mesh(Request::from_parts(head, body), until).await
+            }
+        }
+    }
+
+    /// Sends a request in the form that goes between proxies to an endpoint in the mesh; gives up at `until`.
+    pub(super) async fn mesh(
+        &self,
+        mut request: Request<Body>,
+        until: Option<Instant>,
+    ) -> Result<Reply, Failed> {
+        let mut last = None;
+        for _ in 0..ENDPOINT_ATTEMPTS {
+            let chosen = within(until, self.to.choose(self.core)).await;
+            let Some(mut chosen) = chosen.ok_or_else(|| self.late(false))? else {
+                break;
+            };
+            let measure = self.measure(Some(&chosen));
+            let place = within(until, chosen.remote.requests(self.core)).await;
+            let (sender, flight) = match place {
+                Some(Ok(place)) => place,
+                Some(Err(error)) => {
+                    measure.failed(error.failure());
+                    chosen.not_connected(self.core);
+                    last = Some(error);
+                    continue;
+                }
+                None => {
+                    measure.failed(Failure::Timeout);
+                    return Err(self.late(false).into());
+                }
+            };
+            measure.allowed(None);
+            match within(until, sender.send(request)).await {
+                Some(Ok(response)) => {
+                    chosen.ended(self.core, self.outcome(&response));
+                    let (parts, body) = response.into_parts();
+                    let held = Held {
+                        measure: Some(measure),
+                        flight: Some(flight),
+                        ..Held::default()
+                    };
+                    let body = body.into();
+                    return Ok(Reply { parts, body, held });
+                }
+                Some(Err(error)) => {
+                    measure.failed(Failure::Reset);
+                    let outcome = match error {
+                        SendError::TooLong => Outcome::Cancelled, // which says nothing about the endpoint
+                        _ => Outcome::Failed,
+                    };
+                    chosen.ended(self.core, outcome);
+                    // What was not sent may go elsewhere; what may have been served is not repeated here.
+                    match error {
+                        SendError::Unsent(unsent) => request = *unsent,
+                        SendError::TooLong => return Err(RequestRefusal::HeadersTooLarge.into()),
+                        SendError::Broke => {
+                            let why = "its proxy reset the request, or the connection broke";
+                            return Err(self.broke_because(why.to_owned()).into());
+                        }
+                    }
+                    chosen.remote.forget_closed();
+                }
+                None => {
+                    measure.failed(Failure::Timeout);
+                    chosen.ended(self.core, Outcome::Failed);
+                    return Err(self.late(true).into());
+                }
+            }
+        }
+        Err(self.unreachable(last).into())
+    }
+
+    /// Sends a request in the form that its application gets to the first of `endpoints` that can be reached: they are
+    /// outside the mesh.
+    pub(super) async fn outside(
+        &self,
+        request: Request<Body>,
+        endpoints: &[SocketAddr],
+        until: Option<Instant>,
+    ) -> Result<Reply, Trouble> {
+        let measure = self.measure(None);
+        let version = request.version();
+        let app = self.reach(endpoints, version, until, &measure).await?;
+        measure.allowed(None);
+        let sent = within(until, async {
+            match version {
+                Version::HTTP_2 => app.send_http2(request).await.map(|back| (back, None)),
+                _ => app.send_http1(request).await.map(with_lease),
+            }
+        });
+        match sent.await {
+            Some(Ok((response, _))) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                measure.failed(Failure::Reset);
+                Err(self.broke_because("it switched protocols unasked".to_owned()))
+            }
+            Some(Ok((response, lease))) => {
+                let (parts, body) = response.into_parts();
+                let body = body.into();
+                let held = Held {
+                    measure: Some(measure),
+                    lease,
+                    ..Held::default()
+                };
+                Ok(Reply { parts, body, held })
+            }
+            Some(Err(trouble)) => {
+                measure.failed(Failure::Reset);
+                Err(self.broke_because(trouble.to_string()))
+            }
+            None => {
+                measure.failed(Failure::Timeout);
+                Err(self.late(true))
+            }
+        }
+    }
+
+    /// The first of `endpoints` to which there is a connection, or can be one.
+    async fn reach(
+        &self,
+        endpoints: &[SocketAddr],
+        version: Version,
+        until: Option<Instant>,
+        measure: &Measure,
+    ) -> Result<Rc<crate::app::App>, Trouble> {
+        let mut why = "it has no address".to_owned();
+        for endpoint in endpoints.iter().take(ENDPOINT_ATTEMPTS) {
+            let app = self.to.app_at(*endpoint);
+            match within(until, app.reach(version)).await {
+                Some(Ok(dialled)) => {
+                    if dialled {
+                        self.leaves_in_plaintext(*endpoint);
+                    }
+                    return Ok(app);
+                }
+                Some(Err(trouble)) => why = trouble.to_string(),
+                None => {
+                    measure.failed(Failure::Timeout);
+                    return Err(self.late(false));
+                }
+            }
+        }
+        measure.failed(Failure::Connect);
+        Err(Trouble::Unreachable {
+            service: self.to.name.clone(),
+            why,
+            late: false,
+        })
+    }
+
+    fn leaves_in_plaintext(&self, to: SocketAddr) {
+        let reason = Reason::UnmeshedEndpoint.as_str();
+        self.core.meter.plaintext(reason);
+        tracing::info!(%to, target = self.to.name, reason, "a connection leaves in plaintext");
+    }
+
+    /// Sends a request that wants an upgrade over a connection of its own through the mesh.
+    pub(super) async fn open(&self, request: Request<Body>) -> Result<Opened, Trouble> {
+        let Some(mut chosen) = self.to.choose(self.core).await else {
+            return Err(self.unreachable(None));
+        };
+        let measure = self.measure(Some(&chosen));
+        let stream = match chosen.remote.stream(self.core, Kind::Http1).await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                measure.failed(error.failure());
+                chosen.not_connected(self.core);
+                return Err(self.unreachable(Some(error)));
+            }
+        };
+        chosen.ended(self.core, Outcome::Cancelled);
+        let standing = self.core.remotes.enter(stream.get_ref().1);
+        let kill = standing.kill.clone();
+        let client = http1::Builder::new()
+            .max_headers(HEADERS_MAX)
+            .max_buf_size(HEAD_BYTES_MAX)
+            .handshake(TokioIo::new(stream));
+        let (mut sender, connection) = client.await.map_err(|error| self.broke(&error))?;
+        tokio::task::spawn_local(async move {
+            tokio::select! {
+                ended = connection.with_upgrades() => if let Err(error) = ended {
+                    tracing::debug!(
+                        error = root_cause(&error),
+                        "an upgraded mesh connection ended"
+                    );
+                },
+                _ = kill.ended() => {}
+            }
+        });
+        let response = sender.send_request(request).await;
+        let response = response.map_err(|error| self.broke(&error))?;
+        Ok(Opened {
+            response,
+            measure,
+            kill: standing.kill.clone(),
+            standing: Some(standing),
+        })
+    }
+
+    /// The same to the first of `endpoints`, which are outside the mesh.
+    pub(super) async fn open_outside(
+        &self,
+        request: Request<Body>,
+        endpoints: &[SocketAddr],
+    ) -> Result<Opened, Trouble> {
+        let measure = self.measure(None);
+        let app = self
+            .reach(endpoints, Version::HTTP_11, None, &measure)
+            .await?;
+        measure.allowed(None);
+        match app.send_upgrade(request).await {
+            Ok(response) => Ok(Opened {
+                response,
+                measure,
+                kill: Kill::default(),
+                standing: None,
+            }),
+            Err(trouble) => {
+                measure.failed(Failure::Reset);
+                Err(self.broke_because(trouble.to_string()))
+            }
+        }
+    }
+
+    pub(super) fn measure(&self, chosen: Option<&Chosen>) -> Measure {
+        let ask = if self.grpc { Ask::Grpc } else { Ask::Http };
+        self.core.meter.outbound(
+            &self.to.name,
+            chosen.map(|chosen| chosen.remote.edge()),
+            ask,
+        )
+    }
+
+    /// What an answer says of its endpoint.
+    fn outcome<B>(&self, response: &Response<B>) -> Outcome {
+        let code = self.grpc.then(|| grpc_code(response.headers())).flatten();
+        Outcome::of_answer(response.status().as_u16(), code)
+    }
+
+    fn unreachable(&self, last: Option<super::pool::DialError>) -> Trouble {
+        let service = self.to.name.clone();
+        match last {
+            Some(error) if error.no_identity => Trouble::NoIdentity { why: error.why },
+            Some(error) => Trouble::Unreachable {
+                service,
+                why: error.why,
+                late: error.late,
+            },
+            None if self.to.has_endpoints() => {
+                let why = "its endpoints failed moments ago".to_owned();
+                Trouble::Unreachable {
+                    service,
+                    why,
+                    late: false,
+                }
+            }
+            None => {
+                self.measure(None).failed(Failure::NoEndpoint);
+                Trouble::NoEndpoint { service }
+            }
+        }
+    }
+
+    fn broke(&self, error: &hyper::Error) -> Trouble {
+        self.broke_because(root_cause(error))
+    }
+
+    fn broke_because(&self, why: String) -> Trouble {
+        Trouble::PeerBroke {
+            service: self.to.name.clone(),
+            why,
+        }
+    }
+
+    pub(super) fn late(&self, sent: bool) -> Trouble {
+        Trouble::TimedOut {
+            service: self.to.name.clone(),
+            limit: "backendRequest",
+            sent,
+        }
+    }
+}
+
+fn with_lease(
+    (response, lease): (Response<Incoming>, Lease),
+) -> (Response<Incoming>, Option<Lease>) {
+    (response, Some(lease))
+}
