@@ -385,10 +385,7 @@ impl Engine {
             return Taken::Data(data);
         }
         match place.incoming {
-            Incoming::Ended => place
-                .trailers
-                .take()
-                .map_or(Taken::End, |trailers| Taken::Trailers(trailers)),
+            Incoming::Ended => place.trailers.take().map_or(Taken::End, Taken::Trailers),
             Incoming::Broken => Taken::Broken,
             Incoming::Head | Incoming::Body => Taken::Pending,
         }
