@@ -129,6 +129,10 @@ fn trusted(desk: &Desk, svid: &Svid) -> bool {
     bundles(desk).verify(svid, desk.now()).is_ok()
 }
 
+fn put(path: &Path, text: &str) {
+    disk::write_atomic(path, text.as_bytes(), 0o600).unwrap();
+}
+
 fn below_dir(dir: &Path) -> Vec<String> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(dir).unwrap() {
@@ -218,11 +222,11 @@ fn a_new_root_is_proved_before_its_issuer_signs_anything() {
         let next = below(&root);
         (root, next)
     };
-    let offered = || Ok(offer(&[&kept.root, &root], &[&next]));
-    desk.adopt(offered()).unwrap();
+    let offered = || offer(&[&kept.root, &root], &[&next]);
+    desk.adopt(Ok(offered())).unwrap();
     assert_eq!(desk.trust.state.phase.name(), "proving");
     for _ in 0..3 {
-        desk.adopt(offered()).unwrap();
+        desk.adopt(Ok(offered())).unwrap();
         assert!(
             !desk.trust_event(&Event::Tick).unwrap(),
             "nobody has acknowledged"
@@ -235,7 +239,7 @@ fn a_new_root_is_proved_before_its_issuer_signs_anything() {
     // Killed in the middle: the old issuer is still there.
     drop(desk);
     let mut desk = kept.open(None);
-    desk.adopt(offered()).unwrap();
+    desk.adopt(Ok(offered())).unwrap();
     desk.trust.roster.ended(&Verifier::holder_of("c"));
     verifiers
         .iter_mut()
@@ -246,7 +250,7 @@ fn a_new_root_is_proved_before_its_issuer_signs_anything() {
         assert_eq!(verifier.svid().chain()[1], der(&next));
         assert!(trusted(&desk, verifier.svid()));
     }
-    desk.adopt(offered()).unwrap();
+    desk.adopt(Ok(offered())).unwrap();
     assert_eq!(said(&desk), [""; 0]);
     let keys = below_dir(kept.dir.path())
         .into_iter()
@@ -274,19 +278,19 @@ fn a_rotation_that_was_taken_back_is_not_begun_again_also_after_a_restart() {
     let mut verifiers = ["a"].map(|name| Verifier::join(&mut desk, name));
     let root = root("second");
     let next = below(&root);
-    let offered = || Ok(offer(&[&kept.root, &root], &[&next]));
-    desk.adopt(offered()).unwrap();
-    desk.adopt(offered()).unwrap();
+    let offered = || offer(&[&kept.root, &root], &[&next]);
+    desk.adopt(Ok(offered())).unwrap();
+    desk.adopt(Ok(offered())).unwrap();
     desk.trust_event(&Event::Abort).unwrap();
     finish(&mut desk, &mut verifiers);
-    desk.adopt(offered()).unwrap();
+    desk.adopt(Ok(offered())).unwrap();
     assert_eq!(
         (desk.trust.state.phase.name(), said(&desk)),
         ("steady", vec!["MESH-0950".into()])
     );
     drop(desk);
     let mut desk = kept.open(None);
-    desk.adopt(offered()).unwrap();
+    desk.adopt(Ok(offered())).unwrap();
     assert_eq!(
         (desk.trust.state.phase.name(), said(&desk)),
         ("steady", vec!["MESH-0950".into()])
@@ -528,7 +532,7 @@ async fn an_event_that_never_comes_is_made_good_by_reading_again() {
 #[tokio::test]
 async fn files_are_read_as_a_secret_is_mounted_and_a_ca_refuses_to_begin_with_wrong_ones() {
     let dir = tempfile::tempdir().unwrap();
-    let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+    let write = |name: &str, text: &str| put(&dir.path().join(name), text);
     let (root, now) = (root("root"), mesh_platform::System::new());
     let issuer = below(&root);
     let files = KeptFiles {
@@ -557,17 +561,16 @@ async fn files_are_read_as_a_secret_is_mounted_and_a_ca_refuses_to_begin_with_wr
     );
     // A bundle of its own is the one that counts.
     let bundle = dir.path().join("bundle.pem");
-    std::fs::write(&bundle, self::root("other").pem()).unwrap();
+    put(&bundle, &self::root("other").pem());
     let files = KeptFiles {
         roots: Some(bundle.clone()),
         ..files
     };
     assert!(refused(&files).await.contains("MESH-0938"));
-    std::fs::write(
+    put(
         &bundle,
-        format!("{}{}", root.pem(), root.key().serialize_pem()),
-    )
-    .unwrap();
+        &format!("{}{}", root.pem(), root.key().serialize_pem()),
+    );
     assert!(refused(&files).await.contains("MESH-0908"));
     // And the CA itself says so when it starts, with its directory as it was.
     let state = tempfile::tempdir().unwrap();

@@ -98,7 +98,7 @@ impl House {
 
     /// Waits until the status is as wanted.
     async fn until(&self, what: &str, wanted: impl Fn(&TrustStatus) -> bool) -> TrustStatus {
-        let begun = std::time::Instant::now();
+        let begun = tokio::time::Instant::now();
         loop {
             let status = self.status().await;
             if wanted(&status) {
