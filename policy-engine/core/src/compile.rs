@@ -1,26 +1,28 @@
-//! The compiled snapshot: what every decision reads, built once per generation.
+//! The compiled snapshot: what every decision reads, built once per generation. What is wrong with the data it is built
+//! from is told by `faults`.
+
+mod faults;
 
 use crate::cedar::raw::{self, Raw};
 use crate::cedar::{self, GeneratedPolicy, Setting, Vocabulary};
 use crate::connection::IdentityIndex;
 use crate::decide::Generation;
-use crate::limits::{
-    CEDAR_TEXTS_MAX, GRANTS_MAX, MATCHES_MAX, MEMBERS_MAX, PORT_GRANTS_MAX, PORTS_MAX,
-};
 use crate::matcher::{Matcher, Reachable};
 use crate::networks::NetworkIndex;
 use crate::original::{Data, Kept};
 use crate::question::{HeaderNames, SetNames};
 use crate::route::{RouteTable, RouteTaken};
 use crate::snapshot::{
-    CedarText, Effect, Finding, Grant, ObjectRef, PathOptions, PortPolicy, ServerInfo,
-    ServerProtocol, Severity, SnapshotData, Source, Who, WorkloadInfo,
+    Finding, ObjectRef, PathOptions, PortPolicy, ServerInfo, ServerProtocol, Severity,
+    SnapshotData, Source, WorkloadInfo,
 };
 use crate::texts::Texts;
 use mesh_trust::{Timestamp, TrustDomain};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
+
+use faults::{check_limits, missing_set, text_findings};
 
 /// Policy for one workload, ready to decide. Cheap to clone; share it freely between threads.
 #[derive(Clone)]
@@ -429,111 +431,6 @@ fn ends(data: &SnapshotData) -> Box<[Timestamp]> {
 
 fn too_long(what: &'static str) -> SnapshotError {
     SnapshotError::TooLong { what }
-}
-
-fn check_limits(data: &SnapshotData) -> Result<(), SnapshotError> {
-    let ports = || data.ports.values().chain([&data.other_ports]);
-    let matches = |policy: &PortPolicy| -> usize {
-        policy
-            .routes
-            .iter()
-            .flat_map(|route| &route.rules)
-            .map(|rule| rule.matches.len().max(1))
-            .sum()
-    };
-    let members = data
-        .identity_sets
-        .values()
-        .map(|set| set.members.len())
-        .sum::<usize>()
-        + data
-            .network_sets
-            .values()
-            .flat_map(|set| &set.networks)
-            .map(|network| 1 + network.except.len())
-            .sum::<usize>();
-    for (what, count, limit) in [
-        ("grants", data.grants.len(), GRANTS_MAX),
-        (
-            "ports with a policy of their own",
-            data.ports.len(),
-            PORTS_MAX,
-        ),
-        (
-            "references from ports to grants",
-            ports().map(|policy| policy.grants.len()).sum(),
-            PORT_GRANTS_MAX,
-        ),
-        ("route matches", ports().map(matches).sum(), MATCHES_MAX),
-        (
-            "policies written in Cedar",
-            data.cedar_policies.len(),
-            CEDAR_TEXTS_MAX,
-        ),
-        ("members of identity and network sets", members, MEMBERS_MAX),
-    ] {
-        if count > limit {
-            return Err(SnapshotError::TooLarge { what, count, limit });
-        }
-    }
-    Ok(())
-}
-
-/// Policies written in Cedar that cannot be evaluated.
-fn text_findings(texts: &[CedarText], compiled: &[Raw]) -> Vec<Finding> {
-    let broken = texts.iter().zip(compiled);
-    let broken = broken.filter_map(|(text, raw)| Some((text, raw.fault()?)));
-    broken
-        .map(|(text, why)| broken_policy(&text.id, text.effect, &text.source, why))
-        .collect()
-}
-
-/// A grant that refers to a set that is not there.
-fn missing_set(names: &SetNames, grant: &Grant) -> Option<Finding> {
-    let missing = match (&grant.who, &grant.networks) {
-        (Who::Identities(set), _) if names.identity_place(set).is_none() => {
-            format!("identity set `{set}` does not exist")
-        }
-        (_, Some(set)) if names.network_place(set).is_none() => {
-            format!("network set `{set}` does not exist")
-        }
-        _ => return None,
-    };
-    Some(broken_policy(
-        &grant.id,
-        grant.effect,
-        &grant.source,
-        &missing,
-    ))
-}
-
-/// A policy that cannot be evaluated: it grants nothing, or closes.
-pub(crate) fn broken_policy(id: &str, effect: Effect, source: &Source, why: &str) -> Finding {
-    let mut parts = id.split('/');
-    let object = match (parts.next(), parts.next(), parts.next(), parts.next()) {
-        (Some(kind), Some(namespace), Some(name), Some(_)) => Some(ObjectRef {
-            kind: kind.to_owned(),
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
-            source: source.clone(),
-        }),
-        _ => None,
-    };
-    let (effect, hint) = match effect {
-        Effect::Permit => ("grants nothing", "mend what it refers to"),
-        Effect::Forbid => (
-            "closes the ports it covers",
-            "mend what it refers to, or remove it",
-        ),
-    };
-    Finding {
-        code: "MESH-0311".to_owned(),
-        severity: Severity::Error,
-        message: format!("`{id}` {effect}: {why}"),
-        hint: Some(hint.to_owned()),
-        object,
-        source: source.clone(),
-    }
 }
 
 /// What the ports of a snapshot are compiled from.

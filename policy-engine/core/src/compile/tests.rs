@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::fixtures::*;
-use crate::snapshot::{IdentityPattern, Who};
+use crate::limits::{CEDAR_TEXTS_MAX, GRANTS_MAX, MEMBERS_MAX, PORT_GRANTS_MAX};
+use crate::snapshot::{CedarText, Effect, IdentityPattern, Who};
 
 fn shared<T: Send + Sync + 'static>(_: &T) {}
 
@@ -20,6 +21,82 @@ fn a_port_that_refers_to_a_missing_grant_makes_no_snapshot() {
             port: PORT,
             grant: 3
         })
+    );
+}
+
+#[test]
+fn a_reference_just_past_the_last_grant_makes_no_snapshot() {
+    let world = World::http().web_may("web", on_server("http"));
+    assert!(Snapshot::compile(world.0.clone()).is_ok());
+    let past = world.port(|port| port.grants.push(1));
+    let refused = Snapshot::compile(past.0).err();
+    assert!(matches!(
+        refused,
+        Some(SnapshotError::NoSuchGrant { grant: 1, .. })
+    ));
+}
+
+#[test]
+fn a_grant_is_reported_for_a_set_that_is_not_there_and_for_no_other() {
+    let limited = |set: &str| {
+        let mut data = World::http()
+            .networks("near", &[("10.0.0.0/8", &[])])
+            .web_may("web", on_server("http"))
+            .0;
+        data.grants[0].networks = Some(set.to_owned());
+        Snapshot::compile(data).unwrap()
+    };
+    assert_eq!(limited("near").findings(), []);
+    let [finding] = limited("far").findings().to_vec().try_into().unwrap();
+    let finding: Finding = finding;
+    assert!(finding.message.contains("network set `far`"), "{finding:?}");
+}
+
+#[test]
+fn as_many_as_the_limit_are_no_more_than_the_limit() {
+    let text = |n: usize| CedarText {
+        id: format!("CedarPolicy/shop/p/{n}"),
+        effect: Effect::Permit,
+        text: String::new(),
+        confined_to: None,
+        invalid: Some("not read".to_owned()),
+        audit: false,
+        term: crate::snapshot::Term::default(),
+        source: at(1),
+    };
+    let with = |count: usize| {
+        let mut data = World::http().0;
+        data.cedar_policies = (0..count).map(text).collect();
+        Snapshot::compile(data).is_ok()
+    };
+    assert!(with(CEDAR_TEXTS_MAX) && !with(CEDAR_TEXTS_MAX + 1));
+}
+
+#[test]
+fn a_text_that_cannot_be_evaluated_is_a_finding() {
+    let mut data = World::http().0;
+    data.cedar_policies.push(CedarText {
+        id: "CedarPolicy/shop/p/no".to_owned(),
+        effect: Effect::Permit,
+        text: "permit(principal, action, resource) when { principal.nothing };".to_owned(),
+        confined_to: Some("shop".to_owned()),
+        invalid: None,
+        audit: false,
+        term: crate::snapshot::Term::default(),
+        source: at(1),
+    });
+    let snapshot = Snapshot::compile(data).unwrap();
+    let found: Vec<_> = snapshot
+        .findings()
+        .iter()
+        .map(|one| (&*one.code, &*one.message))
+        .collect();
+    let [("MESH-0311", message)] = found[..] else {
+        panic!("{found:?}")
+    };
+    assert!(
+        message.contains("CedarPolicy/shop/p/no` grants nothing"),
+        "{message}"
     );
 }
 
@@ -75,7 +152,9 @@ fn an_unreadable_regex_is_a_finding() {
     let mut bad = route("r", "/");
     bad.rules[0].matches[0].path = crate::snapshot::PathMatch::Regex("(".into());
     let snapshot = World::http().route(bad).compile();
-    assert_eq!(snapshot.findings()[0].code, "MESH-0312");
+    let finding = &snapshot.findings()[0];
+    assert_eq!(finding.code, "MESH-0312");
+    assert!(finding.message.contains("unclosed group"), "{finding:?}");
 }
 
 #[test]
