@@ -141,3 +141,37 @@ pub(crate) fn unreadable_header<'n>(
         !readable
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn a_grpc_path_has_a_service_and_a_method_and_nothing_else() {
+        let headers = BTreeMap::new();
+        let names = |path, grpc| {
+            let facts = RequestFacts {
+                method: "POST",
+                path,
+                host: None,
+                headers: &headers,
+                grpc,
+            };
+            facts.grpc_names()
+        };
+        assert_eq!(names("/shop.Cart/Add", true), Some(("shop.Cart", "Add")));
+        for path in [
+            "/shop.Cart/Add/",
+            "/shop.Cart/Add/x",
+            "/shop.Cart/",
+            "//Add",
+            "/shop.Cart",
+            "/",
+            "*",
+        ] {
+            assert_eq!(names(path, true), None, "{path}");
+        }
+        assert_eq!(names("/shop.Cart/Add", false), None, "no gRPC");
+    }
+}

@@ -67,6 +67,33 @@ fn policies_are_printed_with_their_source() {
 }
 
 #[test]
+fn annotations_say_what_a_grant_is_and_nothing_that_it_is_not() {
+    let mut glass = grant(
+        "AuthorizationPolicy/shop/glass/0",
+        on_server("http"),
+        Who::Anyone,
+    );
+    glass.term.break_glass = Some("an incident".into());
+    let snapshot = World::http()
+        .web_may("web", on_server("http"))
+        .grant(glass)
+        .compile();
+    let [web, glass] = generated(&snapshot) else {
+        panic!("two policies")
+    };
+    assert!(
+        !web.cedar.contains("@audit") && !web.cedar.contains("@breakGlass"),
+        "{}",
+        web.cedar
+    );
+    assert!(
+        glass.cedar.contains("@breakGlass(\"an incident\")"),
+        "{}",
+        glass.cedar
+    );
+}
+
+#[test]
 fn names_cannot_escape_into_policy_text() {
     let evil = "x\") when { true }; permit(principal, action, resource); //\\\n\u{202e}";
     let world = World::http()
@@ -97,6 +124,7 @@ fn ids_are_stable_and_distinct() {
         on_server("b"),
         Scope::Default,
         on_server("a"),
+        on_server("a"),
     ];
     let grants: Vec<Grant> = modes
         .into_iter()
@@ -109,7 +137,8 @@ fn ids_are_stable_and_distinct() {
             "default/audit@Server/shop/a",
             "default/audit@Server/shop/b",
             "default/audit",
-            "default/audit@Server/shop/a#2"
+            "default/audit@Server/shop/a#2",
+            "default/audit@Server/shop/a#3"
         ]
     );
 }

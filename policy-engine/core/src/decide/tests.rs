@@ -3,6 +3,7 @@
 //! - `readings_01_08`, `readings_09_16`: each settled reading that this crate decides, by number
 //! - `probes`: reading 12
 //! - `heads`: what is remembered of a connection's requests
+//! - `settled`: what is asked anew for each request of a connection
 
 use super::*;
 use crate::fixtures::*;
@@ -12,6 +13,7 @@ mod heads;
 mod probes;
 mod readings_01_08;
 mod readings_09_16;
+mod settled;
 
 const EVERYONE: &str = "AuthorizationPolicy/shop/open/0";
 const WEB: &str = "AuthorizationPolicy/shop/web/0";

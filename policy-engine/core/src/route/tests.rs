@@ -572,6 +572,106 @@ fn runners_up_say_why_they_lost() {
 }
 
 #[test]
+fn a_runner_up_names_the_first_criterion_on_which_it_is_worse() {
+    let with = |change: fn(&mut RouteMatch)| {
+        let mut one = prefix("/a");
+        change(&mut one);
+        one
+    };
+    let header = with(|one| one.headers = vec![value("x", "1")]);
+    let query = with(|one| one.query = vec![value("q", "1")]);
+    let method = with(|one| one.method = Some("GET".to_owned()));
+    let plain = || vec![vec![prefix("/a")]];
+    for (better, worse, why) in [
+        (
+            route("b", &["cart.shop"], plain()),
+            route("w", &[], plain()),
+            "less specific hostname",
+        ),
+        (
+            route("b", &[], vec![vec![method]]),
+            route("w", &[], plain()),
+            "no method match",
+        ),
+        (
+            route("b", &[], vec![vec![header]]),
+            route("w", &[], plain()),
+            "fewer header matches",
+        ),
+        (
+            route("b", &[], vec![vec![query]]),
+            route("w", &[], plain()),
+            "fewer query matches",
+        ),
+        (
+            route("b", &[], plain()),
+            route("w", &[], plain()),
+            "younger, or later by name",
+        ),
+    ] {
+        let (table, _) = RouteTable::compile(&[better, worse]);
+        let headers = HeaderMap::from([("x".to_owned(), vec!["1".to_owned()])]);
+        let host = canonical::host("cart.shop").unwrap();
+        let request = RouteRequest {
+            method: "GET",
+            path: "/a",
+            query: Some("q=1"),
+            host: Some(&host),
+            headers: &headers,
+        };
+        let all = table.candidates(&request);
+        let said: Vec<_> = all.iter().map(|one| one.why_behind(&all[0])).collect();
+        assert_eq!((all[0].taken.name.as_str(), said[1]), ("b", why));
+    }
+    let twice = route("r", &[], vec![vec![prefix("/a")], vec![prefix("/a")]]);
+    let (table, _) = RouteTable::compile(&[twice]);
+    let headers = HeaderMap::new();
+    let request = RouteRequest {
+        method: "GET",
+        path: "/a",
+        query: None,
+        host: None,
+        headers: &headers,
+    };
+    let all = table.candidates(&request);
+    assert_eq!(all[1].why_behind(&all[0]), "later rule of the same route");
+}
+
+#[test]
+fn of_several_matches_of_one_header_or_parameter_the_first_counts() {
+    let one = RouteMatch {
+        headers: vec![value("X-Role", "a"), value("x-role", "b")],
+        query: vec![value("q", "1"), value("q", "2")],
+        ..prefix("/")
+    };
+    let (table, _) = RouteTable::compile(&[route("r", &[], vec![vec![one]])]);
+    let taken = |role: &str, query| {
+        let headers = HeaderMap::from([("x-role".to_owned(), vec![role.to_owned()])]);
+        let request = RouteRequest {
+            method: "GET",
+            path: "/",
+            query: Some(query),
+            host: None,
+            headers: &headers,
+        };
+        table.choose(&request).is_some()
+    };
+    assert!(taken("a", "q=1"));
+    assert!(!taken("b", "q=1") && !taken("a", "q=2"));
+}
+
+#[test]
+fn a_regex_may_be_as_long_as_the_limit_and_no_longer() {
+    use crate::limits::REGEX_BYTES_MAX;
+    assert!(check_regex(&"a".repeat(REGEX_BYTES_MAX)).is_ok());
+    let long = check_regex(&"a".repeat(REGEX_BYTES_MAX + 1));
+    assert!(
+        matches!(long, Err(RegexRefusal::TooLong { .. })),
+        "{long:?}"
+    );
+}
+
+#[test]
 fn an_unreadable_hostname_matches_nothing_and_makes_the_route_deny() {
     let routes = [route("r", &["*", "cart.shop"], vec![vec![prefix("/")]])];
     let (table, problems) = RouteTable::compile(&routes);

@@ -62,8 +62,8 @@ mod tests {
             port: 9990,
             container: 0,
         }];
-        let set = PortSet::parse(" 80, 90-92,admin ,", &declared);
-        assert_eq!(set.ports, BTreeSet::from([80, 90, 91, 92, 9990]));
+        let set = PortSet::parse(" 80, 90-92,admin ,70-70", &declared);
+        assert_eq!(set.ports, BTreeSet::from([70, 80, 90, 91, 92, 9990]));
         assert!(set.unreadable.is_empty());
     }
 

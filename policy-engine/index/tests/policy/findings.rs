@@ -149,3 +149,100 @@ fn a_reference_that_differs_by_case_is_told_the_right_name() {
     );
     assert_ne!(world.answer(&Ask::meshed("shop/web")), "allow");
 }
+
+/// Codes of the findings that the snapshot of `cart` carries to its proxy.
+fn carried(parts: &[&str]) -> Vec<String> {
+    let found = World::of(parts).snapshot("shop", "cart").findings;
+    found.into_iter().map(|f| f.code).collect()
+}
+
+#[test]
+fn a_snapshot_carries_what_is_wrong_with_its_own_objects_alone() {
+    let bad = crate::world::annotated_pod("config.linkerd.io/default-inbound-policy: nonsense");
+    let of_pod = carried(&[&bad]);
+    assert!(!of_pod.is_empty());
+    let world = World::of(&[&bad]);
+    assert_eq!(world.snapshot("shop", "web").findings, [], "another pod's");
+    let open = crate::world::server_authorization("{name: cart}", "{unauthenticated: true}");
+    assert_eq!(carried(&[SHOP, SERVER, &open]), ["MESH-0367"]);
+    assert_eq!(carried(&[SHOP, SERVER]), Vec::<String>::new());
+    let wide = policy("p", "Server cart", &["MeshTLSAuthentication meshed"]);
+    assert_eq!(
+        carried(&[SHOP, SERVER, MESHED, &wide]),
+        ["MESH-0374"],
+        "what it refers to"
+    );
+    assert_eq!(
+        carried(&[SHOP, SERVER, MESHED]),
+        Vec::<String>::new(),
+        "refers to nothing"
+    );
+    let broken = route("r", "{value: no-slash}");
+    let second = SERVER.replace("name: cart, namespace", "name: zart, namespace");
+    for (what, parts) in [
+        ("a route", vec![SHOP, SERVER, &broken]),
+        ("a Server", vec![SHOP, SERVER, &second]),
+        (
+            "a rate limit",
+            vec![SHOP, SERVER, &limit("a", ""), &limit("b", "")],
+        ),
+    ] {
+        assert_eq!(carried(&parts), codes(&parts), "{what}");
+        assert_eq!(carried(&parts).len(), 1, "{what}");
+        assert_eq!(
+            World::of(&parts).snapshot("shop", "web").findings,
+            [],
+            "{what}"
+        );
+    }
+    let bad =
+        crate::world::annotated_namespace("config.linkerd.io/default-inbound-policy: nonsense");
+    assert!(!carried(&[&bad]).is_empty(), "its namespace");
+}
+
+#[test]
+fn what_might_hold_anything_is_told_to_every_workload() {
+    let files = [("a.yaml", SHOP), ("b.yaml", "kind: [broken")];
+    let files = files.map(|(name, text)| (name.to_owned(), text.as_bytes().to_vec()));
+    let index =
+        mesh_policy_index::Index::build(&mesh_policy_index::load(files), &crate::world::config());
+    let world = World { index };
+    for pod in ["cart", "web"] {
+        let codes: Vec<String> = world
+            .snapshot("shop", pod)
+            .findings
+            .into_iter()
+            .map(|f| f.code)
+            .collect();
+        assert_eq!(codes, ["MESH-0384"], "{pod}");
+    }
+}
+
+#[test]
+fn the_default_account_is_there_without_being_declared() {
+    let to = |account: &str| codes(&[SHOP, SERVER, &policy("p", "Server cart", &[account])]);
+    assert_eq!(to("ServiceAccount default"), Vec::<String>::new());
+    assert_eq!(to("ServiceAccount ghost"), ["MESH-0377"]);
+}
+
+#[test]
+fn a_server_authorization_for_everybody_is_reported() {
+    let open = crate::world::server_authorization("{name: cart}", "{unauthenticated: true}");
+    assert_eq!(codes(&[SHOP, SERVER, &open]), ["MESH-0367"]);
+}
+
+#[test]
+fn a_probe_of_a_port_that_nobody_names_opens_no_port() {
+    let pod = SHOP.replace(
+        "    ports: [{containerPort: 8080",
+        "    livenessProbe: {httpGet: {path: /live, port: ghost}}\n    readinessProbe: {httpGet: {path: /ready, port: http}}\n    ports: [{containerPort: 8080",
+    );
+    let snapshot = World::of(&[&pod]).snapshot("shop", "cart");
+    assert_eq!(snapshot.other_ports.probes, []);
+    let probes: Vec<usize> = snapshot
+        .ports
+        .values()
+        .map(|port| port.probes.len())
+        .collect();
+    assert_eq!(probes.iter().sum::<usize>(), 1, "{probes:?}");
+}

@@ -38,6 +38,49 @@ fn what_only_cedar_can_evaluate_is_refused() {
     assert!(Program::compile(&template, &names(), &trust_domain()).is_err());
 }
 
+/// What Cedar alone could answer too, but at fifty times the cost.
+#[test]
+fn common_conditions_are_compiled() {
+    for condition in [
+        "true",
+        "false || context.conn.tls",
+        r#"["GET", "HEAD"].contains(context.req.method)"#,
+        "[1, 2].contains(context.conn.port)",
+        r#"context.conn.nets.contains(Mesh::NetSet::"a")"#,
+        r#"context.conn.nets == [Mesh::NetSet::"a"]"#,
+        r#"[Mesh::NetSet::"a"] == context.conn.nets"#,
+        r#"context.req.headers.getTag("a") == ["b"]"#,
+        r#"["b"] == context.req.headers.getTag("a")"#,
+        r#"context.req.headers.getTag("a").containsAll(["b"])"#,
+        r#"context.req.headers.getTag("a").containsAny(["b", "c"])"#,
+        r#"principal in Mesh::Namespace::"cluster.local/shop""#,
+    ] {
+        let compiled = compile(&when(condition));
+        assert!(compiled.is_ok(), "{condition}: {:?}", compiled.err());
+    }
+    let many = |count: usize, of: &str, one: fn(usize) -> String| {
+        let all: Vec<String> = (0..count).map(one).collect();
+        compile(&when(&format!("[{}].contains({of})", all.join(", "))))
+    };
+    let beyond = crate::limits::PROGRAM_SET_MAX + 1;
+    assert!(many(beyond, "context.req.method", |n| format!("\"{n}\"")).is_ok());
+    assert!(many(beyond, "context.conn.port", |n| n.to_string()).is_ok());
+    let tags: Vec<String> = (0..64).map(|n| format!("\"{n}\"")).collect();
+    let tags = format!(
+        "context.req.headers.getTag(\"a\").containsAll([{}])",
+        tags.join(", ")
+    );
+    assert!(compile(&when(&tags)).is_ok());
+    let set = |count: usize| {
+        let all: Vec<String> = (0..count)
+            .map(|n| format!("ip(\"10.0.{}.{}\")", n / 256, n % 256))
+            .collect();
+        format!("[{}].contains(context.conn.ip)", all.join(", "))
+    };
+    assert!(compile(&when(&set(crate::limits::PROGRAM_SET_MAX))).is_ok());
+    assert!(compile(&when(&set(crate::limits::PROGRAM_SET_MAX + 1))).is_err());
+}
+
 #[test]
 fn nesting_is_bounded_and_chains_are_not_nesting() {
     let nested = |depth: usize| when(&format!("{}true{}", "!(".repeat(depth), ")".repeat(depth)));

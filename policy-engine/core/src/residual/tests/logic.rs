@@ -298,6 +298,8 @@ fn entities_are_in_sets_of_literals() {
         ),
         (r#"[Mesh::Action::"connect"].contains(action)"#, FALSE),
         (r#"1 is Mesh::Workload"#, Answer::Type),
+        (r#"Mesh::NetSet::"a" is Mesh::NetSet"#, TRUE),
+        (r#"Mesh::NetSet::"a" is Mesh::Server"#, FALSE),
     ]);
 }
 

@@ -92,6 +92,11 @@ fn addresses_are_in_ranges() {
             TRUE,
         ),
         ("2001:db9::", "2001:db8::/32", FALSE),
+        (
+            "2001:db8:ffff:ffff:ffff:ffff:ffff:ffff",
+            "2001:db8::1/32",
+            TRUE,
+        ),
         ("2001:db8::1", "2001:db8::1/128", TRUE),
     ] {
         let mut asked = facts();
