@@ -86,6 +86,8 @@ fn no_number_is_beyond_its_list() {
 #[test]
 fn every_difference_is_shown_by_a_row_and_printed_in_the_book() {
     let book = include_str!("../../../../docs/reference/linkerd.md");
+    // What is told of Services' routes has tests elsewhere.
+    let (book, _) = book.split_once("\n## Routes of Services\n").unwrap();
     let rows: BTreeSet<&str> = book.lines().filter(|line| line.starts_with("| ")).collect();
     let more = [
         include_str!("fields_policies.rs"),
