@@ -242,7 +242,8 @@ spec:
     );
     let without = BTreeMap::from([(
         "a.yaml".to_owned(),
-        text.replace("port: 81}]", "port: 82}]").into_bytes(),
+        text.replace("name: cart, port: 81", "name: cart, port: 82")
+            .into_bytes(),
     )]);
     let changed = publish(&sources(&without), 2, Some(&published));
     assert!(
