@@ -1,6 +1,11 @@
 //! The rules of a connection, each broken once; and two engines that talk, with what they may not forget.
 
+use super::place::TAKEN;
 use super::*;
+use crate::mux::MuxError;
+use crate::mux::frame::HEAD_LEN;
+use crate::mux::head::Malformed;
+use bytes::BytesMut;
 use http::{Request, Response};
 use proptest::prelude::*;
 
