@@ -4,16 +4,18 @@
 //! was linted, append the end, release. [`Issuing`] does this for whatever waits at the same moment, so that one flush
 //! serves many; the cost of a certificate is then the cost of its signature.
 
+mod queue;
+
+pub(crate) use queue::{Issuing, Turn};
+
 use crate::adoption::Adoption;
-use crate::agent::Anchors;
 use crate::error::{CaError, IssuanceError};
-use crate::limits::{ISSUANCE_BATCH_MAX, ISSUANCE_QUEUE_MAX, ISSUANCE_WAIT_MAX};
 use crate::probes::{Health, Probes};
 use crate::record::Recorder;
 use crate::signer;
 use crate::store::{HeldAuthority, Store};
 use crate::trust::custody::Custody;
-use crate::trust::{Published, Requester, Trust, desk, file};
+use crate::trust::{Requester, Trust, desk, file};
 use data_encoding::HEXLOWER;
 use mesh_issuance::adoption::preflight::Adoptable;
 use mesh_issuance::issue::{self, Issued, Linted, Request};
@@ -23,10 +25,8 @@ use mesh_issuance::{Authority, Profile, Serial};
 use mesh_platform::Platform;
 use mesh_trust::{Denials, Denied, Timestamp, TrustDomain};
 use rustls_pki_types::CertificateDer;
-use std::collections::VecDeque;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::{Notify, oneshot, watch};
+use std::sync::Arc;
 
 /// A leaf with its issuer: the chain that a peer is shown.
 #[derive(Clone, Debug)]
@@ -591,219 +591,6 @@ pub(crate) fn check_root(store: &Store, root: &Authority, now: Timestamp) -> Res
         now,
         dir: store.dir().to_owned(),
     })
-}
-
-/// A desk that many tasks share. What waits while the disk is busy is issued together: renewals first, because whoever
-/// renews has something to lose, then in order of arrival. Nobody waits longer than [`ISSUANCE_WAIT_MAX`].
-#[derive(Clone)]
-pub(crate) struct Issuing {
-    desk: Arc<Mutex<Desk>>,
-    queue: Arc<Mutex<Queue>>,
-    denials: Option<watch::Receiver<Arc<Denials>>>,
-    published: watch::Receiver<Arc<Published>>,
-    anchors: watch::Receiver<Arc<Anchors>>,
-    moved: Arc<Notify>,
-}
-
-/// Whose turn it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Turn {
-    /// Holds an SVID that is in force.
-    Renewal,
-    /// Has none yet.
-    First,
-}
-
-#[derive(Default)]
-struct Queue {
-    renewals: VecDeque<Waiting>,
-    firsts: VecDeque<Waiting>,
-}
-
-impl Queue {
-    /// Takes a place, unless there is none. First requests leave a part of the places to renewals.
-    fn push(&mut self, turn: Turn, waiting: Waiting) -> Result<(), IssuanceError> {
-        let taken = self.renewals.len() + self.firsts.len();
-        let (places, line) = match turn {
-            Turn::Renewal => (ISSUANCE_QUEUE_MAX, &mut self.renewals),
-            Turn::First => (ISSUANCE_QUEUE_MAX / 4 * 3, &mut self.firsts),
-        };
-        if taken >= places {
-            return Err(IssuanceError::Busy);
-        }
-        line.push_back(waiting);
-        Ok(())
-    }
-
-    /// Those who are next. Who gave up waiting is passed over: nobody would get the certificate.
-    fn next(&mut self) -> Vec<Waiting> {
-        let mut batch = Vec::new();
-        while batch.len() < ISSUANCE_BATCH_MAX {
-            let next = self.renewals.pop_front();
-            let Some(waiting) = next.or_else(|| self.firsts.pop_front()) else {
-                break;
-            };
-            if !waiting.reply.is_closed() {
-                batch.push(waiting);
-            }
-        }
-        batch
-    }
-}
-
-struct Waiting {
-    request: Request,
-    requester: Requester,
-    reply: oneshot::Sender<Result<Chain, IssuanceError>>,
-}
-
-impl Issuing {
-    pub(crate) fn new(desk: Desk) -> Self {
-        Self {
-            published: desk.trust.subscribe(),
-            anchors: desk.trust.anchors(),
-            desk: Arc::new(Mutex::new(desk)),
-            queue: Arc::default(),
-            denials: None,
-            moved: Arc::default(),
-        }
-    }
-
-    /// The same, which issues nothing to an identity or for a key that is denied.
-    pub(crate) fn with_denials(mut self, denials: watch::Receiver<Arc<Denials>>) -> Self {
-        self.denials = Some(denials);
-        self
-    }
-
-    fn check_denials(&self, request: &Request) -> Result<(), IssuanceError> {
-        let Some(denials) = &self.denials else {
-            return Ok(());
-        };
-        let denials = denials.borrow();
-        let key = Denied::Key(HEXLOWER.encode(&request.key.fingerprint()));
-        if denials.denies_identity(&request.id) || denials.contains(&key) {
-            return Err(IssuanceError::Denied {
-                id: request.id.clone(),
-            });
-        }
-        Ok(())
-    }
-
-    fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Issues one certificate.
-    ///
-    /// # Errors
-    /// [`IssuanceError::Busy`] at once if too many wait, and in any case after [`ISSUANCE_WAIT_MAX`].
-    pub(crate) async fn issue(
-        &self,
-        request: Request,
-        requester: Requester,
-        turn: Turn,
-    ) -> Result<Chain, IssuanceError> {
-        self.check_denials(&request)?;
-        let (reply, answer) = oneshot::channel();
-        let waiting = Waiting {
-            request,
-            requester,
-            reply,
-        };
-        self.queue().push(turn, waiting)?;
-        let this = self.clone();
-        // Whoever gets the desk first serves all that wait; the others find the queue empty.
-        tokio::task::spawn_blocking(move || this.serve());
-        match tokio::time::timeout(ISSUANCE_WAIT_MAX, answer).await {
-            Ok(answered) => answered.unwrap_or(Err(IssuanceError::Stopped)),
-            Err(_elapsed) => Err(IssuanceError::Busy),
-        }
-    }
-
-    fn serve(&self) {
-        // A desk whose holder panicked is in an unknown state: nobody is served any more.
-        let Ok(mut desk) = self.desk.lock() else {
-            return self.refuse_all();
-        };
-        loop {
-            let batch = self.queue().next();
-            if batch.is_empty() {
-                return;
-            }
-            let (requests, replies): (Vec<_>, Vec<_>) = batch
-                .into_iter()
-                .map(|waiting| ((waiting.request, waiting.requester), waiting.reply))
-                .unzip();
-            for (outcome, reply) in desk.issue(requests).into_iter().zip(replies) {
-                // A caller that gave up finds nothing; the log knows what was signed.
-                let _ = reply.send(outcome);
-            }
-        }
-    }
-
-    fn refuse_all(&self) {
-        *self.queue() = Queue::default();
-    }
-
-    /// Does what is due, and says whether the CA can go on.
-    pub(crate) async fn maintain(&self) -> bool {
-        let desk = Arc::clone(&self.desk);
-        let done = tokio::task::spawn_blocking(move || {
-            let Ok(mut desk) = desk.lock() else {
-                return false;
-            };
-            if let Err(error) = desk.maintain() {
-                tracing::warn!(%error, "the CA could not do its upkeep; the issuer in force goes on");
-            }
-            !desk.in_doubt()
-        });
-        done.await.unwrap_or(false)
-    }
-
-    /// Puts another issuer in the place of the present one if `denials` name that.
-    pub(crate) async fn replace_denied_issuer(&self, denials: Arc<Denials>) {
-        let desk = Arc::clone(&self.desk);
-        let done = tokio::task::spawn_blocking(move || {
-            let mut desk = desk.lock().map_err(|_| IssuanceError::Stopped)?;
-            desk.replace_denied_issuer(&denials)
-        });
-        if let Ok(Err(error)) = done.await {
-            tracing::error!(%error, "the issuer is denied and could not be replaced: nobody trusts what it signs");
-        }
-    }
-
-    /// Where a rotation stands, and every step of it to come.
-    pub(crate) fn published(&self) -> watch::Receiver<Arc<Published>> {
-        self.published.clone()
-    }
-
-    /// All bundles, as the Workload API hands them out.
-    pub(crate) fn anchors(&self) -> watch::Receiver<Arc<Anchors>> {
-        self.anchors.clone()
-    }
-
-    /// Does something at the desk, where nothing else happens meanwhile.
-    pub(crate) async fn with_desk<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&mut Desk) -> T + Send + 'static,
-    ) -> Result<T, IssuanceError> {
-        let desk = Arc::clone(&self.desk);
-        let done = tokio::task::spawn_blocking(move || {
-            // A desk whose holder panicked is in an unknown state: nobody is served any more.
-            desk.lock().ok().map(|mut desk| work(&mut desk))
-        });
-        done.await.ok().flatten().ok_or(IssuanceError::Stopped)
-    }
-
-    /// Says that a fact has changed that a rotation may wait for.
-    pub(crate) fn trust_moved(&self) {
-        self.moved.notify_one();
-    }
-
-    /// Ready once a fact has changed since the last time.
-    pub(crate) async fn trust_has_moved(&self) {
-        self.moved.notified().await;
-    }
 }
 
 #[cfg(test)]

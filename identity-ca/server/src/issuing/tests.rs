@@ -1,6 +1,8 @@
 //! The order of an issuance, and what is left when it is cut off at any step.
 
+use super::queue::{Queue, Waiting};
 use super::*;
+use crate::limits::{ISSUANCE_QUEUE_MAX, ISSUANCE_WAIT_MAX};
 use crate::record::{LOG_FILE, Lines, replay};
 use crate::testing::{DAY, NOW, World, domain, open, request};
 use mesh_platform::PlatformError;
@@ -9,6 +11,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
+use tokio::sync::oneshot;
 
 fn verify(chain: &Chain, root: &Authority, now: Timestamp) -> Result<String, String> {
     let svid = Svid::parse(vec![chain.leaf.certificate().clone(), chain.issuer.clone()])
