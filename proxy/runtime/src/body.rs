@@ -150,6 +150,14 @@ impl Body {
         Self::Text(Some(text.into()))
     }
 
+    /// Resolves once a body that is passed on was ended from here, whether or not anybody reads it.
+    pub(crate) fn poll_ended(&self, cx: &mut Context<'_>) -> Poll<End> {
+        match self {
+            Self::Stream(stream) if !stream.finished => stream.kill.poll(stream.slot, cx),
+            _ => Poll::Pending,
+        }
+    }
+
     /// A request body on its way to the server.
     pub(crate) fn request(inner: Arriving, kill: Kill) -> Self {
         if inner.is_end_stream() {

@@ -13,7 +13,7 @@ pub(crate) mod server;
 #[cfg(test)]
 mod tests;
 
-use crate::limits::{H2_PING_EVERY, MUX_READ_BYTES, MUX_READS};
+use crate::limits::{H2_PING_EVERY, MUX_READ_BYTES, MUX_READS, PARTING};
 use bytes::BytesMut;
 use mesh_proxy_core::mux::{Engine, Event, MuxError, Role, StreamId};
 use std::cell::{Cell, RefCell};
@@ -49,6 +49,8 @@ pub(crate) struct Link {
     /// Handles of a client that may open streams.
     senders: Cell<usize>,
     over: Cell<bool>,
+    /// Counts how often all writers were woken.
+    turn: Cell<usize>,
 }
 
 /// Who waits at one place.
@@ -73,6 +75,7 @@ impl Link {
             carrier: RefCell::default(),
             senders: Cell::default(),
             over: Cell::default(),
+            turn: Cell::default(),
         })
     }
 
@@ -125,8 +128,14 @@ impl Link {
 
     fn wake_writers(&self) {
         let mut wakers = self.wakers.borrow_mut();
-        let waiting: Vec<_> = wakers.iter_mut().filter_map(|w| w.writer.take()).collect();
+        let mut waiting: Vec<_> = wakers.iter_mut().filter_map(|w| w.writer.take()).collect();
         drop(wakers);
+        if !waiting.is_empty() {
+            // Whoever is woken first takes the room there is: everybody is first at some time.
+            let turn = self.turn.replace(self.turn.get().wrapping_add(1));
+            let by = turn % waiting.len();
+            waiting.rotate_left(by);
+        }
         waiting.into_iter().for_each(Waker::wake);
     }
 
@@ -175,7 +184,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Carrier<T> {
     ) -> Poll<Result<(), CarryError>> {
         self.link.carrier.borrow_mut().replace(cx.waker().clone());
         let open = self.read(cx, each)?;
+        let behind = self.link.engine.borrow().is_behind();
         self.write(cx)?;
+        if behind && !self.link.engine.borrow().is_behind() {
+            cx.waker().wake_by_ref(); // what was not read is read now
+        }
         self.keep_alive(cx)?;
         let engine = self.link.engine.borrow();
         if !open {
@@ -198,6 +211,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Carrier<T> {
         each: &mut impl FnMut(Event),
     ) -> Result<bool, CarryError> {
         for _ in 0..MUX_READS {
+            if self.link.engine.borrow().is_behind() {
+                return Ok(true);
+            }
             self.input.reserve(MUX_READ_BYTES);
             let read = pin!(self.io.read_buf(&mut self.input)).poll(cx);
             match read {
@@ -243,7 +259,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Carrier<T> {
             }
             match Pin::new(&mut self.io).poll_write(cx, engine.out()) {
                 Poll::Ready(Ok(0)) => return Err(io::Error::from(io::ErrorKind::WriteZero).into()),
-                Poll::Ready(Ok(bytes)) => room |= engine.wrote(bytes),
+                Poll::Ready(Ok(bytes)) => {
+                    // Who is not read from is known to be there by its reading.
+                    self.heard |= engine.is_behind();
+                    room |= engine.wrote(bytes);
+                }
                 Poll::Ready(Err(error)) => return Err(error.into()),
                 Poll::Pending => break,
             }
@@ -279,8 +299,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Carrier<T> {
     async fn close(mut self) {
         self.link.end();
         let closed = std::future::poll_fn(|cx| Pin::new(&mut self.io).poll_shutdown(cx));
-        if let Err(error) = closed.await {
-            tracing::debug!(%error, "a mesh connection was not closed in order");
+        match tokio::time::timeout(PARTING, closed).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "a mesh connection was not closed in order"),
+            Err(_) => tracing::debug!("a mesh connection was left by a peer that does not read"),
         }
     }
 }

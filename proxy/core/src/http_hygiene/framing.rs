@@ -23,6 +23,10 @@ pub(super) fn check(version: Version, headers: &HeaderMap) -> Result<(), Request
     }
     match version {
         Version::HTTP_2 => {
+            // HTTP/1 drops space around a value: policy would judge another one than the application reads (RFC 9113 §8.2.1).
+            if headers.values().any(has_space_around) {
+                return Err(RequestRefusal::Framing);
+            }
             if NOT_IN_H2.iter().any(|name| headers.contains_key(*name)) {
                 return Err(RequestRefusal::ConnectionField);
             }
@@ -47,6 +51,13 @@ pub(super) fn check(version: Version, headers: &HeaderMap) -> Result<(), Request
         }
         _ => Ok(()),
     }
+}
+
+fn has_space_around(value: &HeaderValue) -> bool {
+    let ends = [value.as_bytes().first(), value.as_bytes().last()];
+    ends.iter()
+        .flatten()
+        .any(|byte| matches!(byte, b' ' | b'\t'))
 }
 
 /// The one value of a field, none, or a refusal: a second one would be somebody's first.

@@ -189,8 +189,10 @@ pub(super) fn connection_lists(headers: &HeaderMap, token: &[u8]) -> bool {
 }
 
 fn remove_where(headers: &mut HeaderMap, unwanted: impl Fn(&str) -> bool) {
-    // Most requests have none: nothing is allocated for them.
-    while let Some(name) = headers.keys().find(|name| unwanted(name.as_str())).cloned() {
+    // Most messages have none: nothing is allocated for them.
+    let names = headers.keys().filter(|name| unwanted(name.as_str()));
+    let names: Vec<_> = names.cloned().collect();
+    for name in names {
         headers.remove(name);
     }
 }

@@ -106,6 +106,8 @@ pub struct Engine {
     out: Vec<u8>,
     /// Bytes of `out` that are written.
     written: usize,
+    /// Bytes that the peer's frames caused to be written, and that are not.
+    owed: usize,
     window_in: u32,
     untold: u32,
     window_out: u32,
@@ -124,6 +126,7 @@ impl Engine {
             streams: 0,
             out: Vec::new(),
             written: 0,
+            owed: 0,
             window_in: limits::CONNECTION_WINDOW,
             untold: 0,
             window_out: limits::CONNECTION_WINDOW,
@@ -160,6 +163,12 @@ impl Engine {
         self.out.get(self.written..).unwrap_or_default()
     }
 
+    /// Whether so much waits to be written that no more should be read: a server's answers to a client that reads none of
+    /// them. A client always reads, or both could wait for each other.
+    pub fn is_behind(&self) -> bool {
+        self.role == Role::Server && self.out.len() - self.written > limits::OUT_BYTES_MAX
+    }
+
     /// So many bytes of [`Engine::out`] were written. `true`: bodies that were held back may go on.
     pub fn wrote(&mut self, bytes: usize) -> bool {
         let before = self.out.len() - self.written;
@@ -170,7 +179,11 @@ impl Engine {
             if self.out.capacity() > limits::DATA_BYTES_MAX {
                 self.out = Vec::new(); // a burst's buffer is not kept
             }
+        } else if self.written >= limits::OUT_BYTES {
+            self.out.drain(..self.written); // or what was written would stay for as long as a peer reads slowly
+            self.written = 0;
         }
+        self.owed = self.owed.saturating_sub(bytes);
         before >= limits::OUT_BYTES && self.out.len() - self.written < limits::OUT_BYTES
     }
 
@@ -325,6 +338,7 @@ impl Engine {
             return None;
         }
         match place.promised {
+            _ if place.incoming == Incoming::Broken => None,
             Some(promised) => Some(promised.saturating_add(place.waiting as u64)),
             None => place.is_read().then_some(0),
         }
@@ -440,7 +454,9 @@ impl Engine {
 
     fn tell_connection(&mut self, bytes: usize) {
         self.untold += bytes as u32;
-        if self.untold >= limits::CONNECTION_WINDOW / 2 {
+        // Also once the peer may send no more than it is owed: what slow readers hold must not stop everybody.
+        let half = self.untold >= limits::CONNECTION_WINDOW / 2;
+        if half || (self.untold > 0 && self.untold >= self.window_in) {
             let more = std::mem::take(&mut self.untold);
             self.window_in += more;
             self.put_window(StreamId::CONNECTION, more);

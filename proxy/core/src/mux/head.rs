@@ -52,9 +52,14 @@ fn put_fields(out: &mut Vec<u8>, fields: &HeaderMap) {
         Ok(count) if usize::from(count) <= limits::FIELDS_MAX => out.put_u16(count),
         _ => return out.put_bytes(0, limits::HEAD_BYTES_MAX + 1),
     }
+    let start = out.len();
     for (name, value) in fields {
         put_short(out, name.as_str().as_bytes());
-        put_text(out, value.as_bytes());
+        // An application that speaks HTTP/2 may have put space there; where it ends up nobody would see it.
+        put_text(out, value.as_bytes().trim_ascii());
+        if out.len() - start > limits::HEAD_BYTES_MAX {
+            return;
+        }
     }
 }
 
@@ -149,6 +154,9 @@ fn take_fields(mut payload: Bytes) -> Result<HeaderMap, Malformed> {
         }
         let name = HeaderName::from_lowercase(&name).map_err(|_| Malformed("name"))?;
         let value = take_text(&mut payload)?;
+        if value.trim_ascii().len() != value.len() {
+            return Err(Malformed("space around a value")); // read otherwise by HTTP/1 (RFC 9113 §8.2.1)
+        }
         let value = HeaderValue::from_maybe_shared(value).map_err(|_| Malformed("value"))?;
         fields.append(name, value);
     }

@@ -8,6 +8,8 @@ pub const HEAD_BYTES_MAX: usize = 128 * 1024;
 pub const FIELDS_MAX: usize = 2048;
 /// Bytes of one frame of data: other streams wait at most this long.
 pub const DATA_BYTES_MAX: usize = 64 * 1024;
+/// Parts of a body below this are copied together while they wait. What waits then holds at most a few times its size.
+pub const SMALL_PART_BYTES: usize = 8 * 1024;
 /// Bytes that one stream may send before its reader has taken any. Memory is used only for what waits for a slow reader.
 pub const STREAM_WINDOW: u32 = 1024 * 1024;
 /// The same for all streams of a connection: bounds what its slow readers can hold.

@@ -97,7 +97,7 @@ pub(super) async fn send(link: &Link, id: StreamId, mut body: Body) {
             Some(Ok(frame)) => match frame.into_data() {
                 Ok(data) => {
                     let end = body.is_end_stream();
-                    if !send_data(link, id, data, end).await || end {
+                    if !send_data(link, id, data, end, &body).await || end {
                         return;
                     }
                 }
@@ -112,7 +112,7 @@ pub(super) async fn send(link: &Link, id: StreamId, mut body: Body) {
 }
 
 /// `false`: nobody wants it any more.
-async fn send_data(link: &Link, id: StreamId, mut data: Bytes, end: bool) -> bool {
+async fn send_data(link: &Link, id: StreamId, mut data: Bytes, end: bool, body: &Body) -> bool {
     poll_fn(|cx| {
         if link.over.get() {
             return Poll::Ready(false);
@@ -120,6 +120,12 @@ async fn send_data(link: &Link, id: StreamId, mut data: Bytes, end: bool) -> boo
         match link.with(|engine| engine.send_data(id, &mut data, end)) {
             Sent::All => Poll::Ready(true),
             Sent::Gone => Poll::Ready(false),
+            // A peer that does not read must not keep alive what policy has ended.
+            Sent::Blocked if body.poll_ended(cx).is_ready() => {
+                link.with(|engine| engine.break_off(id));
+                link.wake(id, Side::Reader);
+                Poll::Ready(false)
+            }
             Sent::Blocked => {
                 link.wait(id, Side::Writer, cx);
                 Poll::Pending

@@ -30,14 +30,15 @@ where
 {
     let link = Link::new(Role::Client);
     let sender = Sender::new(link.clone());
-    (sender, carry(Carrier::new(io, link)))
+    let ended = Ended(link.clone());
+    (sender, carry(Carrier::new(io, link), ended))
 }
 
 async fn carry<T: AsyncRead + AsyncWrite + Unpin>(
     mut carrier: Carrier<T>,
+    ended: Ended,
 ) -> Result<(), CarryError> {
     let link = carrier.link.clone();
-    let ended = Ended(link.clone());
     let result = poll_fn(|cx| {
         if link.senders.get() == 0 && link.engine.borrow().streams() == 0 {
             return Poll::Ready(Ok(()));
@@ -50,7 +51,7 @@ async fn carry<T: AsyncRead + AsyncWrite + Unpin>(
     result
 }
 
-/// However the task of a connection ends, those who wait learn it.
+/// However the task of a connection ends, those who wait learn it; also if it never began.
 struct Ended(Rc<Link>);
 
 impl Drop for Ended {
@@ -68,6 +69,11 @@ impl Sender {
     /// Whether nothing more can be asked.
     pub(crate) fn is_closed(&self) -> bool {
         self.0.over.get() || self.0.engine.borrow().is_leaving()
+    }
+
+    #[cfg(test)]
+    pub(super) fn streams(&self) -> usize {
+        self.0.engine.borrow().streams()
     }
 
     /// Asks, and waits for the head of the response.

@@ -52,7 +52,12 @@ where
                     Arriving::Mux(MuxBody::of_request(link.clone(), id))
                 };
                 let request = Request::from_parts(*parts, body);
-                answers.begin(id, answer(link.clone(), id, service.clone(), request));
+                // Made here: a task that is stopped before it began has answered too.
+                let answering = Answering {
+                    link: link.clone(),
+                    id,
+                };
+                answers.begin(id, answer(answering, service.clone(), request));
             }
             Event::Broken(id) => answers.stop(id),
             Event::Readable(_) | Event::Writable(_) | Event::AllWritable | Event::Left => {}
@@ -114,16 +119,12 @@ impl Drop for Answering {
     }
 }
 
-async fn answer<S: Service>(
-    link: Rc<Link>,
-    id: StreamId,
-    service: Rc<S>,
-    request: Request<Arriving>,
-) {
-    let answering = Answering { link, id };
-    let link = &answering.link;
+async fn answer<S: Service>(answering: Answering, service: Rc<S>, request: Request<Arriving>) {
+    let (link, id) = (&answering.link, answering.id);
+    // What HEAD is answered with has no body, whoever wrote one for it.
+    let bodiless = request.method() == http::Method::HEAD;
     let (parts, body) = service.answer(request).await.into_parts();
-    let end = http_body::Body::is_end_stream(&body);
+    let end = bodiless || http_body::Body::is_end_stream(&body);
     if !link.with(|engine| engine.respond(id, &parts, end)) {
         tracing::warn!("the head of a response is longer than heads may be");
         return;

@@ -20,7 +20,7 @@ use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
 use tokio::time::{sleep, timeout};
 
-/// Answers with what it gets; `/slow` never; `/head` with a head that promises a body that never comes.
+/// Answers with what it gets; `/slow` never, `/denied` with a refusal.
 #[derive(Default)]
 struct Echo {
     under_way: Rc<Cell<usize>>,
@@ -43,8 +43,14 @@ impl Service for Echo {
         let under_way = UnderWay(self.under_way.clone());
         async move {
             let _under_way = under_way;
-            if request.uri().path() == "/slow" {
-                pending::<()>().await;
+            match request.uri().path() {
+                "/slow" => pending::<()>().await,
+                "/denied" => {
+                    let mut response = Response::new(Body::text("a text of ours"));
+                    *response.status_mut() = http::StatusCode::FORBIDDEN;
+                    return response;
+                }
+                _ => {}
             }
             let mut response = Response::new(Body::response(
                 request.into_body(),
@@ -169,6 +175,65 @@ async fn a_response_that_nobody_reads_holds_up_nobody_else() {
         }
         drop(unread);
         stage.until(0).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_refusal_of_head_has_no_body() {
+    run(async {
+        let stage = Stage::new();
+        for (method, text) in [("HEAD", ""), ("GET", "a text of ours")] {
+            let request = Request::builder().method(method).uri("/denied");
+            let response = sent(&stage.sender, request.body(Body::Empty).unwrap()).await;
+            assert_eq!(response.status(), 403);
+            assert_eq!(bytes(response).await, Ok(text.into()), "{method}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_task_that_never_began_leaves_nobody_waiting() {
+    run(async {
+        let (near, far) = duplex(1024);
+        let (sender, client) = connect(near);
+        drop(client);
+        assert!(sender.is_closed());
+        assert!(matches!(
+            sender.send(get("/")).await,
+            Err(SendError::Unsent(_))
+        ));
+        drop(far);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_ended_from_here_does_not_wait_for_a_reader() {
+    run(async {
+        let (source, stage) = (Stage::new(), Stage::new());
+        let large = sent(&source.sender, post(vec![3; 9_000_000])).await;
+        let kill = Kill::default();
+        let body = Body::request(Arriving::from(large.into_body()), kill.clone());
+        // The response is not read, so that the request is held up once all windows are full.
+        let response = sent(&stage.sender, Request::post("/").body(body).unwrap()).await;
+        sleep(Duration::from_millis(100)).await;
+        assert_eq!(source.sender.streams(), 1, "held up");
+        kill.end(End::Revoked);
+        // The source is let go of, though nothing more was read.
+        let gone = async {
+            while source.sender.streams() > 0 {
+                sleep(Duration::from_millis(1)).await;
+            }
+        };
+        timeout(Duration::from_secs(5), gone).await.unwrap();
+        assert!(
+            timeout(Duration::from_secs(5), bytes(response))
+                .await
+                .unwrap()
+                .is_err()
+        );
     })
     .await;
 }

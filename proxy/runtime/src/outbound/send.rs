@@ -155,8 +155,9 @@ impl Passage<'_> {
                 Some(Err(error)) => {
                     measure.failed(Failure::Reset);
                     let outcome = match error {
-                        SendError::TooLong => Outcome::Cancelled, // which says nothing about the endpoint
-                        _ => Outcome::Failed,
+                        SendError::Broke => Outcome::Failed,
+                        // Which say nothing about the endpoint.
+                        SendError::TooLong | SendError::Unsent(_) => Outcome::Cancelled,
                     };
                     chosen.ended(self.core, outcome);
                     // What was not sent may go elsewhere; what may have been served is not repeated here.

@@ -1,7 +1,7 @@
 //! A place on a connection, and the stream that has it.
 
 use crate::mux::limits;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, response};
 use std::collections::VecDeque;
 
@@ -69,6 +69,26 @@ impl Place {
         self.window_in = limits::STREAM_WINDOW;
         self.untold = 0;
         self.window_out = limits::STREAM_WINDOW;
+    }
+
+    /// Keeps a part of a body for its reader. Small ones are copied together: a part holds the whole buffer that it was read
+    /// into, and a peer that sends single bytes would have that many buffers held.
+    pub(super) fn keep(&mut self, part: Bytes) {
+        self.waiting += part.len();
+        if part.len() >= limits::SMALL_PART_BYTES {
+            return self.data.push_back(part);
+        }
+        let mut last = match self.data.pop_back() {
+            Some(last) if last.len() < limits::SMALL_PART_BYTES => last
+                .try_into_mut()
+                .unwrap_or_else(|shared| BytesMut::from(&shared[..])),
+            other => {
+                self.data.extend(other);
+                BytesMut::with_capacity(part.len())
+            }
+        };
+        last.extend_from_slice(&part);
+        self.data.push_back(last.freeze());
     }
 
     /// Whether neither side has anything more to say.

@@ -25,8 +25,10 @@ impl Engine {
                 0 => Bytes::new(),
                 length => input.split_to(length).freeze(),
             };
+            let before = self.out.len();
             self.frame(head, payload, events)?;
-            if self.out.len() - self.written > limits::OUT_BYTES_MAX {
+            self.owed += self.out.len() - before;
+            if self.owed > limits::OUT_BYTES_MAX {
                 return Err(MuxError::TooMuch {
                     what: "answers that it does not read",
                 });
@@ -127,7 +129,10 @@ impl Engine {
             Incoming::Broken => return Ok(()),
             Incoming::Body | Incoming::Ended => return rule("a second response"),
         }
-        let parts = head::response(payload).map_err(malformed)?;
+        let mut parts = head::response(payload).map_err(malformed)?;
+        if parts.status == StatusCode::NO_CONTENT {
+            parts.headers.remove(CONTENT_LENGTH); // which it may not have (RFC 9110 §8.6)
+        }
         let promises = !place.bodiless
             && !matches!(
                 parts.status,
@@ -141,8 +146,7 @@ impl Engine {
         place.promised = match promised {
             Ok(promised) if !frame.end || promised.is_none_or(|bytes| bytes == 0) => promised,
             _ => {
-                self.fail(frame.stream, events);
-                return Ok(());
+                return self.fail(frame.stream, events);
             }
         };
         place.incoming = if frame.end {
@@ -187,8 +191,7 @@ impl Engine {
                 Some(left) if left == 0 || !frame.end => *promised = left,
                 _ => {
                     self.tell_connection(payload.len());
-                    self.fail(id, events);
-                    return Ok(());
+                    return self.fail(id, events);
                 }
             }
         }
@@ -196,8 +199,7 @@ impl Engine {
             place.incoming = Incoming::Ended;
         }
         if !payload.is_empty() {
-            place.waiting += payload.len();
-            place.data.push_back(payload);
+            place.keep(payload);
         }
         events.push(Event::Readable(id));
         Ok(())
@@ -220,8 +222,7 @@ impl Engine {
             return rule("trailers before a head or after an end");
         }
         if place.promised.is_some_and(|bytes| bytes > 0) {
-            self.fail(id, events);
-            return Ok(());
+            return self.fail(id, events);
         }
         place.trailers = Some(head::trailers(payload).map_err(malformed)?);
         place.incoming = Incoming::Ended;
@@ -241,15 +242,10 @@ impl Engine {
                 what: "unknown reason of a reset",
             });
         };
-        if self.role == Role::Server {
-            if why == Reset::Enough {
-                return rule("a client that has enough");
-            }
-            self.resets += 1;
-            if self.resets > limits::RESETS_MAX {
-                return Err(MuxError::TooMuch { what: "resets" });
-            }
+        if self.role == Role::Server && why == Reset::Enough {
+            return rule("a client that has enough");
         }
+        self.count_reset()?;
         let Some(place) = self.live(id) else {
             return Ok(());
         };
@@ -283,23 +279,42 @@ impl Engine {
             })
         };
         if id == StreamId::CONNECTION {
+            let blocked = self.window_out == 0;
             self.window_out = grown(self.window_out, limits::CONNECTION_WINDOW)?;
-            events.push(Event::AllWritable);
+            if blocked {
+                events.push(Event::AllWritable);
+            }
             return Ok(());
         }
         self.check_known(id)?;
         if let Some(place) = self.live(id) {
+            let blocked = place.window_out == 0;
             place.window_out = grown(place.window_out, limits::STREAM_WINDOW)?;
-            events.push(Event::Writable(id));
+            if blocked {
+                events.push(Event::Writable(id));
+            }
         }
         Ok(())
     }
 
     /// A message is of another length than it has said: an application's mistake, which concerns its own stream alone.
-    fn fail(&mut self, id: StreamId, events: &mut Vec<Event>) {
+    fn fail(&mut self, id: StreamId, events: &mut Vec<Event>) -> Result<(), MuxError> {
         self.put_reset(id, Reset::Failed);
         self.broken(id);
         events.push(Event::Broken(id));
+        self.count_reset()
+    }
+
+    /// A reset that the peer sent or provoked (CVE-2025-8671): only a server is made to work by them.
+    fn count_reset(&mut self) -> Result<(), MuxError> {
+        if self.role == Role::Client {
+            return Ok(());
+        }
+        self.resets += 1;
+        if self.resets > limits::RESETS_MAX {
+            return Err(MuxError::TooMuch { what: "resets" });
+        }
+        Ok(())
     }
 
     /// What concerns a stream that never was is no late word, but a mistake.

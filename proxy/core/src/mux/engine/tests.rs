@@ -202,12 +202,20 @@ fn what_http_2_forbids_is_no_head() {
         ),
         (with(("upgrade", "websocket")), "a field of one connection"),
         (with(("te", "gzip")), "a `te` that is not `trailers`"),
+        (
+            b"\x03GET\0\0\0\x01/\0\x01\x01a\0\x02 x".to_vec(),
+            "space around a value",
+        ),
+        (
+            b"\x03GET\0\0\0\x01/\0\x01\x01a\0\x02x\t".to_vec(),
+            "space around a value",
+        ),
         (upper, "name"),
         (no_target, "no target"),
         (b"\x04G T \0\0\0\x01/\0\0".to_vec(), "method"),
         (b"\x03GET\0\x01 \0\x01/\0\0".to_vec(), "authority"),
         (b"\x03GET\0\0\0\x02/\0\0\0".to_vec(), "target"),
-        (b"\x03GET\0\0\0\x01/\0\x01\x01a\0\x02\r\n".to_vec(), "value"),
+        (b"\x03GET\0\0\0\x01/\0\x01\x01a\0\x03a\rb".to_vec(), "value"),
         (b"\x03GET\0\0\0\x01/\xff\xff".to_vec(), "too many fields"),
     ] {
         assert_eq!(
@@ -604,6 +612,25 @@ fn a_peer_that_only_resets_or_asks_is_cut_off() {
     }
     // Each was broken, not answered: none is forgiven.
     assert_eq!(result, Err(MuxError::TooMuch { what: "resets" }));
+    // Resets that it provokes count too.
+    let mut server = Engine::new(Role::Server);
+    let length = Request::post("/")
+        .header("content-length", "1")
+        .body(())
+        .unwrap();
+    let head = head_of(length);
+    let mut result = Ok(());
+    for taken in 1..=limits::RESETS_MAX + 1 {
+        let id = StreamId::new(0, taken);
+        let bytes = [
+            frame_on(id, Kind::Head, false, &head),
+            frame_on(id, Kind::Data, false, b"xx"),
+        ]
+        .concat();
+        result = server.feed(&mut BytesMut::from(&bytes[..]), &mut Vec::new());
+        server.finish(id);
+    }
+    assert_eq!(result, Err(MuxError::TooMuch { what: "resets" }));
     let pings = frame_on(StreamId::CONNECTION, Kind::Ping, false, b"")
         .repeat(limits::OUT_BYTES_MAX / HEAD_LEN + 1);
     assert_eq!(
@@ -645,6 +672,64 @@ fn a_head_that_is_too_long_is_not_sent() {
     assert!(!pair.server.respond(id, &response.into_parts().0, true));
     pair.carry(usize::MAX);
     assert!(pair.client.take_response(id).is_err());
+}
+
+#[test]
+fn a_slow_network_keeps_no_more_than_what_waits() {
+    let mut pair = Pair::new();
+    let (id, _) = pair.opened(get(), true);
+    pair.answered(id, ok(), false);
+    let mut data = Bytes::from(vec![0; limits::STREAM_WINDOW as usize]);
+    while pair.server.send_data(id, &mut data, true) == Sent::Blocked {
+        pair.server.wrote(50_000);
+        assert!(
+            pair.server.out.len() <= 3 * limits::OUT_BYTES,
+            "{}",
+            pair.server.out.len()
+        );
+    }
+}
+
+#[test]
+fn single_bytes_hold_no_more_than_bytes() {
+    let mut pair = Pair::new();
+    let (id, _) = pair.opened(post(), false);
+    for _ in 0..20_000 {
+        let mut input = BytesMut::with_capacity(16 * 1024); // as each read has one
+        input.extend_from_slice(&frame_on(id, Kind::Data, false, b"x"));
+        pair.server.feed(&mut input, &mut Vec::new()).unwrap();
+    }
+    assert!(pair.server.places[id.place()].data.len() <= 3);
+    assert_eq!(all(&mut pair.server, id), vec![b'x'; 20_000]);
+}
+
+#[test]
+fn three_slow_readers_do_not_stop_a_fourth() {
+    let mut pair = Pair::new();
+    let window = limits::STREAM_WINDOW as usize;
+    let stuff = |pair: &mut Pair, id| {
+        let mut data = Bytes::from(vec![0; window]);
+        while pair.client.send_data(id, &mut data, false) == Sent::Blocked {
+            assert!(
+                !pair.client.out().is_empty(),
+                "{} bytes are stuck",
+                data.len()
+            );
+            pair.carry(usize::MAX);
+            all(&mut pair.server, StreamId::new(3, 1));
+        }
+        pair.carry(usize::MAX);
+    };
+    for _ in 0..3 {
+        let (slow, _) = pair.opened(post(), false);
+        stuff(&mut pair, slow);
+    }
+    let (quick, _) = pair.opened(post(), false);
+    for _ in 0..8 {
+        stuff(&mut pair, quick);
+        all(&mut pair.server, quick);
+        pair.carry(usize::MAX);
+    }
 }
 
 #[test]
