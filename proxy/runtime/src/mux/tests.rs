@@ -239,6 +239,26 @@ async fn what_is_ended_from_here_does_not_wait_for_a_reader() {
 }
 
 #[tokio::test]
+async fn who_drops_a_response_lets_go_of_its_request() {
+    run(async {
+        let (source, stage) = (Stage::new(), Stage::new());
+        let large = sent(&source.sender, post(vec![3; 9_000_000])).await;
+        let body = Body::request(Arriving::from(large.into_body()), Kill::default());
+        let response = sent(&stage.sender, Request::post("/").body(body).unwrap()).await;
+        sleep(Duration::from_millis(100)).await;
+        assert_eq!(source.sender.streams(), 1, "held up");
+        drop(response);
+        let gone = async {
+            while source.sender.streams() > 0 {
+                sleep(Duration::from_millis(1)).await;
+            }
+        };
+        timeout(Duration::from_secs(5), gone).await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn who_asks_and_goes_ends_what_was_asked() {
     run(async {
         let stage = Stage::new();
