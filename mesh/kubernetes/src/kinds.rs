@@ -89,14 +89,9 @@ pub const POLICY_SOURCES: &[Kind] = &[
         "httplocalratelimitpolicies",
     ),
     custom(LINKERD, ALPHA, "EgressNetwork", "egressnetworks"),
-    custom(
-        LINKERD,
-        &["v1beta3", "v1beta2", "v1beta1", "v1alpha1"],
-        "HTTPRoute",
-        "httproutes",
-    ),
-    custom(GATEWAY, &["v1", "v1beta1"], "HTTPRoute", "httproutes"),
-    custom(GATEWAY, &["v1"], "GRPCRoute", "grpcroutes"),
+    LINKERD_HTTP_ROUTE,
+    HTTP_ROUTE,
+    GRPC_ROUTE,
     custom(
         GATEWAY,
         &["v1", "v1beta1"],
@@ -121,17 +116,20 @@ pub const POLICY_SOURCES: &[Kind] = &[
     custom(MESH, ALPHA, "Invariant", "invariants"),
 ];
 
-/// Routes, whose status says what became of them. As [`POLICY_SOURCES`] has them.
-pub const ROUTES: &[Kind] = &[
-    custom(
-        LINKERD,
-        &["v1beta3", "v1beta2", "v1beta1", "v1alpha1"],
-        "HTTPRoute",
-        "httproutes",
-    ),
-    custom(GATEWAY, &["v1", "v1beta1"], "HTTPRoute", "httproutes"),
-    custom(GATEWAY, &["v1"], "GRPCRoute", "grpcroutes"),
-];
+/// Linkerd's own HTTPRoute.
+const LINKERD_HTTP_ROUTE: Kind = custom(
+    LINKERD,
+    &["v1beta3", "v1beta2", "v1beta1", "v1alpha1"],
+    "HTTPRoute",
+    "httproutes",
+);
+/// Gateway API's HTTPRoute.
+const HTTP_ROUTE: Kind = custom(GATEWAY, &["v1", "v1beta1"], "HTTPRoute", "httproutes");
+/// Gateway API's GRPCRoute.
+const GRPC_ROUTE: Kind = custom(GATEWAY, &["v1"], "GRPCRoute", "grpcroutes");
+
+/// Those of [`POLICY_SOURCES`] that are routes: their status says what became of them.
+pub const ROUTES: &[Kind] = &[LINKERD_HTTP_ROUTE, HTTP_ROUTE, GRPC_ROUTE];
 
 impl Kind {
     /// `servers.policy.linkerd.io`, as Kubernetes writes it.
