@@ -4,7 +4,7 @@
 //! CA noted at the issuance for which pod it was. An acknowledgment counts if the key of an SVID of the same identity
 //! signed it, and only for the pod that this SVID was issued to.
 
-use super::service::{Following, close, nobody, verify};
+use super::service::{Following, Updates, close, nobody, streaming, verify};
 use crate::issuing::Issuing;
 use crate::launch::coded;
 use crate::limits::{ATTESTATION_WAIT, PODS_LOOK, TRUST_STREAMS_MAX};
@@ -19,7 +19,6 @@ use mesh_trust::VerifiedPeer;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::{Semaphore, mpsc, watch};
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 /// Answers verifiers on the network. Cheap to clone.
@@ -162,7 +161,7 @@ pub(crate) async fn forget_ended_pods(issuing: Issuing, cluster: Arc<dyn Cluster
 
 #[tonic::async_trait]
 impl TrustService for RemoteTrust {
-    type WatchStream = ReceiverStream<Result<TrustUpdate, Status>>;
+    type WatchStream = Updates;
 
     async fn watch(
         &self,
@@ -175,16 +174,10 @@ impl TrustService for RemoteTrust {
             .await
             .map_err(|_elapsed| Status::resource_exhausted("too many trust streams"))?
             .map_err(|_| nobody())?;
-        let (out, messages) = mpsc::channel(1);
         let this = self.clone();
-        tokio::spawn(async move {
-            let _place = place;
-            if let Err(status) = this.stream(&peer, &out).await {
-                // Nobody listens: nothing to say.
-                let _ = out.send(Err(status)).await;
-            }
-        });
-        Ok(Response::new(ReceiverStream::new(messages)))
+        Ok(streaming(place, |out| async move {
+            this.stream(&peer, &out).await
+        }))
     }
 
     async fn acknowledge(

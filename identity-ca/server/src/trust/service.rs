@@ -262,9 +262,32 @@ pub(crate) fn verify(
     Ok((peer, ack))
 }
 
+/// The updates of a stream, as they are handed to the server.
+pub(crate) type Updates = ReceiverStream<Result<TrustUpdate, Status>>;
+
+/// A stream that `tell` fills; what it ends with is said last. `place` is kept until then.
+pub(crate) fn streaming<T>(
+    place: impl Send + 'static,
+    tell: impl FnOnce(mpsc::Sender<Result<TrustUpdate, Status>>) -> T,
+) -> Response<Updates>
+where
+    T: Future<Output = Result<(), Status>> + Send + 'static,
+{
+    let (out, messages) = mpsc::channel(1);
+    let told = tell(out.clone());
+    tokio::spawn(async move {
+        let _place = place;
+        if let Err(status) = told.await {
+            // Nobody listens: nothing to say.
+            let _ = out.send(Err(status)).await;
+        }
+    });
+    Response::new(ReceiverStream::new(messages))
+}
+
 #[tonic::async_trait]
 impl TrustService for TrustStreams {
-    type WatchStream = ReceiverStream<Result<TrustUpdate, Status>>;
+    type WatchStream = Updates;
 
     async fn watch(
         &self,
@@ -275,16 +298,10 @@ impl TrustService for TrustStreams {
             .streams
             .take(peer.0.pid, TRUST_STREAMS_PER_PROCESS_MAX, usize::MAX)
             .ok_or_else(|| Status::resource_exhausted("too many trust streams of one process"))?;
-        let (out, messages) = mpsc::channel(1);
         let this = self.clone();
-        tokio::spawn(async move {
-            let _counted = counted;
-            if let Err(status) = this.stream(&peer, &out).await {
-                // Nobody listens: nothing to say.
-                let _ = out.send(Err(status)).await;
-            }
-        });
-        Ok(Response::new(ReceiverStream::new(messages)))
+        Ok(streaming(counted, |out| async move {
+            this.stream(&peer, &out).await
+        }))
     }
 
     async fn acknowledge(
