@@ -201,7 +201,7 @@ impl Listener {
         let routing = known.routing.take();
         known.routing = found.routes.map(|routes| match routing {
             Some(routing) if routing.follows(&routes) => routing,
-            _ => Rc::new(Routing::new(routes)),
+            _ => Rc::new(Routing::new(routes, &self.name)),
         });
         found.opaque
     }

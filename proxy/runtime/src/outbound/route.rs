@@ -34,12 +34,22 @@ pub(super) struct Routing {
     routes: Arc<ServiceRoutes>,
     /// By their place in [`ServiceRoutes::services`]. Weak: two services may send to each other.
     backends: RefCell<Vec<Weak<Listener>>>,
+    /// Under which a request is counted that no rule took.
+    unrouted: RouteKey,
 }
 
 impl Routing {
-    pub(super) fn new(routes: Arc<ServiceRoutes>) -> Self {
+    /// Nobody was sent to `service` by them yet.
+    pub(super) fn new(routes: Arc<ServiceRoutes>, service: &str) -> Self {
         let unknown = routes.services().iter().map(|_| Weak::new());
+        let none: Arc<str> = Arc::from("none");
         Self {
+            unrouted: RouteKey {
+                service: Arc::from(service),
+                route: none.clone(),
+                rule: 0,
+                backend: none,
+            },
             backends: RefCell::new(unknown.collect()),
             routes,
         }
@@ -107,15 +117,9 @@ pub(super) async fn answer(
     body: Arriving,
     upgrade: Option<(Upgrade, OnUpgrade)>,
 ) -> Result<Answer, Failed> {
-    let none: Arc<str> = Arc::from("none");
     let mut count = Count {
         meter: call.core.meter.clone(),
-        key: RouteKey {
-            service: Arc::from(call.listener.name.as_str()),
-            route: none.clone(),
-            rule: 0,
-            backend: none,
-        },
+        key: routing.unrouted.clone(),
         routed: Routed::default(),
     };
     let result = follow(call, routing, parts, body, upgrade, &mut count).await;
