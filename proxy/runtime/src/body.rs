@@ -195,7 +195,7 @@ impl Stream {
         if let Poll::Ready(end) = self.kill.poll(self.slot, cx) {
             self.finish(false);
             return Poll::Ready(Some(if self.grpc {
-                Ok(Frame::trailers(ended_trailers(end)))
+                Ok(Frame::trailers(trailers(told_of(end))))
             } else {
                 Err(BodyError::Ended(end))
             }));
@@ -208,7 +208,10 @@ impl Stream {
             }
             Poll::Ready(Some(Err(error))) => {
                 self.finish(false);
-                Poll::Ready(Some(Err(error)))
+                Poll::Ready(Some(match error {
+                    BodyError::Peer if self.grpc => Ok(Frame::trailers(trailers(PEER_BROKE))),
+                    error => Err(error),
+                }))
             }
             Poll::Ready(Some(Ok(frame))) => Poll::Ready(Some(Ok(clean(frame)))),
         }
@@ -237,12 +240,21 @@ pub(crate) fn clean(frame: Frame<Bytes>) -> Frame<Bytes> {
     }
 }
 
-fn ended_trailers(end: End) -> HeaderMap {
-    // Who has a new certificate may come again at once, so an expired one is no matter of permission.
-    let (status, message) = match end {
+/// A gRPC status and what it is said with.
+type Told = (&'static str, &'static str);
+
+/// A reset would be read as "internal error", as if the application had failed; who is told UNAVAILABLE comes again.
+const PEER_BROKE: Told = ("14", "the connection to the server broke off");
+
+const fn told_of(end: End) -> Told {
+    match end {
         End::Revoked => ("7", "no longer allowed by policy"),
+        // Who has a new certificate may come again at once, so an expired one is no matter of permission.
         End::PeerExpired => ("14", "the certificate of the client is no longer valid"),
-    };
+    }
+}
+
+fn trailers((status, message): Told) -> HeaderMap {
     let mut trailers = HeaderMap::with_capacity(2);
     trailers.insert("grpc-status", HeaderValue::from_static(status));
     trailers.insert("grpc-message", HeaderValue::from_static(message));

@@ -154,22 +154,7 @@ async fn a_grpc_stream_ends_with_status_7_within_a_second_of_a_new_policy() {
         );
     }
     world.write_policy(&cart_policy("gRPC", &[]));
-    let ended = tokio::time::timeout(std::time::Duration::from_secs(3), async {
-        loop {
-            match body.frame().await {
-                Some(Ok(frame)) if frame.is_data() => {}
-                other => return other,
-            }
-        }
-    });
-    let last = ended
-        .await
-        .expect("an end within a second of the new policy");
-    let trailers = last
-        .expect("trailers")
-        .expect("no error")
-        .into_trailers()
-        .expect("trailers");
+    let trailers = end_of(&mut body).await;
     assert_eq!(trailers["grpc-status"], "7");
     drop(body);
     let records = world.cart_records();
@@ -183,4 +168,61 @@ async fn a_grpc_stream_ends_with_status_7_within_a_second_of_a_new_policy() {
         "the end is recorded like a decision: {records:?}"
     );
     assert!(records[0]["generation"].as_u64() < records[1]["generation"].as_u64());
+}
+
+/// The end of a stream that has sent data.
+async fn end_of(body: &mut Incoming) -> HeaderMap {
+    let ended = tokio::time::timeout(std::time::Duration::from_secs(4), async {
+        loop {
+            match body.frame().await {
+                Some(Ok(frame)) if frame.is_data() => {}
+                other => return other,
+            }
+        }
+    });
+    let last = ended.await.expect("an end in time").expect("trailers");
+    let last = last.expect("no reset, which a client would read as a fault of the server");
+    last.into_trailers().expect("trailers")
+}
+
+/// CR3: a server's certificate that ran out ends its streams as a client's does, whichever proxy sees it first.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grpc_stream_to_a_server_that_is_no_longer_trusted_ends_with_status_14() {
+    let lifetime = std::time::Duration::from_secs(3);
+    let mut world = World::new(&cart_policy("gRPC", &[WEB]));
+    let born = std::time::Instant::now();
+    world.start_cart_as(&world.authority.svid_for(CART, lifetime));
+    world.start_web();
+    say(world.cart_app()).await;
+    let response = call(world.web_to_cart(), "/say.Say/Stream").await;
+    let mut body = response.into_body();
+    let first = body.frame().await.expect("a frame").expect("data");
+    assert!(first.is_data());
+    let rest = (lifetime + std::time::Duration::from_secs(1)).saturating_sub(born.elapsed());
+    tokio::time::sleep(rest).await;
+    // With each identity of its own a proxy looks again at whom it is connected to.
+    world.write_svid("web", &world.authority.svid(WEB));
+    assert_eq!(end_of(&mut body).await["grpc-status"], "14");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grpc_stream_whose_server_breaks_off_ends_with_status_14() {
+    let world = World::running(&cart_policy("gRPC", &[WEB]));
+    let listener = TcpListener::bind(world.cart_app())
+        .await
+        .expect("the application's address");
+    let app = tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.expect("a connection");
+        let service = hyper::service::service_fn(answer);
+        let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+        let _ = builder
+            .serve_connection(TokioIo::new(stream), service)
+            .await;
+    });
+    let response = call(world.web_to_cart(), "/say.Say/Stream").await;
+    let mut body = response.into_body();
+    let first = body.frame().await.expect("a frame").expect("data");
+    assert!(first.is_data());
+    app.abort();
+    assert_eq!(end_of(&mut body).await["grpc-status"], "14");
 }
