@@ -46,6 +46,9 @@ pub const H2_SEND_BUFFER: usize = 256 * 1024;
 pub const H2_PENDING_RESETS_MAX: usize = 20;
 /// Resets a peer may provoke from us (CVE-2025-8671) before its connection ends.
 pub const H2_LOCAL_RESETS_MAX: usize = 256;
+/// Requests that an HTTP/2 client gives up before their answer, more than it waits for, before its connection ends: as
+/// many as on a connection between proxies.
+pub const H2_GIVEN_UP_MAX: u32 = mesh_proxy_core::mux::limits::RESETS_MAX;
 /// Silence after which an HTTP/2 connection is pinged, and time for the answer (fault F14).
 pub const H2_PING_EVERY: Duration = Duration::from_secs(10);
 /// See [`H2_PING_EVERY`].

@@ -117,16 +117,65 @@ pub(crate) async fn serve<T, S>(
                 .keep_alive_interval(limits::H2_PING_EVERY)
                 .keep_alive_timeout(limits::H2_PING_TIMEOUT)
                 .auto_date_header(false);
+            let given_up = Rc::new(GivenUp::default());
+            let each = given_up.clone();
             let service = service_fn(move |request: Request<Incoming>| {
                 let answer = service.clone().answer(request.map(Arriving::Http));
-                async move { Ok::<_, Infallible>(answer.await) }
+                let asking = Asking(Some(each.clone()));
+                async move {
+                    let answer = answer.await;
+                    asking.answered();
+                    Ok::<_, Infallible>(answer)
+                }
             });
             let connection = builder.serve_connection(TokioIo::new(io), service);
             let ended = drive(connection, shared, kill, |connection| {
                 connection.graceful_shutdown()
             });
             // A library that breaks off HTTP/2 does so for the whole connection, and has said why to the log.
-            drop(ended.await);
+            tokio::pin!(ended);
+            poll_fn(|cx| match given_up.too_often() {
+                true => Poll::Ready(()),
+                false => ended.as_mut().poll(cx).map(drop),
+            })
+            .await;
+        }
+    }
+}
+
+/// How many requests of one HTTP/2 connection its client gave up before they were answered, less those that it waited for.
+///
+/// The library counts only what is reset before it was looked at. A client that is a little slower would have an
+/// application begin as many requests as it likes (rapid reset, CVE-2023-44487).
+#[derive(Default)]
+struct GivenUp(Cell<u32>);
+
+impl GivenUp {
+    fn too_often(&self) -> bool {
+        self.0.get() > limits::H2_GIVEN_UP_MAX
+    }
+}
+
+/// One request that is not answered yet.
+struct Asking(Option<Rc<GivenUp>>);
+
+impl Asking {
+    fn answered(mut self) {
+        if let Some(given_up) = self.0.take() {
+            given_up.0.set(given_up.0.get().saturating_sub(1));
+        }
+    }
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        if let Some(given_up) = self.0.take() {
+            given_up.0.set(given_up.0.get().saturating_add(1));
+            if given_up.0.get() == limits::H2_GIVEN_UP_MAX + 1 {
+                tracing::warn!(
+                    "an HTTP/2 client gives up what it asks for again and again: its connection ends"
+                );
+            }
         }
     }
 }

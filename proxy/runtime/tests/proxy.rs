@@ -9,6 +9,7 @@ mod proxy {
     pub(crate) mod ways;
     pub(crate) mod world;
 
+    mod answers;
     mod authorization;
     mod bytes;
     mod counts;
@@ -16,6 +17,7 @@ mod proxy {
     mod faults;
     mod framing;
     mod grpc;
+    mod h2_floods;
     mod hygiene;
     mod identity;
     mod requests;

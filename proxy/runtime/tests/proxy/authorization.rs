@@ -89,6 +89,45 @@ async fn headers_that_only_proxies_set_never_come_from_a_client() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn hd10_what_a_client_says_of_its_address_is_not_believed() {
+    let policy = cart_policy("HTTP/1", &[])
+        + "---
+apiVersion: policy.linkerd.io/v1alpha1
+kind: NetworkAuthentication
+metadata: { name: office, namespace: shop }
+spec: { networks: [{ cidr: 10.1.0.0/16 }] }
+---
+apiVersion: policy.linkerd.io/v1alpha1
+kind: AuthorizationPolicy
+metadata: { name: office, namespace: shop }
+spec:
+  targetRef: { group: policy.linkerd.io, kind: Server, name: cart-http }
+  requiredAuthenticationRefs: [{ group: policy.linkerd.io, kind: NetworkAuthentication, name: office }]
+";
+    let world = World::running(&policy);
+    let _app = mirror(world.cart_app()).await;
+    for header in [
+        "X-Forwarded-For: 10.1.2.3",
+        "Forwarded: for=10.1.2.3",
+        "X-Real-IP: 10.1.2.3",
+        "True-Client-IP: 10.1.2.3",
+    ] {
+        let request =
+            format!("GET / HTTP/1.1\r\nHost: cart\r\n{header}\r\nConnection: close\r\n\r\n");
+        for to in [world.cart_plain(), world.web_to_cart()] {
+            let answer = raw(to, request.as_bytes()).await;
+            assert_eq!(status(&answer), "403", "{header}: {answer}");
+        }
+    }
+    // The policy does let in whoever really comes from such a network: here, from loopback.
+    world.write_policy(&policy.replace("10.1.0.0/16", "127.0.0.0/8"));
+    eventually("the new policy is in force", || async {
+        status(&get(world.cart_plain(), "/").await) == "200"
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_judged_is_what_the_application_receives() {
     let world = World::running(&cart_policy("HTTP/1", &[WEB]));
     let _app = mirror(world.cart_app()).await;
