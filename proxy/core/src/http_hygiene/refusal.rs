@@ -64,7 +64,7 @@ pub enum RequestRefusal {
     #[error("unknown expectation")]
     #[diagnostic(code("MESH-0411"))]
     Expect,
-    /// A WebSocket upgrade with a body.
+    /// An upgrade with a body.
     #[error("upgrade with a body")]
     #[diagnostic(code("MESH-0411"))]
     Upgrade,

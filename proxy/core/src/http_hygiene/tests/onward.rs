@@ -4,7 +4,7 @@ use super::super::headers::ORIG_VERSION;
 use super::*;
 
 #[test]
-fn upgrades_other_than_websocket_are_dropped() {
+fn upgrades_that_are_not_known_are_dropped() {
     let socket = [
         ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
         ("sec-websocket-version", "13"),
@@ -86,6 +86,46 @@ fn upgrades_other_than_websocket_are_dropped() {
     );
     upgrade::restore(&mut request, Upgrade::WebSocket);
     assert_eq!(request.headers.get("upgrade").unwrap(), "websocket");
+}
+
+#[test]
+fn spdy_is_asked_for_by_get_or_post_without_a_body() {
+    let asks = [
+        ("host", "cart"),
+        ("connection", "Upgrade"),
+        ("upgrade", "SPDY/3.1"),
+    ];
+    let admitted = |method, more: &[(&str, &str)]| {
+        let mut request = http1(method, "/exec", &[&asks[..], more].concat());
+        try_admit(&mut request, Entry::Plain).map(|admitted| admitted.upgrade)
+    };
+    for method in ["GET", "POST"] {
+        let spdy = Ok(Some(Upgrade::Spdy));
+        assert_eq!(admitted(method, &[("content-length", "0")]), spdy);
+    }
+    assert_eq!(admitted("PUT", &[]), Ok(None));
+    assert_eq!(admitted("POST", &[("upgrade", "websocket")]), Ok(None));
+    for body in [("content-length", "5"), ("transfer-encoding", "chunked")] {
+        let refused = admitted("POST", &[body]);
+        assert_eq!(refused, Err(RequestRefusal::Upgrade), "GW7");
+    }
+    let mut other = http1("POST", "/exec", &[asks[0], asks[1], ("upgrade", "SPDY/2")]);
+    let other = try_admit(&mut other, Entry::Plain).unwrap();
+    assert_eq!(other.upgrade, None);
+    let mut request = http1("POST", "/exec", &asks);
+    upgrade::restore(&mut request, Upgrade::Spdy);
+    assert_eq!(request.headers.get("upgrade").unwrap(), "SPDY/3.1");
+    let mut switching = Response::new(());
+    *switching.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let answer = |protocol| HeaderValue::from_static(protocol);
+    switching
+        .headers_mut()
+        .insert("upgrade", answer("SPDY/3.1"));
+    let (mut switching, ()) = switching.into_parts();
+    assert!(upgrade::is_done(&switching, Upgrade::Spdy));
+    assert!(!upgrade::is_done(&switching, Upgrade::WebSocket));
+    switching.headers.insert("upgrade", answer("websocket"));
+    assert!(!upgrade::is_done(&switching, Upgrade::Spdy));
 }
 
 #[test]
