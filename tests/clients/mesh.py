@@ -1,0 +1,195 @@
+"""A mesh on one machine whose servers are programs of others, and the means to ask for what may not be there."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+MESH = ROOT / "target/release/mesh"
+BUILT = ROOT / "target/clients"
+NS = "clients"
+passed, failed, skipped = [], [], []
+
+
+def check(name, holds, why=""):
+    (passed if holds else failed).append(name)
+    print(f"{'ok  ' if holds else 'FAIL'} {name}" + (f": {str(why)[-1500:]}" if why and not holds else ""), flush=True)
+
+
+def skip(name, why):
+    skipped.append(name)
+    print(f"skip {name}: {why}", flush=True)
+
+
+def run(*args, timeout=120, **kw):
+    try:
+        return subprocess.run([str(a) for a in args], capture_output=True, text=True, timeout=timeout, **kw)
+    except subprocess.TimeoutExpired as late:
+        return subprocess.CompletedProcess(args, 124, late.stdout or "", f"not done after {timeout} s")
+
+
+def eventually(probe, within, every=0.1):
+    begun = time.monotonic()
+    while time.monotonic() - begun < within:
+        if answer := probe():
+            return answer
+        time.sleep(every)
+    return None
+
+
+def program(*names):
+    """The first of `names` that is there, also where Debian keeps what root alone has in its path."""
+    for name in names:
+        found = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/usr/lib/postgresql/15/bin:/usr/lib/postgresql/17/bin")
+        if found:
+            return found
+    return None
+
+
+def finish():
+    """Says how it went; the exit code."""
+    print(f"{len(passed)} passed, {len(failed)} failed, {len(skipped)} skipped")
+    return 1 if failed else 0
+
+
+class Missing(Exception):
+    """What a suite needs and cannot have."""
+
+
+def need(*names):
+    found = program(*names)
+    if not found:
+        raise Missing(f"there is no {names[0]}")
+    return found
+
+
+def once(what):
+    """Builds or fetches something once a run, and remembers also that it cannot be."""
+    def built():
+        if what not in once.done:
+            try:
+                once.done[what] = what()
+            except Missing as missing:
+                once.done[what] = missing
+        if isinstance(once.done[what], Missing):
+            raise once.done[what]
+        return once.done[what]
+    return built
+
+
+once.done = {}
+
+
+
+class Server:
+    """One program behind its own proxy."""
+
+    def __init__(self, name, protocol, command, more=""):
+        self.name, self.protocol, self.command, self.more = name, protocol, command, more
+
+
+def manifests(servers):
+    """What Kubernetes would be told of the servers; `client` may call each, whoever has no identity only `h2`'s own port."""
+    yield f"apiVersion: v1\nkind: Namespace\nmetadata: {{name: {NS}}}\n"
+    for server in servers:
+        opaque = "config.linkerd.io/opaque-ports: '8000'" if server.protocol == "opaque" else ""
+        yield f"""apiVersion: apps/v1
+kind: Deployment
+metadata: {{name: {server.name}, namespace: {NS}}}
+spec:
+  selector: {{matchLabels: {{app: {server.name}}}}}
+  template:
+    metadata: {{labels: {{app: {server.name}}}, annotations: {{{opaque}}}}}
+    spec:
+      containers: [{{name: app, image: app, ports: [{{name: main, containerPort: 8000}}]}}]
+"""
+        yield f"""apiVersion: v1
+kind: Service
+metadata: {{name: {server.name}, namespace: {NS}, annotations: {{{opaque}}}}}
+spec: {{selector: {{app: {server.name}}}, ports: [{{name: main, port: 8000}}]}}
+"""
+        yield f"""apiVersion: policy.linkerd.io/v1beta3
+kind: Server
+metadata: {{name: {server.name}, namespace: {NS}}}
+spec: {{podSelector: {{matchLabels: {{app: {server.name}}}}}, port: main, proxyProtocol: {server.protocol}{", " + server.more if server.more else ""}}}
+"""
+        yield f"""apiVersion: policy.linkerd.io/v1alpha1
+kind: AuthorizationPolicy
+metadata: {{name: {server.name}, namespace: {NS}}}
+spec:
+  targetRef: {{group: policy.linkerd.io, kind: Server, name: {server.name}}}
+  requiredAuthenticationRefs: [{{kind: ServiceAccount, name: client}}]
+"""
+
+
+class Mesh:
+    """A running `mesh up` of all servers that can run here: `client` may call each, `stranger`, which has an SVID too, and
+    `outsider`, which has no proxy, none."""
+
+    def __init__(self, servers):
+        self.folder = Path(tempfile.mkdtemp(prefix="mesh-clients-"))
+        self.folder.chmod(0o755)
+        (self.folder / "www").mkdir()
+        (self.folder / "www/index.html").write_text("hello\n")
+        (self.folder / "www/large").write_bytes(os.urandom(3 << 20))
+        self.lacks, running, workloads = {}, [], []
+        for server in servers:
+            own = self.folder / server.name
+            own.mkdir()
+            try:
+                command = [str(word) for word in server.command(own)]
+            except Missing as missing:
+                self.lacks[server.name] = str(missing)
+                continue
+            running.append(server)
+            workloads.append({"name": server.name, "namespace": NS, "command": command, "ports": [{"name": "main", "port": 8000}]})
+        upstreams = [{"service": f"{NS}/{server.name}", "port": 8000} for server in running]
+        for name in ("client", "stranger", "outsider"):
+            workloads.append({"name": name, "namespace": NS, "command": ["sleep", "100000"], "upstreams": upstreams,
+                              "meshed": name != "outsider"})
+        (self.folder / "manifests.yaml").write_text("---\n".join(manifests(running)))
+        (self.folder / "mesh.yaml").write_text(json.dumps({
+            "apiVersion": "mesh.internal/v1alpha1", "kind": "LocalMesh", "metadata": {"name": "clients"},
+            "spec": {"manifests": ["manifests.yaml"], "workloads": workloads}}))
+        self.state = self.folder / "state"
+        self.log = open(self.folder / "up.log", "w+")
+        self.process = subprocess.Popen([str(MESH), "up", "-f", str(self.folder / "mesh.yaml"), "--state", str(self.state)],
+                                        stdout=self.log, stderr=subprocess.STDOUT)
+        eventually(lambda: "is up:" in self.output() or self.process.poll() is not None, 30)
+        if self.process.poll() is not None or "is up:" not in self.output():
+            raise SystemExit(f"mesh up did not start:\n{self.output()}")
+
+    def output(self):
+        return (self.folder / "up.log").read_text()
+
+    def workload(self, name):
+        running = json.loads((self.state / "run/mesh.json").read_text())
+        return next(w for w in running["workloads"] if w["name"] == name)
+
+    def to(self, server, client="client"):
+        """Where `client` finds a server: `host:port` of its own proxy, or of the server's if it has none."""
+        if server in self.lacks:
+            raise Missing(self.lacks[server])
+        workload = self.workload(client)
+        if not workload["proxy"]:
+            # Whoever has no proxy is told where the pod itself is.
+            pid = eventually(lambda: self.workload(client)["appPid"], 10)
+            told = Path(f"/proc/{pid}/environ").read_text().split("\0")
+            name = f"MESH_PLAIN_{server.upper().replace('-', '_')}="
+            return next(line.removeprefix(name) for line in told if line.startswith(name))
+        name = f"{NS}/{server}:"
+        return next(address for service, address in workload["proxy"]["upstreams"]
+                    if service.startswith(name) or service.startswith(f"{server}.{NS}") or service.startswith(f"{server}:"))
+
+    def stop(self):
+        self.process.send_signal(signal.SIGINT)
+        try:
+            self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
