@@ -3,7 +3,7 @@
 
 mod arrows;
 mod error_codes;
-mod identity_tests;
 mod module_heads;
 mod rights;
+mod threat_tests;
 mod tree;
