@@ -5,7 +5,7 @@ use crate::classes::Classes;
 use crate::config::InboundPort;
 use crate::error::ProxyError;
 use crate::inbound;
-use crate::limits::{EXPIRY_CHECK_EVERY, REACHED_PORTS_MAX};
+use crate::limits::{EXPIRY_CHECK_EVERY, REACHED_PORTS_MAX, START_WAIT};
 use crate::live::Live;
 use crate::original::Locals;
 use crate::outbound::mirror::Mirrors;
@@ -165,13 +165,13 @@ fn open(
     for mesh in sockets.mesh {
         let mesh = TcpListener::from_std(mesh)?;
         let accept = accept(core.clone(), mesh, peers.clone(), inbound::mesh::take);
-        accepting.push(spawn_local(accept));
+        accepting.push(spawn_local(once_equipped(core.clone(), accept)));
     }
     for listener in sockets.transparent {
         let listener = TcpListener::from_std(listener)?;
         let take = inbound::redirected::take;
         let accept = accept(core.clone(), listener, strangers.clone(), take);
-        accepting.push(spawn_local(accept));
+        accepting.push(spawn_local(once_equipped(core.clone(), accept)));
     }
     for listener in sockets.outbound_transparent {
         let listener = TcpListener::from_std(listener)?;
@@ -191,7 +191,7 @@ fn open(
             }
         };
         let accept = accept(core.clone(), listener, strangers.clone(), take);
-        accepting.push(spawn_local(accept));
+        accepting.push(spawn_local(once_equipped(core.clone(), accept)));
     }
     for (config, listener) in sockets.outbound {
         let listener = TcpListener::from_std(listener)?;
@@ -201,6 +201,19 @@ fn open(
         accepting.push(spawn_local(accept));
     }
     Ok((core, accepting))
+}
+
+/// Begins to `accept` once there are a policy to decide by and an identity to show, or have not come for a moment. Who
+/// connects meanwhile waits in the listener's queue: a proxy that is started anew would otherwise deny whatever came in the
+/// milliseconds before its first policy.
+async fn once_equipped(core: Rc<Core>, accept: impl Future<Output = ()>) {
+    let mut changes = core.shared.watch_changes();
+    let equipped = || core.shared.policy.load().is_some() && core.shared.identity.load().is_some();
+    let wait = async { while !equipped() && changes.changed().await.is_ok() {} };
+    if tokio::time::timeout(START_WAIT, wait).await.is_err() {
+        tracing::warn!("connections are taken without policy or identity: all are denied");
+    }
+    accept.await;
 }
 
 /// Takes connections for as long as there is room; each is a task, so that a panic ends one connection only.

@@ -12,6 +12,9 @@ pub const DETECT_SECS: u64 = 10;
 pub const HEADER_SECS: u64 = 10;
 /// The same for the proxy's own application, with the pauses between its requests: it harms only itself.
 pub const APP_QUIET: Duration = Duration::from_secs(60);
+/// Time for which a proxy that was just started leaves connections in their listener's queue, until it has a policy and an
+/// identity. Clients in the mesh turn to another endpoint after [`CONNECT_MILLIS`].
+pub const START_WAIT: Duration = Duration::from_secs(2);
 /// Time to connect to an endpoint in the mesh, TLS included.
 pub const CONNECT_MILLIS: u64 = 1_000;
 /// Time to connect to the application beside the proxy.
