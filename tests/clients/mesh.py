@@ -87,20 +87,22 @@ once.done = {}
 
 
 class Server:
-    """One program behind its own proxy."""
+    """One program, in one or several copies, each behind a proxy of its own."""
 
-    def __init__(self, name, protocol, command, more=""):
+    def __init__(self, name, protocol, command, more="", copies=1):
         self.name, self.protocol, self.command, self.more = name, protocol, command, more
+        self.workloads = [name] if copies == 1 else [f"{name}-{number}" for number in range(copies)]
 
 
 def manifests(servers):
-    """What Kubernetes would be told of the servers; `client` may call each, whoever has no identity only `h2`'s own port."""
+    """What Kubernetes would be told of the servers; `client` may call each, and nobody else unless a server says so."""
     yield f"apiVersion: v1\nkind: Namespace\nmetadata: {{name: {NS}}}\n"
     for server in servers:
         opaque = "config.linkerd.io/opaque-ports: '8000'" if server.protocol == "opaque" else ""
-        yield f"""apiVersion: apps/v1
+        for workload in server.workloads:
+            yield f"""apiVersion: apps/v1
 kind: Deployment
-metadata: {{name: {server.name}, namespace: {NS}}}
+metadata: {{name: {workload}, namespace: {NS}}}
 spec:
   selector: {{matchLabels: {{app: {server.name}}}}}
   template:
@@ -139,15 +141,16 @@ class Mesh:
         (self.folder / "www/large").write_bytes(os.urandom(3 << 20))
         self.lacks, running, workloads = {}, [], []
         for server in servers:
-            own = self.folder / server.name
-            own.mkdir()
             try:
-                command = [str(word) for word in server.command(own)]
+                for workload in server.workloads:
+                    own = self.folder / workload
+                    own.mkdir()
+                    workloads.append({"name": workload, "namespace": NS, "ports": [{"name": "main", "port": 8000}],
+                                      "command": [str(word) for word in server.command(own)]})
             except Missing as missing:
                 self.lacks[server.name] = str(missing)
                 continue
             running.append(server)
-            workloads.append({"name": server.name, "namespace": NS, "command": command, "ports": [{"name": "main", "port": 8000}]})
         upstreams = [{"service": f"{NS}/{server.name}", "port": 8000} for server in running]
         for name in ("client", "stranger", "outsider"):
             workloads.append({"name": name, "namespace": NS, "command": ["sleep", "100000"], "upstreams": upstreams,
@@ -167,9 +170,11 @@ class Mesh:
     def output(self):
         return (self.folder / "up.log").read_text()
 
+    def running(self):
+        return json.loads((self.state / "run/mesh.json").read_text())
+
     def workload(self, name):
-        running = json.loads((self.state / "run/mesh.json").read_text())
-        return next(w for w in running["workloads"] if w["name"] == name)
+        return next(w for w in self.running()["workloads"] if w["name"] == name)
 
     def to(self, server, client="client"):
         """Where `client` finds a server: `host:port` of its own proxy, or of the server's if it has none."""

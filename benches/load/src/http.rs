@@ -1,7 +1,7 @@
 //! One connection that sends a fixed request and reads whole answers.
 
 use std::io::{self, Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: server.bench\r\nUser-Agent: mesh-bench-load\r\nAccept: */*\r\n\r\n";
 
@@ -13,8 +13,8 @@ pub struct Connection {
 }
 
 impl Connection {
-    pub fn open(port: u16) -> io::Result<Self> {
-        let stream = TcpStream::connect(("127.0.0.1", port))?;
+    pub fn open(to: SocketAddr) -> io::Result<Self> {
+        let stream = TcpStream::connect(to)?;
         stream.set_nodelay(true)?;
         stream.set_nonblocking(true)?;
         Ok(Self { stream, buffer: Box::new([0; 8192]), filled: 0 })

@@ -5,13 +5,14 @@ use crate::histogram::Histogram;
 use crate::http::Connection;
 use crate::poll::{Interest, Poll};
 use std::io;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 const GRACE: Duration = Duration::from_secs(3);
 
-pub fn run(port: u16, per_sec: u64, secs: u64, conns: usize) -> io::Result<()> {
+pub fn run(to: SocketAddr, per_sec: u64, secs: u64, conns: usize) -> io::Result<()> {
     let mut poll = Poll::new()?;
-    let mut connections = open_warm(&poll, port, conns)?;
+    let mut connections = open_warm(&poll, to, conns)?;
     let mut free: Vec<usize> = (0..conns).collect();
     let mut due_of = vec![Instant::now(); conns];
     let (mut latencies, mut lag) = (Histogram::new(), Duration::ZERO);
@@ -61,19 +62,19 @@ pub fn run(port: u16, per_sec: u64, secs: u64, conns: usize) -> io::Result<()> {
 }
 
 /// Opens `count` connections, sends one request on each, keeps them quiet for `secs`. Prints as soon as all are answered.
-pub fn hold(port: u16, count: usize, secs: u64) -> io::Result<()> {
+pub fn hold(to: SocketAddr, count: usize, secs: u64) -> io::Result<()> {
     let poll = Poll::new()?;
-    let connections = open_warm(&poll, port, count)?;
+    let connections = open_warm(&poll, to, count)?;
     println!("{{\"held\":{}}}", connections.len());
     std::thread::sleep(Duration::from_secs(secs));
     Ok(())
 }
 
 /// Connections that have answered once, so that what they need is there before anything is measured.
-fn open_warm(poll: &Poll, port: u16, count: usize) -> io::Result<Vec<Connection>> {
+fn open_warm(poll: &Poll, to: SocketAddr, count: usize) -> io::Result<Vec<Connection>> {
     let mut connections = Vec::with_capacity(count);
     for number in 0..count {
-        let mut connection = Connection::open(port)?;
+        let mut connection = Connection::open(to)?;
         connection.send()?;
         let begun = Instant::now();
         while connection.receive()?.is_none() {
