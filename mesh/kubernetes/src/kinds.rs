@@ -15,6 +15,8 @@ pub struct Kind {
     pub plural: &'static str,
     /// Whether every API server has it. Others come with a CRD, and may come later.
     pub built_in: bool,
+    /// Whether its objects have a namespace.
+    pub namespaced: bool,
 }
 
 const fn built_in(kind: &'static str, plural: &'static str) -> Kind {
@@ -24,6 +26,7 @@ const fn built_in(kind: &'static str, plural: &'static str) -> Kind {
         kind,
         plural,
         built_in: true,
+        namespaced: true,
     }
 }
 
@@ -39,6 +42,7 @@ const fn custom(
         kind,
         plural,
         built_in: false,
+        namespaced: true,
     }
 }
 
@@ -49,46 +53,19 @@ const ALPHA: &[&str] = &["v1alpha1"];
 
 /// What policy and discovery are made of. Newest version first: an object of an older one loses nothing in it.
 pub const POLICY_SOURCES: &[Kind] = &[
-    built_in("Namespace", "namespaces"),
+    Kind {
+        namespaced: false,
+        ..built_in("Namespace", "namespaces")
+    },
     built_in("Pod", "pods"),
     built_in("Service", "services"),
-    custom(
-        LINKERD,
-        &["v1beta3", "v1beta2", "v1beta1", "v1alpha1"],
-        "Server",
-        "servers",
-    ),
-    custom(
-        LINKERD,
-        &["v1beta1", "v1alpha1"],
-        "ServerAuthorization",
-        "serverauthorizations",
-    ),
-    custom(
-        LINKERD,
-        ALPHA,
-        "AuthorizationPolicy",
-        "authorizationpolicies",
-    ),
-    custom(
-        LINKERD,
-        ALPHA,
-        "MeshTLSAuthentication",
-        "meshtlsauthentications",
-    ),
-    custom(
-        LINKERD,
-        ALPHA,
-        "NetworkAuthentication",
-        "networkauthentications",
-    ),
-    custom(
-        LINKERD,
-        ALPHA,
-        "HTTPLocalRateLimitPolicy",
-        "httplocalratelimitpolicies",
-    ),
-    custom(LINKERD, ALPHA, "EgressNetwork", "egressnetworks"),
+    SERVER,
+    SERVER_AUTHORIZATION,
+    AUTHORIZATION_POLICY,
+    MESH_TLS,
+    NETWORK_AUTHENTICATION,
+    RATE_LIMIT,
+    EGRESS_NETWORK,
     LINKERD_HTTP_ROUTE,
     HTTP_ROUTE,
     GRPC_ROUTE,
@@ -110,11 +87,59 @@ pub const POLICY_SOURCES: &[Kind] = &[
         "ExternalWorkload",
         "externalworkloads",
     ),
-    custom(MESH, ALPHA, "Federation", "federations"),
-    custom(MESH, ALPHA, "CedarPolicy", "cedarpolicies"),
-    custom(MESH, ALPHA, "ClusterCedarPolicy", "clustercedarpolicies"),
-    custom(MESH, ALPHA, "Invariant", "invariants"),
+    FEDERATION,
+    CEDAR_POLICY,
+    CLUSTER_CEDAR_POLICY,
+    INVARIANT,
 ];
+
+const SERVER: Kind = custom(
+    LINKERD,
+    &["v1beta3", "v1beta2", "v1beta1", "v1alpha1"],
+    "Server",
+    "servers",
+);
+const SERVER_AUTHORIZATION: Kind = custom(
+    LINKERD,
+    &["v1beta1", "v1alpha1"],
+    "ServerAuthorization",
+    "serverauthorizations",
+);
+const AUTHORIZATION_POLICY: Kind = custom(
+    LINKERD,
+    ALPHA,
+    "AuthorizationPolicy",
+    "authorizationpolicies",
+);
+const MESH_TLS: Kind = custom(
+    LINKERD,
+    ALPHA,
+    "MeshTLSAuthentication",
+    "meshtlsauthentications",
+);
+const NETWORK_AUTHENTICATION: Kind = custom(
+    LINKERD,
+    ALPHA,
+    "NetworkAuthentication",
+    "networkauthentications",
+);
+const RATE_LIMIT: Kind = custom(
+    LINKERD,
+    ALPHA,
+    "HTTPLocalRateLimitPolicy",
+    "httplocalratelimitpolicies",
+);
+const EGRESS_NETWORK: Kind = custom(LINKERD, ALPHA, "EgressNetwork", "egressnetworks");
+const FEDERATION: Kind = Kind {
+    namespaced: false,
+    ..custom(MESH, ALPHA, "Federation", "federations")
+};
+const CEDAR_POLICY: Kind = custom(MESH, ALPHA, "CedarPolicy", "cedarpolicies");
+const CLUSTER_CEDAR_POLICY: Kind = Kind {
+    namespaced: false,
+    ..custom(MESH, ALPHA, "ClusterCedarPolicy", "clustercedarpolicies")
+};
+const INVARIANT: Kind = custom(MESH, ALPHA, "Invariant", "invariants");
 
 /// Linkerd's own HTTPRoute.
 const LINKERD_HTTP_ROUTE: Kind = custom(
@@ -128,8 +153,26 @@ const HTTP_ROUTE: Kind = custom(GATEWAY, &["v1", "v1beta1"], "HTTPRoute", "httpr
 /// Gateway API's GRPCRoute.
 const GRPC_ROUTE: Kind = custom(GATEWAY, &["v1"], "GRPCRoute", "grpcroutes");
 
-/// Those of [`POLICY_SOURCES`] that are routes: their status says what became of them.
+/// Those of [`POLICY_SOURCES`] that are routes: their status has an entry for each parent.
 pub const ROUTES: &[Kind] = &[LINKERD_HTTP_ROUTE, HTTP_ROUTE, GRPC_ROUTE];
+
+/// Those of [`POLICY_SOURCES`] whose status says what became of them.
+pub const WITH_STATUS: &[Kind] = &[
+    SERVER,
+    SERVER_AUTHORIZATION,
+    AUTHORIZATION_POLICY,
+    MESH_TLS,
+    NETWORK_AUTHENTICATION,
+    RATE_LIMIT,
+    EGRESS_NETWORK,
+    LINKERD_HTTP_ROUTE,
+    HTTP_ROUTE,
+    GRPC_ROUTE,
+    FEDERATION,
+    CEDAR_POLICY,
+    CLUSTER_CEDAR_POLICY,
+    INVARIANT,
+];
 
 impl Kind {
     /// `servers.policy.linkerd.io`, as Kubernetes writes it.
@@ -172,7 +215,8 @@ mod tests {
         let count = names.len();
         names.dedup();
         assert_eq!(names.len(), count);
-        assert!(ROUTES.iter().all(|kind| POLICY_SOURCES.contains(kind)));
+        let known = |kinds: &[Kind]| kinds.iter().all(|kind| POLICY_SOURCES.contains(kind));
+        assert!(known(ROUTES) && known(WITH_STATUS));
         assert!(names.contains(&"servers.policy.linkerd.io".to_owned()));
         assert!(names.contains(&"pods".to_owned()));
     }

@@ -6,7 +6,9 @@
 //! - [`object`]: what of an object counts, and how it is named
 //! - [`review`]: who a service account token belongs to
 //! - [`status`]: what became of an object, written into it
+//! - [`events`]: what whoever looks at it should know
 //! - [`lease`]: who of several does so
+//! - [`read`]: a cluster looked at once
 //! - [`config_map`]: small texts for pods to mount
 //! - [`named`]: one Secret or ConfigMap that somebody named
 //! - [`namespace`]: what a namespace says about itself
@@ -15,11 +17,13 @@
 pub mod client;
 pub mod config_map;
 mod error;
+pub mod events;
 pub mod kinds;
 pub mod lease;
 pub mod named;
 pub mod namespace;
 pub mod object;
+pub mod read;
 pub mod review;
 pub mod status;
 pub mod watch;

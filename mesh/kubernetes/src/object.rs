@@ -26,9 +26,6 @@ const METADATA: &[&str] = &[
     "creationTimestamp",
 ];
 
-/// Kinds of which it is told what became of a change of their spec: they keep its number.
-const ROUTES: &[&str] = &["HTTPRoute", "GRPCRoute"];
-
 /// What of a container is kept: all that the mesh looks at, and none of its environment, where secrets may be.
 const CONTAINER: &[&str] = &[
     "name",
@@ -78,10 +75,11 @@ pub fn essence(kind: &str, api_version: &str, object: Value) -> Value {
     object.insert("apiVersion".to_owned(), Value::from(api_version));
     object.insert("kind".to_owned(), Value::from(kind));
     if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
-        // It changes with the spec alone, so it makes nothing new that is not.
+        // Of policy it is told what became of a change. The number changes with the spec alone, so it makes nothing new
+        // that is not.
         let generation = metadata
             .get("generation")
-            .filter(|_| ROUTES.contains(&kind))
+            .filter(|_| api_version != "v1")
             .cloned();
         keep(metadata, METADATA);
         if let Some(generation) = generation {
@@ -110,7 +108,10 @@ pub fn essence(kind: &str, api_version: &str, object: Value) -> Value {
     Value::Object(object)
 }
 
-/// Leaves of a route what its status is about: the status itself, and which version of what it speaks of.
+/// Where [`status`] leaves the names of those who wrote into an object's status.
+pub const STATUS_WRITERS: &str = "statusWriters";
+
+/// Leaves of an object what its status is about: the status itself, who wrote it, and which version of what it speaks of.
 pub fn status(kind: &str, api_version: &str, object: Value) -> Value {
     let Value::Object(mut object) = object else {
         return object;
@@ -119,12 +120,25 @@ pub fn status(kind: &str, api_version: &str, object: Value) -> Value {
     object.insert("kind".to_owned(), Value::from(kind));
     keep(&mut object, &["apiVersion", "kind", "metadata", "status"]);
     if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+        let writers = status_writers(metadata);
         keep(
             metadata,
-            &["name", "namespace", "generation", "resourceVersion"],
+            &["name", "namespace", "uid", "generation", "resourceVersion"],
         );
+        metadata.insert(STATUS_WRITERS.to_owned(), writers.into());
     }
     Value::Object(object)
+}
+
+/// Managers of fields of the status (`metadata.managedFields`).
+fn status_writers(metadata: &Map<String, Value>) -> Vec<Value> {
+    let entries = metadata.get("managedFields").and_then(Value::as_array);
+    entries
+        .into_iter()
+        .flatten()
+        .filter(|entry| entry.get("subresource").and_then(Value::as_str) == Some("status"))
+        .filter_map(|entry| entry.get("manager").cloned())
+        .collect()
 }
 
 fn keep(map: &mut Map<String, Value>, fields: &[&str]) {
@@ -227,13 +241,17 @@ mod tests {
         assert_eq!(kept.pointer("/spec/unknown"), Some(&json!(1)));
         assert_eq!(kept.pointer("/extra"), Some(&json!(true)));
         assert_eq!(kept.pointer("/status"), None);
+        assert_eq!(kept.pointer("/metadata/generation"), Some(&json!(3)));
+        let service = json!({ "metadata": { "name": "s", "generation": 3 } });
+        let kept = essence("Service", "v1", service);
         assert_eq!(kept.pointer("/metadata/generation"), None);
     }
 
     #[test]
     fn a_route_keeps_the_number_of_its_spec_and_apart_from_it_its_status() {
         let route = json!({
-            "metadata": { "name": "r", "namespace": "shop", "generation": 3, "resourceVersion": "12", "labels": { "a": "b" } },
+            "metadata": { "name": "r", "namespace": "shop", "uid": "u", "generation": 3, "resourceVersion": "12", "labels": { "a": "b" },
+                          "managedFields": [{ "manager": "kubectl" }, { "manager": "another", "subresource": "status" }] },
             "spec": { "rules": [] }, "status": { "parents": [1] }
         });
         let version = "gateway.networking.k8s.io/v1";
@@ -245,7 +263,8 @@ mod tests {
             status("HTTPRoute", version, route),
             json!({
                 "apiVersion": version, "kind": "HTTPRoute",
-                "metadata": { "name": "r", "namespace": "shop", "generation": 3, "resourceVersion": "12" },
+                "metadata": { "name": "r", "namespace": "shop", "uid": "u", "generation": 3, "resourceVersion": "12",
+                              "statusWriters": ["another"] },
                 "status": { "parents": [1] }
             })
         );

@@ -6,17 +6,22 @@ use kube::Client;
 use kube::api::{Api, DynamicObject, Patch, PatchParams};
 use serde_json::{Value, json};
 
+/// What we are called among those who write a status, in `metadata.managedFields`.
+pub const FIELD_MANAGER: &str = "mesh.internal/controller";
+
 /// What came of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Written {
     /// It is stored.
     Yes,
-    /// The object changed meanwhile, or is gone: whoever watches it learns of it, and decides again.
+    /// The object changed meanwhile: whoever watches it learns of it, and decides again.
     Overtaken,
+    /// The object is gone, or its definition has no status that can be written: [`is_served`] tells which.
+    NotFound,
 }
 
 /// Sets field `field` of the status of an object to `value`, if the object is still of `resource_version`. Other fields
-/// stay.
+/// stay. The namespace is empty for kinds that have none.
 ///
 /// # Errors
 /// [`KubernetesError`] if the API server does not take it.
@@ -28,19 +33,51 @@ pub async fn write(
     (field, value): (&str, &Value),
 ) -> Result<Written, KubernetesError> {
     let resource = kind.api_resource(version);
-    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
+    let api: Api<DynamicObject> = if kind.namespaced {
+        Api::namespaced_with(client.clone(), namespace, &resource)
+    } else {
+        Api::all_with(client.clone(), &resource)
+    };
     let patch = json!({
         "metadata": { "resourceVersion": resource_version },
         "status": { field: value },
     });
+    let parameters = PatchParams {
+        field_manager: Some(FIELD_MANAGER.to_owned()),
+        ..PatchParams::default()
+    };
     let answer = api
-        .patch_status(name, &PatchParams::default(), &Patch::Merge(&patch))
+        .patch_status(name, &parameters, &Patch::Merge(&patch))
         .await;
     match answer {
         Ok(_) => Ok(Written::Yes),
-        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(Written::Overtaken),
+        Err(kube::Error::Api(status)) if status.code == 409 => Ok(Written::Overtaken),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(Written::NotFound),
         Err(error) => {
             let what = format!("write the status of {} {namespace}/{name}", kind.kind);
+            Err(KubernetesError::of(what, &error))
+        }
+    }
+}
+
+/// Whether the definition of a kind has a status that is written apart from the rest.
+///
+/// # Errors
+/// [`KubernetesError`] if the API server does not answer.
+pub async fn is_served(
+    client: &Client,
+    kind: &Kind,
+    version: &str,
+) -> Result<bool, KubernetesError> {
+    let answer = client
+        .list_api_group_resources(&kind.api_version(version))
+        .await;
+    let wanted = format!("{}/status", kind.plural);
+    match answer {
+        Ok(list) => Ok(list.resources.iter().any(|one| one.name == wanted)),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(false),
+        Err(error) => {
+            let what = format!("list versions of {}", kind.resource());
             Err(KubernetesError::of(what, &error))
         }
     }
