@@ -13,6 +13,7 @@ mod cedar_texts;
 mod change;
 mod invariants;
 mod lint;
+mod object_status;
 mod patience;
 mod ports;
 mod route_status;
@@ -26,6 +27,7 @@ mod workloads;
 pub use about::BrokenGrant;
 pub use change::{Concern, Slice};
 pub use invariants::{Claim, ClaimText, Invariant};
+pub use object_status::{ObjectStatus, Reach, Refusal, Standing};
 pub use route_status::{Condition, ParentStatus, RouteStatus};
 pub use services::{PodAddress, ResolveError, ServiceEndpoint, ServiceEndpoints};
 pub use workloads::WorkloadKey;
@@ -207,7 +209,7 @@ impl Index {
                     .spec
                     .servers
                     .iter()
-                    .map(|(name, _)| Key::new(&r.key.namespace, name))
+                    .map(|parent| Key::new(&r.key.namespace, &parent.name))
                     .collect();
                 servers.sort();
                 servers.dedup();

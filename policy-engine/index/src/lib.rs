@@ -23,8 +23,8 @@ pub mod replay;
 
 pub use index::{
     BrokenGrant, Claim, ClaimText, Concern, Condition, Index, IndexConfig, Invariant, NamedTerm,
-    ParentStatus, PodAddress, Proxied, ResolveError, RouteStatus, ServiceEndpoint,
-    ServiceEndpoints, Slice, WorkloadKey,
+    ObjectStatus, ParentStatus, PodAddress, Proxied, Reach, Refusal, ResolveError, RouteStatus,
+    ServiceEndpoint, ServiceEndpoints, Slice, Standing, WorkloadKey,
 };
 pub use manifest::{Loaded, load};
 pub use mode::Mode;

@@ -381,15 +381,14 @@ impl Checker<'_> {
     fn routes(&mut self, loaded: &Loaded) {
         let routes = &loaded.resources.routes;
         for route in routes.iter().filter(|r| r.invalid.is_none()) {
-            let siblings = |other: &&Object<Route>| {
-                other.key.namespace == route.key.namespace
-                    && (&other.key, other.group) != (&route.key, route.group)
-                    && other
-                        .spec
-                        .servers
-                        .iter()
-                        .any(|(name, _)| route.spec.servers.iter().any(|(own, _)| own == name))
-            };
+            let siblings =
+                |other: &&Object<Route>| {
+                    other.key.namespace == route.key.namespace
+                        && (&other.key, other.group) != (&route.key, route.group)
+                        && other.spec.servers.iter().any(|parent| {
+                            route.spec.servers.iter().any(|own| own.name == parent.name)
+                        })
+                };
             let others: Vec<&Object<Route>> =
                 routes.iter().map(Arc::as_ref).filter(siblings).collect();
             let paths = |route: &Object<Route>| -> Vec<PathMatch> {

@@ -211,8 +211,8 @@ impl<'a> Lint<'a> {
     fn routes(&mut self) {
         let index = self.index;
         for route in &index.resources.routes {
-            for (name, source) in &route.spec.servers {
-                let key = KeyRef::new(&route.key.namespace, name);
+            for parent in &route.spec.servers {
+                let key = KeyRef::new(&route.key.namespace, &parent.name);
                 let Some(server) = self.servers.get(&key).copied() else {
                     let near = self.near_name(key, self.servers.keys().copied());
                     self.dangling(route, "Server", key, &near);
@@ -229,7 +229,7 @@ impl<'a> Lint<'a> {
                         Code::IdleRoute,
                         message,
                         Some(route.reference()),
-                        source.clone(),
+                        parent.source.clone(),
                     ));
                     continue;
                 }

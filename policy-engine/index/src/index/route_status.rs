@@ -1,17 +1,19 @@
-//! What is said of routes that attach to Services: findings for whoever reads manifests, conditions for whoever asks an API
-//! server (Gateway API's `status.parents`). Both from one look, so that they never differ.
+//! What is said of routes: findings for whoever reads manifests, conditions for whoever asks an API server (Gateway API's
+//! `status.parents`). Both from one look, so that they never differ.
 
 use super::Index;
 use super::breaker::Breaker;
 use super::patience::Patience;
+use super::routes::takes;
 use super::traffic::{NotAttached, Unresolved};
 use crate::finding::{Code, finding};
+use crate::manifest::policy_kinds::POLICY_GROUP;
 use crate::manifest::resource::{Key, Object, Route, Service};
 use crate::manifest::traffic::{BackendRef, OutboundFilter, ServiceParent};
 use mesh_policy::snapshot::Finding;
 use mesh_policy::traffic::TrafficFilter;
 
-/// What the Services that a route names make of it.
+/// What the Servers and Services that a route names make of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RouteStatus {
     /// API group of the route.
@@ -24,18 +26,20 @@ pub struct RouteStatus {
     pub name: String,
     /// `metadata.generation` of the route that was read, if an API server gave it one.
     pub generation: Option<i64>,
-    /// By parent, in the order of `spec.parentRefs`; Services alone.
+    /// By parent: Servers first, then Services, each in the order of `spec.parentRefs`.
     pub parents: Vec<ParentStatus>,
 }
 
-/// What one Service makes of a route.
+/// What one Server or Service makes of a route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParentStatus {
-    /// Group of the reference as it is written: empty or `core`.
+    /// Group of the reference as it is written; empty or `core` for a Service.
     pub group: String,
-    /// Namespace of the Service, if it is written.
+    /// `Server` or `Service`.
+    pub kind: &'static str,
+    /// Its namespace, if it is written.
     pub namespace: Option<String>,
-    /// Name of the Service.
+    /// Its name.
     pub name: String,
     /// Its port, if it is written.
     pub port: Option<u16>,
@@ -59,7 +63,7 @@ pub struct Condition {
 }
 
 impl Condition {
-    fn yes(reason: &'static str) -> Self {
+    pub(super) fn yes(reason: &'static str) -> Self {
         Self {
             holds: true,
             reason,
@@ -67,7 +71,7 @@ impl Condition {
         }
     }
 
-    fn no(reason: &'static str, message: String) -> Self {
+    pub(super) fn no(reason: &'static str, message: String) -> Self {
         Self {
             holds: false,
             reason,
@@ -77,14 +81,28 @@ impl Condition {
 }
 
 impl Index {
-    /// Of every route, sorted by namespace, name, kind and group. One that names no Service has no parents here.
+    /// Of every route, sorted by namespace, name, kind and group. One that names neither a Server nor a Service has no parents here.
     pub fn route_statuses(&self) -> Vec<RouteStatus> {
         let routes = self.resources.routes.iter();
         routes.map(|route| self.route_status(route)).collect()
     }
 
     fn route_status(&self, route: &Object<Route>) -> RouteStatus {
-        let parents = route.spec.services.iter().map(|parent| ParentStatus {
+        let servers = route.spec.servers.iter().map(|parent| ParentStatus {
+            group: POLICY_GROUP.to_owned(),
+            kind: "Server",
+            namespace: parent
+                .namespace_written
+                .then(|| route.key.namespace.clone()),
+            name: parent.name.clone(),
+            port: None,
+            section: None,
+            accepted: self.taken(route, &parent.name),
+            // Where requests go is nothing to a Server: it looks at no backend.
+            resolved: Condition::yes("ResolvedRefs"),
+        });
+        let services = route.spec.services.iter().map(|parent| ParentStatus {
+            kind: "Service",
             group: parent.group.clone(),
             namespace: parent
                 .namespace_written
@@ -101,7 +119,28 @@ impl Index {
             namespace: route.key.namespace.clone(),
             name: route.key.name.clone(),
             generation: route.generation,
-            parents: parents.collect(),
+            parents: servers.chain(services).collect(),
+        }
+    }
+
+    /// Whether a Server takes a route.
+    fn taken(&self, route: &Object<Route>, server: &str) -> Condition {
+        let namespace = &route.key.namespace;
+        let in_namespace = self.servers.get(namespace).into_iter().flatten();
+        let found = in_namespace
+            .filter_map(|at| self.resources.servers.get(*at))
+            .find(|one| one.key.name == server);
+        match (found, &route.invalid) {
+            (None, _) => Condition::no(
+                "NoMatchingParent",
+                format!("there is no Server `{namespace}/{server}`"),
+            ),
+            (Some(_), Some(why)) => Condition::no("UnsupportedValue", why.clone()),
+            (Some(found), None) if !takes(found.spec.protocol, route) => Condition::no(
+                "NotAllowedByParent",
+                format!("the protocol of {} takes no {}", found.title(), route.kind),
+            ),
+            (Some(_), None) => Condition::yes("Accepted"),
         }
     }
 

@@ -6,7 +6,7 @@
 use super::cedar_kinds::CedarPolicies;
 use super::identity::Identity;
 use super::invariant_kind::InvariantSpec;
-use super::traffic::{Outbound, ReferenceGrant, ServiceParent};
+use super::traffic::{Outbound, ReferenceGrant, ServerParent, ServiceParent};
 use crate::Mode;
 use hashbrown::Equivalent;
 use ipnet::IpNet;
@@ -550,8 +550,8 @@ impl NetworkEntry {
 /// An HTTPRoute or GRPCRoute.
 #[derive(Clone, Debug)]
 pub(crate) struct Route {
-    /// Names of the Servers it attaches to.
-    pub(crate) servers: Vec<(String, Source)>,
+    /// Servers it attaches to.
+    pub(crate) servers: Vec<ServerParent>,
     /// Services it attaches to: there it says where requests go.
     pub(crate) services: Vec<ServiceParent>,
     pub(crate) hostnames: Vec<String>,

@@ -13,7 +13,7 @@ use super::resource::{Key, Route, Rule};
 use super::route_backend::{read_backends, read_retry, read_timeouts};
 use super::route_filter::{check_together, read_filter};
 use super::route_match::{every_request, read_grpc_match, read_http_match};
-use super::traffic::{Outbound, ServiceParent};
+use super::traffic::{Outbound, ServerParent, ServiceParent};
 use super::tree::Node;
 use crate::finding::Code;
 use mesh_policy::snapshot::{PathMatch, Source};
@@ -54,7 +54,7 @@ impl<'a> RouteKind<'a> {
 /// What a parent reference names.
 enum Parent {
     /// A Server of the route's namespace.
-    Server(String),
+    Server(ServerParent),
     /// A Service.
     Service(ServiceParent),
     /// An EgressNetwork: checked, and not applied.
@@ -93,7 +93,7 @@ pub(crate) fn read_route(
         };
         let source = locate(item.at, item.end_line);
         match read_parent(reading, &mut fields, &path, kind, &source) {
-            Parent::Server(name) => out.servers.push((name, source)),
+            Parent::Server(parent) => out.servers.push(parent),
             Parent::Service(parent) => out.services.push(parent),
             Parent::Egress => kind.outbound = true,
             Parent::NoServer => kind.inbound = true,
@@ -161,7 +161,7 @@ fn read_parent(
     };
     match (group, parent) {
         ("" | "core", "Service") => read_service_parent(reading, fields, group, route, source),
-        (POLICY_GROUP, "Server") => read_server_parent(reading, fields, path, route),
+        (POLICY_GROUP, "Server") => read_server_parent(reading, fields, path, route, source),
         _ => read_other_parent(reading, fields, path, (group, parent)),
     }
 }
@@ -171,6 +171,7 @@ fn read_server_parent(
     fields: &mut Fields<'_>,
     path: &str,
     route: RouteKind<'_>,
+    source: &Source,
 ) -> Parent {
     let name = fields.required_text(reading, "name");
     let namespace = fields.optional_text(reading, "namespace");
@@ -185,7 +186,13 @@ fn read_server_parent(
         }
     }
     if namespace.is_none_or(|n| n == route.namespace) {
-        return name.map_or(Parent::NoServer, |name| Parent::Server(name.to_owned()));
+        return name.map_or(Parent::NoServer, |name| {
+            Parent::Server(ServerParent {
+                name: name.to_owned(),
+                namespace_written: namespace.is_some(),
+                source: source.clone(),
+            })
+        });
     }
     let message = format!(
         "`{path}` refers to a Server of another namespace; a route attaches in its own only"

@@ -34,6 +34,17 @@ impl ServiceParent {
     }
 }
 
+/// A Server that a route attaches to, in the route's namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ServerParent {
+    /// The Server.
+    pub(crate) name: String,
+    /// Whether its namespace is written: a status repeats it.
+    pub(crate) namespace_written: bool,
+    /// Where it is written.
+    pub(crate) source: Source,
+}
+
 /// What one rule of a route does with requests of clients.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Outbound {
