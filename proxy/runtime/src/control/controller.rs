@@ -6,6 +6,8 @@ use crate::limits::{CONTROL_RETRY_MAX, CONTROL_RETRY_MIN, POLICY_BYTES_MAX};
 use crate::state::Shared;
 use mesh_api::proto::policy_client::PolicyClient;
 use mesh_api::proto::{EquivalenceReport, WatchWorkloadRequest, WorkloadUpdate};
+use mesh_policy::decide::Generation;
+use mesh_policy::snapshot::SnapshotData;
 use mesh_trust::SpiffeId;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -106,12 +108,19 @@ async fn report(shared: &Shared, client: &mut PolicyClient<Channel>) {
         workload: shared.config.workload.clone(),
         generation: policy.generation().0,
         assurance_json: serde_json::to_vec(&found).unwrap_or_default(),
+        policy_digest: neutral_digest((*policy.data()).clone()),
     });
     request.set_timeout(REPORT_TIMEOUT);
     if let Err(status) = client.report_equivalence(request).await {
         // The status of this proxy says it too; an older controller cannot be told.
         tracing::debug!(%status, "the controller did not take the report");
     }
+}
+
+/// What the policy is called that is in force: a controller that began anew, or another one, numbers it otherwise.
+fn neutral_digest(mut policy: SnapshotData) -> String {
+    policy.generation = Generation(0);
+    super::digest(&policy).unwrap_or_default()
 }
 
 fn take(shared: &Shared, update: &WorkloadUpdate) -> Result<(), String> {
