@@ -9,7 +9,7 @@ use crate::publish::{Published, Publishing};
 use crate::reports::Reports;
 use crate::sources::Sources;
 use crate::state::Shared;
-use crate::{admin, identity, route_status, serve, spread};
+use crate::{admin, identity, serve, spread, status};
 use mesh_audits::entry::{Entry, PolicyChange};
 use mesh_platform::audit_log::{AuditLog, AuditLogConfig};
 use mesh_platform::{Platform, unix};
@@ -69,7 +69,7 @@ pub async fn run(
             cluster,
             client.clone(),
         ));
-        tasks.spawn(route_status::keep_told(Arc::clone(&shared), client));
+        tasks.spawn(status::keep_told(Arc::clone(&shared), client));
     }
     let follower = Follower::new(&shared, origin.reader(), store, last);
     tasks.spawn(follow_sources(Arc::clone(&shared), follower, origin));

@@ -11,7 +11,7 @@
 //! - [`watch`]: when to read them again
 //! - [`cluster`]: objects of a Kubernetes API server in their place; [`origin`]: one or the other
 //! - [`spread`]: the trust bundle in every namespace of a cluster
-//! - [`route_status`]: what became of routes, told to the API server by one controller of several
+//! - [`status`]: what became of policy objects, told to the API server by one controller of several
 //! - [`publish`]: files to one update per workload; pure but for the caller's clock
 //! - [`generation`]: a number that never goes back
 //! - [`identity`]: its own SVID, kept fresh
@@ -34,11 +34,11 @@ mod origin;
 mod policy_service;
 mod publish;
 mod reports;
-mod route_status;
 mod serve;
 mod sources;
 mod spread;
 mod state;
+mod status;
 mod trust;
 mod watch;
 

@@ -59,8 +59,12 @@ pub const IDENTITY_RETRY: (Duration, Duration) =
 /// How long open streams may take to end at a shutdown.
 pub const DRAIN: Duration = Duration::from_millis(500);
 
-/// Pause after a change before statuses of routes are compared: changes come together, and each look is at every route.
+/// Pause after a change before statuses are compared: changes come together, and each look is at every object.
 pub const STATUS_SETTLE: Duration = Duration::from_millis(100);
+
+/// How long proxies may take to hold a policy before a status says that they do not: a status that is right at once is
+/// written once, and a change that reaches everybody soon is no news.
+pub const STATUS_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Pause before a status that could not be written is tried again.
 pub const STATUS_RETRY: Duration = Duration::from_secs(10);

@@ -36,6 +36,9 @@ impl WatchPolicy {
     }
 }
 
+/// SHA-256, hex.
+const DIGEST_CHARS: usize = 64;
+
 type Updates = Pin<Box<dyn tokio_stream::Stream<Item = Result<WorkloadUpdate, Status>> + Send>>;
 
 #[tonic::async_trait]
@@ -105,6 +108,16 @@ impl Policy for WatchPolicy {
             at: self.0.platform.wall_clock(),
             found,
         };
+        let digest = match report.policy_digest {
+            // An older proxy: what it holds is known if its number is that of what it was sent.
+            empty if empty.is_empty() => policy
+                .filter(|policy| policy.update.generation == status.generation)
+                .map(|policy| policy.policy_digest.clone()),
+            digest => Some(digest).filter(|digest| digest.len() == DIGEST_CHARS),
+        };
+        if let Some(digest) = digest {
+            self.0.reports.take_held(&key, digest);
+        }
         self.0.reports.take(key, status);
         Ok(Response::new(EquivalenceReportReply {}))
     }

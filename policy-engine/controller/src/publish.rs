@@ -10,12 +10,12 @@ use mesh_policy::snapshot::{
     Finding, PathOptions, PortPolicy, ServerInfo, ServerProtocol, Severity, SnapshotData, Source,
     WorkloadInfo,
 };
-use mesh_policy_index::RouteStatus;
 use mesh_policy_index::index::{Index, IndexConfig, Proxied, ServiceEndpoints, WorkloadKey};
 use mesh_policy_index::manifest::{self, Affected, Part};
+use mesh_policy_index::{ObjectStatus, RouteStatus, Standing};
 use mesh_trust::{SpiffeId, Timestamp, TrustDomain};
 use ring::digest::{Context, SHA256};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -35,6 +35,8 @@ pub(crate) struct Published {
     pub(crate) findings: Vec<Finding>,
     /// What became of routes.
     pub(crate) route_statuses: Vec<RouteStatus>,
+    /// What became of every policy object, routes among them; empty outside a cluster.
+    pub(crate) object_statuses: Vec<ObjectStatus>,
     pub(crate) files: u64,
     parts: Parts,
     discovery_json: Arc<[u8]>,
@@ -47,6 +49,12 @@ pub(crate) struct WorkloadPolicy {
     pub(crate) identity: Option<SpiffeId>,
     /// SHA-256 of policy and discovery, generation aside.
     pub(crate) digest: String,
+    /// SHA-256 of the policy alone, generation aside: what a proxy calls the policy that it holds.
+    pub(crate) policy_digest: String,
+    /// Names of the objects that the policy is made of, in a cluster.
+    pub(crate) carried: Arc<BTreeSet<String>>,
+    /// Whether it can be in force there.
+    pub(crate) standing: Standing,
     /// The same object as long as nothing changed for this workload.
     pub(crate) update: Arc<WorkloadUpdate>,
 }
@@ -95,10 +103,13 @@ impl Publishing {
                     && same_discovery
                     && !affected.includes(&key.namespace)
                 {
+                    // A pod that becomes ready, or gets a proxy, is in its namespace, so it was included.
                     return Some((key.clone(), old.clone()));
                 }
                 let neutral = index.snapshot(key, Generation(0))?;
-                let policy = self.workload(info, neutral, &discovery_json, generation, old);
+                let standing = index.standing(key)?;
+                let policy =
+                    self.workload((info, standing), neutral, &discovery_json, generation, old);
                 Some((key.clone(), policy))
             })
             .collect();
@@ -113,6 +124,10 @@ impl Publishing {
             discovery,
             findings,
             route_statuses: index.route_statuses(),
+            object_statuses: match self.in_cluster() {
+                true => index.object_statuses(),
+                false => Vec::new(),
+            },
             files: sources.files.len() as u64,
             parts,
             discovery_json,
@@ -121,13 +136,18 @@ impl Publishing {
 
     fn workload(
         &self,
-        info: &WorkloadInfo,
+        (info, standing): (&WorkloadInfo, Standing),
         mut neutral: SnapshotData,
         discovery_json: &[u8],
         generation: u64,
         old: Option<&WorkloadPolicy>,
     ) -> WorkloadPolicy {
-        let digest = digest_of(&[&json(&neutral), discovery_json]);
+        let snapshot_json = json(&neutral);
+        let digest = digest_of(&[&snapshot_json, discovery_json]);
+        let carried = match self.in_cluster() {
+            true => carried(&neutral),
+            false => BTreeSet::new(),
+        };
         let update = match old {
             Some(old) if old.digest == digest => Arc::clone(&old.update),
             _ => {
@@ -148,14 +168,22 @@ impl Publishing {
         WorkloadPolicy {
             identity,
             digest,
+            policy_digest: HEXLOWER.encode(ring::digest::digest(&SHA256, &snapshot_json).as_ref()),
+            carried: Arc::new(carried),
+            standing,
             update,
         }
+    }
+
+    /// On one machine all workloads share their addresses, and files have no status.
+    fn in_cluster(&self) -> bool {
+        self.index.proxied == Proxied::WithContainer
     }
 
     /// Pods by address, for proxies that connections are redirected to. On one machine there are none, and all
     /// workloads share their addresses.
     fn pods(&self, index: &Index) -> Vec<PodAddress> {
-        if self.index.proxied == Proxied::All {
+        if !self.in_cluster() {
             return Vec::new();
         }
         let pods = index.pods().into_iter();
@@ -203,6 +231,37 @@ impl Publishing {
                 .collect(),
         }
     }
+}
+
+/// Names of the objects that a policy is made of, as far as they are files.
+fn carried(policy: &SnapshotData) -> BTreeSet<String> {
+    let mut out = BTreeSet::new();
+    let mut add = |source: &Source| {
+        if let Source::File { file, .. } = source
+            && !out.contains(file.as_str())
+        {
+            out.insert(file.clone());
+        }
+    };
+    let ports = policy.ports.values().chain([&policy.other_ports]);
+    let mut limits = Vec::new();
+    for port in ports {
+        add(&port.server.source);
+        port.routes.iter().for_each(|route| add(&route.source));
+        limits.extend(port.rate_limit.as_ref());
+    }
+    policy.grants.iter().for_each(|grant| add(&grant.source));
+    let sets = policy.identity_sets.values().map(|set| &set.source);
+    sets.for_each(&mut add);
+    let sets = policy.network_sets.values().map(|set| &set.source);
+    sets.for_each(&mut add);
+    let texts = policy.cedar_policies.iter().map(|text| &text.source);
+    texts.for_each(add);
+    out.extend(limits.into_iter().map(|limit| {
+        let kind = ("policy.linkerd.io", "HTTPLocalRateLimitPolicy");
+        mesh_kubernetes::object::name(kind.0, kind.1, Some(&limit.namespace), &limit.name)
+    }));
+    out
 }
 
 /// The files as objects; those that are as they were, from `before`.

@@ -8,12 +8,37 @@ use mesh_policy::equivalence::Assurance;
 use mesh_policy_index::index::WorkloadKey;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use tokio::sync::watch;
 
 /// The last report of each workload.
 #[derive(Debug, Default)]
-pub(crate) struct Reports(Mutex<BTreeMap<WorkloadKey, EquivalenceStatus>>);
+pub(crate) struct Reports {
+    found: Mutex<BTreeMap<WorkloadKey, EquivalenceStatus>>,
+    /// By workload, the digest of the policy that its proxy said last it holds.
+    held: watch::Sender<Held>,
+}
+
+/// Digests of the policies that proxies hold, by workload.
+pub(crate) type Held = BTreeMap<WorkloadKey, String>;
 
 impl Reports {
+    /// Takes what a proxy calls the policy that it holds; the newest word counts, for a controller that begins anew may
+    /// number lower than the one before.
+    pub(crate) fn take_held(&self, key: &WorkloadKey, digest: String) {
+        self.held.send_if_modified(|held| {
+            let same = held.get(key) == Some(&digest);
+            if !same {
+                held.insert(key.clone(), digest);
+            }
+            !same
+        });
+    }
+
+    /// What proxies hold, now and after each change.
+    pub(crate) fn watch_held(&self) -> watch::Receiver<Held> {
+        self.held.subscribe()
+    }
+
     /// Takes a report. Of two about one generation the one that found a difference stands: several proxies may serve one
     /// workload. An older one says nothing about what is in force.
     pub(crate) fn take(&self, key: WorkloadKey, report: EquivalenceStatus) {
@@ -37,10 +62,15 @@ impl Reports {
     /// Forgets the workloads that are gone.
     pub(crate) fn keep(&self, is_there: impl Fn(&WorkloadKey) -> bool) {
         self.lock().retain(|key, _| is_there(key));
+        self.held.send_if_modified(|held| {
+            let before = held.len();
+            held.retain(|key, _| is_there(key));
+            held.len() != before
+        });
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<WorkloadKey, EquivalenceStatus>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -89,6 +119,24 @@ mod tests {
             assert_eq!(reports.of(&key("cart")), Some(stands));
         }
         assert_eq!(reports.of(&key("other")), None);
+    }
+
+    #[test]
+    fn the_newest_word_says_what_a_proxy_holds() {
+        let reports = Reports::default();
+        let mut held = reports.watch_held();
+        for digest in ["b", "a"] {
+            reports.take_held(&key("cart"), digest.to_owned());
+            assert!(held.has_changed().unwrap());
+            assert_eq!(
+                held.borrow_and_update().get(&key("cart")),
+                Some(&digest.to_owned())
+            );
+        }
+        reports.take_held(&key("cart"), "a".to_owned());
+        assert!(!held.has_changed().unwrap(), "nothing new");
+        reports.keep(|_| false);
+        assert!(held.borrow_and_update().is_empty());
     }
 
     #[test]

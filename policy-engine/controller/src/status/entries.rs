@@ -1,6 +1,7 @@
 //! Entries of `status.parents`: what ours should be, beside those of other controllers. Pure.
 
 use super::CONTROLLER;
+use super::conditions::condition;
 use mesh_policy_index::{Condition, ParentStatus, RouteStatus};
 use serde_json::{Map, Value, json};
 
@@ -10,12 +11,14 @@ pub(super) type Entries = Vec<Value>;
 /// Entries of one route (Gateway API).
 const ENTRIES_MAX: usize = 32;
 
-/// Characters of a message. What is wrong stands in its first sentence.
-const MESSAGE_CHARS_MAX: usize = 1_024;
-
-/// What `status.parents` should be instead of `now`; `None` if it is that. A condition keeps the time of its last
-/// transition as long as it holds or does not.
-pub(super) fn desired(now: &Entries, status: &RouteStatus, time: &str) -> Option<Entries> {
+/// What `status.parents` should be instead of `now`; `None` if it is that. Where the parent is a Server, it is said too
+/// whether the route is in force there: it belongs to what proxies of the Server hold.
+pub(super) fn desired(
+    now: &Entries,
+    status: &RouteStatus,
+    enforced: &Condition,
+    time: &str,
+) -> Option<Entries> {
     let is_ours =
         |entry: &&Value| entry.get("controllerName").and_then(Value::as_str) == Some(CONTROLLER);
     let others = now.iter().filter(|entry| !is_ours(entry)).cloned();
@@ -28,15 +31,22 @@ pub(super) fn desired(now: &Entries, status: &RouteStatus, time: &str) -> Option
             continue;
         }
         let before = now.iter().find(|entry| stands(entry));
-        let condition =
-            |kind, condition| entry_condition(before, kind, condition, status.generation, time);
+        let before = before
+            .and_then(|entry| entry.get("conditions"))
+            .and_then(Value::as_array)
+            .map_or(&[][..], Vec::as_slice);
+        let one = |kind, one| condition(before, kind, one, status.generation, time);
+        let mut conditions = vec![
+            one("Accepted", &parent.accepted),
+            one("ResolvedRefs", &parent.resolved),
+        ];
+        if parent.kind == "Server" {
+            conditions.push(one("Enforced", &in_force(parent, enforced)));
+        }
         out.push(json!({
             "parentRef": reference,
             "controllerName": CONTROLLER,
-            "conditions": [
-                condition("Accepted", &parent.accepted),
-                condition("ResolvedRefs", &parent.resolved),
-            ],
+            "conditions": conditions,
         }));
     }
     // The order of entries means nothing.
@@ -44,12 +54,24 @@ pub(super) fn desired(now: &Entries, status: &RouteStatus, time: &str) -> Option
     (!same).then_some(out)
 }
 
+/// A route is in force nowhere at a Server that does not take it.
+fn in_force(parent: &ParentStatus, enforced: &Condition) -> Condition {
+    if parent.accepted.holds {
+        return enforced.clone();
+    }
+    Condition {
+        holds: false,
+        reason: "NotAccepted",
+        message: "the Server does not take it".to_owned(),
+    }
+}
+
 /// `parentRef` as the route has it.
 fn reference(parent: &ParentStatus) -> Value {
     let mut out = Map::new();
     let mut set = |key: &str, value: Value| drop(out.insert(key.to_owned(), value));
     set("group", Value::from(parent.group.as_str()));
-    set("kind", Value::from("Service"));
+    set("kind", Value::from(parent.kind));
     if let Some(namespace) = &parent.namespace {
         set("namespace", Value::from(namespace.as_str()));
     }
@@ -61,36 +83,4 @@ fn reference(parent: &ParentStatus) -> Value {
         set("port", Value::from(port));
     }
     Value::Object(out)
-}
-
-fn entry_condition(
-    before: Option<&Value>,
-    kind: &str,
-    condition: &Condition,
-    generation: Option<i64>,
-    time: &str,
-) -> Value {
-    let state = if condition.holds { "True" } else { "False" };
-    let old = before
-        .and_then(|entry| entry.get("conditions"))
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-        .find(|one| one.get("type").and_then(Value::as_str) == Some(kind));
-    let since = old
-        .filter(|one| one.get("status").and_then(Value::as_str) == Some(state))
-        .and_then(|one| one.get("lastTransitionTime"))
-        .cloned();
-    let message: String = condition.message.chars().take(MESSAGE_CHARS_MAX).collect();
-    let mut out = json!({
-        "type": kind,
-        "status": state,
-        "reason": condition.reason,
-        "message": message,
-        "lastTransitionTime": since.unwrap_or_else(|| Value::from(time)),
-    });
-    if let (Some(generation), Some(map)) = (generation, out.as_object_mut()) {
-        map.insert("observedGeneration".to_owned(), Value::from(generation));
-    }
-    out
 }
