@@ -95,7 +95,7 @@ impl Command {
             Self::Policy(command) => command.format(),
             Self::Identity(command) => command.format(),
             Self::Trust(command) => command.format(),
-            Self::Check(args) => args.output,
+            Self::Check(args) => args.format(),
             Self::Stat(args) => args.output,
             Self::Edges(args) => args.output,
             Self::Audit(command) => command.format(),

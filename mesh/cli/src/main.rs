@@ -3,7 +3,8 @@
 //! - [`commands`]: every command and what it calls; start here
 //! - [`exit`], [`fault`], [`output`], [`arguments`]: what all commands share
 //! - [`authz`], [`identity`], [`check`], [`traffic`], [`audit`]: questions about policy and about a running mesh
-//! - [`manifests`], [`live`]: where the answers come from: files on disk, or the sockets of a running mesh
+//! - [`manifests`], [`live`], [`cluster`]: where the answers come from: files on disk, the sockets of a running mesh, or a
+//!   Kubernetes cluster
 //! - [`up`], [`local_mesh`], [`demo`]: a mesh on one machine, its file, and the applications of its demo
 //! - [`kubernetes`]: what is installed on a cluster, and added to workloads there
 //! - [`parts`]: CA, controller and proxy, as processes of their own
@@ -13,6 +14,7 @@ mod arguments;
 mod audit;
 mod authz;
 mod check;
+mod cluster;
 mod commands;
 mod demo;
 mod exit;

@@ -7,9 +7,9 @@ use mesh_platform::files;
 use mesh_policy::Snapshot;
 use mesh_policy::decide::Generation;
 use mesh_policy::snapshot::{Finding, Severity};
-use mesh_policy_index::Mode;
 use mesh_policy_index::index::{Index, IndexConfig, WorkloadKey};
 use mesh_policy_index::manifest::{Loaded, Part, Piece, join};
+use mesh_policy_index::{Mode, Proxied};
 use mesh_trust::TrustDomain;
 use std::path::{Path, PathBuf};
 
@@ -106,8 +106,21 @@ impl Manifests {
 
     /// Indexes files that were read already: names and contents.
     pub(crate) fn of(files: Vec<(String, Vec<u8>)>, settings: &MeshSettings) -> Self {
+        Self::of_kind(files, settings, Proxied::All)
+    }
+
+    /// The same, with a word on which of their pods have a proxy.
+    pub(crate) fn of_kind(
+        files: Vec<(String, Vec<u8>)>,
+        settings: &MeshSettings,
+        proxied: Proxied,
+    ) -> Self {
+        let config = IndexConfig {
+            proxied,
+            ..settings.config()
+        };
         Self {
-            index: Index::build(&read(&files), &settings.config()),
+            index: Index::build(&read(&files), &config),
             files,
         }
     }

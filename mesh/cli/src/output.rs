@@ -356,9 +356,35 @@ pub(crate) fn duration(secs: u64) -> String {
     }
 }
 
+/// Text for XML. Characters that XML cannot have, escaped or not, become U+FFFD.
+pub(crate) fn xml_escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\t' | '\n' => out.push(c),
+            c if c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}') => out.push('\u{fffd}'),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_name_can_leave_its_attribute() {
+        let text = xml_escaped("a\" onload=\"<x>&\u{0}\u{1b}\u{ffff}");
+        assert_eq!(
+            text,
+            "a&quot; onload=&quot;&lt;x&gt;&amp;\u{fffd}\u{fffd}\u{fffd}"
+        );
+    }
 
     #[test]
     fn a_text_table_keeps_to_its_columns() {

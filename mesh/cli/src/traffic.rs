@@ -1,5 +1,8 @@
-//! `mesh stat` and `mesh edges`: what the proxies of a running mesh have counted.
+//! `mesh stat` and `mesh edges`: what the proxies of a running mesh, or of a cluster, have counted.
 
+use crate::cluster::exposition::Metrics;
+use crate::cluster::proxies::{self, ProxyPod};
+use crate::cluster::{self, ClusterArgs};
 use crate::exit::Exit;
 use crate::fault::Fault;
 use crate::live::{self, Live, LiveArgs};
@@ -16,6 +19,11 @@ use serde::Serialize;
 pub(crate) struct StatArgs {
     #[command(flatten)]
     live: LiveArgs,
+    #[command(flatten)]
+    cluster: ClusterArgs,
+    /// Only workloads of this namespace.
+    #[arg(short, long, value_name = "NAMESPACE")]
+    namespace: Option<String>,
     /// Form of the answer.
     #[arg(short, long, value_enum, default_value_t)]
     pub(crate) output: Format,
@@ -26,6 +34,11 @@ pub(crate) struct StatArgs {
 pub(crate) struct EdgesArgs {
     #[command(flatten)]
     live: LiveArgs,
+    #[command(flatten)]
+    cluster: ClusterArgs,
+    /// Only what proxies of this namespace counted.
+    #[arg(short, long, value_name = "NAMESPACE")]
+    namespace: Option<String>,
     /// Edges as callers saw them too; without it only the servers' side, where verdicts are made.
     #[arg(long)]
     all: bool,
@@ -35,7 +48,7 @@ pub(crate) struct EdgesArgs {
 }
 
 /// Inbound traffic of one workload, since its proxy started.
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 struct WorkloadStat {
     namespace: String,
     workload: String,
@@ -69,85 +82,138 @@ struct EdgeLine {
     p99_us: Option<u64>,
 }
 
+/// What one proxy says, or why it says nothing.
+type Asked<T> = (String, Result<T, Fault>);
+
 /// Prints one line for each workload.
 pub(crate) fn stat(args: &StatArgs, output: &mut Output) -> Result<Exit, Fault> {
-    let live = Live::find(&args.live)?;
-    let mut exit = Exit::Ok;
-    let mut stats = Vec::new();
-    live::wait(async {
-        for (workload, proxy) in live.proxies() {
-            let asked = async {
-                let status: ProxyStatus = live::answer(&proxy.socket, "/status").await?;
-                let edges: EdgeStats = live::answer(&proxy.socket, "/edges").await?;
-                Ok::<_, Fault>(WorkloadStat::of(status, &edges))
-            };
-            match asked.await {
-                Ok(stat) => stats.push(stat),
-                Err(fault) => {
-                    exit = Exit::Failure;
-                    output.talk(format_args!(
-                        "{}/{} does not answer:",
-                        workload.namespace, workload.name
-                    ));
-                    output.fault(&fault, args.output);
-                }
-            }
-        }
-        Ok(())
-    })?;
+    let asked = if args.cluster.is_meant(&args.live) {
+        let (domain, found) = ask_cluster(&args.cluster, args.namespace.as_deref())?;
+        let one = |(pod, metrics): (ProxyPod, Result<Metrics, Fault>)| {
+            let stat = metrics.map(|metrics| WorkloadStat::in_cluster(&pod, &metrics, &domain));
+            (pod.title(), stat)
+        };
+        found.into_iter().map(one).collect()
+    } else {
+        let live = Live::find(&args.live)?;
+        live::wait(async { Ok(ask_machine(&live, args.namespace.as_deref()).await) })?
+    };
+    let (stats, exit) = answers(asked, args.output, output);
     output.value(args.output, &stats, |output, stats| {
-        let mut table = Table::new(&[
-            "WORKLOAD", "READY", "GEN", "SVID", "REQUESTS", "ALLOWED", "DENIED", "FAILED", "P50",
-            "P99",
-        ]);
-        for stat in stats {
-            table.row([
-                format!("{}/{}", stat.namespace, stat.workload),
-                if stat.ready {
-                    "yes".to_owned()
-                } else {
-                    "NO".to_owned()
-                },
-                stat.generation
-                    .map_or_else(|| "-".to_owned(), |generation| generation.to_string()),
-                stat.svid_remaining_secs
-                    .map_or_else(|| "none".to_owned(), duration),
-                stat.requests.to_string(),
-                stat.allowed.to_string(),
-                stat.denied.to_string(),
-                stat.failed.to_string(),
-                latency(stat.p50_us),
-                latency(stat.p99_us),
-            ]);
-        }
-        output.table(&table, args.output)
+        output.table(&stat_table(stats), args.output)
     })?;
     Ok(exit)
 }
 
-/// Prints who calls whom.
-pub(crate) fn edges(args: &EdgesArgs, output: &mut Output) -> Result<Exit, Fault> {
-    let live = Live::find(&args.live)?;
-    let mut exit = Exit::Ok;
-    let mut lines = Vec::new();
+async fn ask_machine(live: &Live, namespace: Option<&str>) -> Vec<Asked<WorkloadStat>> {
+    let mut out = Vec::new();
+    let proxies = live.proxies();
+    for (workload, proxy) in proxies.filter(|(one, _)| is_in(&one.namespace, namespace)) {
+        let asked = async {
+            let status: ProxyStatus = live::answer(&proxy.socket, "/status").await?;
+            let edges: EdgeStats = live::answer(&proxy.socket, "/edges").await?;
+            Ok::<_, Fault>(WorkloadStat::of(status, &edges))
+        };
+        let name = format!("{}/{}", workload.namespace, workload.name);
+        out.push((name, asked.await));
+    }
+    out
+}
+
+/// What the proxies of a cluster count, and its trust domain.
+fn ask_cluster(
+    cluster: &ClusterArgs,
+    namespace: Option<&str>,
+) -> Result<(String, Vec<(ProxyPod, Result<Metrics, Fault>)>), Fault> {
     live::wait(async {
-        for (_, proxy) in live.proxies() {
-            match live::answer::<EdgeStats>(&proxy.socket, "/edges").await {
-                Ok(stats) => {
-                    let shown = stats
-                        .edges
-                        .into_iter()
-                        .filter(|e| args.all || e.direction == Direction::Inbound);
-                    lines.extend(shown.map(|edge| EdgeLine::of(edge, &live.running.trust_domain)));
-                }
-                Err(fault) => {
-                    exit = Exit::Failure;
-                    output.fault(&fault, args.output);
-                }
+        let client = cluster.connect().await?;
+        let asked = (cluster::values(&client), proxies::list(&client, namespace));
+        let (values, pods) = tokio::join!(asked.0, asked.1);
+        let domain = values?.unwrap_or_default().trust_domain;
+        let pods: Vec<ProxyPod> = pods?.into_iter().filter(|pod| pod.running).collect();
+        let metrics = proxies::metrics(&client, &pods).await;
+        let metrics = metrics.into_iter().map(|one| one.map_err(Fault::from));
+        Ok((domain, pods.into_iter().zip(metrics).collect()))
+    })
+}
+
+fn is_in(namespace: &str, wanted: Option<&str>) -> bool {
+    wanted.is_none_or(|wanted| wanted == namespace)
+}
+
+/// The answers; whoever gave none is named on stderr, and makes the command fail.
+fn answers<T>(asked: Vec<Asked<T>>, format: Format, output: &mut Output) -> (Vec<T>, Exit) {
+    let mut exit = Exit::Ok;
+    let mut out = Vec::new();
+    for (name, answer) in asked {
+        match answer {
+            Ok(answer) => out.push(answer),
+            Err(fault) => {
+                exit = Exit::Failure;
+                output.talk(format_args!("{name} does not answer:"));
+                output.fault(&fault, format);
             }
         }
-        Ok(())
-    })?;
+    }
+    (out, exit)
+}
+
+fn stat_table(stats: &[WorkloadStat]) -> Table {
+    let mut table = Table::new(&[
+        "WORKLOAD", "READY", "GEN", "SVID", "REQUESTS", "ALLOWED", "DENIED", "FAILED", "P50", "P99",
+    ]);
+    for stat in stats {
+        table.row([
+            format!("{}/{}", stat.namespace, stat.workload),
+            if stat.ready {
+                "yes".to_owned()
+            } else {
+                "NO".to_owned()
+            },
+            stat.generation
+                .map_or_else(|| "-".to_owned(), |generation| generation.to_string()),
+            stat.svid_remaining_secs
+                .map_or_else(|| "none".to_owned(), duration),
+            stat.requests.to_string(),
+            stat.allowed.to_string(),
+            stat.denied.to_string(),
+            stat.failed.to_string(),
+            latency(stat.p50_us),
+            latency(stat.p99_us),
+        ]);
+    }
+    table
+}
+
+/// Prints who calls whom.
+pub(crate) fn edges(args: &EdgesArgs, output: &mut Output) -> Result<Exit, Fault> {
+    let namespace = args.namespace.as_deref();
+    let (domain, asked) = if args.cluster.is_meant(&args.live) {
+        let (domain, found) = ask_cluster(&args.cluster, namespace)?;
+        let one = |(pod, metrics): (ProxyPod, Result<Metrics, Fault>)| {
+            (pod.title(), metrics.map(|metrics| metrics.edges()))
+        };
+        (domain, found.into_iter().map(one).collect())
+    } else {
+        let live = Live::find(&args.live)?;
+        let asked = live::wait(async {
+            let mut out: Vec<Asked<Vec<Edge>>> = Vec::new();
+            let proxies = live.proxies();
+            for (workload, proxy) in proxies.filter(|(one, _)| is_in(&one.namespace, namespace)) {
+                let stats = live::answer::<EdgeStats>(&proxy.socket, "/edges").await;
+                let name = format!("{}/{}", workload.namespace, workload.name);
+                out.push((name, stats.map(|stats| stats.edges)));
+            }
+            Ok(out)
+        })?;
+        (live.running.trust_domain, asked)
+    };
+    let (found, exit) = answers(asked, args.output, output);
+    let shown = found
+        .into_iter()
+        .flatten()
+        .filter(|edge| args.all || edge.direction == Direction::Inbound);
+    let mut lines: Vec<_> = shown.map(|edge| EdgeLine::of(edge, &domain)).collect();
     sort(&mut lines);
     output.value(args.output, &lines, |output, lines| {
         if lines.is_empty() {
@@ -221,8 +287,42 @@ fn table(lines: &[EdgeLine], both_sides: bool, wide: bool) -> Table {
 
 impl WorkloadStat {
     fn of(status: ProxyStatus, edges: &EdgeStats) -> Self {
+        let empty = Self {
+            namespace: status.namespace,
+            workload: status.workload,
+            ready: status.ready,
+            why_not_ready: status.why_not_ready,
+            generation: status.snapshot.map(|snapshot| snapshot.generation),
+            spiffe_id: status.spiffe_id,
+            svid_remaining_secs: status.svid_remaining_secs,
+            ..Self::default()
+        };
+        empty.counting(&edges.edges)
+    }
+
+    /// What a proxy's metrics say; they say no more of it than that.
+    fn in_cluster(pod: &ProxyPod, metrics: &Metrics, domain: &str) -> Self {
+        let id = format!(
+            "spiffe://{domain}/ns/{}/sa/{}",
+            pod.namespace, pod.service_account
+        );
+        let svid = metrics
+            .count("mesh_svid_remaining_seconds")
+            .filter(|left| *left > 0);
+        let empty = Self {
+            namespace: pod.namespace.clone(),
+            workload: pod.name.clone(),
+            ready: metrics.count("mesh_ready") == Some(1),
+            generation: metrics.count("mesh_policy_generation").filter(|it| *it > 0),
+            spiffe_id: svid.and_then(|_| SpiffeId::parse(&id).ok()),
+            svid_remaining_secs: svid,
+            ..Self::default()
+        };
+        empty.counting(&metrics.edges())
+    }
+
+    fn counting(self, edges: &[Edge]) -> Self {
         let inbound: Vec<&Edge> = edges
-            .edges
             .iter()
             .filter(|edge| edge.direction == Direction::Inbound)
             .collect();
@@ -231,19 +331,13 @@ impl WorkloadStat {
         let slowest =
             |time: fn(&Edge) -> Option<u64>| inbound.iter().filter_map(|edge| time(edge)).max();
         Self {
-            namespace: status.namespace,
-            workload: status.workload,
-            ready: status.ready,
-            why_not_ready: status.why_not_ready,
-            generation: status.snapshot.map(|snapshot| snapshot.generation),
-            spiffe_id: status.spiffe_id,
-            svid_remaining_secs: status.svid_remaining_secs,
             requests: sum(|edge| edge.requests),
             allowed: sum(|edge| edge.allowed),
             denied: sum(denied),
             failed: sum(|edge| edge.failed),
             p50_us: slowest(|edge| edge.p50_us),
             p99_us: slowest(|edge| edge.p99_us),
+            ..self
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::revision;
 use super::world::{Mesh, few, print_access, unanswered, warn_inexact};
+use crate::cluster::ClusterArgs;
 use crate::exit::Exit;
 use crate::fault::Fault;
 use crate::live::LiveArgs;
@@ -20,7 +21,7 @@ use std::path::PathBuf;
 /// What is compared.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct DiffArgs {
-    /// Policy before: a file or folder, `git:REVISION[:PATH]`, or `live` for the running mesh.
+    /// Policy before: a file or folder, `git:REVISION[:PATH]`, `live` for the running mesh, or `cluster`.
     #[arg(value_name = "BEFORE")]
     before: String,
     /// Policy after, in the same forms.
@@ -33,6 +34,8 @@ pub(crate) struct DiffArgs {
     settings: MeshSettings,
     #[command(flatten)]
     live: LiveArgs,
+    #[command(flatten)]
+    cluster: ClusterArgs,
     /// Time to decide at, RFC 3339. Now, if not given.
     #[arg(long, value_name = "TIME", value_parser = crate::arguments::time)]
     at: Option<Timestamp>,
@@ -77,6 +80,10 @@ impl DiffArgs {
     fn open(&self, text: &str, now: Timestamp) -> Result<Mesh, Fault> {
         if text == "live" {
             return Mesh::live(&self.live, now);
+        }
+        if text == "cluster" {
+            let (manifests, settings) = self.cluster.manifests(&self.settings)?;
+            return Ok(Mesh::of(manifests, &settings, now));
         }
         let manifests = match text.strip_prefix("git:") {
             Some(revision) => Manifests::of(revision::read(revision)?, &self.settings),

@@ -1,5 +1,6 @@
 //! `mesh authz lint`: what is wrong or doubtful in manifests, with file, line and column.
 
+use crate::cluster::ClusterArgs;
 use crate::exit::Exit;
 use crate::fault::Fault;
 use crate::manifests::{Manifests, MeshSettings, exit_for};
@@ -14,14 +15,16 @@ use std::path::PathBuf;
 /// What is linted.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct LintArgs {
-    /// Files and folders of manifests.
-    #[arg(value_name = "DIR", required = true)]
+    /// Files and folders of manifests; without any, the objects of the cluster.
+    #[arg(value_name = "DIR", required_unless_present_any = ["cluster", "kubeconfig", "context"])]
     paths: Vec<PathBuf>,
     /// From which severity on the command fails.
     #[arg(long, value_enum, default_value_t, value_name = "SEVERITY")]
     fail_on: FailOn,
     #[command(flatten)]
     settings: MeshSettings,
+    #[command(flatten)]
+    cluster: ClusterArgs,
     /// Form of the answer.
     #[arg(short, long, value_enum, default_value_t)]
     output: LintFormat,
@@ -63,7 +66,10 @@ impl LintArgs {
 
 /// Prints what is wrong.
 pub(crate) fn run(args: &LintArgs, output: &mut Output) -> Result<Exit, Fault> {
-    let manifests = Manifests::read(&args.paths, &args.settings)?;
+    let (manifests, of) = match args.paths.is_empty() {
+        true => (args.cluster.manifests(&args.settings)?.0, "objects"),
+        false => (Manifests::read(&args.paths, &args.settings)?, "files"),
+    };
     for (workload, _) in manifests.index.workloads() {
         // What does not compile in a proxy must not pass here.
         manifests.snapshot(workload)?;
@@ -82,7 +88,7 @@ pub(crate) fn run(args: &LintArgs, output: &mut Output) -> Result<Exit, Fault> {
             .count()
     };
     output.talk(format_args!(
-        "{} errors, {} warnings, {} notes in {} files",
+        "{} errors, {} warnings, {} notes in {} {of}",
         count(Severity::Error),
         count(Severity::Warning),
         count(Severity::Info),

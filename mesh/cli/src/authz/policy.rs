@@ -1,6 +1,7 @@
 //! Where decisions come from: manifests on disk, or the snapshots that running proxies enforce. The same code decides.
 
 use super::target::To;
+use crate::cluster::ClusterArgs;
 use crate::exit::Exit;
 use crate::fault::Fault;
 use crate::live::{self, Live, LiveArgs};
@@ -18,19 +19,36 @@ use std::path::PathBuf;
 /// Which policy is asked.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct PolicyArgs {
-    /// Manifests: a file or a folder, more than once if need be. Without it the running mesh is asked.
+    /// Manifests: a file or a folder, more than once if need be. Without it the running mesh, or the cluster, is asked.
     #[arg(short, long = "file", value_name = "DIR")]
     pub(crate) files: Vec<PathBuf>,
     #[command(flatten)]
     pub(crate) settings: MeshSettings,
     #[command(flatten)]
     pub(crate) live: LiveArgs,
+    #[command(flatten)]
+    pub(crate) cluster: ClusterArgs,
     /// Time to decide at, RFC 3339: matters where grants end, or policies look at the time. Now, if not given.
     #[arg(long, value_name = "TIME", value_parser = crate::arguments::time)]
     pub(crate) at: Option<Timestamp>,
 }
 
 impl PolicyArgs {
+    /// The manifests that are asked, with the settings that they are read under; `None` if a mesh on this machine is.
+    ///
+    /// # Errors
+    /// Exit code 2 if files cannot be read, 11 if a cluster does not answer.
+    pub(crate) fn manifests(&self) -> Result<Option<(Manifests, MeshSettings)>, Fault> {
+        if !self.files.is_empty() {
+            let manifests = Manifests::read(&self.files, &self.settings)?;
+            return Ok(Some((manifests, self.settings.clone())));
+        }
+        if self.cluster.is_meant(&self.live) {
+            return self.cluster.manifests(&self.settings).map(Some);
+        }
+        Ok(None)
+    }
+
     /// The time that questions are decided at.
     pub(crate) fn now(&self) -> Timestamp {
         self.at.unwrap_or_else(|| System::new().wall_clock())
@@ -39,7 +57,7 @@ impl PolicyArgs {
 
 /// A source of decisions.
 pub(crate) enum Policy {
-    /// Manifests.
+    /// Manifests, of files or of a cluster.
     Static(Box<Manifests>, TrustDomain),
     /// Running proxies; their snapshots as far as they were asked for.
     Live(Box<Live>, BTreeMap<WorkloadKey, Snapshot>),
@@ -75,16 +93,12 @@ impl Policy {
     /// # Errors
     /// Exit code 2 if manifests cannot be read, 11 if no mesh runs.
     pub(crate) fn open(args: &PolicyArgs) -> Result<Self, Fault> {
-        if args.files.is_empty() {
+        let Some((manifests, settings)) = args.manifests()? else {
             let live =
                 Live::find(&args.live).map_err(|fault| fault.with_exit(Exit::Undecidable))?;
             return Ok(Self::Live(Box::new(live), BTreeMap::new()));
-        }
-        let manifests = Manifests::read(&args.files, &args.settings)?;
-        Ok(Self::Static(
-            Box::new(manifests),
-            args.settings.trust_domain.clone(),
-        ))
+        };
+        Ok(Self::Static(Box::new(manifests), settings.trust_domain))
     }
 
     /// Trust domain of `namespace/account`.

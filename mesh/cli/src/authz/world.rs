@@ -48,11 +48,10 @@ impl Mesh {
     /// Exit code 2 if manifests cannot be read, 11 if no mesh runs or a proxy does not answer.
     pub(crate) fn open(args: &PolicyArgs) -> Result<Self, Fault> {
         let now = args.now();
-        if args.files.is_empty() {
-            return Self::live(&args.live, now);
+        match args.manifests()? {
+            Some((manifests, settings)) => Ok(Self::of(manifests, &settings, now)),
+            None => Self::live(&args.live, now),
         }
-        let manifests = Manifests::read(&args.files, &args.settings)?;
-        Ok(Self::of(manifests, &args.settings, now))
     }
 
     /// The mesh of manifests.

@@ -1,15 +1,20 @@
-//! `mesh check`: every part of a running mesh, what is broken, and the command that mends it.
+//! `mesh check`: every part of a running mesh, on this machine or on a cluster, what is broken, and the command that mends
+//! it.
 //!
-//! - [`item`]: what one check says
+//! - [`item`]: what one check says; [`report`]: the forms in which it is said
+//! - [`cluster`]: a mesh on Kubernetes
 //! - [`machine`]: state directory, processes, keys and certificates on disk, sockets
 //! - [`parts`]: controller and proxies, as their admin sockets answer
 //! - [`trust`]: roots, who acknowledged them, a rotation under way
 
+mod cluster;
 mod item;
 mod machine;
 mod parts;
+mod report;
 mod trust;
 
+use crate::cluster::ClusterArgs;
 use crate::exit::Exit;
 use crate::fault::Fault;
 use crate::live::{self, Live, LiveArgs};
@@ -22,12 +27,78 @@ use item::{Item, Status};
 pub(crate) struct CheckArgs {
     #[command(flatten)]
     live: LiveArgs,
+    #[command(flatten)]
+    cluster: ClusterArgs,
+    /// Of a cluster: whether the mesh can be installed there.
+    #[arg(long, group = "scope")]
+    pre: bool,
+    /// Of a cluster: only proxies, and pods that should have one.
+    #[arg(long, group = "scope")]
+    proxy: bool,
+    /// Of a cluster: only policy, whether it is accepted and in force.
+    #[arg(long, group = "scope")]
+    policy: bool,
+    /// Of a cluster: only webhooks and certificates.
+    #[arg(long, group = "scope")]
+    certs: bool,
+    /// Of a cluster: only pods and policy of this namespace.
+    #[arg(short, long, value_name = "NAMESPACE")]
+    namespace: Option<String>,
     /// From which severity on the command fails.
     #[arg(long, value_enum, default_value_t, value_name = "SEVERITY")]
     fail_on: FailOn,
     /// Form of the answer.
     #[arg(short, long, value_enum, default_value_t)]
-    pub(crate) output: Format,
+    output: CheckFormat,
+}
+
+/// Form of what was found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum CheckFormat {
+    /// One line a check, below headings.
+    #[default]
+    Text,
+    /// The same: nothing is cut.
+    Wide,
+    /// A list of checks.
+    Json,
+    /// The same as YAML.
+    Yaml,
+    /// A JUnit report.
+    Junit,
+    /// SARIF 2.1.0.
+    Sarif,
+}
+
+/// What of a cluster is checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scope {
+    All,
+    Pre,
+    Proxy,
+    Policy,
+    Certs,
+}
+
+impl CheckArgs {
+    /// The form that errors take.
+    pub(crate) fn format(&self) -> Format {
+        match self.output {
+            CheckFormat::Text | CheckFormat::Wide | CheckFormat::Junit => Format::Text,
+            CheckFormat::Json | CheckFormat::Sarif => Format::Json,
+            CheckFormat::Yaml => Format::Yaml,
+        }
+    }
+
+    fn scope(&self) -> Scope {
+        match (self.pre, self.proxy, self.policy, self.certs) {
+            (true, ..) => Scope::Pre,
+            (_, true, ..) => Scope::Proxy,
+            (_, _, true, _) => Scope::Policy,
+            (.., true) => Scope::Certs,
+            _ => Scope::All,
+        }
+    }
 }
 
 /// From which severity on the check fails.
@@ -42,7 +113,31 @@ enum FailOn {
 
 /// Checks everything and prints it.
 pub(crate) fn run(args: &CheckArgs, output: &mut Output) -> Result<Exit, Fault> {
-    let live = Live::read(&args.live)?;
+    let scope = args.scope();
+    // What is asked of a cluster alone is never asked of this machine.
+    let items = if scope != Scope::All || args.cluster.is_meant(&args.live) {
+        cluster::check(&args.cluster, scope, args.namespace.as_deref())?
+    } else {
+        machine(&args.live)?
+    };
+    match args.output {
+        CheckFormat::Junit => output.text(report::junit(&items))?,
+        CheckFormat::Sarif => output.value(Format::Json, &report::sarif(&items), |_, _| Ok(()))?,
+        _ => output.value(args.format(), &items, |output, items| print(items, output))?,
+    }
+    let any = |status: Status| items.iter().any(|item| item.status == status);
+    Ok(
+        match (any(Status::Broken), any(Status::Doubtful), args.fail_on) {
+            (true, _, _) => Exit::Failure,
+            (false, true, FailOn::Warn) => Exit::Warnings,
+            _ => Exit::Ok,
+        },
+    )
+}
+
+/// The mesh on this machine.
+fn machine(args: &LiveArgs) -> Result<Vec<Item>, Fault> {
+    let live = Live::read(args)?;
     let mut items = machine::check(&live);
     if live.supervisor_is_alive() {
         items.extend(live::wait(async {
@@ -52,15 +147,7 @@ pub(crate) fn run(args: &CheckArgs, output: &mut Output) -> Result<Exit, Fault> 
         })?);
     }
     items.extend(machine::check_logs(&live));
-    output.value(args.output, &items, |output, items| print(items, output))?;
-    let any = |status: Status| items.iter().any(|item| item.status == status);
-    Ok(
-        match (any(Status::Broken), any(Status::Doubtful), args.fail_on) {
-            (true, _, _) => Exit::Failure,
-            (false, true, FailOn::Warn) => Exit::Warnings,
-            _ => Exit::Ok,
-        },
-    )
+    Ok(items)
 }
 
 fn print(items: &[Item], output: &mut Output) -> Result<(), Fault> {

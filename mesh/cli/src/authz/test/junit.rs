@@ -1,6 +1,7 @@
 //! Outcomes as a JUnit report.
 
 use super::file::Suite;
+use crate::output::xml_escaped as escaped;
 use mesh_policy_analysis::cases::Outcome;
 use std::fmt::Write as _;
 
@@ -64,35 +65,4 @@ fn test_case(out: &mut String, suite: &Suite, outcome: &Outcome) {
         escaped(&super::said(&outcome.decision))
     );
     out.push_str("    </testcase>\n");
-}
-
-/// Text for XML. Characters that XML cannot have, escaped or not, become U+FFFD.
-fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\t' | '\n' => out.push(c),
-            c if c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}') => out.push('\u{fffd}'),
-            c => out.push(c),
-        }
-    }
-    out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn no_name_can_leave_its_attribute() {
-        let text = escaped("a\" onload=\"<x>&\u{0}\u{1b}\u{ffff}");
-        assert_eq!(
-            text,
-            "a&quot; onload=&quot;&lt;x&gt;&amp;\u{fffd}\u{fffd}\u{fffd}"
-        );
-    }
 }
