@@ -29,7 +29,6 @@ pub mod equivalence;
 pub mod explain;
 #[cfg(test)]
 mod fixtures;
-#[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod limits;

@@ -29,13 +29,6 @@ mod set;
 pub(crate) struct Program {
     test: node::Test,
     headers: Box<[Box<str>]>,
-    #[cfg_attr(
-        not(any(test, feature = "fuzzing")),
-        expect(
-            dead_code,
-            reason = "only tests and fuzzing hold it against what a program does"
-        )
-    )]
     looks_at_request: bool,
     looks_at_time: bool,
 }
@@ -69,7 +62,6 @@ impl Program {
 
     /// Whether it looks at the request beyond the route that took it. If it does so neither at the time, its answer is
     /// constant for a connection and a route.
-    #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn looks_at_request(&self) -> bool {
         self.looks_at_request
     }
