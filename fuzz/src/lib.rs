@@ -13,6 +13,7 @@ use mesh_policy::snapshot::{Effect, PathOptions, Severity};
 use mesh_policy_index::import::{self, CustomAction, ImportConfig, LinkerdConfig};
 use mesh_policy_index::{Index, IndexConfig, WorkloadKey, manifest};
 use mesh_proxy_core::detect::{self, DetectPolicy, Detection, Detector};
+use mesh_proxy_core::http1::response::{Part, ResponseError, ResponseLimits, ResponseReader};
 use mesh_proxy_core::mesh_header;
 use mesh_proxy_core::mux::{self, Engine, Event, MuxError, Role, Taken};
 use mesh_tlog::witness::AddCheckpoint;
@@ -38,6 +39,7 @@ pub const TARGETS: &[Target] = &[
     ("detect", detect),
     ("mesh_header", mesh_header),
     ("mux", mux),
+    ("http1_response", http1_response),
     ("audit_line", audit_line),
     ("checkpoint", checkpoint),
     ("residual_vs_cedar", residual_vs_cedar),
@@ -286,6 +288,60 @@ pub fn mesh_header(data: &[u8]) {
         }
     }
     assert_eq!(done, whole.ok());
+}
+
+/// However it is cut, a response is read in one way; what is left over, and what was refused, is never used again.
+/// Bit 0 of the first byte: the request was HEAD; bit 1: the connection closes at the end; the rest: length of the pieces.
+pub fn http1_response(data: &[u8]) {
+    let Some((first, bytes)) = data.split_first() else {
+        return;
+    };
+    let (bodiless, closes) = (first & 1 == 1, first & 2 == 2);
+    let whole = read_response(bodiless, closes, &[bytes]);
+    let pieces: Vec<_> = bytes.chunks(usize::from(first >> 2) + 1).collect();
+    assert_eq!(whole, read_response(bodiless, closes, &pieces));
+}
+
+/// Everything that a response says, or why it is refused.
+type Said = (String, Vec<u8>, String, bool, Vec<u8>);
+
+fn read_response(bodiless: bool, closes: bool, pieces: &[&[u8]]) -> Result<Said, ResponseError> {
+    let limits = ResponseLimits {
+        head_bytes_max: 64 * 1024,
+        fields_max: 100,
+    };
+    let mut reader = ResponseReader::new(bodiless, limits);
+    let (mut head, mut body, mut trailers) = (String::new(), Vec::new(), String::new());
+    let mut input = bytes::BytesMut::new();
+    for piece in pieces {
+        input.extend_from_slice(piece);
+        loop {
+            match reader.next(&mut input) {
+                Ok(Some(Part::Head(parts))) => {
+                    assert!(head.is_empty() && reader.has_begun());
+                    assert!(!parts.status.is_informational() || parts.status.as_u16() == 101);
+                    head = format!("{} {:?} {:?}", parts.status, parts.version, parts.headers);
+                }
+                Ok(Some(Part::Data(data))) => {
+                    assert!(!head.is_empty() && !data.is_empty() && !bodiless);
+                    body.extend_from_slice(&data);
+                }
+                Ok(Some(Part::Trailers(fields))) => trailers = format!("{fields:?}"),
+                Ok(None) => break,
+                Err(why) => {
+                    assert!(!reader.leaves_reusable(b"") && reader.on_close() == Err(why));
+                    return Err(why);
+                }
+            }
+        }
+    }
+    if closes {
+        reader.on_close()?;
+        assert!(reader.is_done() && !reader.leaves_reusable(&input));
+    }
+    let reusable = reader.leaves_reusable(&input);
+    assert!(!reusable || (input.is_empty() && reader.is_done() && !head.is_empty()));
+    Ok((head, body, trailers, reusable, input.to_vec()))
 }
 
 /// A connection between proxies reads the same however its bytes are cut, keeps no more than its bounds, and says the

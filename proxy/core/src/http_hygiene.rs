@@ -10,7 +10,7 @@
 //! - [`wire`]: what must be refused while HTTP/1 is still bytes
 
 pub mod carry;
-mod framing;
+pub(crate) mod framing;
 pub mod headers;
 pub mod refusal;
 pub mod upgrade;

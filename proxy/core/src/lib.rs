@@ -5,6 +5,7 @@
 //! - [`mesh_header`]: the first twelve bytes of a stream between proxies
 //! - [`mux`]: many requests over one connection between proxies
 //! - [`http_hygiene`]: one reading of every request; start at [`http_hygiene::admit`]
+//! - [`http1`]: HTTP/1.1 to the application, as bytes
 //! - [`route`]: which rule takes a request to a Service, what it changes, and which backend gets it
 //! - [`balance`]: which endpoint of a service gets the next request
 //! - [`capture`]: which connections are redirected to the proxy, as rules
@@ -22,6 +23,7 @@ pub mod detect;
 pub mod error;
 pub mod exposition;
 pub mod first_use;
+pub mod http1;
 pub mod http_hygiene;
 pub mod limit;
 pub mod mesh_header;

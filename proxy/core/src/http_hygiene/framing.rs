@@ -17,10 +17,7 @@ const NOT_IN_H2: [&str; 5] = [
 ];
 
 pub(super) fn check(version: Version, headers: &HeaderMap) -> Result<(), RequestRefusal> {
-    let length = one(headers, &CONTENT_LENGTH)?;
-    if length.is_some_and(|value| !is_length(value.as_bytes())) {
-        return Err(RequestRefusal::Framing);
-    }
+    let length = length_of(headers)?;
     match version {
         Version::HTTP_2 => {
             // HTTP/1 drops space around a value: policy would judge another one than the application reads (RFC 9113 §8.2.1).
@@ -58,6 +55,19 @@ fn has_space_around(value: &HeaderValue) -> bool {
     ends.iter()
         .flatten()
         .any(|byte| matches!(byte, b' ' | b'\t'))
+}
+
+/// The one length that the fields name, or none.
+pub(crate) fn length_of(headers: &HeaderMap) -> Result<Option<u64>, RequestRefusal> {
+    let Some(value) = one(headers, &CONTENT_LENGTH)? else {
+        return Ok(None);
+    };
+    let plain = value
+        .to_str()
+        .ok()
+        .filter(|text| is_length(text.as_bytes()));
+    let length = plain.and_then(|digits| digits.parse().ok());
+    length.map(Some).ok_or(RequestRefusal::Framing)
 }
 
 /// The one value of a field, none, or a refusal: a second one would be somebody's first.

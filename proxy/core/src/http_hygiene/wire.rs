@@ -471,7 +471,7 @@ fn field(line: &[u8]) -> Result<(&[u8], &[u8]), RequestRefusal> {
 }
 
 /// Size of the chunk and bytes of its extension: hexadecimal digits, then nothing or an extension of visible characters.
-fn chunk_size(line: &[u8]) -> Option<(u64, usize)> {
+pub(crate) fn chunk_size(line: &[u8]) -> Option<(u64, usize)> {
     let end = line
         .iter()
         .position(|byte| !byte.is_ascii_hexdigit())
