@@ -1,20 +1,22 @@
 //! Connections from the proxy to its own application, pooled for each core and port.
 //!
-//! A connection goes back to the pool only after its response ended well and the application read the whole request;
-//! anything else closes it, so that no byte of one exchange is ever taken for another's (threats H1-12, H1-13).
+//! A connection goes back to the pool only after its response ended well and the whole request was sent; anything else
+//! closes it, so that no byte of one exchange is ever taken for another's (threats H1-12, H1-13).
 
 use crate::answer::Trouble;
-use crate::body::Body;
-use crate::limits::{APP_CONNECT, APP_IDLE, APP_IDLE_MAX, HEAD_BYTES_MAX, HEADERS_MAX};
+use crate::body::{Arriving, Body};
+use crate::http1::{Answered, Connection, Home, Nowhere};
+use crate::limits::{APP_CONNECT, APP_IDLE, APP_IDLE_MAX};
 use crate::{io, serve};
 use http::{Request, Response, Version};
-use hyper::body::Incoming;
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http2;
 use hyper_util::rt::TokioIo;
 use std::cell::RefCell;
 use std::error::Error;
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
@@ -28,28 +30,17 @@ pub(crate) struct App {
 }
 
 struct Idle {
-    sender: http1::SendRequest<Body>,
+    connection: Box<Connection<TcpStream>>,
     since: Instant,
 }
 
-/// One connection in use.
-pub(crate) struct Lease {
-    app: Rc<App>,
-    sender: http1::SendRequest<Body>,
-}
-
-impl Lease {
-    /// Back to the pool, once the connection can take another request.
-    pub(crate) fn give_back(self) {
-        let Self { app, mut sender } = self;
-        if sender.is_ready() {
-            app.keep(sender);
-        } else if !sender.is_closed() {
-            // Normally the connection's task has a last thing to do. If the request was not read to its end, it closes.
-            tokio::task::spawn_local(async move {
-                if let Ok(Ok(())) = timeout(APP_IDLE, sender.ready()).await {
-                    app.keep(sender);
-                }
+impl Home<TcpStream> for Rc<App> {
+    fn take_back(&self, connection: Box<Connection<TcpStream>>) {
+        let mut idle = self.idle.borrow_mut();
+        if idle.len() < APP_IDLE_MAX {
+            idle.push(Idle {
+                connection,
+                since: Instant::now(),
             });
         }
     }
@@ -72,30 +63,15 @@ impl App {
     /// [`Trouble::AppNotAnswering`] or [`Trouble::AppBroke`].
     pub(crate) async fn send_http1(
         self: &Rc<Self>,
-        mut request: Request<Body>,
-    ) -> Result<(Response<Incoming>, Lease), Trouble> {
-        loop {
-            let (mut sender, reused) = match self.take() {
-                Some(sender) => (sender, true),
-                None => (self.dial_http1().await?, false),
-            };
-            match sender.try_send_request(request).await {
-                Ok(response) => {
-                    return Ok((
-                        response,
-                        Lease {
-                            app: self.clone(),
-                            sender,
-                        },
-                    ));
-                }
-                Err(mut error) => match error.take_message() {
-                    // The application closed an idle connection before a byte of this request was written.
-                    Some(unsent) if reused => request = unsent,
-                    _ => return Err(self.broke(error.error())),
-                },
-            }
-        }
+        request: Request<Body>,
+    ) -> Result<Response<Arriving>, Trouble> {
+        let connection = match poll_fn(|cx| Poll::Ready(self.take(cx))).await {
+            Some(connection) => connection,
+            None => self.dial_http1().await?,
+        };
+        let answered = connection.exchange(request, self.clone()).await;
+        let answered = answered.map_err(|fault| self.broke(&fault))?;
+        Ok(answered.response)
     }
 
     /// Sends one request over a connection of its own, which may become a tunnel.
@@ -105,12 +81,9 @@ impl App {
     pub(crate) async fn send_upgrade(
         &self,
         request: Request<Body>,
-    ) -> Result<Response<Incoming>, Trouble> {
-        let mut sender = self.dial_http1().await?;
-        sender
-            .send_request(request)
-            .await
-            .map_err(|error| self.broke(&error))
+    ) -> Result<Answered<TcpStream>, Trouble> {
+        let answered = self.dial_http1().await?.exchange(request, Nowhere).await;
+        answered.map_err(|fault| self.broke(&fault))
     }
 
     /// Sends one request over HTTP/2 with prior knowledge.
@@ -120,13 +93,13 @@ impl App {
     pub(crate) async fn send_http2(
         &self,
         mut request: Request<Body>,
-    ) -> Result<Response<Incoming>, Trouble> {
+    ) -> Result<Response<Arriving>, Trouble> {
         let mut attempts = 0;
         loop {
             attempts += 1;
             let mut sender = self.http2().await?;
             match sender.try_send_request(request).await {
-                Ok(response) => return Ok(response),
+                Ok(response) => return Ok(response.map(Arriving::Http)),
                 Err(mut error) => match error.take_message() {
                     Some(unsent) if attempts < 3 => {
                         *self.h2.borrow_mut() = None;
@@ -142,17 +115,17 @@ impl App {
     ///
     /// # Errors
     /// [`Trouble::AppNotAnswering`] or [`Trouble::AppBroke`].
-    pub(crate) async fn reach(&self, version: Version) -> Result<bool, Trouble> {
+    pub(crate) async fn reach(self: &Rc<Self>, version: Version) -> Result<bool, Trouble> {
         if version == Version::HTTP_2 {
             let stood = self.h2.borrow().as_ref().is_some_and(|h2| !h2.is_closed());
             self.http2().await?;
             return Ok(!stood);
         }
-        let (sender, made) = match self.take() {
-            Some(sender) => (sender, false),
+        let (connection, made) = match poll_fn(|cx| Poll::Ready(self.take(cx))).await {
+            Some(connection) => (connection, false),
             None => (self.dial_http1().await?, true),
         };
-        self.keep(sender);
+        self.take_back(connection);
         Ok(made)
     }
 
@@ -179,19 +152,8 @@ impl App {
         }
     }
 
-    async fn dial_http1(&self) -> Result<http1::SendRequest<Body>, Trouble> {
-        let stream = self.connect().await?;
-        let handshake = http1::Builder::new()
-            .max_headers(HEADERS_MAX)
-            .max_buf_size(HEAD_BYTES_MAX)
-            .handshake(TokioIo::new(stream));
-        let (sender, connection) = handshake.await.map_err(|error| self.broke(&error))?;
-        tokio::task::spawn_local(async move {
-            if let Err(error) = connection.with_upgrades().await {
-                tracing::debug!(%error, "a connection to the application ended");
-            }
-        });
-        Ok(sender)
+    async fn dial_http1(&self) -> Result<Box<Connection<TcpStream>>, Trouble> {
+        Ok(Connection::new(self.connect().await?))
     }
 
     async fn http2(&self) -> Result<http2::SendRequest<Body>, Trouble> {
@@ -217,36 +179,27 @@ impl App {
         Ok(sender)
     }
 
-    /// The connection used last: its buffers are warm, and the others can run out.
-    fn take(&self) -> Option<http1::SendRequest<Body>> {
+    /// The connection used last: the others can run out.
+    fn take(&self, cx: &mut Context<'_>) -> Option<Box<Connection<TcpStream>>> {
         let mut idle = self.idle.borrow_mut();
-        while let Some(candidate) = idle.pop() {
+        while let Some(mut candidate) = idle.pop() {
             if candidate.since.elapsed() > APP_IDLE {
                 idle.clear(); // those below are older still
                 return None;
             }
-            if candidate.sender.is_ready() {
-                return Some(candidate.sender);
+            if candidate.connection.is_quiet(cx) {
+                return Some(candidate.connection);
             }
         }
         None
     }
 
-    fn keep(&self, sender: http1::SendRequest<Body>) {
-        let mut idle = self.idle.borrow_mut();
-        if idle.len() < APP_IDLE_MAX {
-            idle.push(Idle {
-                sender,
-                since: Instant::now(),
-            });
-        }
-    }
-
     /// Closes connections that were idle for too long. Called now and then.
     pub(crate) fn sweep(&self) {
+        let cx = &mut Context::from_waker(Waker::noop());
         self.idle
             .borrow_mut()
-            .retain(|idle| idle.since.elapsed() <= APP_IDLE && !idle.sender.is_closed());
+            .retain_mut(|idle| idle.since.elapsed() <= APP_IDLE && idle.connection.is_quiet(cx));
     }
 
     /// Whether no connection is kept.
@@ -254,7 +207,7 @@ impl App {
         self.idle.borrow().is_empty() && self.h2.borrow().as_ref().is_none_or(|h2| h2.is_closed())
     }
 
-    fn broke(&self, error: &hyper::Error) -> Trouble {
+    fn broke(&self, error: &dyn Error) -> Trouble {
         Trouble::AppBroke {
             port: self.port,
             why: root_cause(error),

@@ -1,6 +1,6 @@
 //! Bodies as the proxy passes them on: streamed, watched, and ended when their connection or permission ends.
 
-use crate::app::Lease;
+use crate::http1::{AnswerBody, Broken, Early, Whole};
 use crate::live::{End, Kill, Registration, Slot};
 use crate::mux::body::MuxBody;
 use crate::outbound::pool::Flight;
@@ -34,6 +34,9 @@ pub(crate) enum BodyError {
     /// Whoever sends it broke off.
     #[error("the sender broke off")]
     Sender(#[source] hyper::Error),
+    /// An application broke off its answer, or the connection to it did.
+    #[error("the application broke off")]
+    App(#[from] Broken),
     /// The other proxy broke off, or the connection to it.
     #[error("the peer broke off")]
     Peer,
@@ -53,6 +56,12 @@ pub(crate) enum Arriving {
     Http(Incoming),
     /// Over a connection between proxies.
     Mux(MuxBody),
+    /// Of an application's answer over HTTP/1, as it is read.
+    Answer(Box<dyn AnswerBody>),
+    /// Of one that came at once.
+    Whole(Whole),
+    /// Of one that began before its request was all sent.
+    Early(Early),
 }
 
 impl From<Incoming> for Arriving {
@@ -78,6 +87,9 @@ impl Arriving {
                 .poll_frame(cx)
                 .map(|frame| frame.map(|frame| frame.map_err(BodyError::Sender))),
             Self::Mux(body) => body.poll_frame(cx),
+            Self::Answer(body) => body.poll_frame(cx),
+            Self::Whole(body) => Poll::Ready(body.take().map(Frame::data).map(Ok)),
+            Self::Early(body) => body.poll_frame(cx),
         }
     }
 
@@ -87,6 +99,9 @@ impl Arriving {
             Self::Nothing => true,
             Self::Http(body) => body.is_end_stream(),
             Self::Mux(body) => body.is_end_stream(),
+            Self::Answer(body) => body.is_end_stream(),
+            Self::Whole(body) => body.is_end_stream(),
+            Self::Early(body) => body.is_end_stream(),
         }
     }
 
@@ -95,6 +110,9 @@ impl Arriving {
             Self::Nothing => SizeHint::with_exact(0),
             Self::Http(body) => body.size_hint(),
             Self::Mux(body) => body.size_hint(),
+            Self::Answer(body) => body.size_hint(),
+            Self::Whole(body) => body.size_hint(),
+            Self::Early(body) => body.size_hint(),
         }
     }
 }
@@ -135,8 +153,6 @@ pub(crate) struct Stream {
 #[expect(dead_code, reason = "some of it is kept only to be dropped at the end")]
 pub(crate) struct Held {
     pub(crate) registration: Option<Registration>,
-    /// The application's connection: returned when the body has ended well, closed otherwise (threat H1-12).
-    pub(crate) lease: Option<Lease>,
     pub(crate) measure: Option<Measure>,
     /// Place of the request on its connection in the mesh.
     pub(crate) flight: Option<Flight>,
@@ -222,9 +238,6 @@ impl Stream {
         let held = std::mem::take(&mut self.held);
         if let (false, Some(measure)) = (well, &held.measure) {
             measure.failed(Failure::Reset);
-        }
-        if let (true, Some(lease)) = (well, held.lease) {
-            lease.give_back();
         }
     }
 }

@@ -54,6 +54,10 @@ impl<T: BreakOff> BreakOff for tokio_rustls::client::TlsStream<T> {
     }
 }
 
+/// A byte stream of any kind.
+pub(crate) trait Duplex: AsyncRead + AsyncWrite + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Unpin> Duplex for T {}
+
 /// A stream whose first bytes were read already, by protocol detection.
 pub(crate) struct Prefixed<T> {
     prefix: Bytes,

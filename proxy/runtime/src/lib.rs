@@ -30,6 +30,7 @@ mod denials;
 mod detection;
 pub mod error;
 mod guarded;
+mod http1;
 mod identity;
 mod inbound;
 mod io;

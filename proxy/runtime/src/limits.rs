@@ -60,6 +60,10 @@ pub const H2_PING_TIMEOUT: Duration = Duration::from_secs(10);
 pub const MUX_READ_BYTES: usize = 16 * 1024;
 /// Reads of one such connection before others have their turn.
 pub const MUX_READS: usize = 16;
+/// Bytes of a request to an application that are made ready before they are written.
+pub const HTTP1_OUT_BYTES: usize = 64 * 1024;
+/// Room for one read of an application's answer while much arrives. An idle connection has none.
+pub const HTTP1_READ_BYTES_MAX: usize = 64 * 1024;
 /// Idle connections to one application and core that are kept.
 pub const APP_IDLE_MAX: usize = 64;
 /// How long they are kept. Shorter than the 5 s after which common servers close.

@@ -7,21 +7,21 @@ use crate::remotes::Standing;
 use crate::state::Busy;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::spawn_local;
 
-/// Carries bytes between the two once both have switched.
+/// Carries bytes between the two once the client has switched, too.
 pub(crate) fn carry(
     client: OnUpgrade,
-    server: OnUpgrade,
+    mut server: impl AsyncRead + AsyncWrite + Unpin + 'static,
     kill: Kill,
     registration: impl Held,
     busy: Busy,
 ) {
     spawn_local(async move {
-        match tokio::try_join!(client, server) {
-            Ok((client, server)) => {
-                let carried =
-                    both_ways(&mut TokioIo::new(client), &mut TokioIo::new(server), &kill).await;
+        match client.await {
+            Ok(client) => {
+                let carried = both_ways(&mut TokioIo::new(client), &mut server, &kill).await;
                 if let Finish::Ended(end) = carried.finish {
                     tracing::info!(?end, "ended an upgraded connection");
                 }

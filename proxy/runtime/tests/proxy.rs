@@ -14,6 +14,7 @@ mod proxy {
     mod bytes;
     mod counts;
     mod detection;
+    mod exact_answers;
     mod faults;
     mod framing;
     mod grpc;

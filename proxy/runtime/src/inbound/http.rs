@@ -11,7 +11,6 @@ use crate::telemetry::{Ask, Measure};
 use crate::tunnel;
 use http::request::Parts;
 use http::{Request, StatusCode, Version, response};
-use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use mesh_policy::Snapshot;
 use mesh_policy::decide::{Permit, Phase, Verdict};
@@ -219,14 +218,8 @@ impl Passage<'_> {
         let request = Request::from_parts(parts, Body::request(body, self.kill.clone()));
         let sent = async {
             match self.admitted.version {
-                OrigVersion::Http2 => app
-                    .send_http2(request)
-                    .await
-                    .map(|response| (response, None)),
-                _ => app
-                    .send_http1(request)
-                    .await
-                    .map(|(response, lease)| (response, Some(lease))),
+                OrigVersion::Http2 => app.send_http2(request).await,
+                _ => app.send_http1(request).await,
             }
         };
         let result = tokio::select! {
@@ -235,9 +228,9 @@ impl Passage<'_> {
             result = sent => result,
         };
         match result {
-            Ok((response, lease)) if response.status() != StatusCode::SWITCHING_PROTOCOLS => {
+            Ok(response) if response.status() != StatusCode::SWITCHING_PROTOCOLS => {
                 let (parts, body) = response.into_parts();
-                self.respond(parts, body, lease)
+                self.respond(parts, body)
             }
             Ok(_) => {
                 let why = "it switched protocols unasked".to_owned();
@@ -251,18 +244,12 @@ impl Passage<'_> {
         }
     }
 
-    fn respond(
-        self,
-        mut parts: response::Parts,
-        body: Incoming,
-        lease: Option<crate::app::Lease>,
-    ) -> Answer {
+    fn respond(self, mut parts: response::Parts, body: Arriving) -> Answer {
         sanitize_response(&mut parts);
         parts.extensions.clear();
         self.measure.answered_with(parts.status);
         let held = Held {
             registration: Some(self.registration),
-            lease,
             measure: Some(self.measure),
             ..Held::default()
         };
@@ -281,15 +268,15 @@ impl Passage<'_> {
             end = self.kill.ended() => return self.ended(end),
             result = app.send_upgrade(Request::from_parts(parts, Body::Empty)) => result,
         };
-        let mut response = match result {
-            Ok(response) => response,
+        let answered = match result {
+            Ok(answered) => answered,
             Err(trouble) => return self.trouble(&trouble),
         };
-        let switched = hyper::upgrade::on(&mut response);
-        let (mut parts, body) = response.into_parts();
-        if !is_done(&parts, upgrade) {
-            return self.respond(parts, body, None);
-        }
+        let (mut parts, body) = answered.response.into_parts();
+        let switched = match answered.switched {
+            Some(switched) if is_done(&parts, upgrade) => switched,
+            _ => return self.respond(parts, body),
+        };
         sanitize_response(&mut parts);
         parts.extensions.clear();
         self.measure.answered_with(parts.status);

@@ -190,16 +190,16 @@ impl<'a> Outgoing<'a> {
     /// Joins the two connections, if the application agreed.
     pub(super) fn switch(&self, opened: Opened, upgrade: Upgrade, upgrading: OnUpgrade) -> Answer {
         let Opened {
-            mut response,
+            response,
+            switched,
             measure,
             kill,
             standing,
         } = opened;
-        let switched = hyper::upgrade::on(&mut response);
         let (mut parts, body) = response.into_parts();
-        let done = is_done(&parts, upgrade);
+        let switched = switched.filter(|_| is_done(&parts, upgrade));
         sanitize_response(&mut parts);
-        if !done {
+        let Some(switched) = switched else {
             measure.answered_with(parts.status);
             parts.extensions.clear();
             parts.version = Version::HTTP_11;
@@ -212,7 +212,7 @@ impl<'a> Outgoing<'a> {
                 parts,
                 Body::response(body, kill, self.admitted.grpc, held),
             );
-        }
+        };
         parts.extensions.clear();
         measure.answered_with(parts.status);
         tunnel::carry(

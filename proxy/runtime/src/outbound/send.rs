@@ -2,10 +2,12 @@
 
 use super::{Chosen, Listener};
 use crate::answer::Trouble;
-use crate::app::{Lease, root_cause};
+use crate::app::root_cause;
 use crate::body::{Arriving, Body, Held};
 use crate::core::Core;
-use crate::limits::{ENDPOINT_ATTEMPTS, HEAD_BYTES_MAX, HEADERS_MAX};
+use crate::http1::{Connection, Nowhere};
+use crate::io::Duplex;
+use crate::limits::ENDPOINT_ATTEMPTS;
 use crate::live::Kill;
 use crate::mux::client::SendError;
 use crate::outbound::plain::Reason;
@@ -13,9 +15,6 @@ use crate::remotes::Standing;
 use crate::telemetry::{Ask, Measure};
 use http::request::Parts;
 use http::{Request, Response, StatusCode, Version, response};
-use hyper::body::Incoming;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
 use mesh_proxy_core::balance::Outcome;
 use mesh_proxy_core::http_hygiene::{Admitted, RequestRefusal, grpc_code, to_app, to_mesh};
 use mesh_proxy_core::mesh_header::Kind;
@@ -73,7 +72,9 @@ pub(super) struct Reply {
 
 /// What came back on a connection that may become a tunnel.
 pub(super) struct Opened {
-    pub(super) response: Response<Incoming>,
+    pub(super) response: Response<Arriving>,
+    /// The connection as a byte stream, after a `101`.
+    pub(super) switched: Option<Box<dyn Duplex>>,
     pub(super) measure: Measure,
     /// Ends the connection.
     pub(super) kill: Kill,
@@ -195,21 +196,19 @@ impl Passage<'_> {
         measure.allowed(None);
         let sent = within(until, async {
             match version {
-                Version::HTTP_2 => app.send_http2(request).await.map(|back| (back, None)),
-                _ => app.send_http1(request).await.map(with_lease),
+                Version::HTTP_2 => app.send_http2(request).await,
+                _ => app.send_http1(request).await,
             }
         });
         match sent.await {
-            Some(Ok((response, _))) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+            Some(Ok(response)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
                 measure.failed(Failure::Reset);
                 Err(self.broke_because("it switched protocols unasked".to_owned()))
             }
-            Some(Ok((response, lease))) => {
+            Some(Ok(response)) => {
                 let (parts, body) = response.into_parts();
-                let body = body.into();
                 let held = Held {
                     measure: Some(measure),
-                    lease,
                     ..Held::default()
                 };
                 Ok(Reply { parts, body, held })
@@ -281,28 +280,19 @@ impl Passage<'_> {
         chosen.ended(self.core, Outcome::Cancelled);
         let standing = self.core.remotes.enter(stream.get_ref().1);
         let kill = standing.kill.clone();
-        let client = http1::Builder::new()
-            .max_headers(HEADERS_MAX)
-            .max_buf_size(HEAD_BYTES_MAX)
-            .handshake(TokioIo::new(stream));
-        let (mut sender, connection) = client.await.map_err(|error| self.broke(&error))?;
-        tokio::task::spawn_local(async move {
-            tokio::select! {
-                ended = connection.with_upgrades() => if let Err(error) = ended {
-                    tracing::debug!(
-                        error = root_cause(&error),
-                        "an upgraded mesh connection ended"
-                    );
-                },
-                _ = kill.ended() => {}
-            }
-        });
-        let response = sender.send_request(request).await;
-        let response = response.map_err(|error| self.broke(&error))?;
+        let answered = tokio::select! {
+            biased;
+            _ = kill.ended() => return Err(self.broke_because("its proxy is no longer trusted".to_owned())),
+            answered = Connection::new(stream).exchange(request, Nowhere) => answered,
+        };
+        let answered = answered.map_err(|fault| self.broke_because(root_cause(&fault)))?;
         Ok(Opened {
-            response,
+            response: answered.response,
+            switched: answered
+                .switched
+                .map(|stream| Box::new(stream) as Box<dyn Duplex>),
             measure,
-            kill: standing.kill.clone(),
+            kill,
             standing: Some(standing),
         })
     }
@@ -319,8 +309,11 @@ impl Passage<'_> {
             .await?;
         measure.allowed(None);
         match app.send_upgrade(request).await {
-            Ok(response) => Ok(Opened {
-                response,
+            Ok(answered) => Ok(Opened {
+                response: answered.response,
+                switched: answered
+                    .switched
+                    .map(|stream| Box::new(stream) as Box<dyn Duplex>),
                 measure,
                 kill: Kill::default(),
                 standing: None,
@@ -371,10 +364,6 @@ impl Passage<'_> {
         }
     }
 
-    fn broke(&self, error: &hyper::Error) -> Trouble {
-        self.broke_because(root_cause(error))
-    }
-
     fn broke_because(&self, why: String) -> Trouble {
         Trouble::PeerBroke {
             service: self.to.name.clone(),
@@ -389,10 +378,4 @@ impl Passage<'_> {
             sent,
         }
     }
-}
-
-fn with_lease(
-    (response, lease): (Response<Incoming>, Lease),
-) -> (Response<Incoming>, Option<Lease>) {
-    (response, Some(lease))
 }
