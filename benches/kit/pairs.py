@@ -15,7 +15,7 @@ from . import machine, pki
 ROOT = Path(__file__).resolve().parent.parent.parent
 BUILT = ROOT / "target" / "release" / "mesh-proxy"
 BACKEND_PORT = 18080
-NAMES = ("direct", "mesh", "haproxy", "envoy")
+NAMES = ("direct", "mesh", "before", "haproxy", "envoy")
 
 
 class Pair:
@@ -113,6 +113,15 @@ class Mesh(Pair):
         return folder
 
 
+class Before(Mesh):
+    """Another build of ours."""
+
+    name = "before"
+
+    def missing(self):
+        return super().missing() if self.command[0] else "no other build named (--before)"
+
+
 class HaProxy(Pair):
     """HAProxy, HTTP/2 between the two."""
 
@@ -156,11 +165,17 @@ class Envoy(Pair):
 
 
 def build(folder, certs, args):
-    command = shlex.split(args.proxy) if args.proxy else None
-    if command:
-        command[0] = str(Path(command[0]).resolve())
-    return {pair.name: pair for pair in (Pair(folder, certs), Mesh(folder, certs, command, max(1, args.policies)),
-                                         HaProxy(folder, certs), Envoy(folder, certs))}
+    policies = max(1, args.policies)
+    mesh = Mesh(folder, certs, _command(args.proxy), policies)
+    before = Before(folder, certs, _command(args.before) or [""], policies)
+    return {pair.name: pair for pair in (Pair(folder, certs), mesh, before, HaProxy(folder, certs), Envoy(folder, certs))}
+
+
+def _command(text):
+    words = shlex.split(text) if text else None
+    if words:
+        words[0] = str(Path(words[0]).resolve())
+    return words
 
 
 def _backend(folder):
