@@ -23,6 +23,7 @@ use mesh_proxy_core::http_hygiene::wire::{GuardLimits, Http1Guard, Reading, Stop
 use mesh_proxy_core::http_hygiene::{Refusal, RequestRefusal};
 use std::future::Future;
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -37,6 +38,9 @@ const STAND_IN: &[u8] =
 
 /// Bytes read at once while some are kept back.
 const READ_BYTES: usize = 4 * 1024;
+
+/// Pieces that are together no longer than this leave in one: copying them costs less than the system call for many.
+const JOINED_BYTES_MAX: usize = 2 * 1024;
 
 /// A request that was refused as bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -371,7 +375,14 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guarded<T> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
+        let inner = Pin::new(&mut self.inner);
+        if bufs.iter().map(|piece| piece.len()).sum::<usize>() > JOINED_BYTES_MAX {
+            return inner.poll_write_vectored(cx, bufs);
+        }
+        let mut space = [MaybeUninit::uninit(); JOINED_BYTES_MAX];
+        let mut joined = ReadBuf::uninit(&mut space);
+        bufs.iter().for_each(|piece| joined.put_slice(piece));
+        inner.poll_write(cx, joined.filled())
     }
 
     fn is_write_vectored(&self) -> bool {
