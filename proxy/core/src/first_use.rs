@@ -5,11 +5,11 @@
 //! hour, so that a part of a log tells it too. Memory is bounded: uses beyond [`USES_MAX`] are as if they were known,
 //! and only sampled.
 
+use foldhash::quality::RandomState;
 use mesh_policy::Reason;
 use mesh_policy::route::RouteTaken;
 use mesh_trust::{SpiffeId, Timestamp};
 use std::collections::HashSet;
-use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hash, Hasher};
 
 /// Uses that one core tells apart in an hour. Some 20 bytes each; and what a log may grow by for them.
@@ -22,7 +22,7 @@ const HOUR_MICROS: i64 = 3_600_000_000;
 pub struct FirstUses {
     hour: i64,
     /// Hashes: two uses with the same one are taken for one, once in 10^12 pairs at worst.
-    seen: HashSet<u64>,
+    seen: HashSet<u64, RandomState>,
     hasher: RandomState,
 }
 

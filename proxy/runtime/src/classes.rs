@@ -5,12 +5,13 @@
 //! was being counted, and the log shows that it is missing.
 
 use crate::limits::{CLASSES_MAX, COUNTS_EVERY};
+use foldhash::quality::RandomState;
 use hashbrown::HashTable;
 use mesh_audits::entry::{AllowClass, AllowCounts};
 use mesh_policy::decide::Decision;
 use mesh_policy::request::{Call, Client};
 use mesh_trust::Timestamp;
-use std::hash::{BuildHasher, Hash, Hasher, RandomState};
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
 
 /// Counts of one core since it handed over the last.
@@ -38,7 +39,7 @@ impl Classes {
             from: now,
             table: HashTable::new(),
             other: 0,
-            hasher: RandomState::new(),
+            hasher: RandomState::default(),
         }
     }
 
