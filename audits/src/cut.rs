@@ -1,8 +1,9 @@
 //! Long texts of an entry are cut: what strangers send must not fill the disk. What was cut is said beside it.
 
-use crate::entry::{Action, AllowClass, Entry};
+use crate::entry::{Action, AllowClass, ChangedObject, Entry, Said};
 use crate::limits::{
-    HOST_BYTES_MAX, IDENTITY_BYTES_MAX, LIST_MAX, METHOD_BYTES_MAX, NAME_BYTES_MAX, PATH_BYTES_MAX,
+    HOST_BYTES_MAX, IDENTITY_BYTES_MAX, ISSUANCE_BYTES_MAX, LIST_MAX, METHOD_BYTES_MAX,
+    NAME_BYTES_MAX, PATH_BYTES_MAX, PEOPLE_MAX,
 };
 use mesh_policy::equivalence::Assurance;
 use mesh_policy::record::DecisionRecord;
@@ -28,8 +29,18 @@ impl Entry {
             }
             Self::Change(change) => {
                 cut_list(&mut change.files, "files", &mut cut);
-                cut_option(&mut change.author, NAME_BYTES_MAX, "author", &mut cut);
-                cut_option(&mut change.approver, NAME_BYTES_MAX, "approver", &mut cut);
+                cut_said(change.author.as_mut(), "author.who", &mut cut);
+                cut_said(change.approver.as_mut(), "approver.who", &mut cut);
+                if let Some(objects) = &mut change.objects {
+                    cut_objects(objects, &mut cut);
+                }
+            }
+            Self::Effect(effect) => {
+                cut_text(&mut effect.digest, NAME_BYTES_MAX, "digest", &mut cut);
+                cut_list(&mut effect.access, "access", &mut cut);
+            }
+            Self::Issuance(line) => {
+                cut_text(&mut line.text, ISSUANCE_BYTES_MAX, "text", &mut cut);
             }
             Self::Counts(counts) => {
                 if counts.classes.len() > LIST_MAX {
@@ -122,6 +133,30 @@ fn cut_class(class: &mut AllowClass, index: usize, cut: &mut Cut) {
     }
     if class.reasons.len() > LIST_MAX || class.reasons.iter().any(|r| r.len() > NAME_BYTES_MAX) {
         cut_list(&mut class.reasons, &path("reasons"), cut);
+    }
+}
+
+fn cut_said(said: Option<&mut Said>, path: &str, cut: &mut Cut) {
+    let Some(said) = said else {
+        return;
+    };
+    if said.who.len() > PEOPLE_MAX {
+        cut.insert(path.to_owned(), said.who.len() as u64);
+        said.who.truncate(PEOPLE_MAX);
+    }
+    cut_list(&mut said.who, path, cut);
+}
+
+fn cut_objects(objects: &mut Vec<ChangedObject>, cut: &mut Cut) {
+    if objects.len() > LIST_MAX {
+        cut.insert("objects".to_owned(), objects.len() as u64);
+        objects.truncate(LIST_MAX);
+    }
+    for (index, one) in objects.iter_mut().enumerate() {
+        if one.object.len() > NAME_BYTES_MAX {
+            let path = format!("objects[{index}].object");
+            cut_text(&mut one.object, NAME_BYTES_MAX, &path, cut);
+        }
     }
 }
 

@@ -18,6 +18,10 @@ pub enum Entry {
     Gap(Gap),
     /// The controller put a new policy into force.
     Change(PolicyChange),
+    /// What access that gave and took.
+    Effect(ChangeEffect),
+    /// A line of the CA's issuance log.
+    Issuance(IssuanceLine),
     /// A proxy held the compiled form of a policy in force against Cedar.
     Equivalence(Equivalence),
     /// How many requests were allowed, by class.
@@ -97,18 +101,92 @@ pub struct PolicyChange {
     pub errors: u64,
     /// Findings of severity warning.
     pub warnings: u64,
-    /// Who made it, as far as the source of policy says.
+    /// Policy objects that are new, different or gone, sorted; workloads and Services are none. Absent: not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub author: Option<String>,
-    /// Who agreed to it, as far as the source of policy says.
+    pub objects: Option<Vec<ChangedObject>>,
+    /// Who made it, as far as the sources say; absent if they do not say it of every object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub approver: Option<String>,
-    /// Pairs of an identity and a class of requests that are allowed since then and were not before; absent: not counted.
+    pub author: Option<Said>,
+    /// Who agreed to it, likewise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub gained: Option<u64>,
+    pub approver: Option<Said>,
+}
+
+/// A policy object that a change concerns.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChangedObject {
+    /// `kind/namespace/name`; `kind/name` of one without namespace.
+    pub object: String,
+    /// What became of it.
+    pub how: How,
+}
+
+/// What became of an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum How {
+    /// It is new.
+    Added,
+    /// It says something else.
+    Changed,
+    /// It is gone.
+    Removed,
+}
+
+/// What a source says of people, and how it knows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Said {
+    /// Whom it names, sorted: names as they are written, or `uid 1000`.
+    pub who: Vec<String>,
+    /// The weakest of its ways of knowing.
+    pub from: SaidBy,
+}
+
+/// How a source knows who did something, the weakest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SaidBy {
+    /// An annotation of the object: whoever may write the object may write this.
+    Annotation,
+    /// The field manager that the API server noted: programs name themselves.
+    FieldManager,
+    /// The owner of the file: the kernel knows it; who else may write the file is not seen.
+    FileOwner,
+}
+
+/// What access a change of policy gave and took. It follows the change in the log: to find it takes time, and policy does
+/// not wait for it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChangeEffect {
+    /// When it was found.
+    pub time: Timestamp,
+    /// The generation that the change made.
+    pub generation: u64,
+    /// Its digest.
+    pub digest: String,
+    /// Pairs of a class of clients and a class of requests at a port that are allowed since then and were not before.
+    pub gained: u64,
     /// Pairs that were allowed before and are not any more.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub lost: Option<u64>,
+    pub lost: u64,
+    /// Whether every class was asked. If not, there may be more.
+    pub exact: bool,
+    /// The same in words, `+` and `-` in front; cut if there are many.
+    pub access: Vec<String>,
+}
+
+/// A line of the CA's issuance log, as it stands there. Its own chain of hashes stays checkable.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IssuanceLine {
+    /// When it was copied.
+    pub time: Timestamp,
+    /// Its number there, from 1; none is left out.
+    pub line: u64,
+    /// The line, without its line feed.
+    pub text: String,
 }
 
 /// What a proxy found when it held the compiled form of a policy in force against Cedar.

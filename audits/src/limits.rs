@@ -18,5 +18,12 @@ pub const NAME_BYTES_MAX: usize = 768;
 /// Reasons, near misses or files kept of a list.
 pub const LIST_MAX: usize = 256;
 
+/// People kept of those who made or approved one change.
+pub const PEOPLE_MAX: usize = 16;
+
+/// Bytes kept of a line of the issuance log; the CA writes none so long. One that was cut is no line of that log any more,
+/// which whoever reads it notices.
+pub const ISSUANCE_BYTES_MAX: usize = 64 * 1024;
+
 /// Bytes of a whole line. Above it the entry is refused and counted as lost; with the limits above it never is.
 pub const LINE_BYTES_MAX: usize = 1 << 20;

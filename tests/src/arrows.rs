@@ -58,6 +58,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "mesh-trust",
             "mesh-policy",
             "mesh-policy-index",
+            "mesh-policy-analysis",
             "mesh-audits",
             "mesh-tlog",
             "mesh-api",

@@ -91,7 +91,8 @@ fn au1_a_value_of_a_mebibyte_is_cut_and_its_length_is_told_beside_it() {
 #[test]
 fn au1_every_text_of_every_kind_is_capped() {
     use crate::entry::{
-        Action, AllowClass, AllowCounts, BreakGlass, PolicyChange, Redaction, Start,
+        Action, AllowClass, AllowCounts, BreakGlass, ChangeEffect, ChangedObject, How,
+        IssuanceLine, PolicyChange, Redaction, Said, SaidBy, Start,
     };
     let time = mesh_trust::Timestamp::from_unix_secs(0);
     let huge = || "x".repeat(1 << 20);
@@ -105,6 +106,10 @@ fn au1_every_text_of_every_kind_is_capped() {
         reasons: vec![huge(); 300],
         audit: false,
         count: 1,
+    };
+    let said = || Said {
+        who: vec![huge(); 300],
+        from: SaidBy::Annotation,
     };
     let action = || Action {
         time,
@@ -128,10 +133,29 @@ fn au1_every_text_of_every_kind_is_capped() {
             workloads_changed: 0,
             errors: 0,
             warnings: 0,
-            author: Some(huge()),
-            approver: Some(huge()),
-            gained: None,
-            lost: None,
+            objects: Some(vec![
+                ChangedObject {
+                    object: huge(),
+                    how: How::Added,
+                };
+                300
+            ]),
+            author: Some(said()),
+            approver: Some(said()),
+        }),
+        Entry::Effect(ChangeEffect {
+            time,
+            generation: 1,
+            digest: huge(),
+            gained: 0,
+            lost: 0,
+            exact: true,
+            access: vec![huge(); 300],
+        }),
+        Entry::Issuance(IssuanceLine {
+            time,
+            line: 1,
+            text: huge(),
         }),
         Entry::BreakGlass(BreakGlass {
             time,

@@ -9,6 +9,10 @@ use serde_json::{Map, Value};
 /// Annotation in which `kubectl apply` keeps a copy of the whole object.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
+/// Annotation that stands for the field manager which wrote the spec last. It is made here of `managedFields`: what an
+/// object itself says under this name is dropped.
+pub const FIELD_MANAGER: &str = "mesh.internal/field-manager";
+
 /// Conditions of a pod that decide whether it is an endpoint.
 const READY: &str = "Ready";
 
@@ -81,6 +85,7 @@ pub fn essence(kind: &str, api_version: &str, object: Value) -> Value {
             .get("generation")
             .filter(|_| api_version != "v1")
             .cloned();
+        let manager = last_manager(metadata).filter(|_| api_version != "v1" || kind == "Namespace");
         keep(metadata, METADATA);
         if let Some(generation) = generation {
             metadata.insert("generation".to_owned(), generation);
@@ -90,6 +95,15 @@ pub fn essence(kind: &str, api_version: &str, object: Value) -> Value {
             .and_then(Value::as_object_mut)
         {
             notes.shift_remove(LAST_APPLIED);
+            notes.shift_remove(FIELD_MANAGER);
+        }
+        if let Some(manager) = manager {
+            let notes = metadata
+                .entry("annotations")
+                .or_insert_with(|| Value::Object(Map::new()));
+            if let Some(notes) = notes.as_object_mut() {
+                notes.insert(FIELD_MANAGER.to_owned(), Value::from(manager));
+            }
         }
     }
     let core = api_version == "v1";
@@ -106,6 +120,17 @@ pub fn essence(kind: &str, api_version: &str, object: Value) -> Value {
         }
     }
     Value::Object(object)
+}
+
+/// Who wrote to the object last, subresources such as the status apart.
+fn last_manager(metadata: &Map<String, Value>) -> Option<String> {
+    let all = metadata.get("managedFields")?.as_array()?;
+    let text = |one: &Value, field: &str| Some(one.get(field)?.as_str()?.to_owned());
+    all.iter()
+        .filter(|one| text(one, "subresource").is_none_or(|sub| sub.is_empty()))
+        // RFC 3339 in UTC with whole seconds, as the API server writes it: the order of the texts is that of the times.
+        .max_by_key(|one| text(one, "time"))
+        .and_then(|one| text(one, "manager"))
 }
 
 /// Where [`status`] leaves the names of those who wrote into an object's status.

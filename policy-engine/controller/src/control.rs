@@ -1,9 +1,11 @@
 //! The main loop: a change of the sources becomes a generation, is stored, published and recorded, in this order.
 
+use crate::authorship::{self, Authorship};
 use crate::config::ControllerConfig;
+use crate::effects::{self, Step, Steps};
 use crate::error::ControllerError;
 use crate::generation::{GenerationStore, Last};
-use crate::limits::{DRAIN, EMPTY_GRACE};
+use crate::limits::{DRAIN, EFFECTS_DRAIN, EMPTY_GRACE};
 use crate::origin::{Origin, Reader};
 use crate::publish::{Published, Publishing};
 use crate::reports::Reports;
@@ -72,9 +74,13 @@ pub async fn run(
         tasks.spawn(status::keep_told(Arc::clone(&shared), client));
     }
     let follower = Follower::new(&shared, origin.reader(), store, last);
-    tasks.spawn(follow_sources(Arc::clone(&shared), follower, origin));
+    let (steps, queued) = effects::queue();
+    let effects = tokio::spawn(effects::record(Arc::clone(&shared), queued));
+    tasks.spawn(follow_sources(Arc::clone(&shared), follower, origin, steps));
     let outcome = serve_until(Arc::clone(&shared), listener, shutdown).await;
     tasks.shutdown().await;
+    // Nobody hands over changes any more; what is still looked at may be finished.
+    let _ = tokio::time::timeout(EFFECTS_DRAIN, effects).await;
     // Whoever asks next must not be refused by a name that nobody answers.
     let _ = std::fs::remove_file(&shared.config.admin_socket);
     tracing::info!("the controller ends");
@@ -136,7 +142,12 @@ async fn serve_until(
     }
 }
 
-async fn follow_sources(shared: Arc<Shared>, mut follower: Follower, mut origin: Origin) {
+async fn follow_sources(
+    shared: Arc<Shared>,
+    mut follower: Follower,
+    mut origin: Origin,
+    steps: Steps,
+) {
     origin.ready(|why| shared.set_held_back(Some(why))).await;
     loop {
         // Reading, parsing and the flush to the disk block: not on the threads that serve.
@@ -153,7 +164,7 @@ async fn follow_sources(shared: Arc<Shared>, mut follower: Follower, mut origin:
         };
         follower = returned;
         match turn {
-            Turn::Changed(published, files) => publish(&shared, published, files),
+            Turn::Changed(published, by) => publish(&shared, published, by, &steps),
             Turn::Same => shared.set_held_back(None),
             Turn::Emptied => {
                 tokio::time::sleep(EMPTY_GRACE).await;
@@ -171,7 +182,7 @@ async fn follow_sources(shared: Arc<Shared>, mut follower: Follower, mut origin:
     }
 }
 
-fn publish(shared: &Shared, published: Arc<Published>, files: Vec<String>) {
+fn publish(shared: &Shared, published: Arc<Published>, by: Authorship, steps: &Steps) {
     let before = shared.published.send_replace(Some(Arc::clone(&published)));
     let there = &published.workloads;
     shared.reports.keep(|key| there.contains_key(key));
@@ -183,7 +194,7 @@ fn publish(shared: &Shared, published: Arc<Published>, files: Vec<String>) {
     );
     tracing::info!(
         generation = published.generation,
-        files = files.len(),
+        files = by.files.len(),
         workloads_changed,
         errors,
         warnings,
@@ -194,21 +205,30 @@ fn publish(shared: &Shared, published: Arc<Published>, files: Vec<String>) {
         time: published.since,
         generation: published.generation,
         digest: published.digest.clone(),
-        files,
+        files: by.files,
         workloads_changed,
         errors,
         warnings,
-        author: None,
-        approver: None,
-        gained: None,
-        lost: None,
+        objects: by.objects,
+        author: by.author.clone(),
+        approver: by.approver,
     }));
+    let step = Step {
+        before,
+        after: published,
+        author: by.author,
+    };
+    if steps.try_send(step).is_err() {
+        tracing::warn!(
+            "changes of policy come faster than their effect is found; the log lacks one"
+        );
+    }
 }
 
 /// What one look at the sources came to.
 enum Turn {
-    /// A new policy, stored and ready; and the files that changed.
-    Changed(Arc<Published>, Vec<String>),
+    /// A new policy, stored and ready; and what changed, and who changed it.
+    Changed(Arc<Published>, Authorship),
     /// Nothing new.
     Same,
     /// A file that had content is empty: likely half written.
@@ -272,11 +292,15 @@ impl Follower {
             Ok(published) => Arc::new(published),
             Err(why) => return Turn::HeldBack(why),
         };
-        let files = sources.changed_since(&self.sources);
+        let before = self.published.as_ref();
+        let by = authorship::of(
+            before.map(|before| (&self.sources, before.parts())),
+            (&sources, published.parts()),
+        );
         self.last = Some(next);
         self.sources = sources;
         self.published = Some(Arc::clone(&published));
-        Turn::Changed(published, files)
+        Turn::Changed(published, by)
     }
 
     /// The generation of a policy with this digest: that of the last one if it is the same, after a restart for

@@ -14,6 +14,7 @@
 //! - [`status`]: what became of policy objects, told to the API server by one controller of several
 //! - [`publish`]: files to one update per workload; pure but for the caller's clock
 //! - [`generation`]: a number that never goes back
+//! - [`authorship`]: who made and who approved a change; [`effects`]: what access it gave and took
 //! - [`identity`]: its own SVID, kept fresh
 //! - [`serve`]: mTLS connections; [`policy_service`]: who may watch what
 //! - [`reports`]: what proxies say of the policy that they hold
@@ -23,9 +24,11 @@
 //! that is in no manifest any more is denied everything.
 
 mod admin;
+mod authorship;
 mod cluster;
 pub mod config;
 mod control;
+mod effects;
 mod error;
 mod generation;
 mod identity;

@@ -68,3 +68,9 @@ pub const STATUS_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Pause before a status that could not be written is tried again.
 pub const STATUS_RETRY: Duration = Duration::from_secs(10);
+
+/// Changes of policy whose effect is not found yet. Each holds the policy before it.
+pub const EFFECTS_QUEUED_MAX: usize = 64;
+
+/// How long a controller that ends looks for effects of changes that it made.
+pub const EFFECTS_DRAIN: Duration = Duration::from_secs(5);

@@ -20,7 +20,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// What each file holds, and the digest of its content, by its name.
-type Parts = BTreeMap<String, ([u8; 32], Arc<Part>)>;
+pub(crate) type Parts = BTreeMap<String, ([u8; 32], Arc<Part>)>;
 
 /// Everything that is served, of one generation.
 #[derive(Debug)]
@@ -294,6 +294,11 @@ fn affected(before: &Published, parts: &Parts) -> Affected {
 }
 
 impl Published {
+    /// What each file holds.
+    pub(crate) fn parts(&self) -> &Parts {
+        &self.parts
+    }
+
     /// Workloads whose update is not the one they had.
     pub(crate) fn changed_workloads(&self, before: Option<&Self>) -> u64 {
         let had = |key: &WorkloadKey| before.and_then(|before| before.workloads.get(key));

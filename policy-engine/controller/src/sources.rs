@@ -36,6 +36,8 @@ pub(crate) struct SourceFile {
     pub(crate) bytes: Arc<[u8]>,
     /// SHA-256 of the bytes.
     pub(crate) digest: [u8; 32],
+    /// Who owns the file; `None` of an object of an API server. No part of any digest.
+    pub(crate) owner: Option<u32>,
 }
 
 /// Why the sources as a whole cannot be read; the last policy stays in force.
@@ -129,9 +131,13 @@ pub(crate) fn read(roots: &[PathBuf]) -> Result<Sources, SourceError> {
                 what: "bytes of manifests",
             });
         }
+        let file = SourceFile {
+            owner: fs::metadata(&path).ok().map(|metadata| metadata.uid()),
+            ..SourceFile::new(bytes)
+        };
         sources
             .files
-            .insert(path.to_string_lossy().into_owned(), SourceFile::new(bytes));
+            .insert(path.to_string_lossy().into_owned(), file);
     }
     Ok(sources)
 }
@@ -149,6 +155,7 @@ impl SourceFile {
         Self {
             bytes: bytes.into(),
             digest,
+            owner: None,
         }
     }
 }

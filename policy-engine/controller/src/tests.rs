@@ -270,6 +270,68 @@ async fn a_restart_never_lowers_the_generation_and_equal_policy_keeps_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_is_logged_with_who_what_and_the_access_it_gave_and_took() {
+    use mesh_audits::entry::{Entry, How, SaidBy};
+    let world = World::new();
+    world.put("pods.yaml", &(pod("cart") + &pod("web")));
+    let controller = world.start().await;
+    let mut cart = world.watch("cart", "cart").await.unwrap();
+    cart.next().await;
+    let noted =
+        "metadata:\n  annotations: {mesh.internal/author: ana, mesh.internal/approver: ben}";
+    world.put(
+        "policy.yaml",
+        &policy("cart", "web").replace("metadata:", noted),
+    );
+    let opened = cart.next().await.generation;
+    world.remove("policy.yaml");
+    let closed = cart.next().await.generation;
+    controller.stop().await;
+    let entries = world.audit_entries();
+    let change = |generation| {
+        entries.iter().find_map(|entry| match entry {
+            Entry::Change(change) if change.generation == generation => Some(change),
+            _ => None,
+        })
+    };
+    let effect = |generation| {
+        entries.iter().find_map(|entry| match entry {
+            Entry::Effect(effect) if effect.generation == generation => Some(effect),
+            _ => None,
+        })
+    };
+    let made = change(opened).unwrap();
+    let (author, approver) = (made.author.as_ref(), made.approver.as_ref().unwrap());
+    assert_eq!(author.unwrap().who, ["ana"]);
+    assert_eq!(
+        (approver.who.as_slice(), approver.from),
+        (&["ben".to_owned()][..], SaidBy::Annotation)
+    );
+    let objects = made.objects.as_ref().unwrap();
+    assert!(
+        objects
+            .iter()
+            .any(|one| one.object == "Server/shop/cart" && one.how == How::Added)
+    );
+    let gave = effect(opened).unwrap();
+    assert!(gave.gained > 0 && gave.exact, "{gave:?}");
+    assert!(
+        gave.access
+            .iter()
+            .any(|line| line.starts_with("+ shop/cart:8080") && line.contains("web")),
+        "{gave:?}"
+    );
+    // The file is gone, and nobody can be asked whose it was.
+    let unmade = change(closed).unwrap();
+    assert_eq!((&unmade.author, &unmade.approver), (&None, &None));
+    let took = effect(closed).unwrap();
+    assert_eq!((took.gained, took.lost), (gave.lost, gave.gained));
+    // The first policy is none that changed another.
+    assert_eq!(change(opened - 1).unwrap().objects, None);
+    assert!(effect(opened - 1).is_none());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_workload_that_leaves_the_manifests_is_denied_everything_and_can_come_back() {
     let world = World::new();
     world.put("pods.yaml", &pod("cart"));

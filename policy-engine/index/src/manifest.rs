@@ -34,7 +34,7 @@ pub(crate) mod term;
 pub(crate) mod traffic;
 pub(crate) mod tree;
 
-pub use part::{Affected, Part};
+pub use part::{Affected, Declared, Part};
 pub use resource::Resources;
 
 use mesh_policy::snapshot::Finding;

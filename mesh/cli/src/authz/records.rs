@@ -246,8 +246,7 @@ mod tests {
             warnings: 0,
             author: None,
             approver: None,
-            gained: None,
-            lost: None,
+            objects: None,
         };
         let line = |entry| {
             let bytes = encode(7, entry, None).expect("a line").bytes;

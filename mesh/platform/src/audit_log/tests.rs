@@ -57,8 +57,7 @@ fn change(generation: u64) -> Entry {
         warnings: 0,
         author: None,
         approver: None,
-        gained: None,
-        lost: None,
+        objects: None,
     })
 }
 

@@ -6,6 +6,7 @@ use mesh_api::discovery::Discovery;
 use mesh_api::proto::policy_client::PolicyClient;
 use mesh_api::proto::{EquivalenceReport, WatchWorkloadRequest, WorkloadUpdate};
 use mesh_audits::verify::Verified;
+use mesh_audits::{Entry, Line};
 use mesh_platform::log_files::LogFiles;
 use mesh_platform::{System, files};
 use mesh_policy::snapshot::SnapshotData;
@@ -386,6 +387,14 @@ impl World {
         let key = mesh_tlog::VerifierKey::parse(&key).unwrap();
         let log = LogFiles::open(&audit.join("controller.jsonl")).unwrap();
         log.walk(&key, Vec::new(), &mut |_, _| {}).unwrap()
+    }
+
+    /// What the controller's audit log says.
+    pub(super) fn audit_entries(&self) -> Vec<Entry> {
+        let text = files::read_to_string(&self.path("audit/controller.jsonl")).unwrap();
+        text.lines()
+            .map(|line| Line::read(line.as_bytes()).unwrap().entry)
+            .collect()
     }
 }
 

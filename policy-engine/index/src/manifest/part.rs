@@ -8,8 +8,8 @@ use super::resource::{Object, Resources, each_list};
 use super::tree::{Node, Value};
 use crate::finding::{Code, finding};
 use crate::map::HashSet;
-use mesh_policy::snapshot::Finding;
-use std::collections::BTreeSet;
+use mesh_policy::snapshot::{Finding, ObjectRef};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// The objects of one file, and what is wrong with each by itself.
@@ -42,7 +42,43 @@ pub enum Affected {
     Namespaces(BTreeSet<String>),
 }
 
+/// An object that a file declares.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Declared<'p> {
+    /// What it is called, and where it stands.
+    pub object: ObjectRef,
+    /// Its annotations.
+    pub annotations: &'p BTreeMap<String, String>,
+    /// Whether it only says what runs, and no policy: Pods and what makes them, Services, service accounts.
+    pub runs: bool,
+}
+
+/// Kinds that say what runs. A change of them may change access too, as every new Pod does; it is no change of policy.
+const RUNS: &[&str] = &[
+    "Pod",
+    "Service",
+    "ServiceAccount",
+    "Deployment",
+    "ReplicaSet",
+    "ReplicationController",
+    "StatefulSet",
+    "DaemonSet",
+    "Job",
+    "CronJob",
+];
+
 impl Part {
+    /// Every object that the file declares, valid or not, in no particular order.
+    pub fn declared(&self) -> Vec<Declared<'_>> {
+        let mut out = Vec::new();
+        each_list!(&self.resources, list => out.extend(list.iter().map(|one| Declared {
+            object: one.reference(),
+            annotations: &one.annotations,
+            runs: RUNS.contains(&one.kind),
+        })));
+        out
+    }
+
     /// Objects that were read before, for a load that nobody asks about its reach.
     pub(crate) fn again(resources: Resources, findings: Vec<Finding>) -> Self {
         Self {
