@@ -5,6 +5,7 @@
 //! proxy follows [`Watching`] on the Workload API's socket, and says which list it enforces.
 
 use crate::agent::{Agent, nobody};
+use crate::audit::{self, LogCopy};
 use crate::error::CaError;
 use crate::launch::coded;
 use crate::listen::Peer;
@@ -238,7 +239,10 @@ impl DenialsService for Watching {
 }
 
 /// Takes changes from the operator.
-pub(crate) struct Admin(pub(crate) DenyList);
+pub(crate) struct Admin {
+    pub(crate) list: DenyList,
+    pub(crate) copy: LogCopy,
+}
 
 impl Admin {
     fn check<T>(request: &Request<T>) -> Result<(), Status> {
@@ -251,11 +255,17 @@ impl Admin {
 
     async fn apply(
         &self,
+        (action, by, detail): (&str, String, String),
         change: impl FnOnce(&DenyList) -> Result<(), ChangeError> + Send + 'static,
     ) -> Result<Response<DenialsReply>, Status> {
-        let list = self.0.clone();
+        let list = self.list.clone();
         let done = tokio::task::spawn_blocking(move || change(&list)).await;
         let done = done.map_err(|_| Status::internal("the change did not end"))?;
+        let outcome = match &done {
+            Ok(()) => "done".to_owned(),
+            Err(error) => format!("refused: {error}"),
+        };
+        audit::record(&self.copy, action, &by, format!("{detail}: {outcome}"));
         done.map_err(|error| {
             let text = coded(&error);
             match error {
@@ -264,7 +274,7 @@ impl Admin {
                 ChangeError::NotStored { .. } => Status::unavailable(text),
             }
         })?;
-        Ok(Response::new(self.0.reply()))
+        Ok(Response::new(self.list.reply()))
     }
 }
 
@@ -277,9 +287,12 @@ fn read(json: &[u8]) -> Result<Denied, Status> {
 impl DenialAdmin for Admin {
     async fn deny(&self, request: Request<DenyRequest>) -> Result<Response<DenialsReply>, Status> {
         Self::check(&request)?;
+        let by = audit::who(&request);
         let DenyRequest { what_json, reason } = request.into_inner();
         let what = read(&what_json)?;
-        self.apply(move |list| list.deny(what, &reason)).await
+        let asked = ("deny", by, format!("{what} ({reason})"));
+        self.apply(asked, move |list| list.deny(what, &reason))
+            .await
     }
 
     async fn allow(
@@ -287,8 +300,10 @@ impl DenialAdmin for Admin {
         request: Request<AllowRequest>,
     ) -> Result<Response<DenialsReply>, Status> {
         Self::check(&request)?;
+        let by = audit::who(&request);
         let what = read(&request.into_inner().what_json)?;
-        self.apply(move |list| list.allow(&what)).await
+        let asked = ("allow", by, what.to_string());
+        self.apply(asked, move |list| list.allow(&what)).await
     }
 
     async fn denied(
@@ -296,6 +311,6 @@ impl DenialAdmin for Admin {
         request: Request<DeniedRequest>,
     ) -> Result<Response<DenialsReply>, Status> {
         Self::check(&request)?;
-        Ok(Response::new(self.0.reply()))
+        Ok(Response::new(self.list.reply()))
     }
 }

@@ -19,6 +19,10 @@ pub enum CaError {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Platform(#[from] PlatformError),
+    /// The copy of the issuance log in the mesh's log cannot be opened.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Audit(#[from] mesh_platform::audit_log::AuditLogError),
     /// The network cannot be served.
     #[error("the CA cannot serve `{listen}`: {why}")]
     #[diagnostic(

@@ -9,6 +9,7 @@ mod queue;
 pub(crate) use queue::{Issuing, Turn};
 
 use crate::adoption::Adoption;
+use crate::audit::LogCopy;
 use crate::error::{CaError, IssuanceError};
 use crate::probes::{Health, Probes};
 use crate::record::Recorder;
@@ -91,16 +92,17 @@ impl Desk {
         profile: Profile,
         platform: Arc<dyn Platform>,
     ) -> Result<Self, CaError> {
-        Self::open_with(dir, domain, profile, platform, None)
+        Self::open_with(dir, domain, profile, platform, (None, None))
     }
 
-    /// Opens the CA in `dir`; if there is nothing yet, begins with `first`, or makes root and issuer.
+    /// Opens the CA in `dir`; if there is nothing yet, begins with `first`, or makes root and issuer. What it records goes
+    /// to `copy` too.
     pub(crate) fn open_with(
         dir: &Path,
         domain: &TrustDomain,
         profile: Profile,
         platform: Arc<dyn Platform>,
-        first: Option<&Adoptable>,
+        (first, copy): (Option<&Adoptable>, Option<LogCopy>),
     ) -> Result<Self, CaError> {
         let store = Store::new(dir);
         store.recover()?;
@@ -113,6 +115,7 @@ impl Desk {
             return Err(store.missing("root.key"));
         }
         check_log_domain(&store, &recorder, domain)?;
+        recorder.copy_to(copy);
         let now = platform.wall_clock();
         let state = file::read(dir, recorder.ledger())?;
         let custody = match &state {

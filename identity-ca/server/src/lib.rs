@@ -17,12 +17,14 @@
 //! - `denials`: whom nobody trusts any more
 //! - `probes`: how it is, for kubelet and Prometheus
 //! - `launch`, `listen`, `authority`: its sockets
+//! - `audit`: the same log in a Merkle tree, and what operators asked
 //! - [`adoption`]: root and issuer that others keep, cert-manager for instance
 //! - `trust`: authorities, who verifies, rotation of the root
 //! - `limits`: every limit, with its reason
 
 pub mod adoption;
 mod agent;
+mod audit;
 mod authority;
 #[cfg(test)]
 mod crash;

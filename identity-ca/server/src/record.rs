@@ -3,6 +3,7 @@
 //! Appends are whole or undone. A flush that fails leaves in doubt what is on disk, so nothing is issued after it: the
 //! CA ends, and reads the log again when it starts.
 
+use crate::audit::LogCopy;
 use crate::error::{CaError, IssuanceError};
 use mesh_issuance::Linted;
 use mesh_issuance::issue::Issued;
@@ -42,6 +43,8 @@ pub(crate) struct Recorder {
     lines: Box<dyn Lines>,
     ledger: Ledger,
     in_doubt: bool,
+    /// The same in the mesh's one log.
+    copy: Option<LogCopy>,
 }
 
 impl Recorder {
@@ -58,7 +61,21 @@ impl Recorder {
             lines: Box::new(file),
             ledger,
             in_doubt: false,
+            copy: None,
         })
+    }
+
+    /// Copies every line, those that were written before as well.
+    pub(crate) fn copy_to(&mut self, copy: Option<LogCopy>) {
+        self.copy = copy;
+        self.catch_up();
+    }
+
+    fn catch_up(&mut self) {
+        let whole = self.ledger.head().lines;
+        if let Some(copy) = &mut self.copy {
+            copy.catch_up(whole);
+        }
     }
 
     /// What the log says.
@@ -152,6 +169,7 @@ impl Recorder {
     /// Puts all that was appended on the disk.
     pub(crate) fn flush(&mut self) -> Result<(), IssuanceError> {
         self.check()?;
+        self.catch_up();
         self.lines.sync().map_err(|error| {
             self.in_doubt = true;
             not_recorded(&error)
@@ -177,6 +195,9 @@ impl Recorder {
         self.lines
             .append(&line)
             .map_err(|error| not_recorded(&error))?;
+        if let Some(copy) = &mut self.copy {
+            copy.line(head.lines, &line);
+        }
         self.ledger.commit(entry, head);
         Ok(())
     }

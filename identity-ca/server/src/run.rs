@@ -2,6 +2,7 @@
 
 use crate::adoption::{self, Keeper};
 use crate::agent::{Agent, Anchors};
+use crate::audit::{self, LogCopy};
 use crate::denials::{Admin, DenyList, Watching};
 use crate::error::CaError;
 use crate::issuing::{self, Desk, Issuing};
@@ -33,6 +34,7 @@ use mesh_api::proto::trust_admin_server::TrustAdminServer;
 use mesh_api::proto::trust_server::TrustServer;
 use mesh_issuance::Profile;
 use mesh_issuance::limits::LEAF_LIFETIME_SECS;
+use mesh_platform::audit_log::AuditLog;
 use mesh_platform::lock::LockFile;
 use mesh_platform::process::PidFd;
 use mesh_platform::{Platform, files, process, unix};
@@ -142,7 +144,8 @@ pub async fn run(
     let mut tasks = tokio::task::JoinSet::new();
     let health = Probes::new(config.network.is_some());
     probes::serve(config.probes, health.clone(), &mut tasks).await?;
-    let desk = open_desk(&config, profile, health.clone()).await?;
+    // The log is dropped last, after all that records.
+    let (_log, copy, desk) = open_desk(&config, profile, health.clone()).await?;
     let issuing = Issuing::new(desk).with_denials(denials.follow());
     let tokens = open_tokens(&config).await?;
     let anchors = issuing.anchors();
@@ -170,8 +173,8 @@ pub async fn run(
         stopping: stopping.clone(),
     };
     let workloads = serve_workloads(&config, &agent, &denials, streams, stopping.clone())?;
-    let steering = serve_trust(&config, issuing.clone(), stopping.clone())?;
-    let admin = serve_admin(&config, &denials, stopping.clone())?;
+    let steering = serve_trust(&config, (issuing.clone(), copy.clone()), stopping.clone())?;
+    let admin = serve_admin(&config, (&denials, copy), stopping.clone())?;
     let keys = serve_keys(&config, &tokens).await?;
     let launches = serve_launches(&config, launcher, registry.clone(), stopping)?;
     tracing::info!(domain = %config.trust_domain, workload_api = %config.workload_api.display(), "the CA serves");
@@ -213,7 +216,11 @@ async fn follow_keeper(config: &CaConfig, issuing: &Issuing) {
     }
 }
 
-async fn open_desk(config: &CaConfig, profile: Profile, probes: Probes) -> Result<Desk, CaError> {
+async fn open_desk(
+    config: &CaConfig,
+    profile: Profile,
+    probes: Probes,
+) -> Result<(AuditLog, LogCopy, Desk), CaError> {
     let first = match &config.keeper {
         // Parts of a CA are for the opening to judge.
         Some(keeper) if issuing::is_new(&config.dir).unwrap_or(false) => {
@@ -239,13 +246,17 @@ async fn open_desk(config: &CaConfig, profile: Profile, probes: Probes) -> Resul
         Arc::clone(&config.platform),
     );
     let open = move || {
-        let mut desk = Desk::open_with(&dir, &domain, profile, platform, first.as_ref())?;
+        // Not before it is known with what the CA begins: who is refused leaves nothing behind.
+        let (log, copy) = audit::open(&dir, Arc::clone(&platform))?;
+        let of_desk = Some(copy.clone());
+        let mut desk =
+            Desk::open_with(&dir, &domain, profile, platform, (first.as_ref(), of_desk))?;
         if let Some(place) = place {
             desk.kept_in(place)?;
         }
         desk.probes = Some(probes);
         desk.tell_probes();
-        Ok(desk)
+        Ok((log, copy, desk))
     };
     let opened = tokio::task::spawn_blocking(open).await;
     opened.unwrap_or(Err(CaError::Issuance(crate::error::IssuanceError::Stopped)))
@@ -345,15 +356,19 @@ fn serve_workloads(
 /// Serves the operator where that was asked for.
 fn serve_admin(
     config: &CaConfig,
-    denials: &DenyList,
+    (denials, copy): (&DenyList, LogCopy),
     stopping: watch::Receiver<bool>,
 ) -> Result<impl Future<Output = Result<(), CaError>> + use<>, CaError> {
     let socket = match config.admin.clone() {
         Some(path) => Some((listener(&path, 0o600)?, path)),
         None => None,
     };
-    let service = DenialAdminServer::new(Admin(denials.clone()))
-        .max_decoding_message_size(WORKLOAD_REQUEST_BYTES_MAX);
+    let admin = Admin {
+        list: denials.clone(),
+        copy,
+    };
+    let service =
+        DenialAdminServer::new(admin).max_decoding_message_size(WORKLOAD_REQUEST_BYTES_MAX);
     Ok(async move {
         let Some((listener, path)) = socket else {
             stopped(stopping).await;
@@ -370,7 +385,7 @@ fn serve_admin(
 /// Serves whoever may steer trust: processes of our own user.
 fn serve_trust(
     config: &CaConfig,
-    issuing: Issuing,
+    (issuing, copy): (Issuing, LogCopy),
     stopping: watch::Receiver<bool>,
 ) -> Result<impl Future<Output = Result<(), CaError>> + use<>, CaError> {
     let socket = match config.trust.clone() {
@@ -384,7 +399,7 @@ fn serve_trust(
         };
         let own = rustix::process::geteuid().as_raw();
         let incoming = listen::connections(listener, move |peer| peer.uid == own);
-        let service = TrustAdminServer::new(TrustDesk(issuing));
+        let service = TrustAdminServer::new(TrustDesk { issuing, copy });
         let serving = listen::server()
             .add_service(service.max_decoding_message_size(TRUST_REQUEST_BYTES_MAX))
             .serve_with_incoming_shutdown(incoming, stopped(stopping));

@@ -101,7 +101,8 @@ impl Kept {
     fn open(&self, first: Option<&Adoptable>) -> Desk {
         let profile = Profile::leaf(86_400).unwrap();
         let world = self.world.clone();
-        let mut desk = Desk::open_with(self.dir.path(), &domain(), profile, world, first).unwrap();
+        let mut desk =
+            Desk::open_with(self.dir.path(), &domain(), profile, world, (first, None)).unwrap();
         desk.kept_in("the test".to_owned()).unwrap();
         desk
     }

@@ -2,6 +2,7 @@
 
 use super::desk::blocker_status;
 use super::error::TrustError;
+use crate::audit::{self, LogCopy};
 use crate::error::IssuanceError;
 use crate::issuing::{Desk, Issuing};
 use mesh_api::error::CodedError;
@@ -17,7 +18,10 @@ use tonic::{Code, Request, Response, Status};
 
 /// Answers operators.
 #[derive(Clone)]
-pub(crate) struct TrustDesk(pub(crate) Issuing);
+pub(crate) struct TrustDesk {
+    pub(crate) issuing: Issuing,
+    pub(crate) copy: LogCopy,
+}
 
 type Reply = Result<Response<TrustStatusReply>, Status>;
 
@@ -27,11 +31,11 @@ impl TrustDesk {
         &self,
         work: impl FnOnce(&mut Desk) -> Result<TrustStatus, TrustError> + Send + 'static,
     ) -> Reply {
-        let outcome: Result<_, IssuanceError> = self.0.with_desk(work).await;
+        let outcome: Result<_, IssuanceError> = self.issuing.with_desk(work).await;
         let status = outcome
             .map_err(|error| status_of(&error))?
             .map_err(|error| status_of(&error))?;
-        self.0.trust_moved();
+        self.issuing.trust_moved();
         let status_json =
             serde_json::to_vec(&status).map_err(|error| Status::internal(error.to_string()))?;
         Ok(Response::new(TrustStatusReply { status_json }))
@@ -43,6 +47,20 @@ impl TrustDesk {
             Ok(desk.trust_status())
         })
         .await
+    }
+
+    /// Records who asked for a change, and what came of it.
+    fn asked(&self, action: &str, by: &str, what: &str, reply: Reply) -> Reply {
+        let outcome = match &reply {
+            Ok(_) => "done".to_owned(),
+            Err(status) => format!("refused: {}", status.message()),
+        };
+        let detail = match what {
+            "" => outcome,
+            what => format!("{what}: {outcome}"),
+        };
+        audit::record(&self.copy, action, by, detail);
+        reply
     }
 }
 
@@ -62,39 +80,48 @@ impl TrustAdmin for TrustDesk {
         self.at_desk(|desk| Ok(desk.trust_status())).await
     }
 
-    async fn rotate(&self, _: Request<RotateRequest>) -> Reply {
-        self.at_desk(|desk| {
+    async fn rotate(&self, request: Request<RotateRequest>) -> Reply {
+        let rotate = self.at_desk(|desk| {
             desk.rotate()?;
             Ok(desk.trust_status())
-        })
-        .await
+        });
+        self.asked("rotate", &audit::who(&request), "", rotate.await)
     }
 
-    async fn abort(&self, _: Request<AbortRequest>) -> Reply {
-        self.event(Event::Abort).await
+    async fn abort(&self, request: Request<AbortRequest>) -> Reply {
+        let reply = self.event(Event::Abort).await;
+        self.asked("abort", &audit::who(&request), "", reply)
     }
 
-    async fn resume(&self, _: Request<ResumeRequest>) -> Reply {
-        self.event(Event::Resume).await
+    async fn resume(&self, request: Request<ResumeRequest>) -> Reply {
+        let reply = self.event(Event::Resume).await;
+        self.asked("resume", &audit::who(&request), "", reply)
     }
 
     async fn waive(&self, request: Request<WaiveRequest>) -> Reply {
-        self.event(Event::Waive {
-            name: request.into_inner().name,
-        })
-        .await
+        let by = audit::who(&request);
+        let name = request.into_inner().name;
+        let reply = self.event(Event::Waive { name: name.clone() }).await;
+        self.asked("waive", &by, &name, reply)
     }
 
     async fn distrust(&self, request: Request<DistrustRequest>) -> Reply {
+        let by = audit::who(&request);
         let DistrustRequest { root, confirmed } = request.into_inner();
-        self.at_desk(move |desk| {
-            let radius = desk.distrust(&root, confirmed)?;
-            let blast_radius = Some(radius.iter().map(blocker_status).collect());
-            Ok(TrustStatus {
-                blast_radius,
-                ..desk.trust_status()
+        let what = match confirmed {
+            true => root.clone(),
+            false => format!("{root} (asked what it would cut off)"),
+        };
+        let reply = self
+            .at_desk(move |desk| {
+                let radius = desk.distrust(&root, confirmed)?;
+                let blast_radius = Some(radius.iter().map(blocker_status).collect());
+                Ok(TrustStatus {
+                    blast_radius,
+                    ..desk.trust_status()
+                })
             })
-        })
-        .await
+            .await;
+        self.asked("distrust", &by, &what, reply)
     }
 }
