@@ -2,6 +2,7 @@
 //!
 //! - [`plan`]: from `mesh.yaml` to processes, addresses and files; decides, starts nothing
 //! - [`children`]: processes started, watched, started again, ended
+//! - [`journal`]: what was done to it, for the audit log
 //! - [`launches`]: which process is which workload, told to the CA
 //! - [`expect`]: the expectations of `mesh.yaml`
 //! - [`state`], [`addresses`], [`templates`]: the state directory, loopback blocks, what is taken over from manifests
@@ -9,6 +10,7 @@
 mod addresses;
 mod children;
 mod expect;
+mod journal;
 mod launches;
 mod plan;
 mod run;
@@ -18,6 +20,7 @@ mod templates;
 use crate::arguments::duration;
 use std::path::PathBuf;
 
+pub(crate) use journal::SUPERVISOR;
 pub(crate) use run::run;
 
 /// Starts a whole mesh on this machine: CA, controller, and for each workload a proxy and its process.

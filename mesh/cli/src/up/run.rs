@@ -3,6 +3,7 @@
 use super::addresses::AddressBlock;
 use super::children::{ChildEvent, ChildSpec, Role, keep_running};
 use super::expect::{Observation, Observed};
+use super::journal::Journal;
 use super::launches::Launches;
 use super::plan::{Plan, Settings};
 use super::state::{Running, StateDir};
@@ -199,6 +200,7 @@ fn write_files(plan: &Plan, state: &StateDir) -> Result<(), UpError> {
 struct Supervisor<'a> {
     output: &'a mut Output,
     state: StateDir,
+    journal: Journal,
     running: Running,
     launches: Launches,
     events: mpsc::UnboundedReceiver<ChildEvent>,
@@ -226,8 +228,10 @@ impl<'a> Supervisor<'a> {
         let now = System::new().wall_clock();
         let ticks = process::start_time_ticks(pid).unwrap_or(0);
         let (send, events) = mpsc::unbounded_channel();
+        let journal = Journal::open(&state.audit_dir())?;
         let supervisor = Self {
             output,
+            journal,
             running: plan.running(pid, ticks, now.to_string()),
             launches: Launches::new(state.ca_control()),
             state,
@@ -240,6 +244,14 @@ impl<'a> Supervisor<'a> {
             counting: false,
         };
         supervisor.write_running()?;
+        let detail = format!(
+            "mesh `{}`: trust domain {}, default policy {}, version {}",
+            plan.mesh.name,
+            supervisor.running.trust_domain,
+            supervisor.running.default_policy,
+            env!("CARGO_PKG_VERSION")
+        );
+        supervisor.journal.did("start", detail);
         Ok(supervisor)
     }
 
@@ -498,6 +510,8 @@ impl<'a> Supervisor<'a> {
                         log.display()
                     ));
                     if !name.starts_with("app ") {
+                        let detail = format!("{name}: {how}");
+                        self.journal.happened("part-ended", detail);
                         *self.deaths.entry(name.clone()).or_default() += 1;
                     }
                     self.down.insert(name, how);
@@ -563,6 +577,8 @@ impl<'a> Supervisor<'a> {
 
     /// Ends applications first, then proxies, then controller and CA; removes what says that a mesh runs.
     async fn take_down(&mut self, plan: &Plan) {
+        let detail = format!("mesh `{}`", plan.mesh.name);
+        self.journal.did("end", detail);
         let mut children = std::mem::take(&mut self.children);
         let of_kind = |child: &RunningChild| match (child.role, child.name.starts_with("proxy ")) {
             (Role::Application, _) => 0,

@@ -109,11 +109,14 @@ impl StateDir {
             .join(format!("{namespace}.{name}.yaml"))
     }
 
-    /// Audit log of a workload's proxy.
+    /// Folder of all logs but the CA's.
+    pub(crate) fn audit_dir(&self) -> PathBuf {
+        self.root.join("audit")
+    }
+
+    /// The decision log of a workload's proxy.
     pub(crate) fn audit_log(&self, namespace: &str, name: &str) -> PathBuf {
-        self.root
-            .join("audit")
-            .join(format!("{namespace}.{name}.jsonl"))
+        self.audit_dir().join(format!("{namespace}.{name}.jsonl"))
     }
 
     /// Pods and Services made from the workloads of `mesh.yaml`.
