@@ -13,7 +13,7 @@ use mesh_trust::{Timestamp, TrustDomain};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-pub use form::{BundleError, digest, read, write};
+pub use form::{BundleError, digest, read, seal, write};
 
 /// A whole bundle. Lists are sorted, so that equal facts have equal bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +36,8 @@ pub struct Bundle {
     pub observed: Vec<Observed>,
     /// Changes of policy, in their order.
     pub changes: Vec<Change>,
+    /// What people did to trust, to the mesh, and with grants for emergencies, by time.
+    pub actions: Vec<Action>,
     /// Zones whose borders are to be proved, by name.
     pub zones: Vec<Zone>,
 }
@@ -62,6 +64,8 @@ pub enum Item {
     Observed(Observed),
     /// A change of policy.
     Change(Change),
+    /// Something that somebody did.
+    Action(Action),
     /// A zone.
     Zone(Zone),
 }
@@ -80,7 +84,7 @@ pub struct Scope {
     pub default_policy: String,
     /// Generation of the policy; 0 if it was not in force anywhere.
     pub generation: u64,
-    /// `running`, `state` or `files`: what it was collected from.
+    /// `running`, `state`, `cluster` or `files`: what it was collected from.
     pub collected_from: String,
     /// Version of the program that collected it.
     pub collector: String,
@@ -166,6 +170,8 @@ pub enum LogKind {
     Changes,
     /// Certificates.
     Issuance,
+    /// What those who operate the mesh did.
+    Operation,
 }
 
 /// Why a log is not proved.
@@ -320,16 +326,127 @@ pub struct Change {
     pub files: Vec<String>,
     /// Workloads whose policy changed.
     pub workloads_changed: u64,
+    /// Policy objects that are new (`+`), different (`~`) or gone (`-`); none: only what runs changed. Absent: not known.
+    pub objects: Option<Vec<String>>,
     /// Who made it, if that is known.
-    pub author: Option<String>,
+    pub author: Option<Said>,
     /// Who agreed to it, if that is known.
-    pub approver: Option<String>,
-    /// Pairs of an identity and a class of requests that it allowed.
+    pub approver: Option<Said>,
+    /// Pairs of a class of clients and a class of requests that it allowed.
     pub gained: Option<u64>,
     /// Pairs that it took away.
     pub lost: Option<u64>,
+    /// Whether every class was asked for these two.
+    pub exact: Option<bool>,
+    /// The same in words.
+    pub access: Vec<String>,
     /// Whether it is the policy that the mesh started with, not a change of one.
     pub initial: bool,
+}
+
+/// What was said of people, and how it was known.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Said {
+    /// Whom it names.
+    pub who: Vec<String>,
+    /// The weakest of its ways of knowing.
+    pub from: SaidBy,
+}
+
+/// How it is known who did something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SaidBy {
+    /// An annotation of the object, in the log of changes.
+    Annotation,
+    /// The field manager that an API server noted, in the log of changes.
+    FieldManager,
+    /// The owner of the file, in the log of changes.
+    FileOwner,
+    /// Whoever collected the bundle said so, in a file of approvals; no log holds it.
+    Collector,
+}
+
+/// Something that somebody did.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Action {
+    /// When.
+    pub time: Timestamp,
+    /// To what.
+    pub kind: ActionKind,
+    /// What, in a word: `opened`, `closed`, `rotate`, `deny`, `start`.
+    pub action: String,
+    /// The grant; else whose log says so.
+    pub subject: String,
+    /// Who, as far as the log says.
+    pub by: String,
+    /// What came of it, or what for.
+    pub detail: String,
+    /// When a grant ends by itself.
+    pub until: Option<Timestamp>,
+}
+
+/// What something was done to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ActionKind {
+    /// A grant for emergencies.
+    BreakGlass,
+    /// Anchors, issuers, the deny list.
+    Trust,
+    /// The mesh itself.
+    Admin,
+}
+
+impl Scope {
+    /// Whether logs were out of the collector's reach: that they are not proved says nothing about them then.
+    pub fn without_logs(&self) -> bool {
+        self.collected_from == "cluster"
+    }
+}
+
+impl Said {
+    /// For people: the names, and in brackets how they are known.
+    pub fn text(&self) -> String {
+        let from = match self.from {
+            SaidBy::Annotation => "annotation",
+            SaidBy::FieldManager => "field manager",
+            SaidBy::FileOwner => "file owner",
+            SaidBy::Collector => "given when collected",
+        };
+        format!("{} [{from}]", self.who.join(", "))
+    }
+}
+
+impl Change {
+    /// Whether it is a change of policy; else only what runs changed. One of which it is not known counts.
+    pub fn is_of_policy(&self) -> bool {
+        !self.initial && self.objects.as_ref().is_none_or(|all| !all.is_empty())
+    }
+
+    /// Whether somebody agreed to it who did not make it.
+    pub fn is_approved(&self) -> bool {
+        // `ben (CHG-4711)` is ben.
+        let name = |text: &String| {
+            text.split(" (")
+                .next()
+                .unwrap_or_default()
+                .trim()
+                .to_owned()
+        };
+        let made: Vec<String> = self
+            .author
+            .iter()
+            .flat_map(|said| said.who.iter().map(name))
+            .collect();
+        let mut agreed = self
+            .approver
+            .iter()
+            .flat_map(|said| said.who.iter().map(name));
+        agreed.any(|who| !who.is_empty() && !made.contains(&who))
+    }
 }
 
 /// A part of the mesh that only some may reach.
@@ -363,6 +480,7 @@ impl Bundle {
             .chain(each(&self.certificates, Item::Certificate))
             .chain(each(&self.observed, Item::Observed))
             .chain(each(&self.changes, Item::Change))
+            .chain(each(&self.actions, Item::Action))
             .chain(each(&self.zones, Item::Zone))
     }
 
@@ -378,6 +496,7 @@ impl Bundle {
             certificates: Vec::new(),
             observed: Vec::new(),
             changes: Vec::new(),
+            actions: Vec::new(),
             zones: Vec::new(),
         }
     }
@@ -393,6 +512,7 @@ impl Bundle {
             Item::Certificate(one) => self.certificates.push(one),
             Item::Observed(one) => self.observed.push(one),
             Item::Change(one) => self.changes.push(one),
+            Item::Action(one) => self.actions.push(one),
             Item::Zone(one) => self.zones.push(one),
         }
         Ok(())

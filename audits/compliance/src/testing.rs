@@ -1,8 +1,8 @@
 //! A small mesh for tests: `web` may ask `orders`, both in `shop`; nothing is wrong with it.
 
 use crate::bundle::{
-    Bundle, Certificate, Change, Issuance, Log, LogKind, ManifestFile, Observed, Scope, Traffic,
-    What, Workload,
+    Bundle, Certificate, Change, Issuance, Log, LogKind, ManifestFile, Observed, Said, SaidBy,
+    Scope, Traffic, What, Workload,
 };
 use crate::framework;
 use crate::judge::{ControlResult, FrameworkResult, Status};
@@ -210,12 +210,23 @@ pub(crate) fn change() -> Change {
         digest: "dd".repeat(32),
         files: vec!["policy.yaml".to_owned()],
         workloads_changed: 1,
-        author: Some("ana".to_owned()),
-        approver: Some("ben".to_owned()),
+        objects: Some(vec!["~ AuthorizationPolicy/shop/orders".to_owned()]),
+        author: said("ana"),
+        approver: said("ben (1)"),
         gained: Some(1),
         lost: Some(0),
+        exact: Some(true),
+        access: vec!["+ shop/orders:8080: shop/web GET /".to_owned()],
         initial: false,
     }
+}
+
+/// What an annotation says.
+pub(crate) fn said(who: &str) -> Option<Said> {
+    Some(Said {
+        who: vec![who.to_owned()],
+        from: SaidBy::Annotation,
+    })
 }
 
 /// The report of a bundle under one framework.

@@ -326,7 +326,11 @@ pub(crate) fn ca(args: CaArgs) -> Result<Exit, Fault> {
     })
 }
 
-async fn api_server(args: &ApiServerArgs) -> Result<Client, Fault> {
+/// The API server that is meant.
+///
+/// # Errors
+/// If nothing says where it is.
+pub(crate) async fn api_server(args: &ApiServerArgs) -> Result<Client, Fault> {
     let (kubeconfig, context) = (args.kubeconfig.as_deref(), args.context.as_deref());
     Ok(mesh_kubernetes::connect(kubeconfig, context).await?)
 }

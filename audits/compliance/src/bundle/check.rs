@@ -28,6 +28,9 @@ pub(super) fn check(bundle: &Bundle) -> Result<(), BundleError> {
     sorted("denials", &bundle.denials, |one| {
         (one.namespace.clone(), one.hour)
     })?;
+    if !bundle.actions.is_sorted() {
+        return Err(contradiction("actions", "they are not in their order"));
+    }
     sorted("zones", &bundle.zones, |one| one.name.clone())?;
     for workload in &bundle.workloads {
         if workload.allow_sample_ppm > 1_000_000 {

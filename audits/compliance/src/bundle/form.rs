@@ -1,7 +1,7 @@
 //! Bundles as lines of JSON, each bound to the line before it.
 //!
 //! ```text
-//! {"bundle":"mesh.internal/audit-bundle","version":1,"lines":7,"last":"<64 hex>"}
+//! {"bundle":"mesh.internal/audit-bundle","version":2,"lines":7,"last":"<64 hex>"}
 //! {"hash":"<64 hex>","kind":"scope","item":{…}}
 //! {"hash":"<64 hex>","kind":"file","item":{…}}
 //! ```
@@ -15,26 +15,28 @@ use super::{Bundle, Item};
 use crate::limits::{BUNDLE_BYTES_MAX, LINE_BYTES_MAX};
 use data_encoding::HEXLOWER;
 use ring::digest::{Context, SHA256};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 const FORMAT: &str = "mesh.internal/audit-bundle";
 const DOMAIN: &[u8] = b"mesh.audit.bundle.v1\0";
 
 /// Version of the form that this program writes, and the only one it reads.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 type Hash = [u8; 32];
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Head {
-    bundle: String,
-    version: u32,
+    #[serde(rename = "bundle")]
+    _bundle: String,
+    #[serde(rename = "version")]
+    _version: u32,
     lines: usize,
     last: String,
 }
 
-/// As much of a head as tells its version.
+/// As much of a head as tells what it is the head of.
 #[derive(Deserialize)]
 struct AnyHead {
     bundle: String,
@@ -123,42 +125,48 @@ pub enum BundleError {
 /// [`BundleError::Contradiction`], [`BundleError::TooLarge`]: what [`read`] would refuse is not written.
 pub fn write(bundle: &Bundle) -> Result<Vec<u8>, BundleError> {
     check(bundle)?;
-    let mut body = Vec::new();
-    let (mut hash, mut lines) = ([0; 32], 0);
-    for item in bundle.items() {
-        lines += 1;
+    let mut bodies = Vec::new();
+    for (at, item) in bundle.items().enumerate() {
+        // The head stands before them.
+        let line = at + 2;
         let text = serde_json::to_string(&item).map_err(|error| BundleError::Form {
-            line: lines + 1,
+            line,
             why: error.to_string(),
         })?;
         // An object always has both braces.
-        let inner = text
-            .get(1..text.len().saturating_sub(1))
-            .unwrap_or_default();
-        hash = next_hash(&hash, inner.as_bytes());
-        body.extend_from_slice(format!("{{\"hash\":\"{}\",", HEXLOWER.encode(&hash)).as_bytes());
-        body.extend_from_slice(inner.as_bytes());
-        body.extend_from_slice(b"}\n");
-        if inner.len() > LINE_BYTES_MAX {
-            return Err(too_large(lines + 1, LINE_BYTES_MAX as u64));
+        let inner = text.get(1..text.len().saturating_sub(1));
+        let body = inner.unwrap_or_default().to_owned();
+        if body.len() > LINE_BYTES_MAX {
+            return Err(too_large(line, LINE_BYTES_MAX as u64));
         }
+        bodies.push(body);
     }
-    let head = Head {
-        bundle: FORMAT.to_owned(),
-        version: VERSION,
-        lines,
-        last: HEXLOWER.encode(&hash),
-    };
-    let mut out = serde_json::to_vec(&head).map_err(|error| BundleError::Form {
-        line: 1,
-        why: error.to_string(),
-    })?;
-    out.push(b'\n');
-    out.extend_from_slice(&body);
+    let out = seal(bodies.iter().map(String::as_bytes));
     if out.len() as u64 > BUNDLE_BYTES_MAX {
-        return Err(too_large(lines + 1, BUNDLE_BYTES_MAX));
+        return Err(too_large(bodies.len() + 1, BUNDLE_BYTES_MAX));
     }
     Ok(out)
+}
+
+/// Lines with these bodies, whatever they say, and the head and hashes that they must have. Whoever makes a bundle by
+/// other means, a test for instance, needs this; [`write`](self::write()) is for all others.
+pub fn seal<'b>(bodies: impl Iterator<Item = &'b [u8]>) -> Vec<u8> {
+    let (mut body, mut hash, mut lines) = (Vec::new(), [0; 32], 0_usize);
+    for inner in bodies {
+        lines += 1;
+        hash = next_hash(&hash, inner);
+        body.extend_from_slice(format!("{{\"hash\":\"{}\",", HEXLOWER.encode(&hash)).as_bytes());
+        body.extend_from_slice(inner);
+        body.extend_from_slice(b"}\n");
+    }
+    let last = HEXLOWER.encode(&hash);
+    // As `Head` is serialized: nothing in it is to be escaped.
+    let mut out =
+        format!(r#"{{"bundle":"{FORMAT}","version":{VERSION},"lines":{lines},"last":"{last}"}}"#)
+            .into_bytes();
+    out.push(b'\n');
+    out.extend_from_slice(&body);
+    out
 }
 
 /// Reads a bundle, whole or not at all.

@@ -1,8 +1,9 @@
-//! E9: changes of policy, who made and approved them, and what must hold whatever they say.
+//! E9: changes of policy, who made and approved them, what people did to trust and the mesh, and what must hold whatever
+//! policies say.
 
 use super::metric::Reading;
 use super::{Evidence, Finding, MESH, Severity, Sheet, Table};
-use crate::bundle::{Change, LogKind};
+use crate::bundle::{ActionKind, Change, LogKind, Said, SaidBy};
 use crate::facts::Facts;
 use mesh_policy_analysis::prove::{Proof, Question, prove};
 
@@ -12,7 +13,7 @@ pub fn changes(facts: &Facts<'_>) -> Evidence {
     let mut table = Table::new(&[
         "time",
         "generation",
-        "files",
+        "what changed",
         "workloads",
         "access gained",
         "access lost",
@@ -27,16 +28,12 @@ pub fn changes(facts: &Facts<'_>) -> Evidence {
         table.row(vec![
             change.time.to_string(),
             change.generation.to_string(),
-            if change.initial {
-                "(the first policy)".to_owned()
-            } else {
-                change.files.join(", ")
-            },
+            what_changed(change),
             change.workloads_changed.to_string(),
             number(change.gained),
             number(change.lost),
-            change.author.clone().unwrap_or_else(none),
-            change.approver.clone().unwrap_or_else(none),
+            change.author.as_ref().map_or_else(none, Said::text),
+            change.approver.as_ref().map_or_else(none, Said::text),
             change.digest.clone(),
         ]);
     }
@@ -44,7 +41,7 @@ pub fn changes(facts: &Facts<'_>) -> Evidence {
         .bundle
         .changes
         .iter()
-        .filter(|one| !one.initial)
+        .filter(|one| one.is_of_policy())
         .count() as u64;
     let otherwise = match unknown(facts) {
         Some(why) => Some(Reading::Unknown(why)),
@@ -62,17 +59,25 @@ pub fn changes(facts: &Facts<'_>) -> Evidence {
         "e9.without_author",
         "e9.without_approver",
         "e9.without_effect_known",
+        "e9.approvals_not_logged",
     ];
     sheet.count(&checks, MESH, otherwise.as_ref());
+    actions(facts, &mut sheet, &mut table);
     invariants(facts, &mut sheet, &mut table);
     let notes = vec![
-        "A change is what the controller put into force. Its author and approver are known only if they were given with it: `mesh audit collect --approvals`.".to_owned(),
-        "Changes of programs, of the CA's configuration and of the machines are not seen.".to_owned(),
+        "A change is what the controller put into force, as its log says. Who made and who approved it is said by annotations that were written with it (whoever may write the object may write them), by the owner of the file, by the field manager that an API server noted (programs name themselves), or by a file of approvals when the bundle was collected (no log holds that).".to_owned(),
+        "Access gained and lost are pairs of a class of clients and a class of requests at a port. `mesh audit collect` keeps them in words.".to_owned(),
+        "Who did something to trust or to the mesh is the user of the process that asked. Changes of programs, of configuration and of the machines are not seen.".to_owned(),
     ];
-    sheet.evidence("E9", "Change control of policy", table, notes)
+    sheet.evidence(
+        "E9",
+        "Change control of policy, and what was done to trust and the mesh",
+        table,
+        notes,
+    )
 }
 
-fn unknown(facts: &Facts<'_>) -> Option<String> {
+pub(super) fn unknown(facts: &Facts<'_>) -> Option<String> {
     let mut logs = facts.bundle.logs.iter();
     match logs.find(|log| log.records == LogKind::Changes) {
         None => Some("there is no log of changes".to_owned()),
@@ -86,7 +91,7 @@ fn unknown(facts: &Facts<'_>) -> Option<String> {
 }
 
 fn check(change: &Change, sheet: &mut Sheet) {
-    if change.initial {
+    if !change.is_of_policy() {
         return;
     }
     let subject = format!("generation {}", change.generation);
@@ -98,7 +103,7 @@ fn check(change: &Change, sheet: &mut Sheet) {
         );
         sheet.find(Finding::new(check, MESH, &subject, severity, message).hint(hint));
     };
-    let given = "say who changed and who approved the policy of this digest: `mesh audit collect --approvals FILE`";
+    let given = "write `mesh.internal/author` and `mesh.internal/approver` into the objects with each change, or give the approvals of this digest: `mesh audit collect --approvals FILE`";
     if change.author.is_none() {
         find(
             "e9.without_author",
@@ -107,30 +112,62 @@ fn check(change: &Change, sheet: &mut Sheet) {
             given,
         );
     }
-    match &change.approver {
-        None => find(
-            "e9.without_approver",
-            Severity::Medium,
-            "no known approver",
-            given,
-        ),
-        Some(approver) if change.author.as_ref() == Some(approver) => {
-            find(
-                "e9.without_approver",
-                Severity::Medium,
-                "no approver but its author",
-                given,
-            );
-        }
-        Some(_) => {}
+    if !change.is_approved() {
+        let what = match change.approver {
+            None => "no known approver",
+            Some(_) => "no approver but its author",
+        };
+        find("e9.without_approver", Severity::Medium, what, given);
+    } else if let Some(Said {
+        from: SaidBy::Collector,
+        ..
+    }) = change.approver
+    {
+        find(
+            "e9.approvals_not_logged",
+            Severity::Low,
+            "an approver that no log names, only a file that was given to the collector",
+            "write `mesh.internal/approver` into the objects with each change: then the log of changes holds it",
+        );
     }
     if change.gained.is_none() || change.lost.is_none() {
         find(
             "e9.without_effect_known",
             Severity::Low,
             "no record of the access it gave and took",
-            "keep policy under version control, and `mesh authz diff` its revisions",
+            "the controller finds it after the change, and did not: `mesh authz diff` two revisions of the policy",
         );
+    }
+}
+
+fn what_changed(change: &Change) -> String {
+    let objects = change.objects.as_deref().unwrap_or_default();
+    match change {
+        one if one.initial => "(the first policy)".to_owned(),
+        one if one.objects.is_none() => one.files.join(", "),
+        _ if objects.is_empty() => "(what runs)".to_owned(),
+        _ => objects.join(", "),
+    }
+}
+
+/// What people did to trust and to the mesh.
+fn actions(facts: &Facts<'_>, sheet: &mut Sheet, table: &mut Table) {
+    for (kind, metric) in [
+        (ActionKind::Trust, "e9.trust_actions"),
+        (ActionKind::Admin, "e9.admin_actions"),
+    ] {
+        let all = facts.bundle.actions.iter().filter(|one| one.kind == kind);
+        sheet.read(metric, MESH, Reading::count(all.clone().count() as u64));
+        for one in all {
+            let mut row = vec![
+                one.time.to_string(),
+                "-".to_owned(),
+                format!("{} ({}): {}", one.action, one.subject, one.detail),
+            ];
+            row.extend(std::iter::repeat_n("-".to_owned(), 3));
+            row.extend([one.by.clone(), "-".to_owned(), "-".to_owned()]);
+            table.row(row);
+        }
     }
 }
 

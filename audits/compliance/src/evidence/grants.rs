@@ -2,6 +2,7 @@
 
 use super::metric::Reading;
 use super::{Evidence, Finding, Fix, MESH, Place, Severity, Sheet, Table};
+use crate::bundle::ActionKind;
 use crate::facts::{Facts, GrantFact, UseFact};
 use mesh_policy_analysis::unused::State;
 use std::collections::BTreeMap;
@@ -191,7 +192,7 @@ pub fn review(facts: &Facts<'_>) -> Evidence {
         read_review(facts, scope, counts.contains_key(scope), &mut sheet);
     }
     let notes = vec![
-        "A use is a recorded decision that names the grant among its reasons. Who may reach which asset by which grant stands in the access review.".to_owned(),
+        "A use is an allowed request or connection with the grant among its reasons: as proxies count them by class, every one; as recorded where the log has no counts. The time of the last use is the end of the stretch of time that it was counted in. Who may reach which asset by which grant stands in the access review.".to_owned(),
     ];
     sheet.evidence("E5", "Access review", table, notes)
 }
@@ -378,7 +379,12 @@ pub fn break_glass(facts: &Facts<'_>) -> Evidence {
             grant.source.to_string(),
         ]);
     }
+    let opened = opened(facts, &mut table);
     for scope in scopes(facts, &counts) {
+        let count = opened.get(scope).copied().unwrap_or_default();
+        let reading = crate::evidence::changes::unknown(facts)
+            .map_or(Reading::count(count), Reading::Unknown);
+        sheet.read("e12.opened", scope, reading);
         let (grants, uses) = counts.get(scope).copied().unwrap_or_default();
         sheet.read("e12.break_glass_grants", scope, Reading::count(grants));
         let unknown = (scope != MESH)
@@ -388,8 +394,34 @@ pub fn break_glass(facts: &Facts<'_>) -> Evidence {
         sheet.read("e12.uses", scope, reading);
         sheet.count(&["e12.open", "e12.unbounded"], scope, None);
     }
-    let notes = vec!["Every use of a break-glass grant is recorded, never sampled. Grants that were removed from the manifests within the window show in the changes of policy (E9) alone.".to_owned()];
+    let notes = vec!["Every use of a break-glass grant is recorded, never sampled. When one was opened or closed, and by whom, is what the controller's log says; grants that are no longer in the manifests stand with that alone.".to_owned()];
     sheet.evidence("E12", "Break-glass access", table, notes)
+}
+
+/// Grants that the log of changes says were opened, by scope; what it says of each becomes a row.
+fn opened(facts: &Facts<'_>, table: &mut Table) -> BTreeMap<String, u64> {
+    let mut counts: BTreeMap<String, u64> = BTreeMap::new();
+    let acts = facts.bundle.actions.iter();
+    for one in acts.filter(|one| one.kind == ActionKind::BreakGlass) {
+        let scope = match one.subject.split('/').nth(1) {
+            Some(namespace) if !namespace.is_empty() => namespace,
+            _ => MESH,
+        };
+        if one.action == "opened" {
+            *counts.entry(scope.to_owned()).or_default() += 1;
+        }
+        let none = || "-".to_owned();
+        table.row(vec![
+            one.subject.clone(),
+            one.detail.clone(),
+            one.until.map_or_else(none, |end| end.to_string()),
+            format!("{} at {} by {}", one.action, one.time, one.by),
+            none(),
+            none(),
+            none(),
+        ]);
+    }
+    counts
 }
 
 /// All namespaces, and the mesh if something of it was counted.

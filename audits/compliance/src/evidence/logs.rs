@@ -126,7 +126,9 @@ pub fn integrity(facts: &Facts<'_>) -> Evidence {
     for log in &facts.bundle.logs {
         let scope = scope_of(log);
         logs.entry(scope).or_default().push(log);
-        check(log, scope, &mut sheet);
+        if !facts.bundle.scope.without_logs() {
+            check(log, scope, &mut sheet);
+        }
         let number = |number: Option<u64>| {
             number.map_or_else(|| "-".to_owned(), |number| number.to_string())
         };
@@ -162,8 +164,14 @@ pub fn integrity(facts: &Facts<'_>) -> Evidence {
 
 fn read_integrity(facts: &Facts<'_>, scope: &str, logs: &[&Log], sheet: &mut Sheet) {
     let expected = scope == MESH || !facts.telemetry(scope).meshed.is_empty();
-    let none = Reading::NotApplicable("nothing there keeps a log".to_owned());
-    let otherwise = (!expected && logs.is_empty()).then_some(&none);
+    let none = match facts.bundle.scope.without_logs() && !logs.is_empty() {
+        true => Reading::Unknown(
+            "the logs were not read: they stay in the pods of a cluster".to_owned(),
+        ),
+        false => Reading::NotApplicable("nothing there keeps a log".to_owned()),
+    };
+    let unread = matches!(none, Reading::Unknown(_));
+    let otherwise = (unread || !expected && logs.is_empty()).then_some(&none);
     sheet.count(&["e8.unproved_logs", "e8.unsealed_logs"], scope, otherwise);
     let sum = |of: fn(&Log) -> u64| {
         logs.iter()
@@ -278,6 +286,7 @@ fn kind(kind: LogKind) -> &'static str {
         LogKind::Decisions => "decisions",
         LogKind::Changes => "changes of policy",
         LogKind::Issuance => "certificates",
+        LogKind::Operation => "operation",
     }
 }
 

@@ -229,6 +229,21 @@ pub const METRICS: &[Metric] = &[
         "changes of which it is not recorded what access they gave and took",
     ),
     m(
+        "e9.approvals_not_logged",
+        Of::Mesh,
+        "changes whose approver stands in no log, only in a file that was given when the bundle was collected",
+    ),
+    m(
+        "e9.trust_actions",
+        Of::Mesh,
+        "what people did to trust anchors, issuers and the deny list",
+    ),
+    m(
+        "e9.admin_actions",
+        Of::Mesh,
+        "starts, ends and other acts of those who operate the mesh",
+    ),
+    m(
         "e9.invariants",
         Of::Mesh,
         "invariants that must hold whatever policies say",
@@ -280,6 +295,11 @@ pub const METRICS: &[Metric] = &[
         "break-glass grants in the manifests",
     ),
     m("e12.open", Of::Both, "of these, in force now"),
+    m(
+        "e12.opened",
+        Of::Both,
+        "break-glass grants that were opened in the window, removed ones too",
+    ),
     m("e12.unbounded", Of::Both, "of these, without an end"),
     m("e12.uses", Of::Both, "requests that they let in"),
 ];

@@ -14,6 +14,8 @@ pub struct Telemetry {
     pub missing: Vec<String>,
     /// The smallest share of allowed requests that is on record, millionths; none: all are, or are counted.
     pub sample_ppm: Option<u32>,
+    /// Whether some of it is counted by class, and a sample recorded.
+    pub counted: bool,
 }
 
 impl Telemetry {
@@ -23,6 +25,7 @@ impl Telemetry {
         unmeshed: Vec::new(),
         missing: Vec::new(),
         sample_ppm: None,
+        counted: false,
     };
 
     /// Whether anything runs there.
@@ -48,6 +51,9 @@ impl Telemetry {
     pub fn sampling(&self) -> String {
         match self.sample_ppm {
             None if self.meshed.is_empty() => "none: nothing of it is in the mesh".to_owned(),
+            None if self.counted => {
+                "every denial, and exact counts by class of what was allowed".to_owned()
+            }
             None => "every decision".to_owned(),
             Some(ppm) => format!("every denial, {} of what was allowed", percent_of_ppm(ppm)),
         }
@@ -97,11 +103,15 @@ fn add(here: &mut Telemetry, workload: &Workload, log: Option<&crate::bundle::Lo
             .push(format!("there is no decision log of {name}")),
         Some(log) => {
             if let Some(broken) = &log.broken {
-                here.missing.push(format!(
-                    "the decision log of {name} is not proved from line {} on",
-                    broken.line
-                ));
+                here.missing.push(match broken.line {
+                    0 => format!(
+                        "the decision log of {name} was not read: {}",
+                        broken.message
+                    ),
+                    line => format!("the decision log of {name} is not proved from line {line} on"),
+                });
             }
+            here.counted |= log.counts_allows && workload.allow_sample_ppm < 1_000_000;
             if !log.counts_allows && workload.allow_sample_ppm < 1_000_000 {
                 let least = here.sample_ppm.unwrap_or(workload.allow_sample_ppm);
                 here.sample_ppm = Some(least.min(workload.allow_sample_ppm));

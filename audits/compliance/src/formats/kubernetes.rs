@@ -44,7 +44,6 @@ pub fn objects(report: &Report, group: Group) -> Vec<Value> {
                 };
                 entry.1.push(one(
                     report,
-                    group,
                     &framework.framework,
                     &control.id,
                     result,
@@ -64,7 +63,6 @@ pub fn objects(report: &Report, group: Group) -> Vec<Value> {
 
 fn one(
     report: &Report,
-    group: Group,
     framework: &str,
     control: &str,
     result: &str,
@@ -83,7 +81,7 @@ fn one(
             json!((found.len() - 10).to_string()),
         );
     }
-    let mut out = json!({
+    json!({
         "source": "mesh",
         "policy": framework,
         "rule": control,
@@ -96,16 +94,9 @@ fn one(
             None => "info",
         },
         "timestamp": { "seconds": until.div_euclid(1_000_000), "nanos": until.rem_euclid(1_000_000) * 1_000 },
+        "message": message,
         "properties": properties,
-    });
-    let field = match group {
-        Group::OpenReports => "description",
-        Group::WgPolicy => "message",
-    };
-    if let Value::Object(out) = &mut out {
-        out.insert(field.to_owned(), json!(message));
-    }
-    out
+    })
 }
 
 fn object(

@@ -4,7 +4,7 @@ use super::*;
 use crate::bundle::{Bundle, Issuance, Zone};
 use crate::testing::{
     GRANT, POLICY, WEB, allowed, at, bundle, certificate, change, control, file, log, report_of,
-    status, workload,
+    said, status, workload,
 };
 use mesh_policy::decide::Verdict;
 
@@ -112,7 +112,7 @@ fn seeded_faults_appear_under_their_controls_and_go_with_their_cause() {
             "e9.without_approver",
             |b| {
                 b.changes.push(crate::bundle::Change {
-                    approver: Some("ana".into()),
+                    approver: said("ana (2)"),
                     ..change()
                 })
             },

@@ -1,13 +1,17 @@
-//! `mesh audit collect`: a snapshot bundle of a state directory.
+//! `mesh audit collect`: a snapshot bundle of a state directory, or of a cluster.
 //!
+//! - [`classes`]: what makes a class of decisions
 //! - [`logs`]: decisions and changes, counted as they are proved
 //! - [`issuance`]: the CA's log
+//! - [`cluster`]: the same of a Kubernetes cluster, without logs
 //! - [`given`]: what the logs do not know: zones, and who approved what
 //!
 //! Of a mesh that has ended, the window ends at its last record, so that collecting it twice gives the same bundle.
 
+mod classes;
+mod cluster;
 mod given;
-mod issuance;
+pub(super) mod issuance;
 mod logs;
 
 use super::source::CollectedArgs;
@@ -19,7 +23,7 @@ use crate::output::Output;
 use clap::Args;
 pub(super) use given::Given;
 use logs::Counted;
-use mesh_compliance::bundle::{Bundle, Log, LogKind, ManifestFile, Scope, Workload};
+use mesh_compliance::bundle::{Action, Bundle, Log, LogKind, ManifestFile, Scope, Workload};
 use mesh_platform::{Platform as _, System, files};
 use mesh_trust::{Timestamp, TrustDomain};
 use std::path::{Path, PathBuf};
@@ -62,6 +66,9 @@ pub(super) fn run(args: &CollectArgs, output: &mut Output) -> Result<Exit, Fault
 
 /// Collects what a state directory holds.
 pub(super) fn collect(args: &CollectedArgs, given: Given) -> Result<Bundle, Fault> {
+    if args.kubernetes {
+        return cluster::collect(args, &given);
+    }
     let live = Live::read_or_ended(&args.live)?;
     let alive = live.supervisor_is_alive();
     let malformed = |why: String| LiveError::Malformed {
@@ -98,6 +105,8 @@ pub(super) fn collect(args: &CollectedArgs, given: Given) -> Result<Bundle, Faul
     bundle.workloads = workloads(&live);
     bundle.certificates = issued.certificates;
     bundle.zones = given.zones.clone();
+    let in_window = |one: &Action| (since..=until).contains(&one.time);
+    bundle.actions = issued.actions.into_iter().filter(in_window).collect();
     fill(&mut bundle, counted, issued.log, &given);
     Ok(bundle)
 }
@@ -110,6 +119,8 @@ fn fill(bundle: &mut Bundle, counted: Counted, issuance: Option<Log>, given: &Gi
     bundle.denials = counted.denials;
     bundle.observed = counted.observed;
     bundle.changes = counted.changes;
+    bundle.actions.extend(counted.actions);
+    bundle.actions.sort();
     for change in &mut bundle.changes {
         given.approve(change);
     }

@@ -55,6 +55,18 @@ pub(crate) enum LogError {
         #[diagnostic_source]
         source: KeyError,
     },
+    /// What lies beside the log cannot be compared with it.
+    #[error("the issuance log beside `{}` cannot be read: {why}", file.display())]
+    #[diagnostic(
+        code("MESH-0567"),
+        help("make it readable, or prove the signed log alone, in another folder")
+    )]
+    Beside {
+        /// The log.
+        file: PathBuf,
+        /// Why.
+        why: String,
+    },
     /// What a witness kept is not what it should be.
     #[error("`{}` does not vouch for the log", file.display())]
     #[diagnostic(

@@ -3,6 +3,7 @@
 use super::collect::{self, Given};
 use crate::fault::Fault;
 use crate::live::LiveArgs;
+use crate::parts::ApiServerArgs;
 use clap::Args;
 use mesh_compliance::bundle::{self, Bundle};
 use mesh_compliance::limits::BUNDLE_BYTES_MAX;
@@ -39,9 +40,12 @@ pub(crate) struct CollectedArgs {
     /// Longest life of a workload's certificate that is accepted.
     #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = crate::arguments::duration)]
     pub(super) leaf_lifetime: Duration,
-    /// Of the Kubernetes cluster that the present context names. Not there yet.
-    #[arg(long)]
+    /// Of a Kubernetes cluster: its objects, the generation in force, and what proxies count. Logs stay in their pods, so what
+    /// rests on them is insufficient data.
+    #[arg(long, conflicts_with = "state")]
     pub(super) kubernetes: bool,
+    #[command(flatten)]
+    pub(super) api_server: ApiServerArgs,
 }
 
 /// Begin of a window.
@@ -51,19 +55,6 @@ pub(crate) enum Since {
     Ago(Duration),
     /// This time.
     At(Timestamp),
-}
-
-/// Why nothing can be collected.
-#[derive(Debug, thiserror::Error, miette::Diagnostic)]
-enum SourceError {
-    #[error("reports on a Kubernetes cluster are not there yet")]
-    #[diagnostic(
-        code("MESH-0672"),
-        help(
-            "collect from the state directory of `mesh up` with `--state DIR`, or report on a bundle with `--bundle FILE`"
-        )
-    )]
-    Kubernetes,
 }
 
 /// A bundle and its bytes.
@@ -98,9 +89,6 @@ impl CollectedArgs {
     /// # Errors
     /// As [`SourceArgs::open`].
     pub(crate) fn open(&self) -> Result<Source, Fault> {
-        if self.kubernetes {
-            return Err(Fault::usage(&SourceError::Kubernetes));
-        }
         let given = Given::read(self.zones.as_deref(), self.approvals.as_deref())?;
         let bundle = collect::collect(self, given)?;
         let bytes = bundle::write(&bundle)?;

@@ -1,5 +1,6 @@
 //! `mesh audit verify`: proves logs, or names the first bad line of each.
 
+use super::collect::issuance;
 use super::logs::{self, LogError, Source};
 use crate::exit::Exit;
 use crate::fault::Fault;
@@ -106,7 +107,14 @@ pub(super) fn run(args: &VerifyArgs, output: &mut Output) -> Result<Exit, Fault>
 /// Proves one log, with a trusted key if there is one, and against what a witness saw.
 pub(crate) fn report(log: &Path, key: Option<&Path>, witness: Option<&Path>) -> LogReport {
     let file = log.to_path_buf();
-    match prove(log, key, witness) {
+    let proved = prove(log, key, witness).and_then(|found| match beside(log) {
+        None => Ok(found),
+        Some(coded) => Err(NotProved {
+            coded: Box::new(coded),
+            proven: Some(found.lines),
+        }),
+    });
+    match proved {
         Ok(found) => LogReport {
             file,
             ok: true,
@@ -126,6 +134,17 @@ pub(crate) fn report(log: &Path, key: Option<&Path>, witness: Option<&Path>) -> 
             error: Some(*error.coded),
             ..LogReport::default()
         },
+    }
+}
+
+/// What is wrong with the CA's own issuance log, if that lies beside the proved one.
+fn beside(log: &Path) -> Option<CodedError> {
+    match issuance::compare(log) {
+        Ok(found) => found,
+        Err(fault) => Some(CodedError::from_diagnostic(LogError::Beside {
+            file: log.to_path_buf(),
+            why: fault.text(false),
+        })),
     }
 }
 

@@ -135,7 +135,7 @@ fn what_cannot_be_reported_on_leaves_nothing_behind() {
         &["run", "--bundle", "bundle.jsonl", "--since", "1d"],
         "MESH-0600",
     );
-    refused(&["run", "--kubernetes"], "MESH-0672");
+    refused(&["run", "--kubernetes", "--state", "."], "MESH-0600");
     refused(&["run", "--since", "1w"], "MESH-0600");
     let mut flipped = bytes;
     let middle = flipped.len() / 2;

@@ -64,10 +64,10 @@ fn lines_that_are_missing_moved_or_doubled_are_found() {
 #[test]
 fn another_version_is_refused_by_its_number() {
     let text = String::from_utf8(write(&bundle()).expect("bytes")).expect("text");
-    let later = text.replacen("\"version\":1", "\"version\":2", 1);
+    let later = text.replacen("\"version\":2", "\"version\":3", 1);
     assert_eq!(
         read(later.as_bytes()),
-        Err(BundleError::Version { found: 2 })
+        Err(BundleError::Version { found: 3 })
     );
     let other = text.replacen("audit-bundle", "audit-crate", 1);
     assert!(matches!(
@@ -79,7 +79,19 @@ fn another_version_is_refused_by_its_number() {
 #[test]
 fn facts_that_cannot_be_are_neither_written_nor_read() {
     type Change = fn(&mut Bundle);
-    let contradictions: [(&str, Change); 10] = [
+    let contradictions: [(&str, Change); 11] = [
+        ("actions", |b| {
+            let act = |secs| crate::bundle::Action {
+                time: at(secs),
+                kind: crate::bundle::ActionKind::Admin,
+                action: "start".to_owned(),
+                subject: "supervisor".to_owned(),
+                by: "uid 0".to_owned(),
+                detail: String::new(),
+                until: None,
+            };
+            b.actions = vec![act(-1), act(-2)];
+        }),
         ("no name of a namespace", |b| {
             b.traffic[0].namespace = "shop\u{1b}".to_owned()
         }),

@@ -1,7 +1,7 @@
 //! What people give beside the logs: zones, and who approved which policy.
 
 use crate::fault::Fault;
-use mesh_compliance::bundle::{Change, Zone};
+use mesh_compliance::bundle::{Change, Said, SaidBy, Zone};
 use mesh_platform::files;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -85,11 +85,19 @@ impl Given {
             .iter()
             .filter(|one| one.digest == change.digest)
         {
-            if change.author.is_none() {
-                change.author.clone_from(&one.author);
+            let said = |who: &Option<String>| {
+                who.clone().map(|who| Said {
+                    who: vec![who],
+                    from: SaidBy::Collector,
+                })
+            };
+            // What people say of a commit is worth more than whose file it was.
+            let by_owner = |said: &Said| said.from == SaidBy::FileOwner;
+            if change.author.as_ref().is_none_or(by_owner) && one.author.is_some() {
+                change.author = said(&one.author);
             }
             if change.approver.is_none() {
-                change.approver.clone_from(&one.approver);
+                change.approver = said(&one.approver);
             }
         }
     }

@@ -3,17 +3,19 @@
 //! A log that is not proved to its end counts as far as it is, and says so. Its checkpoint must be signed by the key that
 //! lies beside it; who does not trust that copy proves the logs with `mesh audit verify --key`.
 
+use super::classes::{Allows, Seen};
 use super::{empty_log, later};
 use crate::audit::logs::{self, logs_in};
 use crate::fault::Fault;
 use crate::live::Live;
 use mesh_api::error::CodedError;
-use mesh_audits::entry::{Entry, PolicyChange};
+use mesh_audits::entry::{self, AllowCounts, Entry, PolicyChange};
 use mesh_audits::{FirstBad, Line};
-use mesh_compliance::bundle::{Broken, Change, DenialHour, Log, LogKind, Observed, Traffic};
-use mesh_policy::decide::{Phase, Verdict};
+use mesh_compliance::bundle::{
+    Action, ActionKind, Broken, Change, DenialHour, Log, LogKind, Observed, Said, SaidBy, Traffic,
+};
+use mesh_policy::decide::Verdict;
 use mesh_policy::record::DecisionRecord;
-use mesh_policy::request::Protocol;
 use mesh_tlog::Checkpoint;
 use mesh_trust::Timestamp;
 use std::collections::{BTreeMap, HashMap};
@@ -23,6 +25,8 @@ use std::path::Path;
 const CLOCK_SLACK_MICROS: i64 = 1_000_000;
 /// Origin of the controller's log.
 const CONTROLLER: &str = "controller";
+/// Origin of the log of whoever keeps a mesh up on one machine.
+const SUPERVISOR: &str = crate::up::SUPERVISOR;
 
 /// All that logs say within a window.
 #[derive(Default)]
@@ -32,6 +36,8 @@ pub(super) struct Counted {
     pub(super) denials: Vec<DenialHour>,
     pub(super) observed: Vec<Observed>,
     pub(super) changes: Vec<Change>,
+    /// What people did to trust, to the mesh, and with grants for emergencies.
+    pub(super) actions: Vec<Action>,
     /// Generation of the last change, of all times.
     pub(super) generation: u64,
 }
@@ -75,10 +81,10 @@ pub(super) fn count(
             .and_then(|stem| stem.to_str())
             .unwrap_or_default()
             .to_owned();
-        let records = if origin == CONTROLLER {
-            LogKind::Changes
-        } else {
-            LogKind::Decisions
+        let records = match origin.as_str() {
+            CONTROLLER => LogKind::Changes,
+            SUPERVISOR => LogKind::Operation,
+            _ => LogKind::Decisions,
         };
         let mut log = empty_log(&origin, records);
         if records == LogKind::Decisions {
@@ -100,21 +106,22 @@ pub(super) fn count(
         log.sealed_through = proof.sealed_through;
         log.root = proof.root;
         log.broken = proof.broken;
+        counter.log_ends(&mut log);
         counter.out.logs.push(log);
     }
     Ok(counter.finish())
 }
 
 /// What is known of a log once it was walked.
-struct Proof {
-    entries: u64,
-    sealed_through: Option<u64>,
-    root: Option<String>,
-    broken: Option<Broken>,
+pub(super) struct Proof {
+    pub(super) entries: u64,
+    pub(super) sealed_through: Option<u64>,
+    pub(super) root: Option<String>,
+    pub(super) broken: Option<Broken>,
 }
 
 /// Proves a log and hands on each entry that is proved, and whether a text of it was cut or redacted.
-fn walk(file: &Path, each: &mut dyn FnMut(&Entry, bool)) -> Result<Proof, Fault> {
+pub(super) fn walk(file: &Path, each: &mut dyn FnMut(&Entry, bool)) -> Result<Proof, Fault> {
     let mut proof = Proof {
         entries: 0,
         sealed_through: None,
@@ -187,9 +194,29 @@ fn time_of(entry: &Entry) -> Option<Timestamp> {
         Entry::Decision(record) => record.time,
         Entry::Gap(gap) => Some(gap.time),
         Entry::Change(change) => Some(change.time),
+        Entry::Effect(effect) => Some(effect.time),
+        Entry::Issuance(line) => Some(line.time),
         Entry::Equivalence(one) => Some(one.time),
+        Entry::Counts(counts) => Some(counts.time),
+        Entry::Retired(retired) => Some(retired.time),
+        Entry::Redaction(redaction) => Some(redaction.time),
+        Entry::BreakGlass(glass) => Some(glass.time),
+        Entry::Trust(action) | Entry::Admin(action) => Some(action.time),
         _ => None,
     }
+}
+
+/// Time of the first and of the last.
+pub(super) type Window = (Option<Timestamp>, Option<Timestamp>);
+
+/// Adds to a class.
+pub(super) fn merge(class: &mut Traffic, count: u64, (first, last): Window) {
+    class.count = class.count.saturating_add(count);
+    class.first = match (class.first, first) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    };
+    class.last = later(class.last, last);
 }
 
 struct Counter {
@@ -200,6 +227,8 @@ struct Counter {
     key: Vec<u8>,
     hours: BTreeMap<(String, i64), u64>,
     observed: BTreeMap<(String, String), Observed>,
+    /// What was allowed, of the log that is being read.
+    allows: Allows,
     last_digest: Option<String>,
     out: Counted,
 }
@@ -213,6 +242,7 @@ impl Counter {
             key: Vec::new(),
             hours: BTreeMap::new(),
             observed: BTreeMap::new(),
+            allows: Allows::default(),
             last_digest: None,
             out: Counted::default(),
         }
@@ -236,7 +266,20 @@ impl Counter {
                 log.gaps += 1;
                 log.lost = log.lost.saturating_add(gap.lost);
             }
+            Entry::Counts(counts) if inside => self.counts(log, counts),
             Entry::Change(change) => self.change(change, inside),
+            Entry::Effect(effect) => self.effect(effect),
+            Entry::BreakGlass(glass) if inside => self.out.actions.push(Action {
+                time: glass.time,
+                kind: ActionKind::BreakGlass,
+                action: glass.action.clone(),
+                subject: glass.grant.clone(),
+                by: glass.by.clone(),
+                detail: glass.reason.clone(),
+                until: glass.until,
+            }),
+            Entry::Trust(one) if inside => self.action(ActionKind::Trust, &log.origin, one),
+            Entry::Admin(one) if inside => self.action(ActionKind::Admin, &log.origin, one),
             _ => {}
         }
     }
@@ -261,24 +304,74 @@ impl Counter {
                 .entry((record.server.namespace.clone(), hour))
                 .or_default() += 1;
         }
-        self.key.clear();
-        key_of(record, &mut self.key);
-        if let Some(class) = self
-            .classes
-            .get(self.key.as_slice())
-            .and_then(|at| self.out.traffic.get_mut(*at))
-        {
-            class.count += 1;
-            class.first = match (class.first, record.time) {
-                (Some(first), Some(time)) => Some(first.min(time)),
-                (first, time) => first.or(time),
-            };
-            class.last = later(class.last, record.time);
+        let seen = Seen::of_record(record, workload);
+        if denied {
+            self.add(&seen, 1, (record.time, record.time));
         } else {
-            self.classes
-                .insert(self.key.clone(), self.out.traffic.len());
-            self.out.traffic.push(class_of(record, workload));
+            self.allows.record(&seen, record.time);
         }
+    }
+
+    fn counts(&mut self, log: &mut Log, counts: &AllowCounts) {
+        log.counts_allows = true;
+        let window = (
+            Some(counts.from.max(self.since).min(counts.time)),
+            Some(counts.time),
+        );
+        for class in &counts.classes {
+            if let Some(seen) = Seen::of_class(class) {
+                self.allows.count(&seen, class.count, window);
+            }
+        }
+        self.allows.nameless = self.allows.nameless.saturating_add(counts.other);
+    }
+
+    /// A log is read: what it counted exactly takes the place of what it recorded of the same class as a sample.
+    fn log_ends(&mut self, log: &mut Log) {
+        let allows = std::mem::take(&mut self.allows);
+        // Allows of classes that found no room may have used any grant.
+        log.counts_allows &= allows.nameless == 0;
+        for class in allows.classes() {
+            self.put(class);
+        }
+    }
+
+    fn add(&mut self, seen: &Seen<'_>, count: u64, window: Window) {
+        self.key.clear();
+        seen.key(&mut self.key);
+        let known = self.classes.get(self.key.as_slice());
+        match known.and_then(|at| self.out.traffic.get_mut(*at)) {
+            Some(class) => merge(class, count, window),
+            None => {
+                let at = self.out.traffic.len();
+                self.classes.insert(self.key.clone(), at);
+                self.out.traffic.push(seen.traffic(count, window));
+            }
+        }
+    }
+
+    /// Adds a class of one log: that of another log can be the same, of a second replica.
+    fn put(&mut self, (key, class): (Vec<u8>, Traffic)) {
+        let known = self.classes.get(&key);
+        match known.and_then(|at| self.out.traffic.get_mut(*at)) {
+            Some(other) => merge(other, class.count, (class.first, class.last)),
+            None => {
+                self.classes.insert(key, self.out.traffic.len());
+                self.out.traffic.push(class);
+            }
+        }
+    }
+
+    fn action(&mut self, kind: ActionKind, origin: &str, one: &entry::Action) {
+        self.out.actions.push(Action {
+            time: one.time,
+            kind,
+            action: one.action.clone(),
+            subject: origin.to_owned(),
+            by: one.by.clone(),
+            detail: one.detail.clone(),
+            until: None,
+        });
     }
 
     fn observe(&mut self, record: &DecisionRecord) {
@@ -322,12 +415,30 @@ impl Counter {
             digest: change.digest.clone(),
             files: change.files.clone(),
             workloads_changed: change.workloads_changed,
-            author: change.author.clone(),
-            approver: change.approver.clone(),
-            gained: change.gained,
-            lost: change.lost,
+            objects: change.objects.as_ref().map(|all| {
+                let text = |one: &entry::ChangedObject| format!("{} {}", how(one.how), one.object);
+                all.iter().map(text).collect()
+            }),
+            author: change.author.as_ref().map(said),
+            approver: change.approver.as_ref().map(said),
+            gained: None,
+            lost: None,
+            exact: None,
+            access: Vec::new(),
             initial,
         });
+    }
+
+    /// What a change did is logged after it.
+    fn effect(&mut self, effect: &entry::ChangeEffect) {
+        let mut newest = self.out.changes.iter_mut().rev();
+        let of =
+            newest.find(|one| one.generation == effect.generation && one.digest == effect.digest);
+        if let Some(change) = of {
+            (change.gained, change.lost) = (Some(effect.gained), Some(effect.lost));
+            change.exact = Some(effect.exact);
+            change.access.clone_from(&effect.access);
+        }
     }
 
     fn finish(mut self) -> Counted {
@@ -366,6 +477,25 @@ impl Counter {
     }
 }
 
+fn how(how: entry::How) -> &'static str {
+    match how {
+        entry::How::Added => "+",
+        entry::How::Changed => "~",
+        entry::How::Removed => "-",
+    }
+}
+
+fn said(said: &entry::Said) -> Said {
+    Said {
+        who: said.who.clone(),
+        from: match said.from {
+            entry::SaidBy::Annotation => SaidBy::Annotation,
+            entry::SaidBy::FieldManager => SaidBy::FieldManager,
+            entry::SaidBy::FileOwner => SaidBy::FileOwner,
+        },
+    }
+}
+
 /// What a decision must say and does not.
 fn lacks(record: &DecisionRecord) -> Vec<&'static str> {
     let client = &record.client;
@@ -387,92 +517,4 @@ fn lacks(record: &DecisionRecord) -> Vec<&'static str> {
     .into_iter()
     .filter_map(|(missing, what)| missing.then_some(what))
     .collect()
-}
-
-fn protocol(record: &DecisionRecord) -> Protocol {
-    let on_grpc = record
-        .route
-        .as_ref()
-        .is_some_and(|route| route.kind == "GRPCRoute");
-    match &record.request {
-        None => Protocol::Tcp,
-        Some(_) if on_grpc || record.grpc_status.is_some() => Protocol::Grpc,
-        Some(_) => Protocol::Http,
-    }
-}
-
-fn class_of(record: &DecisionRecord, workload: &str) -> Traffic {
-    let server = &record.server;
-    Traffic {
-        namespace: server.namespace.clone(),
-        workload: workload.to_owned(),
-        port: server.port,
-        server: server.name.clone().filter(|_| !server.default),
-        client: record
-            .client
-            .spiffe_id
-            .clone()
-            .filter(|_| record.client.tls),
-        tls: record.client.tls,
-        ip: record.client.ip.clone(),
-        protocol: protocol(record),
-        method: record
-            .request
-            .as_ref()
-            .map(|request| request.method.clone()),
-        route: record.route.as_ref().map(|route| {
-            format!(
-                "{}/{}/{}/{}",
-                route.kind, route.namespace, route.name, route.rule
-            )
-        }),
-        verdict: record.verdict,
-        phase: record.phase,
-        status: record.status,
-        reasons: record.reasons.clone(),
-        audit: record.audit,
-        count: 1,
-        first: record.time,
-        last: record.time,
-    }
-}
-
-/// What makes the class of a decision, as bytes: no two classes have the same.
-fn key_of(record: &DecisionRecord, key: &mut Vec<u8>) {
-    let mut text = |text: Option<&str>| {
-        let length = text.map_or(0, |text| text.len() as u64 + 1);
-        key.extend_from_slice(&length.to_le_bytes());
-        key.extend_from_slice(text.unwrap_or_default().as_bytes());
-    };
-    let (server, route) = (&record.server, record.route.as_ref());
-    text(record.client.spiffe_id.as_deref());
-    text(Some(&server.namespace));
-    text(server.workload.as_deref());
-    text(server.name.as_deref());
-    text(
-        record
-            .request
-            .as_ref()
-            .map(|request| request.method.as_str()),
-    );
-    for part in [
-        route.map(|r| &r.kind),
-        route.map(|r| &r.namespace),
-        route.map(|r| &r.name),
-    ] {
-        text(part.map(String::as_str));
-    }
-    record.reasons.iter().for_each(|reason| text(Some(reason)));
-    key.extend_from_slice(&route.map_or(0, |route| route.rule).to_le_bytes());
-    key.extend_from_slice(&server.port.to_le_bytes());
-    key.extend_from_slice(&record.status.unwrap_or_default().to_le_bytes());
-    let phase: Phase = record.phase;
-    key.extend_from_slice(&[
-        record.verdict as u8,
-        phase as u8,
-        protocol(record) as u8,
-        u8::from(record.client.tls),
-        u8::from(server.default),
-        u8::from(record.audit),
-    ]);
 }
