@@ -6,6 +6,8 @@
 
 use mesh_audits::line::{Line, Parts};
 use mesh_audits::redact::{self, Redactable};
+use mesh_compliance::bundle as snapshot;
+use mesh_compliance::{framework, report};
 use mesh_policy::canonical;
 use mesh_policy::decide::Generation;
 use mesh_policy::request::RequestRecord;
@@ -41,6 +43,8 @@ pub const TARGETS: &[Target] = &[
     ("mux", mux),
     ("http1_response", http1_response),
     ("audit_line", audit_line),
+    ("snapshot_bundle", snapshot_bundle),
+    ("mapping", mapping),
     ("checkpoint", checkpoint),
     ("residual_vs_cedar", residual_vs_cedar),
     ("decisions", decisions),
@@ -399,6 +403,46 @@ pub fn audit_line(data: &[u8]) {
         let again = Parts::of(&redacted).expect("a redacted line is a line");
         assert_eq!((again.seq, again.leaf()), (parts.seq, parts.leaf()));
         assert!(redact::check(&redacted).is_ok() || redact::check(data).is_err());
+    }
+}
+
+/// A bundle that is accepted is written again as it was, and nothing that it says stops a report. Bytes whose hashes do not
+/// fit are given hashes that do, so that what stands behind them is reached.
+pub fn snapshot_bundle(data: &[u8]) {
+    for bytes in [data.to_vec(), rehashed(data)] {
+        let Ok(read) = snapshot::read(&bytes) else {
+            continue;
+        };
+        let written = snapshot::write(&read).expect("what was read can be written");
+        assert_eq!(snapshot::read(&written).as_ref(), Ok(&read));
+        let small = read.files.iter().map(|file| file.text.len()).sum::<usize>() < 4_096
+            && read.traffic.len() + read.workloads.len() < 64;
+        if small {
+            let one = report::run(&read, "00", &[]);
+            assert_eq!(one, report::run(&read, "00", &[]));
+        }
+    }
+}
+
+/// The lines of a bundle with the head and the hashes that they should have.
+fn rehashed(data: &[u8]) -> Vec<u8> {
+    let lines = data.split(|byte| *byte == b'\n').skip(1);
+    let bodies: Vec<&[u8]> = lines
+        .filter_map(|line| {
+            let rest = line.strip_prefix(br#"{"hash":""#)?;
+            rest.get(66..)?.strip_suffix(b"}")
+        })
+        .collect();
+    snapshot::seal(bodies.into_iter())
+}
+
+/// Any text gives a mapping or a refusal with its place.
+pub fn mapping(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    if let Err(error) = framework::parse("mapping.yaml", text) {
+        assert!(error.to_string().contains("mapping.yaml"), "{error}");
     }
 }
 
