@@ -100,7 +100,7 @@ fn changed_in(file: &str, before: Read<'_>, after: Read<'_>) -> Vec<Changed> {
             out.push(Changed {
                 object: name.clone(),
                 how: was.map_or(How::Added, |_| How::Changed),
-                author: said(AUTHOR, was, stand).or_else(|| known(now, Some(stand))),
+                author: author(was, stand).or_else(|| known(now, Some(stand))),
                 approver: said(APPROVER, was, stand),
             });
         }
@@ -184,6 +184,15 @@ fn said(annotation: &str, was: Option<&Stand<'_>>, is: &Stand<'_>) -> Option<(St
     let now = of(is).filter(|text| !text.trim().is_empty())?;
     let stale = was.and_then(of).is_some_and(|before| before == now);
     (!stale).then(|| (now.trim().to_owned(), SaidBy::Annotation))
+}
+
+/// The author that annotations name. With a new approval beside it, the same author made this change too: else whoever
+/// approves their own change could leave their name as it was, and be taken for somebody else than the file's owner.
+fn author(was: Option<&Stand<'_>>, is: &Stand<'_>) -> Option<(String, SaidBy)> {
+    said(AUTHOR, was, is).or_else(|| {
+        said(APPROVER, was, is)?;
+        said(AUTHOR, None, is)
+    })
 }
 
 /// Whom the kernel or the API server names.
@@ -281,6 +290,11 @@ mod tests {
         assert_eq!(
             names(&found.approver),
             Some((vec!["ben (2)"], SaidBy::Annotation))
+        );
+        assert_eq!(
+            names(&found.author),
+            Some((vec!["ana"], SaidBy::Annotation)),
+            "with a new approval the author is the one who stands there"
         );
         for empty in ["\"\"", "\"  \""] {
             let text = server("a", 2, &format!("mesh.internal/approver: {empty}"));
