@@ -4,7 +4,6 @@
 //! - [`kinds`]: what the controller watches, in which versions
 //! - [`watch`]: objects as they are, one [`Change`](watch::Change) after the other
 //! - [`object`]: what of an object counts, and how it is named
-//! - [`once`]: all of it once, and what a pod answers
 //! - [`review`]: who a service account token belongs to
 //! - [`status`]: what became of an object, written into it
 //! - [`events`]: what whoever looks at it should know
@@ -24,7 +23,6 @@ pub mod lease;
 pub mod named;
 pub mod namespace;
 pub mod object;
-pub mod once;
 pub mod read;
 pub mod review;
 pub mod status;

@@ -14,9 +14,16 @@ use kube::client::Body;
 use kube::core::GroupVersionKind;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 /// Questions under way at a time: an API server answers some of them side by side, and lets nobody ask without end.
 const ASKED_AT_ONCE: usize = 16;
+
+/// Time for a pod to answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+
+/// Bytes of a pod's answer that are taken.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
 
 /// Objects of one page of a list.
 const PAGE: u32 = 500;
@@ -363,21 +370,27 @@ pub async fn server(client: &Client) -> Result<Server, KubernetesError> {
 /// What a port of a pod answers to `GET path`, asked by the API server: no port of a pod needs to be reachable from here.
 ///
 /// # Errors
-/// [`KubernetesError`] if the pod does not answer, or the right to `get` `pods/proxy` is missing.
+/// [`KubernetesError`] if the pod does not answer within ten seconds, or too much, or the right to `get` `pods/proxy` is
+/// missing.
 pub async fn ask_pod(
     client: &Client,
     (namespace, pod, port): (&str, &str, u16),
     path: &str,
 ) -> Result<String, KubernetesError> {
     let what = format!("let pod {namespace}/{pod} be asked on port {port}");
+    let failed = |why: String| KubernetesError::Failed {
+        what: what.clone(),
+        why,
+    };
     let uri = format!("/api/v1/namespaces/{namespace}/pods/{pod}:{port}/proxy{path}");
-    let request =
-        http::Request::get(uri)
-            .body(Vec::new())
-            .map_err(|error| KubernetesError::Failed {
-                what: what.clone(),
-                why: error.to_string(),
-            })?;
-    let answer = client.request_text(request).await;
-    answer.map_err(|error| KubernetesError::of(what, &error))
+    let request = http::Request::get(uri).body(Vec::new());
+    let request = request.map_err(|error| failed(error.to_string()))?;
+    let answer = tokio::time::timeout(ANSWER_WITHIN, client.request_text(request)).await;
+    let text = answer
+        .map_err(|_elapsed| failed("it did not answer in time".to_owned()))?
+        .map_err(|error| KubernetesError::of(what.clone(), &error))?;
+    match text.len() {
+        0..=ANSWER_BYTES_MAX => Ok(text),
+        _ => Err(failed("it answers too much".to_owned())),
+    }
 }

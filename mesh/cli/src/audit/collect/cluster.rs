@@ -13,7 +13,8 @@ use mesh_cluster::names::{NAMESPACE, PROXY, ports};
 use mesh_compliance::bundle::{
     Broken, Bundle, Log, LogKind, ManifestFile, Scope, Traffic, Workload,
 };
-use mesh_kubernetes::{Client, config_map, once};
+use mesh_kubernetes::kinds::POLICY_SOURCES;
+use mesh_kubernetes::{Client, config_map, object, read};
 use mesh_platform::{Platform as _, System};
 use mesh_policy::decide::{Phase, Verdict};
 use mesh_policy::request::Protocol;
@@ -43,7 +44,9 @@ pub(super) fn collect(args: &CollectedArgs, given: &Given) -> Result<Bundle, Fau
     live::wait(async {
         let client = api_server(&args.api_server).await?;
         let values = values(&client).await?;
-        let objects = once::policy_sources(&client).await?;
+        let objects = read::objects(&client, POLICY_SOURCES, object::essence)
+            .await?
+            .files;
         let pods: Vec<Pod> = objects
             .iter()
             .filter(|(name, _)| name.starts_with("Pod/"))
@@ -130,7 +133,7 @@ impl Pod {
 async fn control_plane(client: &Client, pods: &[Pod], bundle: &mut Bundle) {
     for pod in pods.iter().filter(|pod| pod.controller) {
         let at = (pod.namespace.as_str(), pod.name.as_str(), ports::ADMIN);
-        if let Ok(text) = once::ask_pod(client, at, "metrics").await {
+        if let Ok(text) = read::ask_pod(client, at, "/metrics").await {
             let of = samples(&text).filter(|one| one.name == "mesh_controller_generation");
             let newest = of.map(|one| one.value).max().unwrap_or_default();
             bundle.scope.generation = bundle.scope.generation.max(newest);
@@ -157,7 +160,7 @@ async fn workload(client: &Client, pod: &Pod, bundle: &mut Bundle) {
         return;
     }
     let at = (pod.namespace.as_str(), pod.name.as_str(), ports::ADMIN);
-    let why = match once::ask_pod(client, at, "metrics").await {
+    let why = match read::ask_pod(client, at, "/metrics").await {
         Ok(text) => {
             bundle.traffic.extend(traffic(pod, &text));
             "it stays in its pod; what its proxy counts since it started was read, which nothing proves".to_owned()

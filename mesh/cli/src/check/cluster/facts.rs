@@ -77,11 +77,7 @@ impl Facts {
         let (objects, installed, bundles, leases, tried) = tokio::join!(
             read::objects(client, POLICY_SOURCES, whole),
             installed(client, &settings),
-            read::list(
-                client,
-                ("v1", "ConfigMap"),
-                (&bundle, "")
-            ),
+            read::list(client, ("v1", "ConfigMap"), (&bundle, "")),
             read::list(
                 client,
                 ("coordination.k8s.io/v1", "Lease"),
