@@ -85,11 +85,14 @@ struct EdgeLine {
 /// What one proxy says, or why it says nothing.
 type Asked<T> = (String, Result<T, Fault>);
 
+/// A pod with a proxy, and what this counts.
+type Counted = (ProxyPod, Result<Metrics, Fault>);
+
 /// Prints one line for each workload.
 pub(crate) fn stat(args: &StatArgs, output: &mut Output) -> Result<Exit, Fault> {
     let asked = if args.cluster.is_meant(&args.live) {
         let (domain, found) = ask_cluster(&args.cluster, args.namespace.as_deref())?;
-        let one = |(pod, metrics): (ProxyPod, Result<Metrics, Fault>)| {
+        let one = |(pod, metrics): Counted| {
             let stat = metrics.map(|metrics| WorkloadStat::in_cluster(&pod, &metrics, &domain));
             (pod.title(), stat)
         };
@@ -124,7 +127,7 @@ async fn ask_machine(live: &Live, namespace: Option<&str>) -> Vec<Asked<Workload
 fn ask_cluster(
     cluster: &ClusterArgs,
     namespace: Option<&str>,
-) -> Result<(String, Vec<(ProxyPod, Result<Metrics, Fault>)>), Fault> {
+) -> Result<(String, Vec<Counted>), Fault> {
     live::wait(async {
         let client = cluster.connect().await?;
         let asked = (cluster::values(&client), proxies::list(&client, namespace));
@@ -190,9 +193,7 @@ pub(crate) fn edges(args: &EdgesArgs, output: &mut Output) -> Result<Exit, Fault
     let namespace = args.namespace.as_deref();
     let (domain, asked) = if args.cluster.is_meant(&args.live) {
         let (domain, found) = ask_cluster(&args.cluster, namespace)?;
-        let one = |(pod, metrics): (ProxyPod, Result<Metrics, Fault>)| {
-            (pod.title(), metrics.map(|metrics| metrics.edges()))
-        };
+        let one = |(pod, metrics): Counted| (pod.title(), metrics.map(|metrics| metrics.edges()));
         (domain, found.into_iter().map(one).collect())
     } else {
         let live = Live::find(&args.live)?;

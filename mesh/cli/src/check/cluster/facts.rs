@@ -199,7 +199,7 @@ async fn parts(
     let asked = pods(values).filter_map(|pod| {
         let part = text(pod, "/metadata/labels/app.kubernetes.io~1component");
         let here = text(pod, "/metadata/namespace") == NAMESPACE && PARTS.contains(&part);
-        (here && text(pod, "/status/phase") == "Running" && !has_proxy(pod)).then(|| async move {
+        (here && text(pod, "/status/phase") == "Running" && !has_proxy(pod)).then_some(async move {
             let name = text(pod, "/metadata/name");
             let address = (NAMESPACE, name, ports::ADMIN);
             let answer = read::ask_pod(client, address, "/metrics").await;
