@@ -91,14 +91,14 @@ impl<'a> Extent<'a> {
             let why = "it is refused: it grants nothing, and what it protects stays closed";
             return settled("Invalid", why.to_owned());
         }
-        if !object.resolved.holds {
+        if !object.resolved.holds && object.reach != Reach::Parents {
             let why = "not all that it refers to can be used: it grants nothing";
             return settled("UnresolvedRefs", why.to_owned());
         }
         let tally = match &object.reach {
             Reach::Nobody(reason, why) => return settled(reason, why.clone()),
             Reach::Everyone => Some(&self.everyone),
-            Reach::Snapshots => self.by_object.get(object.file.as_str()),
+            Reach::Snapshots | Reach::Parents => self.by_object.get(object.file.as_str()),
         };
         match tally {
             Some(tally) => tally.enforced(),

@@ -3,7 +3,7 @@
 //! INVARIANT: a reference that cannot be resolved makes the whole policy grant nothing. A grant is never built with one of
 //! its conditions missing.
 
-use super::{Index, IndexConfig};
+use super::{Index, IndexConfig, Proxied};
 use crate::finding::{Code, finding};
 use crate::manifest::identity::Identity;
 use crate::manifest::network::canonical_block;
@@ -195,6 +195,10 @@ impl<'a> Resolver<'a> {
 
     /// Warns of a ServiceAccount that no manifest declares, if manifests declare any.
     fn account<T>(&mut self, key: &Key, object: &Object<T>, source: &Source) {
+        // Of a cluster no ServiceAccounts are read, so none can be missed.
+        if self.config.proxied == Proxied::WithContainer {
+            return;
+        }
         if !self.accounts.contains(key) && key.name != "default" {
             let message = format!(
                 "{} refers to ServiceAccount {}/{}, which no manifest declares",

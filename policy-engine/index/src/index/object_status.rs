@@ -38,6 +38,8 @@ pub struct ObjectStatus {
 pub enum Reach {
     /// Those whose snapshots hold it.
     Snapshots,
+    /// The same of a route: it holds at one parent though another is not there.
+    Parents,
     /// All.
     Everyone,
     /// Nobody's: a reason, and why.
@@ -92,7 +94,7 @@ impl Index {
         add(&mut out, &findings, network_authentications, |_| {
             Reach::Snapshots
         });
-        add(&mut out, &findings, routes, |_| Reach::Snapshots);
+        add(&mut out, &findings, routes, |_| Reach::Parents);
         add(&mut out, &findings, rate_limits, |_| Reach::Snapshots);
         add(&mut out, &findings, cedar_policies, |_| Reach::Snapshots);
         add(&mut out, &findings, federations, |one| {
