@@ -160,11 +160,14 @@ async fn h2_1_streams_that_are_opened_and_reset_end_the_connection() {
     }
 }
 
+/// What provokes a reset of a stream.
+type Provocation = fn(u32) -> Vec<u8>;
+
 /// H2-2 (CVE-2025-8671): the client provokes the resets.
 #[tokio::test(flavor = "multi_thread")]
 async fn h2_2_resets_that_a_client_provokes_end_the_connection() {
     let stage = Stage::new().await;
-    let provocations: [(&str, fn(u32) -> Vec<u8>); 3] = [
+    let provocations: [(&str, Provocation); 3] = [
         ("a window of nothing", |id| {
             frame(WINDOW_UPDATE, 0, id, &0_u32.to_be_bytes())
         }),
