@@ -136,6 +136,10 @@ codes! {
     NoServer = "MESH-0385", Warning, "write a Server for the ports of this namespace, or remove the policy";
     /// Ours and Linkerd's annotation for one setting, with different values.
     TwoAnnotations = "MESH-0391", Warning, "keep one of the two annotations, or give both the same value";
+    /// A grant that another one includes.
+    RedundantGrant = "MESH-0393", Info, "remove it, or the wider one if that is too wide";
+    /// A route that other routes leave nothing to.
+    DeadRoute = "MESH-0394", Warning, "give the two different matches, or remove the one that never applies";
     /// A backend that is not there.
     BackendMissing = "MESH-0775", Error, "create the Service or correct the reference; until then the backend's share of the requests is answered with 500";
     /// A backend of another namespace, which did not agree.

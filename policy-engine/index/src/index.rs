@@ -283,6 +283,11 @@ impl Index {
         &self.findings
     }
 
+    /// Grants and routes that change nothing while the rest stands, sorted: made anew for each call.
+    pub fn surplus(&self) -> Vec<Finding> {
+        lint::surplus(self)
+    }
+
     /// What must hold of the whole, sorted by namespace and name: for whoever proves it, never evaluated.
     pub fn invariants(&self) -> &[Invariant] {
         &self.invariants

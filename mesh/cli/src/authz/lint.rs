@@ -16,8 +16,11 @@ use std::path::PathBuf;
 #[derive(Args, Clone, Debug)]
 pub(crate) struct LintArgs {
     /// Files and folders of manifests; without any, the objects of the cluster.
-    #[arg(value_name = "DIR", required_unless_present_any = ["cluster", "kubeconfig", "context"])]
+    #[arg(value_name = "DIR", required_unless_present_any = ["files", "cluster", "kubeconfig", "context"])]
     paths: Vec<PathBuf>,
+    /// The same, as other commands take them.
+    #[arg(short, long = "file", value_name = "DIR")]
+    files: Vec<PathBuf>,
     /// From which severity on the command fails.
     #[arg(long, value_enum, default_value_t, value_name = "SEVERITY")]
     fail_on: FailOn,
@@ -66,15 +69,18 @@ impl LintArgs {
 
 /// Prints what is wrong.
 pub(crate) fn run(args: &LintArgs, output: &mut Output) -> Result<Exit, Fault> {
-    let (manifests, of) = match args.paths.is_empty() {
+    let paths = [args.paths.as_slice(), &args.files].concat();
+    let (manifests, of) = match paths.is_empty() {
         true => (args.cluster.manifests(&args.settings)?.0, "objects"),
-        false => (Manifests::read(&args.paths, &args.settings)?, "files"),
+        false => (Manifests::read(&paths, &args.settings)?, "files"),
     };
     for (workload, _) in manifests.index.workloads() {
         // What does not compile in a proxy must not pass here.
         manifests.snapshot(workload)?;
     }
-    let findings = manifests.findings();
+    let mut findings = manifests.findings();
+    findings.extend(manifests.index.surplus());
+    findings.sort_by(|a, b| (&a.source, &a.code).cmp(&(&b.source, &b.code)));
     match args.output {
         LintFormat::Text => text(&findings, output)?,
         LintFormat::Json => output.value(Format::Json, &findings, |_, _| Ok(()))?,

@@ -83,7 +83,7 @@ pub(crate) enum AuthzCommand {
     /// Writes least-privilege policy from recorded traffic, checked on traffic held back. Ends with 1 if more than what was
     /// seen would be allowed.
     Suggest(Box<suggest::SuggestArgs>),
-    /// Decides recorded traffic under the live policy and a candidate. Ends with 10 if access is gained or lost.
+    /// Decides recorded traffic under the live policy and a candidate. Ends with 1 if access is gained or lost.
     Shadow(Box<shadow::ShadowArgs>),
 }
 

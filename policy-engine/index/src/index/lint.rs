@@ -1,5 +1,7 @@
 //! What is wrong or doubtful between objects: references to nothing, objects without effect, routes that undo each other.
 
+mod surplus;
+
 use super::annotations::{DEFAULT_POLICY, OPAQUE_PORTS, REQUIRE_IDENTITY, default_policy};
 use super::routes::{canonical_path, takes};
 use super::snapshot::{claims, in_force};
@@ -16,16 +18,11 @@ use mesh_policy::snapshot::{
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+pub(crate) use surplus::surplus;
+
 /// Adds the findings of the whole.
 pub(crate) fn lint(index: &Index, findings: &mut Vec<Finding>) {
-    let mut lint = Lint {
-        index,
-        findings,
-        servers: HashMap::default(),
-    };
-    for server in &index.resources.servers {
-        lint.servers.entry(&server.key).or_insert(server);
-    }
+    let mut lint = Lint::new(index, findings);
     lint.annotations();
     lint.servers();
     lint.policies();
@@ -43,6 +40,18 @@ struct Lint<'a> {
 }
 
 impl<'a> Lint<'a> {
+    fn new(index: &'a Index, findings: &'a mut Vec<Finding>) -> Self {
+        let mut servers = HashMap::default();
+        for server in &index.resources.servers {
+            servers.entry(&server.key).or_insert(&**server);
+        }
+        Self {
+            index,
+            findings,
+            servers,
+        }
+    }
+
     fn note<T>(&mut self, code: Code, object: &Object<T>, message: String) {
         Index::note(self.findings, code, object, message);
     }
@@ -242,15 +251,7 @@ impl<'a> Lint<'a> {
             let Some(server) = self.servers.get(key).copied() else {
                 continue;
             };
-            let routes: Vec<&Object<Route>> = numbers
-                .iter()
-                .filter_map(|n| index.resources.routes.get(*n))
-                .map(Arc::as_ref)
-                .collect();
-            let routes: Vec<_> = routes
-                .into_iter()
-                .filter(|r| r.invalid.is_none() && takes(server.spec.protocol, r))
-                .collect();
+            let routes = attached_routes(index, numbers, server);
             // Pairs: bounded, so that a thousand routes on one Server do not cost a million comparisons.
             for winner in routes.iter().take(64) {
                 for loser in routes.iter().take(64) {
@@ -446,6 +447,21 @@ impl<'a> Lint<'a> {
             }
         }
     }
+}
+
+/// The valid routes among these that a Server takes.
+fn attached_routes<'i>(
+    index: &'i Index,
+    numbers: &[usize],
+    server: &Object<Server>,
+) -> Vec<&'i Object<Route>> {
+    let routes = numbers
+        .iter()
+        .filter_map(|n| index.resources.routes.get(*n));
+    let routes = routes.map(Arc::as_ref);
+    routes
+        .filter(|r| r.invalid.is_none() && takes(server.spec.protocol, r))
+        .collect()
 }
 
 fn protocol_name(protocol: ServerProtocol) -> &'static str {

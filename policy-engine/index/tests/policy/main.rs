@@ -61,6 +61,8 @@ mod side_by_side;
 #[cfg(test)]
 mod speed;
 #[cfg(test)]
+mod surplus;
+#[cfg(test)]
 mod terms;
 #[cfg(test)]
 mod traps;
