@@ -2,7 +2,7 @@
 
 use mesh_cluster::crds::{self, Which};
 use mesh_cluster::install::{self, Values};
-use mesh_kubernetes::kinds::{POLICY_SOURCES, ROUTES};
+use mesh_kubernetes::kinds::{POLICY_SOURCES, WITH_STATUS};
 use serde_json::Value;
 use std::collections::BTreeSet;
 
@@ -32,7 +32,7 @@ fn the_controller_may_watch_what_policy_is_made_of_and_nothing_else() {
 }
 
 #[test]
-fn the_controller_may_write_the_status_of_routes_and_of_nothing_else() {
+fn the_controller_may_write_the_status_of_policy_and_routes_and_of_nothing_else() {
     let objects = install::objects(&Values::default()).expect("objects");
     let mut granted = BTreeSet::new();
     for role in objects
@@ -52,11 +52,11 @@ fn the_controller_may_write_the_status_of_routes_and_of_nothing_else() {
             }
         }
     }
-    let names: Vec<String> = ROUTES
+    let names: Vec<String> = WITH_STATUS
         .iter()
         .map(|kind| format!("{}/status", kind.plural))
         .collect();
-    let needed: BTreeSet<(&str, &str)> = ROUTES
+    let needed: BTreeSet<(&str, &str)> = WITH_STATUS
         .iter()
         .zip(&names)
         .map(|(kind, name)| (kind.group, name.as_str()))

@@ -1,3 +1,5 @@
+//! Heads as they go out, and responses as they come: exact ones, doubtful ones, in pieces, beside another reader.
+
 use super::request::{WrongLength, put_head};
 use super::response::{Part, ResponseError, ResponseLimits, ResponseReader};
 use bytes::BytesMut;
