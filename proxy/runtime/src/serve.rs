@@ -6,7 +6,7 @@ use crate::guarded::{Guarded, Link, WireRefusal};
 use crate::limits;
 use crate::live::{Kill, Slot};
 use crate::mux;
-use crate::state::{Shared, stopping};
+use crate::state::{Shared, stopping, superseded};
 use http::Request;
 use hyper::body::Incoming;
 use hyper::rt::Executor;
@@ -46,8 +46,10 @@ pub(crate) enum Speaks {
     Http2 {
         streams_max: u32,
     },
-    /// What proxies speak between them.
-    Mux,
+    /// What proxies speak between them. `version`: of our identity that was shown when the connection was made.
+    Mux {
+        version: u64,
+    },
 }
 
 /// Whoever answers the requests of one connection.
@@ -72,9 +74,17 @@ pub(crate) async fn serve<T, S>(
     S: Service,
 {
     match speaks {
-        Speaks::Mux => {
+        Speaks::Mux { version } => {
             let mut watch = shared.watch_stopping();
-            mux::server::serve(io, stopping(&mut watch), kill, service).await;
+            // With a newer SVID its clients make new connections, in order. When the root of the older one is dropped, there
+            // is no request left that would have to be broken off.
+            let leave = async {
+                tokio::select! {
+                    () = stopping(&mut watch) => {}
+                    () = superseded(shared, version) => {}
+                }
+            };
+            mux::server::serve(io, leave, kill, service).await;
         }
         Speaks::Http1 { quiet } => {
             let (io, link) = Guarded::new(io);

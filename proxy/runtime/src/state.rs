@@ -224,6 +224,20 @@ impl Drop for Busy {
     }
 }
 
+/// Resolves once an identity newer than `version` is in force.
+pub(crate) async fn superseded(shared: &Shared, version: u64) {
+    let mut changes = shared.watch_changes();
+    let is_newer = || {
+        let identity = shared.identity.load();
+        identity.as_ref().is_some_and(|own| own.version > version)
+    };
+    while !is_newer() {
+        if changes.changed().await.is_err() {
+            return std::future::pending().await; // the proxy has ended
+        }
+    }
+}
+
 /// Resolves once the proxy is stopping.
 pub(crate) async fn stopping(receiver: &mut watch::Receiver<bool>) {
     // An error means that the sender is gone: the proxy has ended.

@@ -24,14 +24,14 @@ use tokio_rustls::server::TlsStream;
 pub(crate) async fn take(core: Rc<Core>, stream: TcpStream, from: SocketAddr) {
     let accepted = Instant::now();
     let at = stream.local_addr();
-    let mut stream = match handshake(
+    let (mut stream, version) = match handshake(
         &core,
         stream,
         accepted + core.shared.config.limits.handshake,
     )
     .await
     {
-        Ok(stream) => stream,
+        Ok(made) => made,
         Err(refused) => {
             core.meter.handshake_failed(refused.kind);
             tracing::info!(%from, why = refused.why, "refused a mesh connection");
@@ -61,7 +61,7 @@ pub(crate) async fn take(core: Rc<Core>, stream: TcpStream, from: SocketAddr) {
         }
     };
     let peer = Peer::new(client, chain, header.port);
-    carry(core, port, peer, header, stream).await;
+    carry(core, port, peer, header, (stream, version)).await;
 }
 
 /// The port that a header names. It is one that is configured; or, where connections are redirected, any port of the
@@ -81,11 +81,11 @@ async fn carry(
     port: Rc<Port>,
     peer: Rc<Peer>,
     header: Header,
-    stream: TlsStream<ReadAhead<TcpStream>>,
+    (stream, version): (TlsStream<ReadAhead<TcpStream>>, u64),
 ) {
     let speaks = match header.kind {
         Kind::Tcp => return tcp::take(&core, &port, &peer, stream, tcp::First::Data).await,
-        Kind::Requests => Speaks::Mux,
+        Kind::Requests => Speaks::Mux { version },
         Kind::Http1 => Speaks::Http1 {
             quiet: core.shared.config.limits.header,
         },
@@ -105,11 +105,12 @@ struct Refused {
     why: String,
 }
 
+/// The connection, and the version of our identity that it was shown.
 async fn handshake(
     core: &Core,
     stream: TcpStream,
     deadline: Instant,
-) -> Result<TlsStream<ReadAhead<TcpStream>>, Refused> {
+) -> Result<(TlsStream<ReadAhead<TcpStream>>, u64), Refused> {
     let identity = core.shared.identity.load_full();
     let identity = identity.filter(|identity| !identity.expired(core.shared.platform.wall_clock()));
     let identity = identity.ok_or_else(|| Refused {
@@ -151,7 +152,7 @@ async fn handshake(
             why: "the client did not ask for the mesh protocol".to_owned(),
         });
     }
-    Ok(stream)
+    Ok((stream, identity.version))
 }
 
 fn client_of(
