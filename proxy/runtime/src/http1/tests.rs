@@ -1,3 +1,5 @@
+//! Exchanges with an application that is played byte by byte: whole, early, cut off, ended from here.
+
 use super::early::{Came, Early};
 use super::*;
 use crate::live::{End, Kill};

@@ -211,6 +211,29 @@ async fn a_new_svid_is_used_for_new_connections_and_nobody_notices() {
     }
 }
 
+/// A root is dropped once no live leaf needs it; so no connection may go on standing on an older leaf.
+#[tokio::test(flavor = "multi_thread")]
+async fn with_a_newer_svid_connections_that_show_the_older_one_are_left() {
+    let world = World::running(&cart_policy("HTTP/1", &[WEB]));
+    let _app = mirror(world.cart_app()).await;
+    let socket = world.cart_socket();
+    let open = || async {
+        let metrics = mesh_api::admin::get(&socket, "/metrics").await;
+        let metrics = String::from_utf8(metrics.expect("metrics")).expect("text");
+        let mut lines = metrics.lines();
+        let open = lines.find_map(|line| line.strip_prefix("mesh_connections "));
+        open.expect("the gauge").to_owned()
+    };
+    assert_eq!(status(&get(world.web_to_cart(), "/").await), "200");
+    eventually("the proxies are connected", || async {
+        open().await == "1"
+    })
+    .await;
+    world.write_svid("cart", &world.authority.svid(CART));
+    eventually("they are no longer", || async { open().await == "0" }).await;
+    assert_eq!(status(&get(world.web_to_cart(), "/").await), "200");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_ends_with_the_certificate_of_its_client() {
     let mut world = World::new(&cart_policy("opaque", &[WEB]));
