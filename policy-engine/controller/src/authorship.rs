@@ -133,10 +133,7 @@ fn objects_of<'a>(file: &str, (sources, parts): Read<'a>) -> BTreeMap<String, St
     let (Some(source), Some((_, part))) = (sources.files.get(file), parts.get(file)) else {
         return BTreeMap::new();
     };
-    let lines: Vec<&[u8]> = source
-        .bytes
-        .split_inclusive(|byte| *byte == b'\n')
-        .collect();
+    let lines = ends_of_lines(&source.bytes);
     part.declared()
         .into_iter()
         .map(|declared| {
@@ -146,17 +143,28 @@ fn objects_of<'a>(file: &str, (sources, parts): Read<'a>) -> BTreeMap<String, St
         .collect()
 }
 
-/// The lines that an object stands in.
-fn text_of<'a>(source: &Source, bytes: &'a [u8], lines: &[&'a [u8]]) -> &'a [u8] {
+/// Where each line ends, from the first on.
+fn ends_of_lines(bytes: &[u8]) -> Vec<usize> {
+    let lines = bytes.split_inclusive(|byte| *byte == b'\n');
+    lines
+        .scan(0, |end, line| {
+            *end += line.len();
+            Some(*end)
+        })
+        .collect()
+}
+
+/// The lines that an object stands in. A file may have ten thousand objects, and policy waits for this.
+fn text_of<'a>(source: &Source, bytes: &'a [u8], lines: &[usize]) -> &'a [u8] {
     let Source::File { line, end_line, .. } = source else {
         return bytes;
     };
-    let length = |upto: u32| -> usize {
-        let upto = usize::try_from(upto).unwrap_or(usize::MAX);
-        lines.iter().take(upto).map(|line| line.len()).sum()
+    let end_of = |line: u32| match line {
+        0 => 0,
+        line => lines.get(line as usize - 1).copied().unwrap_or(bytes.len()),
     };
     bytes
-        .get(length(line.saturating_sub(1))..length(*end_line))
+        .get(end_of(line.saturating_sub(1))..end_of(*end_line))
         .unwrap_or(bytes)
 }
 
