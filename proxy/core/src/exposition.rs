@@ -5,7 +5,7 @@
 
 mod read;
 
-pub use read::{EdgeSummary, ExpositionError, Sample, edges, parse};
+pub use read::{EdgeSummary, ExpositionError, Sample, edges, parse, sample};
 
 use crate::metrics::histogram::{BOUNDS_US, Histogram};
 use crate::metrics::routes::RouteKey;

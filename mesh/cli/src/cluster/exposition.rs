@@ -2,15 +2,8 @@
 
 use mesh_api::admin::{DeniedCount, Direction, Edge};
 use mesh_policy::request::Protocol;
+use mesh_proxy_core::exposition::{Sample, sample};
 use std::collections::BTreeMap;
-
-/// One line: a series and its value.
-#[derive(Clone, Debug, PartialEq)]
-struct Sample {
-    name: String,
-    labels: BTreeMap<String, String>,
-    value: f64,
-}
 
 /// What a part of the mesh counts.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -19,7 +12,16 @@ pub(crate) struct Metrics(Vec<Sample>);
 impl Metrics {
     /// Reads a text; lines that are none are passed over.
     pub(crate) fn read(text: &str) -> Self {
-        Self(text.lines().filter_map(sample).collect())
+        let samples = text.lines().filter_map(sample);
+        Self(samples.filter(|one| !one.value.is_nan()).collect())
+    }
+
+    /// Every series whose value is a whole number, as those of counters are.
+    pub(crate) fn counts(&self) -> impl Iterator<Item = (&Sample, u64)> {
+        let counts = self.0.iter();
+        counts
+            .filter(|one| one.value >= 0.0 && one.value.fract() == 0.0)
+            .map(|one| (one, whole(one.value)))
     }
 
     /// The value of a series without labels.
@@ -156,65 +158,6 @@ fn quantile_us(buckets: &[(f64, u64)], q: f64) -> Option<u64> {
         (low, below) = (high, count);
     }
     Some(whole((low * 1e6).round()))
-}
-
-fn sample(line: &str) -> Option<Sample> {
-    let line = line.trim();
-    if line.is_empty() || line.starts_with('#') {
-        return None;
-    }
-    let (name, labels, rest) = match line.split_once('{') {
-        Some((name, rest)) => {
-            let (labels, rest) = read_labels(rest)?;
-            (name, labels, rest)
-        }
-        None => {
-            let (name, rest) = line.split_once(' ')?;
-            (name, BTreeMap::new(), rest)
-        }
-    };
-    let value: f64 = rest.split_whitespace().next()?.parse().ok()?;
-    Some(Sample {
-        name: name.to_owned(),
-        labels,
-        value,
-    })
-    .filter(|_| !value.is_nan())
-}
-
-/// Labels up to the brace that ends them, and what follows it.
-fn read_labels(text: &str) -> Option<(BTreeMap<String, String>, &str)> {
-    let mut labels = BTreeMap::new();
-    let mut rest = text;
-    loop {
-        rest = rest.trim_start_matches(',');
-        if let Some(after) = rest.strip_prefix('}') {
-            return Some((labels, after));
-        }
-        let (name, after) = rest.split_once("=\"")?;
-        let (value, after) = quoted(after)?;
-        labels.insert(name.trim().to_owned(), value);
-        rest = after;
-    }
-}
-
-/// A value up to its quotation mark, its escapes undone, and what follows.
-fn quoted(text: &str) -> Option<(String, &str)> {
-    let mut value = String::new();
-    let mut escaped = false;
-    for (at, c) in text.char_indices() {
-        match (escaped, c) {
-            (false, '"') => return Some((value, text.get(at + 1..)?)),
-            (false, '\\') => {
-                escaped = true;
-                continue;
-            }
-            (true, 'n') => value.push('\n'),
-            (_, c) => value.push(c),
-        }
-        escaped = false;
-    }
-    None
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use mesh_cluster::names::{CONFIG, NAMESPACE};
 use mesh_kubernetes::kinds::POLICY_SOURCES;
 use mesh_kubernetes::{Client, KubernetesError, object, read};
 use mesh_policy_index::Proxied;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
 /// Which cluster is asked, if one is.
@@ -116,20 +116,27 @@ impl ClusterArgs {
 /// # Errors
 /// [`KubernetesError`], or [`ClusterError::NotInstalled`] for values that this version cannot read.
 pub(crate) async fn values(client: &Client) -> Result<Option<Values>, Fault> {
-    let like = json!({
-        "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "namespace": NAMESPACE, "name": CONFIG },
-    });
-    let Some(map) = read::named(client, &like).await? else {
+    let Some(text) = values_text(client).await? else {
         return Ok(None);
     };
-    let text = map
-        .pointer("/data/values.yaml")
-        .and_then(|text| text.as_str());
-    let values = Values::read(text.unwrap_or_default());
+    let values = Values::read(&text);
     values.map(Some).map_err(|error| {
         let why = format!("ConfigMap {CONFIG}: {error}");
         Fault::from(ClusterError::NotInstalled { why })
     })
+}
+
+/// The values of the installation as they stand there, perhaps those of another version; none if there is none.
+///
+/// # Errors
+/// [`KubernetesError`] if the API server does not answer.
+pub(crate) async fn values_text(client: &Client) -> Result<Option<String>, KubernetesError> {
+    let like = json!({
+        "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "namespace": NAMESPACE, "name": CONFIG },
+    });
+    let map = read::named(client, &like).await?;
+    let text = |map: Value| Some(map.pointer("/data/values.yaml")?.as_str()?.to_owned());
+    Ok(map.map(|map| text(map).unwrap_or_default()))
 }
 
 /// The settings that an installation was made with.

@@ -7,7 +7,7 @@ use mesh_cluster::names::{INJECTED_BY, MESHED_LABEL, PROXY, ports};
 use mesh_kubernetes::{Client, KubernetesError, read};
 use serde_json::Value;
 
-/// Proxies that are asked at a time.
+/// Pods that are asked at a time.
 const ASKED_AT_ONCE: usize = 32;
 
 /// A pod with a proxy.
@@ -98,14 +98,22 @@ pub(crate) async fn list(
     Ok(out)
 }
 
-/// What each of these counts, in their order.
+/// What the proxies of these count, in their order.
 pub(crate) async fn metrics(
     client: &Client,
     pods: &[ProxyPod],
 ) -> Vec<Result<Metrics, KubernetesError>> {
-    let asked = pods.iter().map(|pod| async move {
-        let address = (pod.namespace.as_str(), pod.name.as_str(), ports::ADMIN);
-        let text = read::ask_pod(client, address, "/metrics").await?;
+    let named = pods.iter();
+    ask(client, named.map(|pod| (&*pod.namespace, &*pod.name))).await
+}
+
+/// What these pods count on their admin port, by namespace and name, in their order.
+pub(crate) async fn ask<'a>(
+    client: &Client,
+    pods: impl IntoIterator<Item = (&'a str, &'a str)>,
+) -> Vec<Result<Metrics, KubernetesError>> {
+    let asked = pods.into_iter().map(|(namespace, name)| async move {
+        let text = read::ask_pod(client, (namespace, name, ports::ADMIN), "/metrics").await?;
         Ok(Metrics::read(&text))
     });
     iter(asked.collect::<Vec<_>>())

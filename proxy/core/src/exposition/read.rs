@@ -74,7 +74,8 @@ pub fn parse(text: &str) -> Result<Vec<Sample>, ExpositionError> {
     Ok(samples)
 }
 
-fn sample(line: &str) -> Option<Sample> {
+/// One line, without its end; `None` if it is a comment, or no sample.
+pub fn sample(line: &str) -> Option<Sample> {
     let end = line.find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | ':')))?;
     let (name, mut rest) = line.split_at_checked(end)?;
     if name.is_empty() || name.starts_with(|c: char| c.is_ascii_digit()) {

@@ -5,25 +5,25 @@
 
 use super::super::source::CollectedArgs;
 use super::{Given, empty_log};
+use crate::cluster;
+use crate::cluster::exposition::Metrics;
+use crate::cluster::proxies::{self, has_proxy};
 use crate::fault::Fault;
 use crate::live;
 use crate::parts::api_server;
 use mesh_cluster::install::Values;
-use mesh_cluster::names::{NAMESPACE, PROXY, ports};
+use mesh_cluster::names::{CONFIG, NAMESPACE};
 use mesh_compliance::bundle::{
     Broken, Bundle, Log, LogKind, ManifestFile, Scope, Traffic, Workload,
 };
 use mesh_kubernetes::kinds::POLICY_SOURCES;
-use mesh_kubernetes::{Client, config_map, object, read};
+use mesh_kubernetes::{Client, object, read};
 use mesh_platform::{Platform as _, System};
 use mesh_policy::decide::{Phase, Verdict};
 use mesh_policy::request::Protocol;
 use mesh_trust::TrustDomain;
 use serde_json::Value;
-use std::collections::{BTreeMap, HashMap};
-
-/// ConfigMap of what was installed, and its key.
-const CONFIG: (&str, &str) = ("mesh-config", "values.yaml");
+use std::collections::BTreeMap;
 
 /// Why a cluster gives no bundle.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
@@ -68,9 +68,7 @@ pub(super) fn collect(args: &CollectedArgs, given: &Given) -> Result<Bundle, Fau
         let (controllers, pods): (Vec<Pod>, Vec<Pod>) =
             pods.into_iter().partition(|pod| pod.namespace == NAMESPACE);
         control_plane(&client, &controllers, &mut bundle).await;
-        for pod in &pods {
-            workload(&client, pod, &mut bundle).await;
-        }
+        workloads(&client, &pods, &mut bundle).await;
         bundle.files = objects
             .into_iter()
             .map(|(name, json)| ManifestFile {
@@ -85,10 +83,12 @@ pub(super) fn collect(args: &CollectedArgs, given: &Given) -> Result<Bundle, Fau
 }
 
 async fn values(client: &Client) -> Result<Values, Fault> {
-    let text = config_map::read(client, NAMESPACE, CONFIG.0, CONFIG.1).await?;
-    let text = text.ok_or_else(|| no_mesh(format!("it has no ConfigMap `{}`", CONFIG.0)))?;
+    let text = cluster::values_text(client).await?;
+    let text = text
+        .filter(|text| !text.is_empty())
+        .ok_or_else(|| no_mesh(format!("it has no ConfigMap `{CONFIG}`")))?;
     serde_saphyr::from_str(&text)
-        .map_err(|error| no_mesh(format!("its ConfigMap `{}`: {error}", CONFIG.0)))
+        .map_err(|error| no_mesh(format!("its ConfigMap `{CONFIG}`: {error}")))
 }
 
 fn no_mesh(why: String) -> Fault {
@@ -111,33 +111,27 @@ impl Pod {
         if matches!(text("/status/phase"), Some("Succeeded" | "Failed")) {
             return None;
         }
-        let lists = ["/spec/containers", "/spec/initContainers"];
-        let containers = lists
-            .iter()
-            .filter_map(|path| object.pointer(path)?.as_array());
-        let mut names = containers
-            .flatten()
-            .filter_map(|one| one.get("name")?.as_str());
         let account = text("/spec/serviceAccountName");
         Some(Self {
             namespace: text("/metadata/namespace")?.to_owned(),
             name: text("/metadata/name")?.to_owned(),
             service_account: account.unwrap_or("default").to_owned(),
-            meshed: names.any(|name| name == PROXY),
+            meshed: has_proxy(&object),
             controller: account == Some("mesh-controller"),
         })
+    }
+
+    fn key(&self) -> (&str, &str) {
+        (&self.namespace, &self.name)
     }
 }
 
 /// Generation of the policy in force; and that the control plane's logs were not read.
 async fn control_plane(client: &Client, pods: &[Pod], bundle: &mut Bundle) {
-    for pod in pods.iter().filter(|pod| pod.controller) {
-        let at = (pod.namespace.as_str(), pod.name.as_str(), ports::ADMIN);
-        if let Ok(text) = read::ask_pod(client, at, "/metrics").await {
-            let of = samples(&text).filter(|one| one.name == "mesh_controller_generation");
-            let newest = of.map(|one| one.value).max().unwrap_or_default();
-            bundle.scope.generation = bundle.scope.generation.max(newest);
-        }
+    let controllers = pods.iter().filter(|pod| pod.controller).map(Pod::key);
+    for metrics in proxies::ask(client, controllers).await.iter().flatten() {
+        let newest = metrics.count("mesh_controller_generation");
+        bundle.scope.generation = bundle.scope.generation.max(newest.unwrap_or_default());
     }
     for (origin, records) in [
         ("controller", LogKind::Changes),
@@ -148,36 +142,37 @@ async fn control_plane(client: &Client, pods: &[Pod], bundle: &mut Bundle) {
     }
 }
 
-async fn workload(client: &Client, pod: &Pod, bundle: &mut Bundle) {
-    bundle.workloads.push(Workload {
+/// Who runs; and of those with a proxy what it counts, and that its log was not read.
+async fn workloads(client: &Client, pods: &[Pod], bundle: &mut Bundle) {
+    bundle.workloads.extend(pods.iter().map(|pod| Workload {
         namespace: pod.namespace.clone(),
         name: pod.name.clone(),
         service_account: pod.service_account.clone(),
         meshed: pod.meshed,
         allow_sample_ppm: 0,
-    });
-    if !pod.meshed {
-        return;
+    }));
+    let meshed = || pods.iter().filter(|pod| pod.meshed);
+    let told = proxies::ask(client, meshed().map(Pod::key)).await;
+    for (pod, told) in meshed().zip(told) {
+        let why = match told {
+            Ok(metrics) => {
+                bundle.traffic.extend(traffic(pod, &metrics));
+                "it stays in its pod; what its proxy counts since it started was read, which nothing proves".to_owned()
+            }
+            Err(error) => {
+                format!("it stays in its pod, and what its proxy counts was not told: {error}")
+            }
+        };
+        let log = Log {
+            namespace: Some(pod.namespace.clone()),
+            workload: Some(pod.name.clone()),
+            ..empty_log(
+                &format!("{}.{}", pod.namespace, pod.name),
+                LogKind::Decisions,
+            )
+        };
+        bundle.logs.push(unread(log, why));
     }
-    let at = (pod.namespace.as_str(), pod.name.as_str(), ports::ADMIN);
-    let why = match read::ask_pod(client, at, "/metrics").await {
-        Ok(text) => {
-            bundle.traffic.extend(traffic(pod, &text));
-            "it stays in its pod; what its proxy counts since it started was read, which nothing proves".to_owned()
-        }
-        Err(error) => {
-            format!("it stays in its pod, and what its proxy counts was not told: {error}")
-        }
-    };
-    let log = Log {
-        namespace: Some(pod.namespace.clone()),
-        workload: Some(pod.name.clone()),
-        ..empty_log(
-            &format!("{}.{}", pod.namespace, pod.name),
-            LogKind::Decisions,
-        )
-    };
-    bundle.logs.push(unread(log, why));
 }
 
 fn unread(log: Log, message: String) -> Log {
@@ -191,70 +186,20 @@ fn unread(log: Log, message: String) -> Log {
     }
 }
 
-/// One line of Prometheus' text format.
-struct Sample<'t> {
-    name: &'t str,
-    labels: HashMap<&'t str, String>,
-    value: u64,
-}
-
-/// Lines that are whole numbers; others are not looked at.
-fn samples(text: &str) -> impl Iterator<Item = Sample<'_>> {
-    text.lines()
-        .filter(|line| !line.starts_with('#'))
-        .filter_map(|line| {
-            let (series, value) = line.rsplit_once(' ')?;
-            let (name, labels) = match series.split_once('{') {
-                None => (series, HashMap::new()),
-                Some((name, rest)) => (name, labels(rest.strip_suffix('}')?)?),
-            };
-            Some(Sample {
-                name,
-                labels,
-                value: value.parse().ok()?,
-            })
-        })
-}
-
-/// `a="1",b="2"`, with `\\`, `\"` and `\n` in values.
-fn labels(mut text: &str) -> Option<HashMap<&str, String>> {
-    let mut out = HashMap::new();
-    while !text.is_empty() {
-        let (name, rest) = text.split_once("=\"")?;
-        let (mut value, mut chars) = (String::new(), rest.char_indices());
-        let end = loop {
-            match chars.next()? {
-                (at, '"') => break at,
-                (_, '\\') => match chars.next()?.1 {
-                    'n' => value.push('\n'),
-                    other => value.push(other),
-                },
-                (_, other) => value.push(other),
-            }
-        };
-        out.insert(name, value);
-        let rest = rest.get(end + 1..)?;
-        text = rest.strip_prefix(',').unwrap_or(rest);
-    }
-    Some(out)
-}
-
 /// Decisions as a proxy counts them. It names one policy of those that allow.
-fn traffic(pod: &Pod, text: &str) -> Vec<Traffic> {
+fn traffic(pod: &Pod, metrics: &Metrics) -> Vec<Traffic> {
     let mut out: BTreeMap<String, Traffic> = BTreeMap::new();
-    for one in samples(text).filter(|one| one.value > 0) {
-        let (protocol, verdict) = match one.name {
+    for (one, count) in metrics.counts().filter(|(_, count)| *count > 0) {
+        let (protocol, verdict) = match one.name.as_str() {
             "inbound_http_authz_allow_total" => (Protocol::Http, Verdict::Allow),
             "inbound_http_authz_deny_total" => (Protocol::Http, Verdict::Deny),
             "inbound_tcp_authz_allow_total" => (Protocol::Tcp, Verdict::Allow),
             "inbound_tcp_authz_deny_total" => (Protocol::Tcp, Verdict::Deny),
             _ => continue,
         };
-        let label = |name: &str| {
-            one.labels
-                .get(name)
-                .filter(|text| !text.is_empty())
-                .cloned()
+        let label = |name: &str| match one.label(name) {
+            "" => None,
+            text => Some(text.to_owned()),
         };
         let Some(port) = label("target_port").and_then(|port| port.parse().ok()) else {
             continue;
@@ -287,7 +232,7 @@ fn traffic(pod: &Pod, text: &str) -> Vec<Traffic> {
             status: None,
             reasons,
             audit: false,
-            count: one.value,
+            count,
             first: None,
             last: None,
         };
@@ -331,7 +276,7 @@ mod tests {
             inbound_http_authz_allow_total{target_port=\"8080\",tls=\"true\",client_id=\"spiffe://d/ns/a/sa/b\",srv_group=\"policy.linkerd.io\",srv_kind=\"server\",srv_namespace=\"shop\",srv_name=\"cart\",srv_port=\"8080\",authz_group=\"policy.linkerd.io\",authz_kind=\"AuthorizationPolicy\",authz_namespace=\"shop\",authz_name=\"w\"} 3\n\
             inbound_tcp_authz_deny_total{target_port=\"9000\",tls=\"false\",client_id=\"\",srv_group=\"\",srv_kind=\"default\",srv_namespace=\"shop\",srv_name=\"default\",srv_port=\"9000\"} 1\n\
             inbound_tcp_authz_deny_total{target_port=\"1\",tls=\"false\"} 0\n";
-        let found = traffic(&pod(), text);
+        let found = traffic(&pod(), &Metrics::read(text));
         let allowed = found
             .iter()
             .find(|one| one.verdict == Verdict::Allow)
@@ -356,7 +301,7 @@ mod tests {
     #[test]
     fn a_label_cannot_end_itself_or_begin_another() {
         let text = r#"inbound_tcp_authz_deny_total{target_port="1",tls="true",client_id="a\",tls=\"false\\"} 2"#;
-        let found = traffic(&pod(), text);
+        let found = traffic(&pod(), &Metrics::read(text));
         assert_eq!(found[0].client.as_deref(), Some(r#"a",tls="false\"#));
         for broken in [
             "x{a=\"1} 1",
@@ -366,7 +311,7 @@ mod tests {
             "x",
             "x{a=\"\\",
         ] {
-            assert_eq!(samples(broken).count(), 0, "{broken}");
+            assert_eq!(Metrics::read(broken).counts().count(), 0, "{broken}");
         }
     }
 }

@@ -2,10 +2,11 @@
 //! seconds.
 
 use super::super::Scope;
+use crate::cluster;
 use crate::cluster::exposition::Metrics;
 use crate::cluster::proxies::{self, ProxyPod, has_proxy};
 use mesh_cluster::install::{self, Values};
-use mesh_cluster::names::{CONFIG, INJECT, NAMESPACE, TRUST_CONFIG_MAP, WEBHOOKS, ports};
+use mesh_cluster::names::{INJECT, NAMESPACE, TRUST_CONFIG_MAP, WEBHOOKS};
 use mesh_kubernetes::kinds::{Kind, POLICY_SOURCES};
 use mesh_kubernetes::read::{self, Objects, Server};
 use mesh_kubernetes::{Client, KubernetesError};
@@ -156,12 +157,9 @@ fn pods(values: &BTreeMap<String, Value>) -> impl Iterator<Item = &Value> {
 }
 
 async fn settings(client: &Client) -> Result<Option<Values>, KubernetesError> {
-    let like = json!({
-        "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "namespace": NAMESPACE, "name": CONFIG },
-    });
-    let found = read::named(client, &like).await?;
+    let found = cluster::values_text(client).await?;
     // Values of another version that cannot be read are told of with the ConfigMap.
-    Ok(found.map(|map| Values::read(text(&map, "/data/values.yaml")).unwrap_or_default()))
+    Ok(found.map(|text| Values::read(&text).unwrap_or_default()))
 }
 
 async fn installed(
@@ -196,18 +194,20 @@ async fn parts(
     client: &Client,
     values: &BTreeMap<String, Value>,
 ) -> Vec<(String, String, Result<Metrics, KubernetesError>)> {
-    let asked = pods(values).filter_map(|pod| {
-        let part = text(pod, "/metadata/labels/app.kubernetes.io~1component");
-        let here = text(pod, "/metadata/namespace") == NAMESPACE && PARTS.contains(&part);
-        (here && text(pod, "/status/phase") == "Running" && !has_proxy(pod)).then_some(async move {
-            let name = text(pod, "/metadata/name");
-            let address = (NAMESPACE, name, ports::ADMIN);
-            let answer = read::ask_pod(client, address, "/metrics").await;
-            let metrics = answer.map(|text| Metrics::read(&text));
-            (part.to_owned(), name.to_owned(), metrics)
+    let parts = || {
+        pods(values).filter_map(|pod| {
+            let part = text(pod, "/metadata/labels/app.kubernetes.io~1component");
+            let here = text(pod, "/metadata/namespace") == NAMESPACE && PARTS.contains(&part);
+            (here && text(pod, "/status/phase") == "Running" && !has_proxy(pod))
+                .then(|| (part, text(pod, "/metadata/name")))
         })
-    });
-    futures_util::future::join_all(asked.collect::<Vec<_>>()).await
+    };
+    let metrics = proxies::ask(client, parts().map(|(_, name)| (NAMESPACE, name))).await;
+    let named = parts().map(|(part, name)| (part.to_owned(), name.to_owned()));
+    named
+        .zip(metrics)
+        .map(|((part, name), metrics)| (part, name, metrics))
+        .collect()
 }
 
 /// Kinds that policy is written in, and that come with definitions of ours.
