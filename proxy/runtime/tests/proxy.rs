@@ -9,7 +9,6 @@ mod proxy {
     pub(crate) mod ways;
     pub(crate) mod world;
 
-    mod answers;
     mod authorization;
     mod bytes;
     mod counts;

@@ -137,6 +137,11 @@ async fn what_follows_an_answer_is_never_the_next_one() {
             "HTTP/1.1 304 Not Modified\r\n\r\nforged",
         ),
         (
+            "a body of 304, and its length",
+            "GET",
+            "HTTP/1.1 304 Not Modified\r\ncontent-length: 6\r\n\r\nforged",
+        ),
+        (
             "more than its length",
             "GET",
             "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nokforged",
@@ -203,5 +208,61 @@ async fn answers_of_other_forms_arrive_whole() {
             let whole = status(&told) == "200" && told.contains(body);
             assert!(whole && !told.contains("link: a"), "{way:?}: {told}");
         }
+    }
+}
+
+/// An application that answers `answer` to the head of a request for `/odd`, and a sound answer to any other: the number of
+/// its connection. Reads no bodies.
+async fn odd_application(at: std::net::SocketAddr, answer: &'static [u8]) {
+    let listener = TcpListener::bind(at).await.expect("an address");
+    let count = Arc::new(AtomicUsize::new(0));
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let number = count.fetch_add(1, Ordering::Relaxed);
+            tokio::spawn(serve_oddly(stream, number, answer));
+        }
+    });
+}
+
+async fn serve_oddly(mut stream: TcpStream, number: usize, answer: &'static [u8]) {
+    let mut received = Vec::new();
+    while let Ok(1..) = stream.read_buf(&mut received).await {
+        while let Some(end) = received.windows(4).position(|w| w == b"\r\n\r\n") {
+            let head: Vec<u8> = received.drain(..end + 4).collect();
+            let sound = format!("HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\n#{number:02}");
+            let odd = head.windows(4).any(|w| w == b"/odd");
+            let answer = if odd { answer } else { sound.as_bytes() };
+            if stream.write_all(answer).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// Sends `request`, then another, and returns both answers.
+async fn odd_then_sound(request: &str, answer: &'static [u8]) -> (String, String) {
+    let world = World::running(&cart_policy("HTTP/1", &[WEB]));
+    odd_application(world.cart_app(), answer).await;
+    let to = world.web_to_cart();
+    assert!(get(to, "/first").await.ends_with("#00"));
+    let odd = raw(to, request.as_bytes()).await;
+    let next = get(to, "/next").await;
+    (odd, next)
+}
+
+/// H1-12, H1-10: an answer before the request was read; the rest of the body is nobody's request.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_before_the_request_was_read_retires_the_connection() {
+    let answer = b"HTTP/1.1 413 Content Too Large\r\ncontent-length: 0\r\n\r\n";
+    let body = "GET /stray HTTP/1.1\r\nHost: cart\r\n\r\n";
+    for expect in ["", "Expect: 100-continue\r\n"] {
+        let request = format!(
+            "POST /odd HTTP/1.1\r\nHost: cart\r\n{expect}Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
+            body.len() + 10_000
+        );
+        let (odd, next) = odd_then_sound(&request, answer).await;
+        assert!(odd.contains("HTTP/1.1 413 "), "{odd}");
+        assert_eq!(status(&next), "200", "{next}");
+        assert!(next.ends_with("#01"), "a connection of its own: {next}");
     }
 }

@@ -1,9 +1,10 @@
 //! Names, values and hosts of requests (threats HD, HO), and how a refusal is told on the wire, in the record and in the
 //! metric.
 
+use super::h2_floods::first_word;
 use super::ways::*;
 use super::world::*;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 fn get_with(fields: &str) -> Vec<u8> {
@@ -134,18 +135,7 @@ async fn hd7_control_bytes_in_a_value_of_http_2() {
             let mut stream = TcpStream::connect(to).await.expect("a connection");
             stream.write_all(&request(value)).await.expect("room");
             // A HEADERS frame would be an answer; RST_STREAM (3) or GOAWAY (7) is none.
-            let kind = loop {
-                let mut head = [0; 9];
-                stream.read_exact(&mut head).await.expect("a frame");
-                let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
-                stream
-                    .read_exact(&mut vec![0; length])
-                    .await
-                    .expect("its payload");
-                if !matches!(head[3], 4 | 8) {
-                    break head[3];
-                }
-            };
+            let kind = first_word(&mut stream).await.expect("a frame");
             assert!(matches!(kind, 3 | 7), "{value:?}: frame {kind}");
             assert_eq!(stage.application.received(), "", "{value:?}");
         }
