@@ -273,6 +273,30 @@ mod tests {
     }
 
     #[test]
+    fn an_object_is_all_of_its_lines_and_no_others() {
+        let line = |name: &str, port: u16| {
+            format!(
+                "{{apiVersion: policy.linkerd.io/v1beta3, kind: Server, metadata: {{name: {name}, namespace: shop}}, spec: {{podSelector: {{}}, port: {port}}}}}"
+            )
+        };
+        let text = |ports: [u16; 3]| {
+            let [a, b, c] = ports;
+            [line("a", a), line("b", b), line("c", c)].join("\n---\n")
+        };
+        for (after, changed) in [
+            ([9, 2, 3], "Server/shop/a"),
+            ([1, 9, 3], "Server/shop/b"),
+            // The last line has no end.
+            ([1, 2, 9], "Server/shop/c"),
+        ] {
+            let found = compared(&[("x", &text([1, 2, 3]))], &[("x", &text(after))], Some(0));
+            let objects = found.objects.unwrap();
+            let names: Vec<_> = objects.iter().map(|one| one.object.as_str()).collect();
+            assert_eq!(names, [changed]);
+        }
+    }
+
+    #[test]
     fn an_approval_counts_for_the_change_it_was_written_with_and_for_no_later_one() {
         let by = r#"mesh.internal/author: ana, mesh.internal/approver: "ben (1)""#;
         let (plain, approved) = (server("a", 1, ""), server("a", 2, by));
