@@ -34,6 +34,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &["mesh-trust", "mesh-policy", "mesh-audits", "mesh-tlog"],
     ),
     ("mesh-api", &["mesh-trust", "mesh-policy"]),
+    ("mesh-pages", &[]),
     ("mesh-kubernetes", &[]),
     (
         "mesh-ca-client",
@@ -89,6 +90,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "mesh-audits",
             "mesh-tlog",
             "mesh-api",
+            "mesh-pages",
             "mesh-platform",
             "mesh-ca-client",
         ],
@@ -190,4 +192,25 @@ fn every_crate_of_the_workspace_is_in_the_table() {
         .collect();
     let existing: BTreeSet<_> = direct_dependencies().into_keys().collect();
     assert_eq!(named, existing.iter().map(String::as_str).collect());
+}
+
+#[test]
+fn one_crate_and_no_other_may_hold_unsafe_code() {
+    let root = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+    let read =
+        |path: std::path::PathBuf| std::fs::read_to_string(path).expect("a file of the tree");
+    let workspace = read(root.join("Cargo.toml"));
+    assert!(workspace.contains("\nunsafe_code = \"forbid\"\n"));
+    let metadata = MetadataCommand::new()
+        .manifest_path(root.join("Cargo.toml"))
+        .no_deps()
+        .exec()
+        .expect("cargo metadata");
+    for package in metadata.packages {
+        let manifest = read(package.manifest_path.clone().into());
+        let forbids = manifest.contains("\n[lints]\nworkspace = true\n");
+        assert_eq!(forbids, *package.name != "mesh-pages", "{}", package.name);
+    }
+    let source = read(root.join("mesh/pages/src/lib.rs"));
+    assert_eq!(source.matches("unsafe {").count(), 1);
 }

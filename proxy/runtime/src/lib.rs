@@ -12,6 +12,7 @@
 //! - [`serve`], [`io`], [`original`]: HTTP connections and sockets; [`answer`]: what the proxy says itself
 //! - [`admin`], [`telemetry`], [`audit`]: what it tells about itself
 //! - [`capture`]: redirects the connections of a network namespace to its proxy
+//! - [`pages`]: what the start needed is given back
 //! - [`start`]: start and end; begin reading at [`run`]
 
 mod admin;
@@ -39,6 +40,7 @@ mod live;
 mod mux;
 mod original;
 mod outbound;
+mod pages;
 mod random;
 mod remotes;
 mod replay;

@@ -4,7 +4,7 @@ use crate::config::ProxyConfig;
 use crate::core;
 use crate::error::ProxyError;
 use crate::state::Shared;
-use crate::{admin, audit, control, cross_check, denials, identity, trust};
+use crate::{admin, audit, control, cross_check, denials, identity, pages, trust};
 use mesh_platform::audit_log::AuditLog;
 use mesh_platform::{Platform, files, signals, unix};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -151,6 +151,7 @@ fn spawn_control(
             tokio::task::spawn_local(denials::keep_fresh(shared.clone()));
             tokio::task::spawn_local(trust::keep_fresh(shared.clone()));
             tokio::task::spawn_local(control::keep_fresh(shared.clone()));
+            tokio::task::spawn_local(pages::keep_few(shared.clone()));
             // An error means that the proxy was dropped: then this ends as well.
             let _ended = stop.wait_for(|stop| *stop).await.is_err();
         });
