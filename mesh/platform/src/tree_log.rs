@@ -203,14 +203,8 @@ impl TreeLog {
     /// # Errors
     /// [`PlatformError`]; the log is then as it was.
     pub fn append(&mut self, lines: &[Encoded]) -> Result<(), PlatformError> {
-        let bytes: Vec<u8> = match lines {
-            [line] => line.bytes.clone(),
-            _ => lines
-                .iter()
-                .flat_map(|line| line.bytes.iter().copied())
-                .collect(),
-        };
-        self.file.append(&bytes)?;
+        let bytes: Vec<&[u8]> = lines.iter().map(|line| line.bytes.as_slice()).collect();
+        self.file.append(&bytes.concat())?;
         for line in lines {
             let entry = line.bytes.strip_suffix(b"\n").unwrap_or(&line.bytes);
             self.push(line.leaf, entry);

@@ -200,8 +200,28 @@ pub(crate) struct HeldPolicies {
     port: u16,
     asked: Asked,
     now: Timestamp,
+    /// Before this (ms since the epoch) no grant that holds ends.
+    until: i64,
     effect: Effect,
     written: Marks,
+}
+
+impl Reasons {
+    /// Whether these are the same policies as `earlier`, which the same atoms gave. False if that cannot be told without
+    /// listing them.
+    pub(crate) fn are_still(&self, earlier: &Self) -> bool {
+        match (earlier, self) {
+            (Self::None, Self::None) => true,
+            (Self::Held(earlier), Self::Held(held)) => {
+                earlier.port == held.port
+                    && earlier.asked == held.asked
+                    && earlier.effect == held.effect
+                    && earlier.written == held.written
+                    && (millis(earlier.now)..earlier.until).contains(&millis(held.now))
+            }
+            _ => false,
+        }
+    }
 }
 
 /// Which of the policies written in Cedar held, by their place.
@@ -252,6 +272,11 @@ impl ConnectionAtoms {
             ports: RefCell::default(),
             heads: Heads::default(),
         }))
+    }
+
+    /// Whether these are the very same atoms: of one connection, under one snapshot.
+    pub(crate) fn are(&self, others: &Self) -> bool {
+        Rc::ptr_eq(&self.0, &others.0)
     }
 
     /// The snapshot that decides.
@@ -366,7 +391,7 @@ impl ConnectionAtoms {
         if let Some(why) = broken.or(compiled.broken_text.as_ref()) {
             return Says::Undecidable(Arc::clone(why));
         }
-        let mut tally = held.tally(query.asked, millis(query.now));
+        let (mut tally, until) = held.tally(query.asked, millis(query.now));
         let mut written = Marks::default();
         if !compiled.texts.is_empty() {
             let question = self.question(number, port, query);
@@ -389,6 +414,7 @@ impl ConnectionAtoms {
             port: number,
             asked: query.asked,
             now: query.now,
+            until,
             effect,
             written,
         });

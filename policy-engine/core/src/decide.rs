@@ -21,7 +21,9 @@ use std::sync::Arc;
 pub(crate) mod heads;
 mod outcome;
 
-pub use outcome::{Cause, Decision, Denial, Facts, Generation, Permit, Phase, Refusal, Verdict};
+pub use outcome::{
+    Cause, Decision, Denial, Facts, Generation, Grounds, Permit, Phase, Refusal, Verdict,
+};
 
 /// Answers one request. Same inputs, same answer, on any machine: no clock, no IO. `now` is the time that grants with an
 /// end, and policies that look at the time, are judged by.

@@ -386,13 +386,13 @@ impl Held {
         &self.matcher
     }
 
-    /// What the rules that hold amount to at `now` (ms since the epoch).
-    pub(crate) fn tally(&self, asked: Asked, now: i64) -> Tally {
+    /// What the rules that hold amount to at `now`, and before when none of them ends (both ms since the epoch).
+    pub(crate) fn tally(&self, asked: Asked, now: i64) -> (Tally, i64) {
         let place = self.remembered.get(asked.slot());
         if let Some(known) = place.map(Cell::get)
             && (known.from..known.until).contains(&now)
         {
-            return known.tally;
+            return (known.tally, known.until);
         }
         let (mut tally, mut until) = (self.everywhere, i64::MAX);
         for rule in self
@@ -411,7 +411,7 @@ impl Held {
                 until,
             });
         }
-        tally
+        (tally, until)
     }
 
     /// The rules of this effect that hold at `now` (ms since the epoch), in the order of their reasons; for

@@ -42,7 +42,7 @@ pub struct Use<'a> {
 impl FirstUses {
     /// Whether `one` is the first of its kind in the hour of `now`; it is not from then on.
     pub fn is_first(&mut self, one: &Use<'_>, now: Timestamp) -> bool {
-        let hour = now.unix_micros().div_euclid(HOUR_MICROS);
+        let hour = hour(now);
         if hour != self.hour {
             self.hour = hour;
             self.seen.clear();
@@ -65,6 +65,11 @@ impl FirstUses {
         one.route.map(route);
         hasher.finish()
     }
+}
+
+/// The hour in which a use is new once, counted from the epoch.
+pub fn hour(now: Timestamp) -> i64 {
+    now.unix_micros().div_euclid(HOUR_MICROS)
 }
 
 #[cfg(test)]

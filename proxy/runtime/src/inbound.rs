@@ -52,7 +52,11 @@ pub(crate) fn record(
         return true;
     };
     let allowed = decision.verdict == Verdict::Allow;
+    let familiar = allowed
+        .then(|| peer.familiar.recall(decision, call, now))
+        .flatten();
     let new = allowed
+        && familiar.is_none()
         && core
             .first_uses
             .borrow_mut()
@@ -73,9 +77,12 @@ pub(crate) fn record(
         core.shared.records.count_unrecorded();
         return false;
     }
-    core.classes
-        .borrow_mut()
-        .count(decision, &peer.client, call);
+    let mut classes = core.classes.borrow_mut();
+    if !familiar.is_some_and(|place| classes.count_at(place))
+        && let Some(place) = classes.count(decision, &peer.client, call)
+    {
+        peer.familiar.remember(decision, call, now, place);
+    }
     true
 }
 

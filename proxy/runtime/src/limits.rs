@@ -27,6 +27,8 @@ pub const COUNTS_EVERY: Duration = Duration::from_secs(10);
 /// Classes of allowed requests that one core counts apart at a time: as many as a line of the log holds. One has about
 /// 400 bytes; what finds no room is counted together.
 pub const CLASSES_MAX: usize = 256;
+/// Classes that a connection remembers its place in; what goes beyond that is looked up. One has about 150 bytes.
+pub const FAMILIAR_MAX: usize = 4;
 /// Headers of one HTTP/1 message.
 pub const HEADERS_MAX: usize = 100;
 /// Bytes of one HTTP/1 head.

@@ -4,6 +4,7 @@
 //! Everything that runs holds a [`Kill`] and a [`Registration`]. [`Live::recheck`] decides each entry anew; whoever is no
 //! longer allowed has its [`Kill`] ended, and the task that carries its bytes stops at once.
 
+use crate::classes::Familiar;
 use crate::telemetry::Edges;
 use mesh_policy::Snapshot;
 use mesh_policy::connection::ConnectionAtoms;
@@ -149,6 +150,8 @@ pub(crate) struct Peer {
     atoms: RefCell<Option<(Arc<Snapshot>, ConnectionAtoms)>>,
     /// Where it is counted.
     pub(crate) edges: Edges,
+    /// Where what it is allowed is counted for the log.
+    pub(crate) familiar: Familiar,
 }
 
 impl Peer {
@@ -159,6 +162,7 @@ impl Peer {
             port,
             atoms: RefCell::default(),
             edges: Edges::default(),
+            familiar: Familiar::default(),
         })
     }
 

@@ -324,7 +324,54 @@ impl Denial {
     }
 }
 
+/// What an allow rests on, to be recognized at the next request of the same connection without listing it: Server, route
+/// and reasons. Keep few: each holds the policy that it was made under.
+#[derive(Clone, Debug)]
+pub struct Grounds {
+    atoms: ConnectionAtoms,
+    port: u16,
+    route: Option<Arc<RouteTaken>>,
+    cause: Cause,
+    audit: bool,
+    reasons: Reasons,
+}
+
+impl Grounds {
+    /// Whether `facts` are those of an allow with exactly these reasons, and route and Server. False also where that
+    /// cannot be told at once: of another connection, after a change of policy, and once a grant may have ended.
+    pub fn are_of(&self, facts: &Facts) -> bool {
+        let same_route = match (&self.route, &facts.route) {
+            (None, None) => true,
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            _ => false,
+        };
+        same_route
+            && self.atoms.are(&facts.atoms)
+            && self.port == facts.port
+            && self.cause == facts.cause
+            && self.audit == facts.audit
+            && facts.reasons.are_still(&self.reasons)
+    }
+
+    /// Whether `facts` are of the same connection under the same policy: if not, these grounds are of the past.
+    pub fn is_in_force_at(&self, facts: &Facts) -> bool {
+        self.atoms.are(&facts.atoms)
+    }
+}
+
 impl Facts {
+    /// What this allow rests on; `None` of a denial.
+    pub fn grounds(&self) -> Option<Grounds> {
+        (self.verdict == Verdict::Allow).then(|| Grounds {
+            atoms: self.atoms.clone(),
+            port: self.port,
+            route: self.route.clone(),
+            cause: self.cause.clone(),
+            audit: self.audit,
+            reasons: self.reasons.clone(),
+        })
+    }
+
     /// Of an allow all permits that hold, of a deny the forbids that hold; sorted, each once. Listed anew at each call.
     pub fn reasons(&self) -> Vec<Arc<str>> {
         let mut reasons = self.atoms.reasons(&self.reasons);

@@ -390,3 +390,118 @@ fn a_client_that_several_sets_name_in_several_ways_is_in_each_of_them() {
         }
     }
 }
+
+/// All that a log counts apart: the Server, the route, the reasons, and whether they are all audit ones.
+fn counted_as(decision: &Decision, call: &Call<'_>) -> crate::record::DecisionRecord {
+    let record = decision.record(None, &meshed("web"), call);
+    crate::record::DecisionRecord {
+        request: None,
+        ..record
+    }
+}
+
+#[test]
+fn an_allow_is_recognized_only_while_it_rests_on_the_same() {
+    let ending = |id, until| Grant {
+        term: Term {
+            expires: Some(until),
+            ..Term::default()
+        },
+        ..grant(id, on_server("http"), Who::Anyone)
+    };
+    let mut world = open()
+        .route(route("health", "/grpc.health.v1.Health"))
+        .route(route("all", "/"))
+        .web_may("web", on_route("health"))
+        .grant(ending(
+            "AuthorizationPolicy/shop/early/0",
+            NOW.plus_secs(10),
+        ))
+        .grant(ending("AuthorizationPolicy/shop/late/0", NOW.plus_secs(20)));
+    world.0.cedar_policies.push(written(
+        Effect::Permit,
+        "permit(principal, action, resource) when { context.method == \"PUT\" };",
+    ));
+    let snapshot = world.compile();
+    let atoms = ConnectionAtoms::of(&snapshot, &meshed("web"));
+    let none = Lines::new();
+    let call = |method, target| {
+        Call::Http(Head {
+            method,
+            target,
+            host: Some("cart"),
+            grpc: false,
+            headers: &none,
+        })
+    };
+    let calls = [
+        call("GET", "/grpc.health.v1.Health/Check"),
+        call("GET", "/a"),
+        call("GET", "/b"),
+        call("PUT", "/a"),
+    ];
+    let times = [0, 5, 10, 15, 20, 25].map(|after| NOW.plus_secs(after));
+    let mut recognized = 0;
+    for (one, then) in at_all_times(&calls, &times) {
+        let earlier = decide_on(&atoms, PORT, one, then);
+        let grounds = earlier.grounds().unwrap();
+        for (other, now) in at_all_times(&calls, &times) {
+            let later = decide_on(&atoms, PORT, other, now);
+            let same = counted_as(&earlier, one) == counted_as(&later, other);
+            let known = grounds.are_of(&later);
+            assert!(same || !known, "{one:?} at {then}, {other:?} at {now}");
+            assert!(
+                known || !same || now < then,
+                "{one:?} at {then}, {other:?} at {now}"
+            );
+            recognized += usize::from(known);
+        }
+    }
+    assert!(recognized > 0);
+}
+
+fn at_all_times<'a, 'b>(
+    calls: &'a [Call<'b>],
+    times: &'a [Timestamp],
+) -> impl Iterator<Item = (&'a Call<'b>, Timestamp)> {
+    calls
+        .iter()
+        .flat_map(|call| times.iter().map(move |time| (call, *time)))
+}
+
+#[test]
+fn nothing_is_recognized_under_another_policy_or_on_another_connection() {
+    let world = open();
+    let (first, second) = (world.compile(), world.compile());
+    let none = Lines::new();
+    let call = head(&none, false);
+    let of = |snapshot| ConnectionAtoms::of(snapshot, &meshed("web"));
+    let atoms = of(&first);
+    let decision = decide_on(&atoms, PORT, &call, NOW);
+    let grounds = decision.grounds().unwrap();
+    assert!(grounds.are_of(&decision) && grounds.is_in_force_at(&decision));
+    for other in [of(&first), of(&second)] {
+        let decision = decide_on(&other, PORT, &call, NOW);
+        assert!(!grounds.are_of(&decision) && !grounds.is_in_force_at(&decision));
+    }
+    let by_cedar = decide_by_cedar(&atoms, PORT, &call, NOW);
+    assert!(!grounds.are_of(&by_cedar));
+}
+
+#[test]
+fn a_denial_has_no_grounds_and_a_probe_is_not_a_grant() {
+    let none = Lines::new();
+    let (as_grpc, plain) = (head(&none, true), head(&none, false));
+    let denied = decide(&World::http().compile(), PORT, &meshed("web"), &plain, NOW);
+    assert!(denied.grounds().is_none());
+    let snapshot = open().probe(ProbeKind::Grpc).compile();
+    let atoms = ConnectionAtoms::of(&snapshot, &plaintext("10.0.0.9"));
+    let probe = decide_on(&atoms, PORT, &as_grpc, NOW);
+    let request = decide_on(&atoms, PORT, &plain, NOW);
+    assert_eq!(
+        (&probe.cause, &request.cause),
+        (&Cause::Probe, &Cause::Granted)
+    );
+    assert!(!probe.grounds().unwrap().are_of(&request));
+    assert!(!request.grounds().unwrap().are_of(&probe));
+}
