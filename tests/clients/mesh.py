@@ -5,41 +5,17 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
-import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests"))
+from suite import check, eventually, finish, run, skip  # noqa: E402, F401
+
 MESH = ROOT / "target/release/mesh"
 BUILT = ROOT / "target/clients"
 NS = "clients"
-passed, failed, skipped = [], [], []
-
-
-def check(name, holds, why=""):
-    (passed if holds else failed).append(name)
-    print(f"{'ok  ' if holds else 'FAIL'} {name}" + (f": {str(why)[-1500:]}" if why and not holds else ""), flush=True)
-
-
-def skip(name, why):
-    skipped.append(name)
-    print(f"skip {name}: {why}", flush=True)
-
-
-def run(*args, timeout=120, **kw):
-    try:
-        return subprocess.run([str(a) for a in args], capture_output=True, text=True, timeout=timeout, **kw)
-    except subprocess.TimeoutExpired as late:
-        return subprocess.CompletedProcess(args, 124, late.stdout or "", f"not done after {timeout} s")
-
-
-def eventually(probe, within, every=0.1):
-    begun = time.monotonic()
-    while time.monotonic() - begun < within:
-        if answer := probe():
-            return answer
-        time.sleep(every)
-    return None
 
 
 def program(*names):
@@ -49,12 +25,6 @@ def program(*names):
         if found:
             return found
     return None
-
-
-def finish():
-    """Says how it went; the exit code."""
-    print(f"{len(passed)} passed, {len(failed)} failed, {len(skipped)} skipped")
-    return 1 if failed else 0
 
 
 class Missing(Exception):
@@ -83,7 +53,6 @@ def once(what):
 
 
 once.done = {}
-
 
 
 class Server:
