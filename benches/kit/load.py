@@ -1,9 +1,11 @@
 """Load: wrk for rates (its percentiles are of a closed loop), our open-loop tool for latency at a fixed rate."""
 
+import contextlib
 import json
 import os
 import re
 import resource
+import socket
 import subprocess
 import sys
 import time
@@ -49,6 +51,18 @@ def wrk(port, secs, connections):
 def _micros(text):
     number, unit = re.match(r"([\d.]+)(us|ms|s)", text).groups()
     return float(number) * {"us": 1, "ms": 1e3, "s": 1e6}[unit]
+
+
+@contextlib.contextmanager
+def held(port, connections):
+    """So many clients, each of which was answered once and holds its connection."""
+    with contextlib.ExitStack() as clients:
+        for _ in range(connections):
+            client = clients.enter_context(socket.create_connection(("127.0.0.1", port), timeout=5))
+            client.sendall(b"GET / HTTP/1.1\r\nHost: bench\r\n\r\n")
+            if not client.recv(4096).startswith(b"HTTP/1.1 200"):
+                raise machine.Failed("a client that was to hold its connection was not answered with 200")
+        yield
 
 
 def open_loop(port, rate, secs, connections):
