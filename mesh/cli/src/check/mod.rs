@@ -14,6 +14,7 @@ mod parts;
 mod report;
 mod trust;
 
+use crate::arguments::duration;
 use crate::cluster::ClusterArgs;
 use crate::exit::Exit;
 use crate::fault::Fault;
@@ -21,6 +22,10 @@ use crate::live::{self, Live, LiveArgs};
 use crate::output::{Format, Output, Tone};
 use clap::{Args, ValueEnum};
 use item::{Item, Status};
+use std::time::{Duration, Instant};
+
+/// Pause before what is broken is checked again, with `--wait`.
+const CHECK_AGAIN: Duration = Duration::from_millis(500);
 
 /// What is checked, and from when on it fails.
 #[derive(Args, Clone, Debug)]
@@ -44,6 +49,9 @@ pub(crate) struct CheckArgs {
     /// Of a cluster: only pods and policy of this namespace.
     #[arg(short, long, value_name = "NAMESPACE")]
     namespace: Option<String>,
+    /// Checks again until nothing is broken, for this long at most: `30s`, `2m`.
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    wait: Option<Duration>,
     /// From which severity on the command fails.
     #[arg(long, value_enum, default_value_t, value_name = "SEVERITY")]
     fail_on: FailOn,
@@ -113,12 +121,14 @@ enum FailOn {
 
 /// Checks everything and prints it.
 pub(crate) fn run(args: &CheckArgs, output: &mut Output) -> Result<Exit, Fault> {
-    let scope = args.scope();
-    // What is asked of a cluster alone is never asked of this machine.
-    let items = if scope != Scope::All || args.cluster.is_meant(&args.live) {
-        cluster::check(&args.cluster, scope, args.namespace.as_deref())?
-    } else {
-        machine(&args.live)?
+    let end = args.wait.map(|time| Instant::now() + time);
+    let items = loop {
+        let items = look(args)?;
+        let broken = items.iter().any(|item| item.status == Status::Broken);
+        if !broken || end.is_none_or(|end| Instant::now() >= end) {
+            break items;
+        }
+        std::thread::sleep(CHECK_AGAIN);
     };
     match args.output {
         CheckFormat::Junit => output.text(report::junit(&items))?,
@@ -133,6 +143,17 @@ pub(crate) fn run(args: &CheckArgs, output: &mut Output) -> Result<Exit, Fault> 
             _ => Exit::Ok,
         },
     )
+}
+
+/// Checks everything once.
+fn look(args: &CheckArgs) -> Result<Vec<Item>, Fault> {
+    let scope = args.scope();
+    // What is asked of a cluster alone is never asked of this machine.
+    if scope != Scope::All || args.cluster.is_meant(&args.live) {
+        cluster::check(&args.cluster, scope, args.namespace.as_deref())
+    } else {
+        machine(&args.live)
+    }
 }
 
 /// The mesh on this machine.

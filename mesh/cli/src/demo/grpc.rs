@@ -1,5 +1,6 @@
 //! A gRPC caller over one HTTP/2 connection, opened when it is needed and opened again when it broke.
 
+use super::Upstream;
 use super::attempt::Outcome;
 use super::protobuf::MESSAGE_BYTES_MAX;
 use bytes::Bytes;
@@ -7,20 +8,19 @@ use h2::RecvStream;
 use h2::client::SendRequest;
 use http::{HeaderMap, Method, Request, Version};
 use std::cell::RefCell;
-use std::net::SocketAddr;
 use tokio::net::TcpStream;
 
 /// A caller of one server.
 pub(super) struct GrpcClient {
-    address: SocketAddr,
+    upstream: Upstream,
     open: RefCell<Option<SendRequest<Bytes>>>,
 }
 
 impl GrpcClient {
-    /// A caller of the server at `address`; dials later.
-    pub(super) fn new(address: SocketAddr) -> Self {
+    /// A caller of `upstream`; dials later.
+    pub(super) fn new(upstream: Upstream) -> Self {
         Self {
-            address,
+            upstream,
             open: RefCell::new(None),
         }
     }
@@ -53,7 +53,7 @@ impl GrpcClient {
         let request = Request::builder()
             .method(Method::POST)
             .version(Version::HTTP_2)
-            .uri(format!("http://{}{path}", self.address))
+            .uri(format!("http://{}{path}", self.upstream.0))
             .header("content-type", "application/grpc")
             .header("te", "trailers")
             .body(())
@@ -111,7 +111,7 @@ impl GrpcClient {
         {
             return Ok(sender);
         }
-        let stream = TcpStream::connect(self.address)
+        let stream = TcpStream::connect(&*self.upstream.0)
             .await
             .map_err(|error| Outcome::from(&error))?;
         let _ = stream.set_nodelay(true);

@@ -1,12 +1,12 @@
 //! A caller over HTTP/1.1, on one connection that is kept while it works.
 
+use super::Upstream;
 use super::attempt::Outcome;
 use bytes::Bytes;
 use http::{Method, Request};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
-use std::net::SocketAddr;
 use tokio::net::TcpStream;
 
 /// Longest answer that is read. The shop's have some dozen bytes.
@@ -14,16 +14,16 @@ const ANSWER_BYTES_MAX: usize = 64 * 1024;
 
 /// A caller of one server.
 pub(super) struct HttpClient {
-    address: SocketAddr,
+    upstream: Upstream,
     host: String,
     open: Option<SendRequest<Empty<Bytes>>>,
 }
 
 impl HttpClient {
-    /// A caller of the server at `address`, which is called `host` in requests; dials later.
-    pub(super) fn new(address: SocketAddr, host: &str) -> Self {
+    /// A caller of `upstream`, which is called `host` in requests; dials later.
+    pub(super) fn new(upstream: Upstream, host: &str) -> Self {
         Self {
-            address,
+            upstream,
             host: host.to_owned(),
             open: None,
         }
@@ -69,7 +69,7 @@ impl HttpClient {
     }
 
     async fn connect(&self) -> Result<SendRequest<Empty<Bytes>>, Outcome> {
-        let stream = TcpStream::connect(self.address)
+        let stream = TcpStream::connect(&*self.upstream.0)
             .await
             .map_err(|error| Outcome::from(&error))?;
         let _ = stream.set_nodelay(true);

@@ -25,6 +25,7 @@ use crate::local_mesh::variable;
 use crate::output::Output;
 use attempt::Reporter;
 use clap::{Args, ValueEnum};
+use mesh_platform::signals;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -48,7 +49,8 @@ pub(crate) enum Role {
     Plaintext,
 }
 
-/// Plays one application of the demo shop. Addresses come from MESH_APP_ADDR, MESH_UPSTREAM_* and MESH_PLAIN_*.
+/// Plays one application of the demo shop. Where to listen comes from MESH_APP_ADDR (`IP:PORT`), whom to call from
+/// MESH_UPSTREAM_* and MESH_PLAIN_* (`IP:PORT` or `NAME:PORT`).
 #[derive(Args, Clone, Debug)]
 pub(crate) struct DemoArgs {
     /// Which application to be.
@@ -104,6 +106,17 @@ pub(crate) enum DemoError {
     },
 }
 
+/// Where a server is: `IP:PORT`, as `mesh up` tells it, or `NAME:PORT`, as one writes it on Kubernetes.
+#[derive(Clone, Debug)]
+struct Upstream(Rc<str>);
+
+impl Upstream {
+    fn parse(text: &str) -> Option<Self> {
+        let (host, port) = text.rsplit_once(':')?;
+        (!host.is_empty() && port.parse::<u16>().is_ok()).then(|| Self(text.into()))
+    }
+}
+
 /// What an application is given: its name, its addresses, and where to report.
 struct App {
     name: String,
@@ -133,22 +146,30 @@ pub(crate) fn run(args: DemoArgs, variables: Variables, output: Output) -> Resul
         reporter,
     };
     LocalSet::new().block_on(&runtime, async {
-        match args.role {
-            Role::Web => web::run(&app).await,
-            Role::Orders => orders::run(&app).await,
-            Role::Payments => payments::run(&app).await,
-            Role::Ledger => ledger::run(&app).await,
-            Role::Intruder => outsiders::run(&app, "MESH_UPSTREAM_").await,
-            Role::Plaintext => outsiders::run(&app, "MESH_PLAIN_").await,
+        // The first process of a container is not ended by a signal that it does not handle.
+        tokio::select! {
+            played = play(args.role, &app) => played,
+            _ = signals::shutdown_requested() => Ok(()),
         }
     })?;
     Ok(Exit::Ok)
 }
 
+async fn play(role: Role, app: &App) -> Result<(), DemoError> {
+    match role {
+        Role::Web => web::run(app).await,
+        Role::Orders => orders::run(app).await,
+        Role::Payments => payments::run(app).await,
+        Role::Ledger => ledger::run(app).await,
+        Role::Intruder => outsiders::run(app, "MESH_UPSTREAM_").await,
+        Role::Plaintext => outsiders::run(app, "MESH_PLAIN_").await,
+    }
+}
+
 impl App {
     /// Where the upstream `name` is, from `<prefix><NAME>`.
-    fn upstream(&self, prefix: &str, name: &str) -> Result<SocketAddr, DemoError> {
-        self.address(variable(prefix, name))
+    fn upstream(&self, prefix: &str, name: &str) -> Result<Upstream, DemoError> {
+        self.read(variable(prefix, name), Upstream::parse)
     }
 
     /// Listens on `--listen`, on `MESH_APP_ADDR_<PORT>`, or on `MESH_APP_ADDR`.
@@ -170,8 +191,16 @@ impl App {
     }
 
     fn address(&self, variable: String) -> Result<SocketAddr, DemoError> {
+        self.read(variable, |text| text.parse().ok())
+    }
+
+    fn read<T>(
+        &self,
+        variable: String,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> Result<T, DemoError> {
         let found = self.variables.get(&variable);
-        match found.and_then(|text| text.parse().ok()) {
+        match found.and_then(|text| parse(text)) {
             Some(address) => Ok(address),
             None => {
                 let found = found.map_or_else(|| "not set".to_owned(), |text| format!("`{text}`"));

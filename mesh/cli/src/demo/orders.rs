@@ -32,15 +32,15 @@ const WATCH_REPORT: Duration = Duration::from_secs(1);
 
 /// Serves orders until it is ended.
 pub(super) async fn run(app: &App) -> Result<(), DemoError> {
-    let address = app.upstream("MESH_UPSTREAM_", "payments")?;
+    let upstream = app.upstream("MESH_UPSTREAM_", "payments")?;
     let listener = app.listener("http").await?;
-    let payments = Rc::new(GrpcClient::new(address));
+    let payments = Rc::new(GrpcClient::new(upstream.clone()));
     // The watch begins with the first order that is asked for: until then payments may still be starting.
     let opened = Rc::new(Notify::new());
     tokio::task::spawn_local(watch(
         Rc::clone(&opened),
         Rc::clone(&app.reporter),
-        GrpcClient::new(address),
+        GrpcClient::new(upstream),
     ));
     loop {
         let stream = match listener.accept().await {

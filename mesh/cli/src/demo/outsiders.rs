@@ -23,15 +23,15 @@ pub(super) async fn run(app: &App, prefix: &str) -> Result<(), DemoError> {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let mut http = HttpClient::new(orders, "orders");
+        let mut http = HttpClient::new(orders.clone(), "orders");
         app.reporter
             .attempt("orders", "http", http.get("/orders/1"))
             .await;
-        let grpc = GrpcClient::new(payments);
+        let grpc = GrpcClient::new(payments.clone());
         app.reporter
             .attempt("payments", "grpc", grpc.unary(CHARGE, charge_request(1)))
             .await;
-        let mut tcp = LedgerClient::new(ledger);
+        let mut tcp = LedgerClient::new(ledger.clone());
         app.reporter.attempt("ledger", "tcp", tcp.post(1)).await;
     }
 }

@@ -1,7 +1,7 @@
 //! A caller of the ledger: raw TCP, one line each way, on one connection that is kept while it works.
 
+use super::Upstream;
 use super::attempt::Outcome;
-use std::net::SocketAddr;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
@@ -10,15 +10,15 @@ pub(super) const LINE_BYTES_MAX: u64 = 256;
 
 /// A caller of one ledger.
 pub(super) struct LedgerClient {
-    address: SocketAddr,
+    upstream: Upstream,
     open: Option<BufReader<TcpStream>>,
 }
 
 impl LedgerClient {
-    /// A caller of the ledger at `address`; dials later.
-    pub(super) fn new(address: SocketAddr) -> Self {
+    /// A caller of the ledger `upstream`; dials later.
+    pub(super) fn new(upstream: Upstream) -> Self {
         Self {
-            address,
+            upstream,
             open: None,
         }
     }
@@ -38,7 +38,7 @@ impl LedgerClient {
         let mut stream = match self.open.take() {
             Some(stream) => stream,
             None => {
-                let stream = TcpStream::connect(self.address)
+                let stream = TcpStream::connect(&*self.upstream.0)
                     .await
                     .map_err(|error| Outcome::from(&error))?;
                 let _ = stream.set_nodelay(true);
