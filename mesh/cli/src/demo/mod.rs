@@ -149,7 +149,7 @@ pub(crate) fn run(args: DemoArgs, variables: Variables, output: Output) -> Resul
         // The first process of a container is not ended by a signal that it does not handle.
         tokio::select! {
             played = play(args.role, &app) => played,
-            _ = signals::shutdown_requested() => Ok(()),
+            Ok(_) = signals::shutdown_requested() => Ok(()),
         }
     })?;
     Ok(Exit::Ok)
