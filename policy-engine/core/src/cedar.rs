@@ -9,6 +9,7 @@
 //! - [`generate`]: grants become policies
 //! - [`raw`]: policies that people wrote in Cedar, read, confined to their namespace and validated
 //! - [`ask`]: a question as Cedar's request and entities
+//! - [`model`]: all questions at once, for a solver
 //!
 //! On the data path only what [`crate::residual`] cannot compile comes here; everything else is answered by
 //! [`crate::matcher`], and Cedar is what it is compared with.
@@ -24,6 +25,7 @@ use std::sync::{Arc, OnceLock};
 mod ask;
 pub(crate) mod clauses;
 mod generate;
+pub mod model;
 pub(crate) mod raw;
 
 pub(crate) use ask::Setting;

@@ -466,6 +466,8 @@ impl ConnectionAtoms {
         let mut question = self.question(number, port, query);
         question.asker.identity_sets = &identity_sets;
         question.asker.network_sets = &network_sets;
+        #[cfg(test)]
+        cedar::model::tests::watch(&self.0.snapshot, number, &question);
         cedar::ask(
             compiled.vocabulary,
             &compiled.setting_of(data.names()),

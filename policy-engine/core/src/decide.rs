@@ -339,6 +339,6 @@ fn probe_holds(atoms: &ConnectionAtoms, port: &Port, asks: impl Fn(&ProbeKind) -
 }
 
 #[cfg(test)]
-mod oracle;
+pub(crate) mod oracle;
 #[cfg(test)]
 mod tests;

@@ -148,7 +148,7 @@ impl<'a> Setting<'a> {
 }
 
 /// The Server or the route that is asked for, with all that it lies in.
-fn resource(
+pub(super) fn resource(
     vocabulary: &Vocabulary,
     target: &Target<'_>,
     entities: &mut Vec<Entity>,

@@ -180,7 +180,7 @@ fn any_port() -> impl Strategy<Value = PortPolicy> {
         )
 }
 
-fn any_data() -> impl Strategy<Value = SnapshotData> {
+pub(crate) fn any_data() -> impl Strategy<Value = SnapshotData> {
     let sets = prop::collection::vec(prop::collection::vec(pattern(), 0..3), 3);
     let nets = prop::collection::vec(prop::collection::vec(block(), 0..3), 3);
     (
@@ -228,7 +228,7 @@ fn any_data() -> impl Strategy<Value = SnapshotData> {
         })
 }
 
-fn any_client() -> impl Strategy<Value = Client> {
+pub(crate) fn any_client() -> impl Strategy<Value = Client> {
     let id = prop::option::weighted(0.7, prop::sample::select(&IDS[..]));
     (
         id,
