@@ -13,6 +13,15 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &["mesh-trust", "mesh-policy", "mesh-policy-index"],
     ),
     (
+        "mesh-policy-symbolic",
+        &[
+            "mesh-trust",
+            "mesh-policy",
+            "mesh-policy-index",
+            "mesh-policy-analysis",
+        ],
+    ),
+    (
         "mesh-policy-trials",
         &["mesh-trust", "mesh-policy", "mesh-policy-index"],
     ),

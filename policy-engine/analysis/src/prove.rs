@@ -325,7 +325,7 @@ fn exhausted(decisions: usize, notes: &[String]) -> Proof {
 }
 
 /// The policy with the texts of a claim in it. `Never`: beside all others, where they forbid. `Always`: alone.
-fn with_claim(mut data: SnapshotData, invariant: &Invariant, claim: &Claim) -> SnapshotData {
+pub fn with_claim(mut data: SnapshotData, invariant: &Invariant, claim: &Claim) -> SnapshotData {
     let (texts, effect) = match claim {
         Claim::Never(texts) => (texts, Effect::Forbid),
         Claim::Always(texts) => (texts, Effect::Permit),
