@@ -8,9 +8,10 @@ use clap::Args;
 use mesh_platform::{Platform as _, System};
 use mesh_policy::snapshot::Source;
 use mesh_policy_analysis::graph::Selector;
-use mesh_policy_analysis::prove::{Proof, Question, prove};
+use mesh_policy_analysis::prove::{Proof, Question, Witness, prove};
 use mesh_policy_index::index::Invariant;
 use mesh_policy_index::manifest::load;
+use mesh_policy_symbolic::{Outcome, Prover, Session, Verdict, outcome};
 use mesh_trust::Timestamp;
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -33,6 +34,21 @@ pub(crate) struct ProveArgs {
     /// Nobody without an identity is allowed anything but declared probes.
     #[arg(long)]
     deny_anonymous: bool,
+    /// Asks a solver too, which reasons about all requests there can be, not about classes of them: cvc5, 1.3.1 or newer.
+    /// A claim then holds only if the solver proves it.
+    #[arg(long)]
+    symbolic: bool,
+    /// The solver, with `--symbolic`.
+    #[arg(
+        long,
+        value_name = "PROGRAM",
+        default_value = "cvc5",
+        requires = "symbolic"
+    )]
+    solver: PathBuf,
+    /// How long the solver may take over one question; what takes longer is unknown.
+    #[arg(long, value_name = "DURATION", default_value = "10s", requires = "symbolic", value_parser = crate::arguments::duration)]
+    solver_timeout: std::time::Duration,
     #[command(flatten)]
     settings: MeshSettings,
     /// Time to decide at, RFC 3339. Now, if not given.
@@ -77,17 +93,66 @@ pub(crate) enum ProveError {
         /// What is wrong there.
         why: String,
     },
+    /// Classes and solver contradict each other.
+    #[error("classes and solver contradict each other about {claims}")]
+    #[diagnostic(
+        code("MESH-0649"),
+        help(
+            "one of the two is wrong: trust neither about this claim, and report it with the manifests and the solver's version"
+        )
+    )]
+    Disagreement {
+        /// The claims.
+        claims: String,
+    },
 }
 
 /// One question and its answer.
 #[derive(Serialize)]
-struct Proved {
-    claim: String,
-    #[serde(flatten)]
-    proof: Proof,
+#[serde(untagged)]
+enum Proved {
+    /// By classes alone.
+    Classes {
+        claim: String,
+        #[serde(flatten)]
+        proof: Proof,
+    },
+    /// By classes and by a solver.
+    Both {
+        claim: String,
+        verdict: Outcome,
+        classes: Proof,
+        solver: Solved,
+    },
 }
 
-/// Proves all; ends with 1 if something is violated, else with 11 if something is undecided.
+/// What a solver says.
+#[derive(Serialize)]
+struct Solved {
+    name: String,
+    #[serde(flatten)]
+    verdict: Verdict,
+}
+
+impl Proved {
+    fn claim(&self) -> &str {
+        let (Self::Classes { claim, .. } | Self::Both { claim, .. }) = self;
+        claim
+    }
+
+    fn outcome(&self) -> Outcome {
+        match self {
+            Self::Both { verdict, .. } => *verdict,
+            Self::Classes { proof, .. } => match proof {
+                Proof::Holds { .. } => Outcome::Holds,
+                Proof::Violated { .. } => Outcome::Violated,
+                Proof::Undecided { .. } => Outcome::Undecided,
+            },
+        }
+    }
+}
+
+/// Proves all; ends with 1 if something is violated or classes and solver disagree, else with 11 if something is undecided.
 pub(crate) fn run(args: &ProveArgs, output: &mut Output) -> Result<Exit, Fault> {
     let (manifests, further) = read(args)?;
     if let Some(finding) = manifests.unread() {
@@ -122,20 +187,54 @@ pub(crate) fn run(args: &ProveArgs, output: &mut Output) -> Result<Exit, Fault> 
         return Err(Fault::usage(&ProveError::Nothing));
     }
     let now = args.at.unwrap_or_else(|| System::new().wall_clock());
+    let mut prover = match args.symbolic {
+        true => {
+            let session = Session::open(&args.solver, args.solver_timeout);
+            let session = session.map_err(|fault| Fault::undecidable(&fault))?;
+            Some(Prover::new(index, now, session))
+        }
+        false => None,
+    };
     let proved: Vec<Proved> = questions
         .into_iter()
-        .map(|(claim, question)| Proved {
-            proof: prove(index, &question, now),
-            claim,
+        .map(|(claim, question)| {
+            let proof = prove(index, &question, now);
+            match &mut prover {
+                None => Proved::Classes { claim, proof },
+                Some(prover) => {
+                    let verdict = prover.prove(&question);
+                    Proved::Both {
+                        claim,
+                        verdict: outcome(&proof, &verdict),
+                        classes: proof,
+                        solver: Solved {
+                            name: prover.solver(),
+                            verdict,
+                        },
+                    }
+                }
+            }
         })
         .collect();
     output.value(args.output, &proved, |output, proved| {
         proved.iter().try_for_each(|one| print(one, output))
     })?;
-    let any = |is: fn(&Proof) -> bool| proved.iter().any(|one| is(&one.proof));
-    Ok(if any(|proof| matches!(proof, Proof::Violated { .. })) {
+    ended(&proved)
+}
+
+/// How the command ends; one claim about which nothing can be trusted fails it.
+fn ended(proved: &[Proved]) -> Result<Exit, Fault> {
+    let of = |outcome: Outcome| proved.iter().filter(move |one| one.outcome() == outcome);
+    let disagreed: Vec<String> = of(Outcome::Disagreement)
+        .map(|one| format!("`{}`", one.claim()))
+        .collect();
+    if !disagreed.is_empty() {
+        let claims = disagreed.join(", ");
+        return Err(ProveError::Disagreement { claims }.into());
+    }
+    Ok(if of(Outcome::Violated).next().is_some() {
         Exit::Failure
-    } else if any(|proof| matches!(proof, Proof::Undecided { .. })) {
+    } else if of(Outcome::Undecided).next().is_some() {
         Exit::Undecidable
     } else {
         Exit::Ok
@@ -177,29 +276,70 @@ fn stands_in(invariant: &Invariant, files: &BTreeSet<String>) -> bool {
 }
 
 fn print(proved: &Proved, output: &mut Output) -> Result<(), Fault> {
-    let claim = printable(&proved.claim);
-    match &proved.proof {
-        Proof::Holds { decisions } => {
-            let word = output.toned(Tone::Good, "holds");
-            output.line(format_args!(
-                "{word}      {claim} ({decisions} decisions, all classes)"
-            ))
-        }
-        Proof::Undecided { why } => {
-            let word = output.toned(Tone::Doubtful, "undecided");
-            output.line(format_args!("{word}  {claim}\n  {}", printable(why)))
-        }
-        Proof::Violated { why, witness } => {
-            let word = output.toned(Tone::Bad, "violated");
-            output.line(format_args!("{word}   {claim}\n  {}", printable(why)))?;
-            for one in witness {
-                for source in &one.sources {
-                    output.line(format_args!("    by   {}", printable(source)))?;
-                }
-                let record = serde_json::to_string(&one.request).unwrap_or_default();
-                output.line(format_args!("    e.g. {}", printable(&record)))?;
+    let word = match proved.outcome() {
+        Outcome::Holds => output.toned(Tone::Good, "holds     "),
+        Outcome::Violated => output.toned(Tone::Bad, "violated  "),
+        Outcome::Undecided => output.toned(Tone::Doubtful, "undecided "),
+        Outcome::Disagreement => output.toned(Tone::Bad, "DISAGREED "),
+    };
+    let claim = printable(proved.claim());
+    match proved {
+        Proved::Classes { proof, .. } => match proof {
+            Proof::Holds { decisions } => output.line(format_args!(
+                "{word}{claim} ({decisions} decisions, all classes)"
+            )),
+            Proof::Undecided { why } => {
+                output.line(format_args!("{word}{claim}\n  {}", printable(why)))
             }
-            Ok(())
+            Proof::Violated { why, witness } => {
+                output.line(format_args!("{word}{claim}\n  {}", printable(why)))?;
+                witness.iter().try_for_each(|one| show(one, output))
+            }
+        },
+        Proved::Both {
+            classes, solver, ..
+        } => {
+            output.line(format_args!("{word}{claim}"))?;
+            let shown = match classes {
+                Proof::Holds { decisions } => {
+                    output.line(format_args!("  classes: hold ({decisions} decisions)"))?;
+                    false
+                }
+                Proof::Undecided { why } => {
+                    output.line(format_args!("  classes: undecided: {}", printable(why)))?;
+                    false
+                }
+                Proof::Violated { why, witness } => {
+                    output.line(format_args!("  classes: violated: {}", printable(why)))?;
+                    witness.iter().try_for_each(|one| show(one, output))?;
+                    true
+                }
+            };
+            let name = printable(&solver.name);
+            match &solver.verdict {
+                Verdict::Proved { formulas } => {
+                    output.line(format_args!("  {name}: proved ({formulas} formulas)"))
+                }
+                Verdict::Unknown { why } => {
+                    output.line(format_args!("  {name}: unknown: {}", printable(why)))
+                }
+                Verdict::Refuted { why, witness } => {
+                    output.line(format_args!("  {name}: refuted: {}", printable(why)))?;
+                    match shown {
+                        true => Ok(()),
+                        false => show(witness, output),
+                    }
+                }
+            }
         }
     }
+}
+
+/// A request that contradicts a claim, and what allows it.
+fn show(witness: &Witness, output: &mut Output) -> Result<(), Fault> {
+    for source in &witness.sources {
+        output.line(format_args!("    by   {}", printable(source)))?;
+    }
+    let record = serde_json::to_string(&witness.request).unwrap_or_default();
+    output.line(format_args!("    e.g. {}", printable(&record)))
 }

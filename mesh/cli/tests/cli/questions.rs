@@ -1,6 +1,6 @@
 //! Questions beyond one request, as people and pipelines ask them: exit codes, witnesses, and input that is refused.
 
-use crate::run::{authz, copy_shop, json_of, shop, stdout};
+use crate::run::{authz, copy_shop, json_of, shop, stderr, stdout};
 use serde_json::Value;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -336,4 +336,78 @@ fn targets_and_paths_that_there_are_not_end_with_2_and_no_mesh_with_11() {
         );
         assert!(output.stdout.is_empty(), "{arguments:?}");
     }
+}
+
+/// A solver that is none, of those that the prover is tested with.
+fn fake(name: &str) -> String {
+    let folder = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../policy-engine/symbolic/tests/symbolic/fakes/"
+    );
+    format!("{folder}{name}")
+}
+
+#[test]
+fn what_a_solver_does_not_prove_does_not_hold() {
+    let folder = tempfile::tempdir().expect("a folder");
+    copy_shop(&folder.path().join("shop"));
+    let prove = |more: &[&str]| {
+        let asked = ["prove", "-f", "shop", "--deny-anonymous", "-o", "json"];
+        authz(folder.path(), &[&asked, more].concat())
+    };
+    let classes = json_of(&prove(&[]))[0]["verdict"].clone();
+    for (name, said) in [
+        ("unsat", "no request is possible at all"),
+        ("unknown", "does not know"),
+        ("crash", "ended"),
+        ("rubbish", "no request"),
+    ] {
+        let output = prove(&["--symbolic", "--solver", &fake(name)]);
+        let answer = json_of(&output)[0].clone();
+        assert_eq!(answer["classes"]["verdict"], classes, "{name}: {answer}");
+        assert_eq!(answer["solver"]["verdict"], "unknown", "{name}: {answer}");
+        let why = answer["solver"]["why"].as_str().expect("a reason");
+        assert!(why.contains(said), "{name}: {why}");
+        if classes != "violated" {
+            assert_eq!(answer["verdict"], "undecided", "{name}: {answer}");
+            assert_eq!(output.status.code(), Some(11), "{name}");
+        }
+    }
+    let begun = std::time::Instant::now();
+    let hanging = ["--symbolic", "--solver-timeout", "200ms", "--solver"];
+    let output = prove(&[&hanging[..], &[&fake("hang")]].concat());
+    assert_ne!(output.status.code(), Some(0), "{output:?}");
+    assert!(begun.elapsed().as_secs() < 60, "{:?}", begun.elapsed());
+}
+
+#[test]
+fn who_is_no_solver_is_refused_by_name() {
+    let folder = tempfile::tempdir().expect("a folder");
+    copy_shop(&folder.path().join("shop"));
+    for (name, code, said) in [
+        ("none of this name", "MESH-0647", "cannot be used"),
+        ("old", "MESH-0648", "version 1.0.3"),
+        ("liar", "MESH-0648", "wrongly"),
+        ("other", "MESH-0648", "Z3"),
+    ] {
+        let program = fake(name);
+        let asked = ["prove", "-f", "shop", "--deny-anonymous", "--symbolic"];
+        let output = authz(
+            folder.path(),
+            &[&asked[..], &["--solver", &program]].concat(),
+        );
+        assert_eq!(output.status.code(), Some(11), "{name}: {output:?}");
+        let text = stderr(&output);
+        assert!(text.contains(code) && text.contains(said), "{name}: {text}");
+    }
+    let asked = [
+        "prove",
+        "-f",
+        "shop",
+        "--deny-anonymous",
+        "--solver",
+        "cvc5",
+    ];
+    let output = authz(folder.path(), &asked);
+    assert_eq!(output.status.code(), Some(2), "a solver alone asks nothing");
 }
