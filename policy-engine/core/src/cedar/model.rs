@@ -8,7 +8,7 @@
 //! - `facts.cedar`: what holds of every question
 //! - [`place`]: the port, the Server, the route that is asked for
 //! - [`client`]: who is in which set
-//! - [`tree`]: expressions
+//! - [`tree`]: Cedar expressions, as they are read
 
 mod client;
 mod place;
