@@ -98,6 +98,11 @@ fn cut_decision(record: &mut DecisionRecord, cut: &mut Cut) {
     );
     cut_option(&mut server.name, NAME_BYTES_MAX, "server.name", cut);
     cut_option(&mut server.workload, NAME_BYTES_MAX, "server.workload", cut);
+    if let Some(egress) = &mut record.egress {
+        cut_text(&mut egress.to, NAME_BYTES_MAX, "egress.to", cut);
+        let name = &mut egress.server_name;
+        cut_option(name, HOST_BYTES_MAX, "egress.server_name", cut);
+    }
     if let Some(route) = &mut record.route {
         cut_text(&mut route.kind, NAME_BYTES_MAX, "route.kind", cut);
         cut_text(&mut route.namespace, NAME_BYTES_MAX, "route.namespace", cut);

@@ -41,6 +41,7 @@ pub(crate) fn decision(number: u64) -> DecisionRecord {
             port: 8080,
             default: false,
         },
+        egress: None,
         route: None,
         request: Some(RecordRequest {
             method: "GET".to_owned(),

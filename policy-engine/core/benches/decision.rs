@@ -241,6 +241,7 @@ fn skeleton() -> SnapshotData {
         identity_sets: BTreeMap::new(),
         network_sets: BTreeMap::new(),
         cedar_policies: Vec::new(),
+        egress: Vec::new(),
         findings: Vec::new(),
     }
 }

@@ -7,14 +7,15 @@ use crate::cedar::raw::{self, Raw};
 use crate::cedar::{self, GeneratedPolicy, Setting, Vocabulary};
 use crate::connection::IdentityIndex;
 use crate::decide::Generation;
+use crate::egress::{self, Egress};
 use crate::matcher::{Matcher, Reachable};
 use crate::networks::NetworkIndex;
 use crate::original::{Data, Kept};
 use crate::question::{HeaderNames, SetNames};
 use crate::route::{RouteTable, RouteTaken};
 use crate::snapshot::{
-    Finding, ObjectRef, PathOptions, PortPolicy, ServerInfo, ServerProtocol, Severity,
-    SnapshotData, Source, WorkloadInfo,
+    Finding, PathOptions, PortPolicy, ServerInfo, ServerProtocol, SnapshotData, Source,
+    WorkloadInfo,
 };
 use crate::texts::Texts;
 use mesh_trust::{Timestamp, TrustDomain};
@@ -22,7 +23,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use faults::{check_limits, missing_set, text_findings};
+use faults::{check_limits, missing_set, text_findings, unread_route};
 
 /// Policy for one workload, ready to decide. Cheap to clone; share it freely between threads.
 #[derive(Clone)]
@@ -95,6 +96,8 @@ pub(crate) struct Compiled {
     /// Policy of every other port.
     other: Port,
     findings: Vec<Finding>,
+    /// What the workload may reach outside of the mesh.
+    egress: Egress,
     /// What set places stand for, if decisions need Cedar: it knows sets by their names.
     names: SetNames,
     /// Identity sets, by who is in them.
@@ -199,6 +202,8 @@ impl Snapshot {
             by_port.insert(port, PortAt::Own(index));
         }
         let other = compiling.port(&mut findings, 0, &data.other_ports)?;
+        let (egress, unread) = Egress::compile(&data.egress, data.generation);
+        findings.extend(unread.iter().map(|one| unread_route(&one.route, &one.why)));
         findings.sort();
         findings.dedup();
         Ok(Self(Arc::new(Compiled {
@@ -211,6 +216,7 @@ impl Snapshot {
             policies,
             other,
             findings,
+            egress,
             identities: IdentityIndex::build(&data).map_err(|_| too_long("identities"))?,
             networks: NetworkIndex::build(data.network_sets.values()),
             broken_text: raw::broken_forbid(&texts).cloned(),
@@ -263,6 +269,10 @@ impl Snapshot {
             identity_sets: BTreeMap::new(),
             network_sets: BTreeMap::new(),
             cedar_policies: Vec::new(),
+            egress: vec![egress::closed_to_all(
+                "the proxy has received no policy yet",
+                Source::BuiltIn("no policy yet".to_owned()),
+            )],
             findings: Vec::new(),
         })
     }
@@ -307,6 +317,11 @@ impl Snapshot {
     /// Which policy this is.
     pub fn generation(&self) -> Generation {
         self.0.generation
+    }
+
+    /// What the workload may reach outside of the mesh.
+    pub fn egress(&self) -> &Egress {
+        &self.0.egress
     }
 
     /// What is wrong: the findings of the data, and what compiling found.
@@ -456,22 +471,7 @@ impl Compiling<'_> {
             let route = usize::try_from(problem.route)
                 .ok()
                 .and_then(|index| policy.routes.get(index));
-            problems.extend(route.map(|route| Finding {
-                code: "MESH-0312".to_owned(),
-                severity: Severity::Error,
-                message: format!(
-                    "requests that {} {}/{} takes are denied: {}",
-                    route.kind, route.namespace, route.name, problem.why
-                ),
-                hint: Some("mend the route; until then its requests stay denied".to_owned()),
-                object: Some(ObjectRef {
-                    kind: route.kind.clone(),
-                    namespace: route.namespace.clone(),
-                    name: route.name.clone(),
-                    source: route.source.clone(),
-                }),
-                source: route.source.clone(),
-            }));
+            problems.extend(route.map(|route| unread_route(route, &problem.why)));
         }
         let server = &policy.server;
         let mut by_name: HashMap<_, Vec<u32>> = HashMap::new();

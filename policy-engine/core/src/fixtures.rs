@@ -167,6 +167,7 @@ impl World {
             identity_sets: BTreeMap::new(),
             network_sets: BTreeMap::new(),
             cedar_policies: Vec::new(),
+            egress: Vec::new(),
             findings: Vec::new(),
         })
     }

@@ -6,6 +6,7 @@
 //! - [`route`]: which route takes a request (Gateway API precedence)
 //! - [`compile`]: the compiled snapshot; start at [`Snapshot::compile`]
 //! - [`traffic`]: where requests to a Service go, as data
+//! - [`egress`]: what a workload may reach outside of the mesh: data and decision
 //! - [`connection`]: what is settled once per connection
 //! - `original`: the data of a snapshot, packed while nobody looks at it
 //! - `texts`: many texts that begin alike, in one piece of memory
@@ -25,6 +26,7 @@ pub mod cedar;
 pub mod compile;
 pub mod connection;
 pub mod decide;
+pub mod egress;
 pub mod equivalence;
 pub mod explain;
 #[cfg(test)]

@@ -35,6 +35,9 @@ pub const MATCHES_MAX: usize = 32_768;
 /// Members of all identity sets, and blocks of all network sets, of one snapshot.
 pub const MEMBERS_MAX: usize = 262_144;
 
+/// EgressNetworks that concern one workload. Each of their blocks is looked at for each connection to outside.
+pub const EGRESS_NETWORKS_MAX: usize = 256;
+
 /// Near misses that one explanation lists, closest first: more is not read.
 pub const NEAR_MISSES_MAX: usize = 32;
 

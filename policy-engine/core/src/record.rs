@@ -18,6 +18,9 @@ pub struct DecisionRecord {
     pub client: RecordClient,
     /// Where.
     pub server: RecordServer,
+    /// Where to, if it left the mesh: then the client is the workload itself, and `server` names the EgressNetwork.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress: Option<RecordEgress>,
     /// The route that took it.
     pub route: Option<RecordRoute>,
     /// What was asked; absent for TCP.
@@ -99,6 +102,16 @@ pub struct RecordServer {
     pub port: u16,
     /// Whether the default policy spoke.
     pub default: bool,
+}
+
+/// Where something went that left the mesh.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RecordEgress {
+    /// Address and port that were dialled.
+    pub to: String,
+    /// Server name that its TLS asks for.
+    pub server_name: Option<String>,
 }
 
 /// Route of a record.
@@ -281,6 +294,7 @@ impl DecisionRecord {
                 port: record.server.port,
                 default: false,
             },
+            egress: None,
             route: None,
             request,
             verdict: Verdict::Deny,

@@ -5,6 +5,7 @@
 
 pub use crate::compile::{Snapshot, SnapshotError};
 use crate::decide::Generation;
+use crate::egress::EgressNetwork;
 use ipnet::IpNet;
 use mesh_trust::{SpiffeId, Timestamp, TrustDomain};
 use serde::{Deserialize, Serialize};
@@ -37,6 +38,9 @@ pub struct SnapshotData {
     /// Policies that were written in Cedar and bear on this workload: those of its namespace, and cluster-wide ones.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub cedar_policies: Vec<CedarText>,
+    /// What it may reach outside of the mesh, in the order that breaks ties; nothing: everything.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub egress: Vec<EgressNetwork>,
     /// What is wrong with objects that bear on this workload: dead policies for explain.
     pub findings: Vec<Finding>,
 }

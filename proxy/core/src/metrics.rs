@@ -68,6 +68,7 @@ pub const fn phase_label(phase: Phase) -> &'static str {
         Phase::Forbid => "forbid",
         Phase::Permit => "permit",
         Phase::RateLimit => "rate-limit",
+        Phase::Egress => "egress",
     }
 }
 

@@ -342,6 +342,7 @@ fn phase(label: &str) -> Phase {
         Phase::Forbid,
         Phase::Permit,
         Phase::RateLimit,
+        Phase::Egress,
     ];
     all.into_iter()
         .find(|phase| phase_label(*phase) == label)

@@ -135,6 +135,7 @@ pub(crate) fn refusal_record() -> DecisionRecord {
         generation: Generation::default(),
         client: RecordClient::default(),
         server: RecordServer::default(),
+        egress: None,
         route: None,
         request: None,
         verdict: Verdict::Deny,

@@ -268,5 +268,6 @@ fn phase(phase: Phase) -> &'static str {
         Phase::Forbid => "forbid",
         Phase::Permit => "permit",
         Phase::RateLimit => "rate-limit",
+        Phase::Egress => "egress",
     }
 }

@@ -277,6 +277,7 @@ fn record_of(class: &Traffic) -> DecisionRecord {
             port: class.port,
             default: class.server.is_none(),
         },
+        egress: None,
         route: None,
         request: None,
         verdict: class.verdict,

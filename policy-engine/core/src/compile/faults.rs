@@ -4,23 +4,28 @@
 use super::SnapshotError;
 use crate::cedar::raw::Raw;
 use crate::limits::{
-    CEDAR_TEXTS_MAX, GRANTS_MAX, MATCHES_MAX, MEMBERS_MAX, PORT_GRANTS_MAX, PORTS_MAX,
+    CEDAR_TEXTS_MAX, EGRESS_NETWORKS_MAX, GRANTS_MAX, MATCHES_MAX, MEMBERS_MAX, PORT_GRANTS_MAX,
+    PORTS_MAX,
 };
 use crate::question::SetNames;
 use crate::snapshot::{
-    CedarText, Effect, Finding, Grant, ObjectRef, PortPolicy, Severity, SnapshotData, Source, Who,
+    CedarText, Effect, Finding, Grant, ObjectRef, Route, Severity, SnapshotData, Source, Who,
 };
 
 pub(super) fn check_limits(data: &SnapshotData) -> Result<(), SnapshotError> {
     let ports = || data.ports.values().chain([&data.other_ports]);
-    let matches = |policy: &PortPolicy| -> usize {
-        policy
-            .routes
+    let matches = |routes: &[Route]| -> usize {
+        routes
             .iter()
             .flat_map(|route| &route.rules)
             .map(|rule| rule.matches.len().max(1))
             .sum()
     };
+    let outside = || data.egress.iter().flat_map(|one| one.ports.values());
+    let all_matches = ports()
+        .map(|policy| matches(&policy.routes))
+        .chain(outside().map(|port| matches(&port.routes)));
+    let blocks = data.egress.iter().flat_map(|one| &one.networks);
     let members = data
         .identity_sets
         .values()
@@ -30,6 +35,7 @@ pub(super) fn check_limits(data: &SnapshotData) -> Result<(), SnapshotError> {
             .network_sets
             .values()
             .flat_map(|set| &set.networks)
+            .chain(blocks)
             .map(|network| 1 + network.except.len())
             .sum::<usize>();
     for (what, count, limit) in [
@@ -44,7 +50,8 @@ pub(super) fn check_limits(data: &SnapshotData) -> Result<(), SnapshotError> {
             ports().map(|policy| policy.grants.len()).sum(),
             PORT_GRANTS_MAX,
         ),
-        ("route matches", ports().map(matches).sum(), MATCHES_MAX),
+        ("route matches", all_matches.sum(), MATCHES_MAX),
+        ("EgressNetworks", data.egress.len(), EGRESS_NETWORKS_MAX),
         (
             "policies written in Cedar",
             data.cedar_policies.len(),
@@ -57,6 +64,26 @@ pub(super) fn check_limits(data: &SnapshotData) -> Result<(), SnapshotError> {
         }
     }
     Ok(())
+}
+
+/// A route of which something cannot be read: it takes its requests, and denies them.
+pub(super) fn unread_route(route: &Route, why: &str) -> Finding {
+    Finding {
+        code: "MESH-0312".to_owned(),
+        severity: Severity::Error,
+        message: format!(
+            "requests that {} {}/{} takes are denied: {why}",
+            route.kind, route.namespace, route.name
+        ),
+        hint: Some("mend the route; until then its requests stay denied".to_owned()),
+        object: Some(ObjectRef {
+            kind: route.kind.clone(),
+            namespace: route.namespace.clone(),
+            name: route.name.clone(),
+            source: route.source.clone(),
+        }),
+        source: route.source.clone(),
+    }
 }
 
 /// Policies written in Cedar that cannot be evaluated.

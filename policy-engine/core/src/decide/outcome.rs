@@ -50,6 +50,8 @@ pub enum Phase {
     Permit,
     /// Allowed, but over its limit (429).
     RateLimit,
+    /// The workload's own proxy, about what leaves the mesh.
+    Egress,
 }
 
 /// Why a request head is refused with 400.
@@ -496,6 +498,7 @@ impl Facts {
                 port: self.port,
                 default: server.default,
             },
+            egress: None,
             route: self.route.as_deref().map(|route| RecordRoute {
                 kind: route.kind.clone(),
                 namespace: route.namespace.clone(),

@@ -112,6 +112,7 @@ fn phase(phase: Phase) -> &'static str {
         Phase::Forbid => "forbid",
         Phase::Permit => "permit",
         Phase::RateLimit => "rate-limit",
+        Phase::Egress => "egress",
     }
 }
 

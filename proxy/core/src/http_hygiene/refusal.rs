@@ -165,7 +165,7 @@ impl Refusal {
             Phase::Request => 400,
             Phase::Route => 404,
             Phase::RateLimit => 429,
-            Phase::Transport | Phase::Server | Phase::Forbid | Phase::Permit => 403,
+            Phase::Transport | Phase::Server | Phase::Forbid | Phase::Permit | Phase::Egress => 403,
         }
     }
 

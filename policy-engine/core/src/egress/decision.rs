@@ -1,0 +1,444 @@
+//! The decision on one connection or request to outside: its verdict, its cause, and the permit that comes of an allow.
+
+use super::{Compiled, Speakers, Speaks, TrafficPolicy};
+use crate::canonical::{self, CanonicalHost, CanonicalPath};
+use crate::decide::{Generation, Phase, Refusal, Verdict};
+use crate::record::{
+    DecisionRecord, RecordClient, RecordEgress, RecordRequest, RecordRoute, RecordServer,
+};
+use crate::request::{Head, Headers};
+use crate::route::{Chosen, RouteRequest, RouteTable, RouteTaken};
+use crate::snapshot::PathOptions;
+use mesh_trust::Timestamp;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// What is seen of a connection.
+#[derive(Clone, Copy, Debug)]
+pub enum Seen<'a> {
+    /// Bytes that are neither of the others, or that nobody looked at.
+    Bytes,
+    /// A TLS ClientHello, with the server name that it asks for.
+    Tls(Option<&'a str>),
+    /// A request.
+    Http(Head<'a>),
+}
+
+/// What exactly decided.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// Nobody speaks for the address.
+    Unrestricted,
+    /// Every layer that speaks allows.
+    Granted,
+    /// The network denies, and no route is attached to it at this port.
+    Denied,
+    /// Routes are attached, and none of them takes this.
+    NoRoute,
+    /// Routes are attached that judge something else than what came.
+    WrongProtocol(Speaks),
+    /// Routes name servers, and the client names none.
+    NoServerName,
+    /// The server name is none.
+    BadServerName,
+    /// The head can be read in more than one way.
+    Refused(Refusal),
+    /// The route that takes this is invalid; with the reason.
+    InvalidRoute(Arc<str>),
+    /// The network is invalid; with the reason.
+    InvalidNetwork(Arc<str>),
+}
+
+impl Cause {
+    /// In a word of a bounded set, for metrics.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Unrestricted => "unrestricted",
+            Self::Granted => "granted",
+            Self::Denied => "egress-denied",
+            Self::NoRoute => "egress-no-route",
+            Self::WrongProtocol(_) => "egress-wrong-protocol",
+            Self::NoServerName => "egress-no-server-name",
+            Self::BadServerName => "egress-bad-server-name",
+            Self::Refused(_) => "refused",
+            Self::InvalidRoute(_) => "egress-invalid-route",
+            Self::InvalidNetwork(_) => "egress-invalid-network",
+        }
+    }
+
+    fn verdict(&self) -> Verdict {
+        match self {
+            Self::Unrestricted | Self::Granted => Verdict::Allow,
+            _ => Verdict::Deny,
+        }
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unrestricted => f.write_str("no EgressNetwork speaks for this address"),
+            Self::Granted => f.write_str("allowed"),
+            Self::Denied => f.write_str(
+                "its traffic policy is `Deny`, and no route is attached to it at this port",
+            ),
+            Self::NoRoute => {
+                f.write_str("no route that is attached to it at this port takes this host")
+            }
+            Self::WrongProtocol(Speaks::Http) => {
+                f.write_str("its routes at this port are for HTTP, and this is something else")
+            }
+            Self::WrongProtocol(Speaks::Tls) => {
+                f.write_str("its routes at this port are for TLS, and this is something else")
+            }
+            Self::WrongProtocol(Speaks::Tcp) => f.write_str("its routes at this port are for TCP"),
+            Self::NoServerName => f.write_str(
+                "its routes at this port name servers, and the client names none (no SNI)",
+            ),
+            Self::BadServerName => f.write_str("the server name (SNI) is no DNS name"),
+            Self::Refused(refusal) => write!(f, "{refusal}"),
+            Self::InvalidRoute(why) => write!(f, "the route that takes this is invalid: {why}"),
+            Self::InvalidNetwork(why) => write!(f, "it is invalid and denies everything: {why}"),
+        }
+    }
+}
+
+/// The answer to one connection or request.
+#[derive(Clone, Debug)]
+#[must_use = "a decision that nobody looks at protects nothing"]
+pub struct EgressDecision {
+    /// Which policy decided.
+    pub generation: Generation,
+    /// Where it goes.
+    pub to: SocketAddr,
+    /// What exactly decided.
+    pub cause: Cause,
+    /// Namespace and name of the network that denied; of an allow, of the last that was asked.
+    pub network: Option<(String, String)>,
+    /// `EgressNetwork/<ns>/<name>/allow` or `/deny`, `<kind>/<ns>/<name>/<rule>`: of an allow one for each layer, of a
+    /// deny that of the layer that denied.
+    pub reasons: Vec<String>,
+    /// The route that took it: of the layer that decided last.
+    pub route: Option<Arc<RouteTaken>>,
+    /// Path to forward, of a request.
+    path: Option<String>,
+    /// Host to forward, of a request that has one.
+    host: Option<String>,
+}
+
+/// Leave for one connection or request to outside. Only an allowed [`EgressDecision`] yields it.
+#[derive(Debug)]
+#[must_use = "a permit is for one connection or request: forward it, or drop it knowingly"]
+pub struct EgressPermit {
+    path: Option<String>,
+    host: Option<String>,
+}
+
+impl EgressPermit {
+    /// The path that was judged, without query: the one to forward.
+    pub fn path(&self) -> Option<&str> {
+        self.path.as_deref()
+    }
+
+    /// The host that was judged: the one to forward.
+    pub fn host(&self) -> Option<&str> {
+        self.host.as_deref()
+    }
+}
+
+impl EgressDecision {
+    /// Allowed or not.
+    pub fn verdict(&self) -> Verdict {
+        self.cause.verdict()
+    }
+
+    /// Leave to forward.
+    ///
+    /// # Errors
+    /// The decision, if it is no.
+    #[expect(
+        clippy::result_large_err,
+        reason = "made once for each connection or request to outside"
+    )]
+    pub fn permit(self) -> Result<EgressPermit, Self> {
+        match self.verdict() {
+            Verdict::Allow => Ok(EgressPermit {
+                path: self.path,
+                host: self.host,
+            }),
+            Verdict::Deny => Err(self),
+        }
+    }
+
+    /// HTTP status of the answer to a request.
+    pub fn status(&self) -> u16 {
+        match self.cause {
+            Cause::Unrestricted | Cause::Granted => 200,
+            Cause::Refused(_) => 400,
+            _ => 403,
+        }
+    }
+
+    /// The record of this decision; `namespace` is the workload's own, and `seen` what was decided on.
+    pub fn record(
+        &self,
+        time: Option<Timestamp>,
+        client: RecordClient,
+        namespace: &str,
+        seen: &Seen<'_>,
+    ) -> DecisionRecord {
+        let (request, grpc) = match seen {
+            Seen::Http(head) => (
+                Some(RecordRequest {
+                    method: head.method.to_owned(),
+                    path: self.path.clone(),
+                    raw_path: head.target.to_owned(),
+                    host: self.host.clone(),
+                }),
+                head.grpc,
+            ),
+            Seen::Bytes | Seen::Tls(_) => (None, false),
+        };
+        let status = request.as_ref().map(|_| self.status());
+        let network = self.network.as_ref();
+        DecisionRecord {
+            time,
+            generation: self.generation,
+            client,
+            server: RecordServer {
+                namespace: network
+                    .map_or(namespace, |(namespace, _)| namespace)
+                    .to_owned(),
+                name: network.map(|(_, name)| name.clone()),
+                workload: None,
+                port: self.to.port(),
+                default: false,
+            },
+            egress: Some(RecordEgress {
+                to: self.to.to_string(),
+                server_name: match seen {
+                    Seen::Tls(name) => name.map(str::to_owned),
+                    Seen::Bytes | Seen::Http(_) => None,
+                },
+            }),
+            route: self.route.as_deref().map(|route| RecordRoute {
+                kind: route.kind.clone(),
+                namespace: route.namespace.clone(),
+                name: route.name.clone(),
+                rule: route.rule,
+            }),
+            request,
+            verdict: self.verdict(),
+            status,
+            grpc_status: match status {
+                Some(400) if grpc => Some(3),
+                Some(403) if grpc => Some(7),
+                _ => None,
+            },
+            phase: Phase::Egress,
+            reasons: self.reasons.clone(),
+            audit: false,
+            first: false,
+            near_misses: Vec::new(),
+            shadow: None,
+        }
+    }
+}
+
+/// What is judged, in the one form in which it is matched and forwarded.
+struct Canonical<'a> {
+    method: &'a str,
+    path: Option<CanonicalPath<'a>>,
+    host: Option<CanonicalHost<'a>>,
+    headers: &'a dyn Headers,
+    speaks: Speaks,
+}
+
+/// What one layer says.
+struct Said {
+    cause: Cause,
+    reason: String,
+    route: Option<Arc<RouteTaken>>,
+}
+
+/// Headers of what has none.
+static NO_HEADERS: BTreeMap<String, Vec<String>> = BTreeMap::new();
+
+impl Speakers<'_> {
+    /// Decides about what is seen of a connection. Same inputs, same answer.
+    pub fn decide(&self, seen: &Seen<'_>) -> EgressDecision {
+        let mut decision = EgressDecision {
+            generation: self.generation,
+            to: self.to,
+            cause: Cause::Unrestricted,
+            network: None,
+            reasons: Vec::new(),
+            route: None,
+            path: None,
+            host: None,
+        };
+        let canonical = match canonical(seen) {
+            Ok(canonical) => canonical,
+            // A head that can be read in two ways goes nowhere, whoever speaks for the address.
+            Err(cause @ Cause::Refused(_)) => {
+                decision.cause = cause;
+                return decision;
+            }
+            Err(cause) => {
+                self.deny_unread(cause, &mut decision);
+                return decision;
+            }
+        };
+        decision.path = canonical.path.as_ref().map(|path| path.as_str().to_owned());
+        if canonical.speaks == Speaks::Http {
+            decision.host = canonical.host.as_ref().map(|host| host.text().into_owned());
+        }
+        for network in self.networks.iter().flatten() {
+            let said = network.judge(&canonical, self.to.port());
+            decision.network = Some((network.namespace.clone(), network.name.clone()));
+            decision.cause = said.cause;
+            decision.route = said.route;
+            if decision.verdict() == Verdict::Deny {
+                decision.reasons = vec![said.reason];
+                return decision;
+            }
+            decision.reasons.push(said.reason);
+        }
+        decision.reasons.sort();
+        decision
+    }
+
+    /// A server name that is none: whoever looks at names denies it.
+    fn deny_unread(&self, cause: Cause, decision: &mut EgressDecision) {
+        for network in self.networks.iter().flatten() {
+            decision.network = Some((network.namespace.clone(), network.name.clone()));
+            if !network.passes_unread() {
+                decision.reasons = vec![network.reason("deny")];
+                decision.cause = cause;
+                return;
+            }
+            decision.cause = Cause::Granted;
+            decision.reasons.push(network.reason("allow"));
+        }
+        decision.reasons.sort();
+    }
+}
+
+/// The canonical form of what is seen, or why it has none.
+fn canonical<'a>(seen: &Seen<'a>) -> Result<Canonical<'a>, Cause> {
+    let refused = |refusal: Refusal| Cause::Refused(refusal);
+    match *seen {
+        Seen::Bytes => Ok(Canonical {
+            method: "",
+            path: None,
+            host: None,
+            headers: &NO_HEADERS,
+            speaks: Speaks::Tcp,
+        }),
+        Seen::Tls(name) => {
+            let host = name.map(canonical::host).transpose();
+            let host = host.map_err(|_| Cause::BadServerName)?;
+            if host.as_ref().is_some_and(|host| host.port().is_some()) {
+                return Err(Cause::BadServerName);
+            }
+            Ok(Canonical {
+                method: "",
+                path: None,
+                host,
+                headers: &NO_HEADERS,
+                speaks: Speaks::Tls,
+            })
+        }
+        Seen::Http(head) => {
+            let options = PathOptions::default();
+            let path = canonical::path(head.target, head.method, options)
+                .map_err(|why| refused(why.into()))?;
+            canonical::method(head.method).map_err(|why| refused(why.into()))?;
+            let host = head.host.map(canonical::host).transpose();
+            Ok(Canonical {
+                method: head.method,
+                path: Some(path),
+                host: host.map_err(|why| refused(why.into()))?,
+                headers: head.headers,
+                speaks: Speaks::Http,
+            })
+        }
+    }
+}
+
+impl Canonical<'_> {
+    /// The route that takes it. Routes of TLS and TCP are for every path; those of TCP for every host.
+    fn chosen<'t>(&self, speaks: Speaks, table: &'t RouteTable) -> Option<Chosen<'t>> {
+        let path = self.path.as_ref().filter(|_| speaks == Speaks::Http);
+        table.choose(&RouteRequest {
+            method: self.method,
+            path: path.map_or("/", CanonicalPath::as_str),
+            query: path.and_then(CanonicalPath::query),
+            host: self.host.as_ref(),
+            headers: self.headers,
+        })
+    }
+}
+
+impl Compiled {
+    /// What this network says; only its own word counts.
+    fn judge(&self, asked: &Canonical<'_>, port: u16) -> Said {
+        let denied = |cause| Said {
+            cause,
+            reason: self.reason("deny"),
+            route: None,
+        };
+        if let Some(why) = &self.invalid {
+            return denied(Cause::InvalidNetwork(why.clone()));
+        }
+        if self.traffic == TrafficPolicy::Allow {
+            return Said {
+                cause: Cause::Granted,
+                reason: self.reason("allow"),
+                route: None,
+            };
+        }
+        let Some((speaks, table)) = self.ports.get(&port) else {
+            return denied(Cause::Denied);
+        };
+        // Routes of TCP take whatever comes; the others only what they can judge.
+        if *speaks != Speaks::Tcp && *speaks != asked.speaks {
+            return denied(Cause::WrongProtocol(*speaks));
+        }
+        let Some(chosen) = asked.chosen(*speaks, table) else {
+            return denied(match (speaks, &asked.host) {
+                (Speaks::Tls, None) => Cause::NoServerName,
+                _ => Cause::NoRoute,
+            });
+        };
+        let route = Some(chosen.taken.clone());
+        match chosen.invalid {
+            Some(why) => Said {
+                route,
+                ..denied(Cause::InvalidRoute(why.clone()))
+            },
+            None => Said {
+                cause: Cause::Granted,
+                reason: route_reason(chosen.taken),
+                route,
+            },
+        }
+    }
+
+    fn reason(&self, says: &str) -> String {
+        format!("EgressNetwork/{}/{}/{says}", self.namespace, self.name)
+    }
+}
+
+fn route_reason(taken: &RouteTaken) -> String {
+    let RouteTaken {
+        kind,
+        namespace,
+        name,
+        rule,
+        ..
+    } = taken;
+    format!("{kind}/{namespace}/{name}/{rule}")
+}
