@@ -381,6 +381,7 @@ fn without_grants(data: &SnapshotData) -> SnapshotData {
         identity_sets: BTreeMap::new(),
         network_sets: BTreeMap::new(),
         cedar_policies: data.cedar_policies.clone(),
+        egress: Vec::new(),
         findings: Vec::new(),
     })
 }

@@ -64,7 +64,7 @@ pub fn read(line: &[u8]) -> Result<Entry, NoRecord> {
     match (shape.kind.as_deref(), shape.record) {
         (None, None) => {
             let record = serde_json::from_str(text).map_err(|error| no_record(&error))?;
-            Ok(Entry::Decision(Box::new(record), false))
+            Ok(decision(record, false))
         }
         (Some("decision"), Some(record)) => {
             let mut record: DecisionRecord =
@@ -79,7 +79,7 @@ pub fn read(line: &[u8]) -> Result<Entry, NoRecord> {
                 }
             }
             let whole = shape.cut.is_empty() && !redacted;
-            Ok(Entry::Decision(Box::new(record), !whole))
+            Ok(decision(record, !whole))
         }
         (Some("gap"), Some(gap)) => {
             let gap: Gap = serde_json::from_str(gap.get()).map_err(|error| no_record(&error))?;
@@ -99,6 +99,15 @@ pub fn read(line: &[u8]) -> Result<Entry, NoRecord> {
                 kind.unwrap_or_default()
             ),
         }),
+    }
+}
+
+/// A decision about a caller. Those of a workload's own proxy about what leaves the mesh are none, and nobody here asks
+/// about them.
+fn decision(record: DecisionRecord, cut: bool) -> Entry {
+    match record.egress {
+        Some(_) => Entry::Other,
+        None => Entry::Decision(Box::new(record), cut),
     }
 }
 
@@ -304,6 +313,19 @@ mod tests {
         assert_eq!(logged, Entry::Decision(Box::new(decision.clone()), true));
         // Asked again, it is decided again.
         assert_eq!(decide(&index(), &request(&decision)), decision);
+    }
+
+    #[test]
+    fn what_left_the_mesh_is_no_decision_about_a_caller() {
+        let mut decision = decide(&index(), &asked("web", "/orders"));
+        decision.egress = Some(mesh_policy::record::RecordEgress {
+            to: "203.0.113.7:443".to_owned(),
+            server_name: None,
+        });
+        let text = serde_json::to_string(&decision).expect("JSON");
+        assert_eq!(read(text.as_bytes()), Ok(Entry::Other));
+        let line = format!(r#"{{"kind":"decision","record":{text}}}"#);
+        assert_eq!(read(line.as_bytes()), Ok(Entry::Other));
     }
 
     #[test]

@@ -108,12 +108,14 @@ pub fn port_policy(data: &SnapshotData, port: u16) -> &PortPolicy {
     data.ports.get(&port).unwrap_or(&data.other_ports)
 }
 
-/// The data without what no decision looks at: places in files, findings, the count of changes. Two snapshots that are
+/// The data without what no decision about a caller looks at: places in files, findings, the count of changes, and what
+/// the workload itself may reach outside of the mesh. Two snapshots that are
 /// equal so decide every request alike.
 pub fn deciding_part(mut data: SnapshotData) -> SnapshotData {
     let nowhere = || Source::BuiltIn(String::new());
     data.generation = Generation::default();
     data.findings.clear();
+    data.egress.clear();
     data.workload.source = nowhere();
     for grant in &mut data.grants {
         grant.source = nowhere();

@@ -6,6 +6,7 @@ use data_encoding::HEXLOWER;
 use mesh_api::discovery::{Discovery, Endpoint, PodAddress, ProtocolHint, ServicePort};
 use mesh_api::proto::WorkloadUpdate;
 use mesh_policy::decide::Generation;
+use mesh_policy::egress::closed_to_all;
 use mesh_policy::snapshot::{
     Finding, PathOptions, PortPolicy, ServerInfo, ServerProtocol, Severity, SnapshotData, Source,
     WorkloadInfo,
@@ -256,7 +257,12 @@ fn carried(policy: &SnapshotData) -> BTreeSet<String> {
     let sets = policy.network_sets.values().map(|set| &set.source);
     sets.for_each(&mut add);
     let texts = policy.cedar_policies.iter().map(|text| &text.source);
-    texts.for_each(add);
+    texts.for_each(&mut add);
+    for network in &policy.egress {
+        add(&network.source);
+        let routes = network.ports.values().flat_map(|port| &port.routes);
+        routes.for_each(|route| add(&route.source));
+    }
     out.extend(limits.into_iter().map(|limit| {
         let kind = ("policy.linkerd.io", "HTTPLocalRateLimitPolicy");
         mesh_kubernetes::object::name(kind.0, kind.1, Some(&limit.namespace), &limit.name)
@@ -380,6 +386,7 @@ pub(crate) fn deny_all(
         identity_sets: BTreeMap::new(),
         network_sets: BTreeMap::new(),
         cedar_policies: Vec::new(),
+        egress: vec![closed_to_all(&why, source.clone())],
         findings: vec![Finding {
             code: "MESH-0712".to_owned(),
             severity: Severity::Error,

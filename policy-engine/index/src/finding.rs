@@ -152,6 +152,10 @@ codes! {
     BadPatience = "MESH-0779", Error, "correct the annotation; until then it counts as if it did not stand";
     /// A rule that sends requests nowhere.
     NoBackend = "MESH-0780", Warning, "give a backend a weight, or leave `backendRefs` out: requests then go to the Service itself";
+    /// An unreadable document that may be an EgressNetwork.
+    EgressCloses = "MESH-0398", Error, "mend the document; until then everything is denied that leaves the cluster";
+    /// A route on an EgressNetwork that changes nothing there.
+    IdleEgressRoute = "MESH-0399", Warning, "a route opens a port of an EgressNetwork whose traffic policy is `Deny`; of HTTPRoute and GRPCRoute, TLSRoute, TCPRoute the first kind that is attached to a port counts there";
     /// An EgressNetwork that covers addresses of the cluster.
     EgressOverlap = "MESH-0392", Error, "take the cluster networks out with `except`, or leave `networks` out to mean everything else";
 }

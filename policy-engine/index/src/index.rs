@@ -11,6 +11,7 @@ mod authority;
 mod breaker;
 mod cedar_texts;
 mod change;
+mod egress;
 mod invariants;
 mod lint;
 mod object_status;
@@ -120,6 +121,10 @@ pub struct Index {
     routes: HashMap<Key, Vec<usize>>,
     /// Routes that name a Service as their parent, oldest first, then by namespace and name.
     service_routes: HashMap<Key, Vec<usize>>,
+    /// Routes that name an EgressNetwork as their parent, likewise.
+    egress_routes: HashMap<Key, Vec<usize>>,
+    /// EgressNetworks in the order that breaks ties.
+    egress_order: Vec<usize>,
     /// ReferenceGrants of a namespace.
     reference_grants: HashMap<String, Vec<usize>>,
     /// Routes that have a namesake of the same kind in the other group.
@@ -219,6 +224,11 @@ impl Index {
                 let services = r.spec.services.iter().map(|parent| parent.key.clone());
                 services.collect::<BTreeSet<Key>>().into_iter().collect()
             }),
+            egress_routes: by(&resources.routes, |r| {
+                let networks = r.spec.egress.iter().map(|parent| parent.key.clone());
+                networks.collect::<BTreeSet<Key>>().into_iter().collect()
+            }),
+            egress_order: in_order(&resources.egress_networks),
             reference_grants: by(&resources.reference_grants, |grant| {
                 vec![grant.key.namespace.clone()]
             }),
@@ -242,6 +252,7 @@ impl Index {
         };
         lint::lint(&index, &mut findings);
         route_status::lint(&index, &mut findings);
+        egress::lint(&index, &mut findings);
         cedar_texts::lint(&index, &mut findings);
         findings.sort();
         findings.dedup();
@@ -317,6 +328,7 @@ impl Index {
             .chain(all(&resources.mesh_tls))
             .chain(all(&resources.network_authentications))
             .chain(all(&resources.cedar_policies))
+            .chain(all(&resources.egress_networks))
             .collect()
     }
 
@@ -402,14 +414,8 @@ fn by<T, K: std::hash::Hash + Eq>(
     objects: &[Arc<Object<T>>],
     keys: impl Fn(&Object<T>) -> Vec<K>,
 ) -> HashMap<K, Vec<usize>> {
-    let mut order: Vec<usize> = (0..objects.len()).collect();
-    order.sort_by_key(|at| {
-        objects
-            .get(*at)
-            .map(|o| (o.created, &o.key, o.group, &o.source))
-    });
     let mut out: HashMap<K, Vec<usize>> = HashMap::default();
-    for at in order {
+    for at in in_order(objects) {
         for key in objects
             .get(at)
             .map(|object| keys(object))
@@ -419,6 +425,17 @@ fn by<T, K: std::hash::Hash + Eq>(
         }
     }
     out
+}
+
+/// Places of objects, oldest first, then by namespace, name and group.
+fn in_order<T>(objects: &[Arc<Object<T>>]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..objects.len()).collect();
+    order.sort_by_key(|at| {
+        objects
+            .get(*at)
+            .map(|o| (o.created, &o.key, o.group, &o.source))
+    });
+    order
 }
 
 fn twins(routes: &[Arc<Object<Route>>]) -> HashSet<(Key, &'static str)> {

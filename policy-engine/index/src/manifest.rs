@@ -10,6 +10,7 @@ pub(crate) mod cedar_kinds;
 mod cedar_scan;
 mod checked_only;
 mod core_kinds;
+mod egress;
 pub(crate) mod identity;
 pub(crate) mod invariant_kind;
 mod kinds;

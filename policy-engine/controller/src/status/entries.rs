@@ -11,8 +11,8 @@ pub(super) type Entries = Vec<Value>;
 /// Entries of one route (Gateway API).
 const ENTRIES_MAX: usize = 32;
 
-/// What `status.parents` should be instead of `now`; `None` if it is that. Where the parent is a Server, it is said too
-/// whether the route is in force there: it belongs to what proxies of the Server hold.
+/// What `status.parents` should be instead of `now`; `None` if it is that. Where the parent is a Server or an EgressNetwork,
+/// it is said too whether the route is in force there: it belongs to the policy that proxies hold.
 pub(super) fn desired(
     now: &Entries,
     status: &RouteStatus,
@@ -40,7 +40,7 @@ pub(super) fn desired(
             one("Accepted", &parent.accepted),
             one("ResolvedRefs", &parent.resolved),
         ];
-        if parent.kind == "Server" {
+        if parent.kind != "Service" {
             conditions.push(one("Enforced", &in_force(parent, enforced)));
         }
         out.push(json!({
@@ -54,7 +54,7 @@ pub(super) fn desired(
     (!same).then_some(out)
 }
 
-/// A route is in force nowhere at a Server that does not take it.
+/// A route is in force nowhere at a parent that does not take it.
 fn in_force(parent: &ParentStatus, enforced: &Condition) -> Condition {
     if parent.accepted.holds {
         return enforced.clone();
@@ -62,7 +62,7 @@ fn in_force(parent: &ParentStatus, enforced: &Condition) -> Condition {
     Condition {
         holds: false,
         reason: "NotAccepted",
-        message: "the Server does not take it".to_owned(),
+        message: format!("the {} does not take it", parent.kind),
     }
 }
 

@@ -246,7 +246,7 @@ impl Writer {
             let route = routes.get(&object.file).copied();
             // Whether a route of Services is in force is not told.
             let told =
-                route.is_none_or(|route| route.parents.iter().any(|one| one.kind == "Server"));
+                route.is_none_or(|route| route.parents.iter().any(|one| one.kind != "Service"));
             if let Some(rest) = self.waits(&object.file, &enforced, now).filter(|_| told) {
                 pass.wait(rest);
                 continue;

@@ -98,11 +98,8 @@ impl Index {
     fn concern_of(&self, changed: &Resources) -> Concern {
         let everywhere = !changed.federations.is_empty()
             || changed.cedar_policies.iter().any(|one| !one.namespaced)
-            || changed
-                .closed
-                .iter()
-                .chain(&changed.cedar_closed)
-                .any(|one| one.namespace.is_none());
+            || changed.all_closed().any(|one| one.namespace.is_none())
+            || changed.speaks_of_egress();
         if everywhere {
             return None;
         }
@@ -219,10 +216,11 @@ impl Resources {
             reference_grants: self.reference_grants.clone(),
             rate_limits: chosen(&self.rate_limits, |o| inside(&o.key)),
             federations: self.federations.clone(),
-            egress_networks: Vec::new(),
+            egress_networks: self.egress_networks.clone(),
             invariants: Vec::new(),
             closed: self.closed.clone(),
             cedar_closed: self.cedar_closed.clone(),
+            egress_closed: self.egress_closed.clone(),
             routes,
             authorization_policies,
             cedar_policies,
@@ -235,14 +233,14 @@ impl Resources {
         self.authorization_policies.clear();
         self.mesh_tls.clear();
         self.network_authentications.clear();
-        let mut rest = self.closed.len() + self.cedar_closed.len();
+        let mut rest = self.all_closed().count();
         each_list!(&self, list => rest += list.len());
         rest == 0
     }
 
     /// Whether it holds nothing but invariants, and at least one.
     pub fn are_invariants(&self) -> bool {
-        let mut all = self.closed.len() + self.cedar_closed.len();
+        let mut all = self.all_closed().count();
         each_list!(self, list => all += list.len());
         all == self.invariants.len() && all > 0
     }
@@ -252,6 +250,7 @@ impl Resources {
         each_list!(&mut *self, list => list.retain(|one| keep(&one.source)));
         self.closed.retain(|one| keep(&one.source));
         self.cedar_closed.retain(|one| keep(&one.source));
+        self.egress_closed.retain(|one| keep(&one.source));
     }
 
     fn clone_where(&self, keep: &dyn Fn(&Source) -> bool) -> Self {
@@ -281,6 +280,7 @@ impl Resources {
             reference_grants: chosen(&self.reference_grants, |o| keep(&o.source)),
             closed: close(&self.closed),
             cedar_closed: close(&self.cedar_closed),
+            egress_closed: close(&self.egress_closed),
         }
     }
 }

@@ -7,7 +7,6 @@ use super::routes::{canonical_path, takes};
 use super::snapshot::{claims, in_force};
 use super::{Index, route_key};
 use crate::finding::{Code, finding};
-use crate::manifest::network::canonical_block;
 use crate::manifest::resource::{
     Key, KeyRef, Object, ProbeTarget, RateLimit, Route, Selects, Server, Target,
 };
@@ -30,7 +29,6 @@ pub(crate) fn lint(index: &Index, findings: &mut Vec<Finding>) {
     lint.routes();
     lint.rate_limits();
     lint.probes();
-    lint.egress_networks();
 }
 
 struct Lint<'a> {
@@ -390,26 +388,6 @@ impl<'a> Lint<'a> {
                     limit,
                     format!("{} sets no limit", limit.title()),
                 );
-            }
-        }
-    }
-
-    fn egress_networks(&mut self) {
-        let index = self.index;
-        for egress in &index.resources.egress_networks {
-            let entries = egress.spec.iter().flatten();
-            let overlap = entries.flat_map(|entry| {
-                let cluster = index.config.cluster_networks.iter().map(canonical_block);
-                cluster
-                    .filter(|block| entry.reaches(block))
-                    .map(move |block| (entry.cidr, block))
-            });
-            if let Some((cidr, block)) = overlap.into_iter().next() {
-                let message = format!(
-                    "{} covers addresses of the cluster: `{cidr}` and the cluster network `{block}` overlap",
-                    egress.title()
-                );
-                self.note(Code::EgressOverlap, egress, message);
             }
         }
     }

@@ -104,10 +104,7 @@ impl Index {
             let why = "no wildcard covers its workloads; identities of it may be named one by one";
             Reach::Nobody("NotInWildcards", why.to_owned())
         });
-        add(&mut out, &findings, egress_networks, |_| {
-            let why = "it is checked, but egress is not restricted by it";
-            Reach::Nobody("NotSupported", why.to_owned())
-        });
+        add(&mut out, &findings, egress_networks, |_| Reach::Snapshots);
         add(&mut out, &findings, invariants, |_| {
             let why = "no proxy evaluates an invariant: `mesh authz prove` says whether it holds";
             Reach::Nobody("NotEvaluated", why.to_owned())
@@ -372,7 +369,7 @@ mod tests {
         let all = statuses(&[("egress", egress), ("in", &inside), ("out", &outside)]);
         let egress = of(&all, "egress");
         assert_eq!(egress.accepted.reason, "EgressReasonNetworkOverlap");
-        assert!(matches!(egress.reach, Reach::Nobody("NotSupported", _)));
+        assert_eq!(egress.reach, Reach::Snapshots);
         assert_eq!(of(&all, "in").reach, Reach::Everyone);
         assert!(matches!(
             of(&all, "out").reach,

@@ -3,13 +3,14 @@
 
 use super::Index;
 use super::breaker::Breaker;
+use super::egress::NotTaken;
 use super::patience::Patience;
 use super::routes::takes;
 use super::traffic::{NotAttached, Unresolved};
 use crate::finding::{Code, finding};
 use crate::manifest::policy_kinds::POLICY_GROUP;
 use crate::manifest::resource::{Key, Object, Route, Service};
-use crate::manifest::traffic::{BackendRef, OutboundFilter, ServiceParent};
+use crate::manifest::traffic::{BackendRef, EgressParent, OutboundFilter, ServiceParent};
 use mesh_policy::snapshot::Finding;
 use mesh_policy::traffic::TrafficFilter;
 
@@ -18,7 +19,7 @@ use mesh_policy::traffic::TrafficFilter;
 pub struct RouteStatus {
     /// API group of the route.
     pub group: &'static str,
-    /// `HTTPRoute` or `GRPCRoute`.
+    /// `HTTPRoute`, `GRPCRoute`, `TLSRoute` or `TCPRoute`.
     pub kind: &'static str,
     /// Its namespace.
     pub namespace: String,
@@ -26,7 +27,7 @@ pub struct RouteStatus {
     pub name: String,
     /// `metadata.generation` of the route that was read, if an API server gave it one.
     pub generation: Option<i64>,
-    /// By parent: Servers first, then Services, each in the order of `spec.parentRefs`.
+    /// By parent: Servers first, then Services and EgressNetworks, each in the order of `spec.parentRefs`.
     pub parents: Vec<ParentStatus>,
 }
 
@@ -35,7 +36,7 @@ pub struct RouteStatus {
 pub struct ParentStatus {
     /// Group of the reference as it is written; empty or `core` for a Service.
     pub group: String,
-    /// `Server` or `Service`.
+    /// `Server`, `Service` or `EgressNetwork`.
     pub kind: &'static str,
     /// Its namespace, if it is written.
     pub namespace: Option<String>,
@@ -113,13 +114,25 @@ impl Index {
             accepted: self.accepted(route, parent),
             resolved: self.resolved(route, parent),
         });
+        let networks = route.spec.egress.iter().map(|parent| ParentStatus {
+            group: POLICY_GROUP.to_owned(),
+            kind: "EgressNetwork",
+            namespace: parent
+                .namespace_written
+                .then(|| parent.key.namespace.clone()),
+            name: parent.key.name.clone(),
+            port: Some(parent.port),
+            section: None,
+            accepted: self.taken_by_network(route, parent),
+            resolved: Condition::yes("ResolvedRefs"),
+        });
         RouteStatus {
             group: route.group,
             kind: route.kind,
             namespace: route.key.namespace.clone(),
             name: route.key.name.clone(),
             generation: route.generation,
-            parents: servers.chain(services).collect(),
+            parents: servers.chain(services).chain(networks).collect(),
         }
     }
 
@@ -141,6 +154,22 @@ impl Index {
                 format!("the protocol of {} takes no {}", found.title(), route.kind),
             ),
             (Some(_), None) => Condition::yes("Accepted"),
+        }
+    }
+
+    /// Whether an EgressNetwork takes a route.
+    fn taken_by_network(&self, route: &Object<Route>, parent: &EgressParent) -> Condition {
+        match (self.takes_egress(route, parent), &route.invalid) {
+            (Err(why), _) => {
+                let reason = match why {
+                    NotTaken::NoNetwork => "NoMatchingParent",
+                    NotTaken::Elsewhere => "NotAllowedByParent",
+                    NotTaken::Behind(_) => "RouteReasonConflicted",
+                };
+                Condition::no(reason, why.message(parent))
+            }
+            (Ok(()), Some(why)) => Condition::no("UnsupportedValue", why.clone()),
+            (Ok(()), None) => Condition::yes("Accepted"),
         }
     }
 

@@ -11,6 +11,7 @@ use crate::manifest::resource::{Key, Object, ProbeTarget, RateLimit, Selects, Se
 use crate::map::{HashMap, HashSet};
 use ipnet::IpNet;
 use mesh_policy::decide::Generation;
+use mesh_policy::egress::EgressNetwork;
 use mesh_policy::snapshot::{
     self as core, Effect, Grant, Network, NetworkSet, PathOptions, PortPolicy, ProbeKind, Scope,
     ServerInfo, ServerProtocol, SnapshotData, Term, Who,
@@ -63,7 +64,11 @@ pub(crate) fn assemble(index: &Index, workload: &Workload, generation: Generatio
         }
     }
     let other = assembly.default_port(None);
-    assembly.finish(generation, ports, other)
+    let egress = index.egress_of(workload);
+    for [kind, namespace, name] in index.egress_objects(&egress) {
+        assembly.bears(&kind, &namespace, &name);
+    }
+    assembly.finish(generation, (ports, other), egress)
 }
 
 /// Servers by the port they claim, the one that speaks for it first.
@@ -423,8 +428,8 @@ impl Assembly<'_> {
     fn finish(
         self,
         generation: Generation,
-        drafts: BTreeMap<u16, Draft>,
-        other: Draft,
+        (drafts, other): (BTreeMap<u16, Draft>, Draft),
+        egress: Vec<EgressNetwork>,
     ) -> SnapshotData {
         let index = self.index;
         let found = self.grants.values().map(|(found, _)| *found);
@@ -498,6 +503,7 @@ impl Assembly<'_> {
             identity_sets,
             network_sets,
             cedar_policies: Vec::new(),
+            egress,
             findings: findings(index, &self.bearing, &self.workload.key.namespace),
         };
         index.cedar.add_to(&mut data, &index.authorities);

@@ -1,40 +1,8 @@
-//! EgressNetwork and ExternalWorkload: read and checked, but not enforced by this version. Each gets a finding that says so.
+//! ExternalWorkload: read and checked, but not enforced by this version. Each gets a finding that says so.
 
 use super::identity::{is_port_name, is_subdomain};
-use super::network::read_networks;
 use super::read::{Fields, Reading};
-use super::resource::NetworkEntry;
-use super::tree::Node;
 use crate::finding::Code;
-
-/// Reads an EgressNetwork: its networks, if it names any. Whether they overlap the cluster's is the index's to say.
-pub(crate) fn read_egress_network(
-    reading: &mut Reading,
-    root: &mut Fields<'_>,
-) -> Option<Vec<NetworkEntry>> {
-    reading.doubt(
-        root.at,
-        Code::NotEnforced,
-        "EgressNetwork is checked, but egress is not restricted by it",
-    );
-    let mut spec = root.required_fields(reading, "spec")?;
-    let at = spec.at;
-    if !spec.stands("trafficPolicy") {
-        reading.problem(at, Code::Missing, "`spec.trafficPolicy` is missing");
-    }
-    spec.choice(reading, "trafficPolicy", &["Allow", "Deny"]);
-    let items = spec.optional_list(reading, "networks");
-    if items.is_some_and(<[Node]>::is_empty) {
-        reading.problem(
-            at,
-            Code::BadValue,
-            "`spec.networks` is empty; leave it out to mean everything outside the cluster",
-        );
-    }
-    let networks = items.map(|items| read_networks(reading, items, "spec.networks"));
-    spec.finish(reading);
-    networks
-}
 
 /// Bytes of an ExternalWorkload's identity, as its CRD has it.
 const IDENTITY_BYTES_MAX: usize = 253;

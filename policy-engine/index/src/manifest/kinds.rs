@@ -19,6 +19,8 @@ pub(crate) enum Kind {
     EgressNetwork,
     HttpRoute,
     GrpcRoute,
+    TlsRoute,
+    TcpRoute,
     ReferenceGrant,
     ServiceProfile,
     ExternalWorkload,
@@ -53,6 +55,15 @@ const ALPHA_BETA: &[(&str, Version)] = &[
 ];
 
 const GATEWAY_VERSIONS: &[(&str, Version)] = &[("v1beta1", Version::V1Beta1), ("v1", Version::V1)];
+
+const TLS_ROUTE_VERSIONS: &[(&str, Version)] = &[
+    ("v1alpha2", Version::V1Alpha1),
+    ("v1alpha3", Version::V1Beta1),
+    ("v1", Version::V1),
+];
+
+const TCP_ROUTE_VERSIONS: &[(&str, Version)] =
+    &[("v1alpha2", Version::V1Alpha1), ("v1", Version::V1)];
 
 pub(crate) const KINDS: &[Row] = &[
     Row("", "Namespace", Kind::Namespace, V1),
@@ -102,6 +113,18 @@ pub(crate) const KINDS: &[Row] = &[
     Row(GATEWAY_GROUP, "GRPCRoute", Kind::GrpcRoute, V1),
     Row(
         GATEWAY_GROUP,
+        "TLSRoute",
+        Kind::TlsRoute,
+        TLS_ROUTE_VERSIONS,
+    ),
+    Row(
+        GATEWAY_GROUP,
+        "TCPRoute",
+        Kind::TcpRoute,
+        TCP_ROUTE_VERSIONS,
+    ),
+    Row(
+        GATEWAY_GROUP,
         "ReferenceGrant",
         Kind::ReferenceGrant,
         GATEWAY_VERSIONS,
@@ -130,11 +153,9 @@ pub(crate) const KINDS: &[Row] = &[
 ];
 
 /// Gateway API kinds that are not ours to read.
-pub(crate) const GATEWAY_OTHERS: [&str; 8] = [
+pub(crate) const GATEWAY_OTHERS: [&str; 6] = [
     "Gateway",
     "GatewayClass",
-    "TLSRoute",
-    "TCPRoute",
     "UDPRoute",
     "BackendTLSPolicy",
     "XListenerSet",

@@ -1,9 +1,11 @@
 //! Documents to objects: which kind, which version, what is wrong, who is who twice.
 
 mod cedar;
+mod egress;
 
-use super::checked_only::{check_external_workload, read_egress_network};
+use super::checked_only::check_external_workload;
 use super::core_kinds::{read_pod, read_service, read_template};
+use super::egress::{read_egress_network, read_stream_route};
 use super::kinds::{GATEWAY_OTHERS, KINDS, Kind, Row};
 use super::limit_kinds::{read_federation, read_rate_limit};
 use super::meta::{Meta, read_meta};
@@ -34,6 +36,8 @@ struct Input<'a> {
     complete: bool,
     /// Whether the text of a faulty document names a Cedar kind.
     names_cedar: bool,
+    /// Whether the text of a faulty document names an EgressNetwork.
+    names_egress: bool,
     /// `apiVersion` and `kind` that the list around it gives.
     api: Option<&'a str>,
     kind: Option<&'a str>,
@@ -91,6 +95,7 @@ impl Loader {
             defects: document.defects.iter().collect(),
             complete: document.complete,
             names_cedar: document.names_cedar,
+            names_egress: document.names_egress,
             api: None,
             kind: None,
         };
@@ -127,6 +132,7 @@ impl Loader {
             self.defects(input, None);
             self.close(input, None, "the items of a list cannot be read");
             self.maybe_cedar(input, api, "the items of a list cannot be read");
+            self.maybe_egress(input, api, "the items of a list cannot be read");
             return;
         };
         let mut claimed = 0;
@@ -142,6 +148,7 @@ impl Loader {
                 defects,
                 complete: input.complete || next.is_some(),
                 names_cedar: input.names_cedar,
+                names_egress: input.names_egress,
                 api: api.filter(|_| typed),
                 kind: if typed { Some(item_kind) } else { Some("") }.filter(|k| !k.is_empty()),
             });
@@ -152,6 +159,7 @@ impl Loader {
         if !input.complete || claimed < input.defects.len() {
             self.close(input, None, "a list cannot be read to its end");
             self.maybe_cedar(input, None, "a list cannot be read to its end");
+            self.maybe_egress(input, None, "a list cannot be read to its end");
         }
     }
 
@@ -168,6 +176,9 @@ impl Loader {
             self.close(input, None, &why);
         }
         self.maybe_cedar(input, api, &why);
+        if kind == "EgressNetwork" {
+            self.close_egress(input, None, &why);
+        }
     }
 
     /// A document whose kind cannot be told. It may have been a Server.
@@ -199,6 +210,7 @@ impl Loader {
         }
         let why = "a document cannot be read well enough to tell its kind";
         self.maybe_cedar(input, api, why);
+        self.maybe_egress(input, api, why);
     }
 
     fn close(&mut self, input: &Input<'_>, namespace: Option<&str>, why: &str) {
@@ -468,6 +480,13 @@ impl Loader {
                 let object = self.object_of(context, reading, root, meta, spec);
                 self.resources.routes.push(Arc::new(object));
             }
+            Kind::TlsRoute | Kind::TcpRoute => {
+                let names_hosts = context.kind == Kind::TlsRoute;
+                let kind = RouteKind::new(false, context.group, context.version, &own).of_clients();
+                let spec = read_stream_route(r, &mut root, kind, names_hosts, &locate);
+                let object = self.object_of(context, reading, root, meta, spec);
+                self.resources.routes.push(Arc::new(object));
+            }
             Kind::ReferenceGrant => {
                 let spec = read_reference_grant(r, &mut root);
                 let object = self.object_of(context, reading, root, meta, spec);
@@ -483,8 +502,13 @@ impl Loader {
             }
             Kind::Invariant => self.invariant(context, reading, root, meta),
             Kind::EgressNetwork => {
-                let networks = read_egress_network(r, &mut root);
-                let object = self.object_of(context, reading, root, meta, networks);
+                let network = read_egress_network(r, &mut root);
+                let placed = meta.placed;
+                let object = self.object_of(context, reading, root, meta, network);
+                if !placed {
+                    let why = "the namespace of an EgressNetwork cannot be read";
+                    self.close_egress(context.input, None, why);
+                }
                 self.resources.egress_networks.push(Arc::new(object));
             }
             Kind::ServiceProfile => {

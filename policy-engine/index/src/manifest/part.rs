@@ -141,7 +141,7 @@ impl Reach {
         Self {
             namespaces: resources.namespaces_named(),
             mentions,
-            everywhere,
+            everywhere: everywhere || resources.speaks_of_egress(),
             looks_everywhere: everywhere || names_cedar || !resources.cedar_policies.is_empty(),
         }
     }
@@ -185,6 +185,9 @@ pub(super) fn join<'p>(parts: impl IntoIterator<Item = &'p Part>) -> Loaded {
         .sort_by(|a, b| (&a.namespace, &a.source).cmp(&(&b.namespace, &b.source)));
     resources
         .cedar_closed
+        .sort_by(|a, b| (&a.namespace, &a.source).cmp(&(&b.namespace, &b.source)));
+    resources
+        .egress_closed
         .sort_by(|a, b| (&a.namespace, &a.source).cmp(&(&b.namespace, &b.source)));
     findings.sort();
     findings.dedup();

@@ -6,7 +6,7 @@
 use super::cedar_kinds::CedarPolicies;
 use super::identity::Identity;
 use super::invariant_kind::InvariantSpec;
-use super::traffic::{Outbound, ReferenceGrant, ServerParent, ServiceParent};
+use super::traffic::{EgressParent, Outbound, ReferenceGrant, ServerParent, ServiceParent};
 use crate::Mode;
 use hashbrown::Equivalent;
 use ipnet::IpNet;
@@ -37,8 +37,7 @@ pub struct Resources {
     pub(crate) routes: All<Route>,
     pub(crate) rate_limits: All<RateLimit>,
     pub(crate) federations: All<Federation>,
-    /// Their networks, if they name any.
-    pub(crate) egress_networks: All<Option<Vec<NetworkEntry>>>,
+    pub(crate) egress_networks: All<EgressNetwork>,
     /// CedarPolicies and ClusterCedarPolicies.
     pub(crate) cedar_policies: All<CedarPolicies>,
     pub(crate) invariants: All<InvariantSpec>,
@@ -48,6 +47,8 @@ pub struct Resources {
     pub(crate) closed: Vec<Closed>,
     /// Documents that may have held a policy in Cedar, and for which namespace (`None`: any).
     pub(crate) cedar_closed: Vec<Closed>,
+    /// Documents that may have held an EgressNetwork, and of which namespace (`None`: any).
+    pub(crate) egress_closed: Vec<Closed>,
 }
 
 /// Does the same to every list of objects.
@@ -73,6 +74,7 @@ macro_rules! each_list {
             reference_grants,
             closed: _,
             cedar_closed: _,
+            egress_closed: _,
         } = $resources;
         {
             let $list = namespaces;
@@ -152,7 +154,7 @@ impl Resources {
         let mut out = BTreeSet::new();
         each_list!(self, list => out.extend(list.iter().filter(|one| one.namespaced).map(|one| one.key.namespace.clone())));
         out.extend(self.namespaces.iter().map(|one| one.key.name.clone()));
-        let closed = self.closed.iter().chain(&self.cedar_closed);
+        let closed = self.all_closed();
         out.extend(closed.filter_map(|one| one.namespace.clone()));
         out
     }
@@ -184,6 +186,23 @@ impl Resources {
             .extend_from_slice(&other.reference_grants);
         self.closed.extend_from_slice(&other.closed);
         self.cedar_closed.extend_from_slice(&other.cedar_closed);
+        self.egress_closed.extend_from_slice(&other.egress_closed);
+    }
+
+    /// Documents that close something because they cannot be read.
+    pub(crate) fn all_closed(&self) -> impl Iterator<Item = &Closed> {
+        let policy = self.closed.iter().chain(&self.cedar_closed);
+        policy.chain(&self.egress_closed)
+    }
+
+    /// Whether it says anything of what leaves the mesh: a network of one namespace may be the whole mesh's.
+    pub(crate) fn speaks_of_egress(&self) -> bool {
+        !self.egress_networks.is_empty()
+            || !self.egress_closed.is_empty()
+            || self
+                .routes
+                .iter()
+                .any(|route| !route.spec.egress.is_empty())
     }
 }
 
@@ -547,13 +566,24 @@ impl NetworkEntry {
     }
 }
 
-/// An HTTPRoute or GRPCRoute.
+/// An EgressNetwork.
 #[derive(Clone, Debug)]
+pub(crate) struct EgressNetwork {
+    /// Its traffic policy is `Allow`.
+    pub(crate) allows: bool,
+    /// What it speaks for; `None`: everything outside of the cluster, as where it cannot be read.
+    pub(crate) networks: Option<Vec<NetworkEntry>>,
+}
+
+/// A route of any kind: HTTPRoute, GRPCRoute, TLSRoute, TCPRoute.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Route {
     /// Servers it attaches to.
     pub(crate) servers: Vec<ServerParent>,
     /// Services it attaches to: there it says where requests go.
     pub(crate) services: Vec<ServiceParent>,
+    /// EgressNetworks it attaches to: there it says what may be reached.
+    pub(crate) egress: Vec<EgressParent>,
     pub(crate) hostnames: Vec<String>,
     pub(crate) rules: Vec<Rule>,
 }

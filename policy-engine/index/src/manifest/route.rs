@@ -1,10 +1,11 @@
 //! HTTPRoute and GRPCRoute of both groups.
 //!
 //! Attached to a Server a route says which requests a grant is for; attached to a Service it says where clients send
-//! them. An invalid route stays attached to its Servers with the matches that can be read, so that it takes their requests
+//! them; attached to an EgressNetwork it says what they may reach. An invalid route stays attached to its Servers with the matches that can be read, so that it takes their requests
 //! and denies them; a Service does not accept it, and requests go where they went without it.
 
 use super::core_kinds::Locate;
+use super::egress::read_egress_parent;
 use super::identity::is_subdomain;
 use super::policy_kinds::{GATEWAY_GROUP, POLICY_GROUP, Version, since};
 use super::read::{Fields, Reading};
@@ -13,7 +14,7 @@ use super::resource::{Key, Route, Rule};
 use super::route_backend::{read_backends, read_retry, read_timeouts};
 use super::route_filter::{check_together, read_filter};
 use super::route_match::{every_request, read_grpc_match, read_http_match};
-use super::traffic::{Outbound, ServerParent, ServiceParent};
+use super::traffic::{EgressParent, Outbound, ServerParent, ServiceParent};
 use super::tree::Node;
 use crate::finding::Code;
 use mesh_policy::snapshot::{PathMatch, Source};
@@ -33,6 +34,12 @@ pub(crate) struct RouteKind<'a> {
 }
 
 impl<'a> RouteKind<'a> {
+    /// The same, applied by the proxies of clients.
+    pub(crate) fn of_clients(mut self) -> Self {
+        self.outbound = true;
+        self
+    }
+
     /// A route whose parents are not known yet.
     pub(crate) fn new(
         grpc: bool,
@@ -52,13 +59,13 @@ impl<'a> RouteKind<'a> {
 }
 
 /// What a parent reference names.
-enum Parent {
+pub(super) enum Parent {
     /// A Server of the route's namespace.
     Server(ServerParent),
     /// A Service.
     Service(ServiceParent),
-    /// An EgressNetwork: checked, and not applied.
-    Egress,
+    /// An EgressNetwork, if the reference can be read.
+    Egress(Option<EgressParent>),
     /// A Server, but none that the route can attach to.
     NoServer,
     /// What is not ours, or cannot be read well enough.
@@ -72,12 +79,7 @@ pub(crate) fn read_route(
     mut kind: RouteKind<'_>,
     locate: Locate<'_>,
 ) -> Route {
-    let mut out = Route {
-        servers: Vec::new(),
-        services: Vec::new(),
-        hostnames: Vec::new(),
-        rules: Vec::new(),
-    };
+    let mut out = Route::default();
     let Some(mut spec) = root.required_fields(reading, "spec") else {
         return out;
     };
@@ -95,7 +97,10 @@ pub(crate) fn read_route(
         match read_parent(reading, &mut fields, &path, kind, &source) {
             Parent::Server(parent) => out.servers.push(parent),
             Parent::Service(parent) => out.services.push(parent),
-            Parent::Egress => kind.outbound = true,
+            Parent::Egress(parent) => {
+                out.egress.extend(parent);
+                kind.outbound = true;
+            }
             Parent::NoServer => kind.inbound = true,
             Parent::Other => {}
         }
@@ -143,7 +148,7 @@ pub(crate) fn read_route(
 
 /// What a parent reference names. A reference whose group or kind cannot be read might name a Server, and counts as if it
 /// did: the route is invalid and only denies.
-fn read_parent(
+pub(super) fn read_parent(
     reading: &mut Reading,
     fields: &mut Fields<'_>,
     path: &str,
@@ -162,6 +167,10 @@ fn read_parent(
     match (group, parent) {
         ("" | "core", "Service") => read_service_parent(reading, fields, group, route, source),
         (POLICY_GROUP, "Server") => read_server_parent(reading, fields, path, route, source),
+        (POLICY_GROUP, "EgressNetwork") => {
+            let own = route.namespace;
+            Parent::Egress(read_egress_parent(reading, fields, path, own, source))
+        }
         _ => read_other_parent(reading, fields, path, (group, parent)),
     }
 }
@@ -247,15 +256,6 @@ fn read_other_parent(
     port.and_then(|n| reading.port(n, &port_path));
     fields.optional(reading, "sectionName");
     let (code, message, what) = match (group, parent) {
-        (POLICY_GROUP, "EgressNetwork") => {
-            if port.is_none() {
-                let message =
-                    format!("`{path}.port` is missing: an EgressNetwork parent needs one");
-                reading.problem(fields.at, Code::Missing, message);
-            }
-            let message = "routes on an EgressNetwork are checked, but not applied".to_owned();
-            (Code::NotEnforced, message, Parent::Egress)
-        }
         (other, "Server") => {
             let message = format!(
                 "`{path}` refers to a Server of group `{other}`; Servers are of `{POLICY_GROUP}`"

@@ -547,7 +547,6 @@ fn kinds_that_are_not_ours_are_ignored_and_look_alikes_are_pointed_out() {
 #[test]
 fn kinds_that_are_only_checked_say_so() {
     for text in [
-        "apiVersion: policy.linkerd.io/v1alpha1\nkind: EgressNetwork\nmetadata: {name: e}\nspec: {trafficPolicy: Deny}\n",
         "apiVersion: linkerd.io/v1alpha2\nkind: ServiceProfile\nmetadata: {name: a.b.svc.cluster.local}\nspec: {routes: [{name: x, condition: {pathRegex: /}}]}\n",
         "apiVersion: workload.linkerd.io/v1beta1\nkind: ExternalWorkload\nmetadata: {name: e}\nspec: {meshTLS: {identity: 'spiffe://td/x', serverName: a.b}, ports: [{port: 80}], workloadIPs: [{ip: 10.0.0.1}]}\n",
     ] {

@@ -34,6 +34,19 @@ impl ServiceParent {
     }
 }
 
+/// A port of an EgressNetwork that a route attaches to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct EgressParent {
+    /// The EgressNetwork.
+    pub(crate) key: Key,
+    /// Whether its namespace is written: a status repeats it.
+    pub(crate) namespace_written: bool,
+    /// The port that is dialled.
+    pub(crate) port: u16,
+    /// Where it is written.
+    pub(crate) source: Source,
+}
+
 /// A Server that a route attaches to, in the route's namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ServerParent {

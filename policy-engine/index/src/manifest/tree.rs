@@ -136,6 +136,8 @@ pub(crate) struct Document {
     pub(crate) complete: bool,
     /// Whether the text, where it is faulty, names a Cedar kind: if not, the document was none.
     pub(crate) names_cedar: bool,
+    /// Whether the text, where it is faulty, names an EgressNetwork.
+    pub(crate) names_egress: bool,
 }
 
 impl Document {
@@ -146,6 +148,7 @@ impl Document {
             defects: vec![defect],
             complete: false,
             names_cedar: names_cedar(text),
+            names_egress: names_egress(text),
         }
     }
 
@@ -276,6 +279,7 @@ fn read_chunk(text: &str, lines_before: u32) -> Vec<Document> {
                 if root.value != Value::Null || !defects.is_empty() {
                     let document = Document {
                         names_cedar: !defects.is_empty() && names_cedar(text.as_bytes()),
+                        names_egress: !defects.is_empty() && names_egress(text.as_bytes()),
                         root,
                         defects,
                         complete: true,
@@ -291,6 +295,7 @@ fn read_chunk(text: &str, lines_before: u32) -> Vec<Document> {
             Err(fatal) => {
                 let mut document = builder.broken(fatal);
                 document.names_cedar = names_cedar(text.as_bytes());
+                document.names_egress = names_egress(text.as_bytes());
                 documents.push(document.limit_defects());
                 break;
             }
@@ -585,13 +590,22 @@ impl Builder {
             defects: self.defects,
             complete: false,
             names_cedar: false,
+            names_egress: false,
         }
     }
 }
 
 /// Whether a text names `CedarPolicy` or `ClusterCedarPolicy`, in whatever encoding of Unicode.
 fn names_cedar(bytes: &[u8]) -> bool {
-    let name = b"CedarPolicy";
+    names(bytes, b"CedarPolicy")
+}
+
+/// Likewise `EgressNetwork`.
+fn names_egress(bytes: &[u8]) -> bool {
+    names(bytes, b"EgressNetwork")
+}
+
+fn names(bytes: &[u8], name: &[u8]) -> bool {
     let plain: Vec<u8> = bytes.iter().copied().filter(|b| *b != 0).collect();
     plain.windows(name.len()).any(|window| window == name)
 }

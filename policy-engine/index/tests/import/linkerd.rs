@@ -267,9 +267,9 @@ fn regular_expressions_rank_otherwise() {
 
 #[test]
 fn what_is_only_checked_is_told() {
-    let egress = "apiVersion: policy.linkerd.io/v1alpha1\nkind: EgressNetwork\nmetadata: {name: e, namespace: shop}\nspec: {trafficPolicy: Deny}\n";
+    let machine = "apiVersion: workload.linkerd.io/v1beta1\nkind: ExternalWorkload\nmetadata: {name: e, namespace: shop}\nspec: {meshTLS: {identity: 'spiffe://root.example/vm', serverName: a.b}, ports: [{port: 80}], workloadIPs: [{ip: 192.0.2.1}]}\n";
     changed(
-        &check(&[POD, SERVER, egress]),
+        &check(&[POD, SERVER, machine]),
         "MESH-0349",
         26,
         "Linkerd enforces it",

@@ -1,0 +1,427 @@
+//! EgressNetworks and the routes on them: whom they concern, what they become, and that nothing that is wrong opens.
+
+use crate::world::{SHOP, World, config};
+use mesh_policy::Snapshot;
+use mesh_policy::egress::{EgressNetwork, Layer, Seen, Speaks, TrafficPolicy};
+use std::net::SocketAddr;
+
+/// Further pods: one of another namespace, one of the control plane's.
+const OTHERS: &str = "
+apiVersion: v1
+kind: Pod
+metadata: {name: ledger, namespace: bank, labels: {app: ledger}}
+spec: {serviceAccountName: ledger, containers: [{name: app}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: controller, namespace: mesh-system}
+spec: {containers: [{name: app}]}
+";
+
+const OUTSIDE: &str = "203.0.113.9:443";
+
+fn network(namespace: &str, name: &str, spec: &str) -> String {
+    format!(
+        "apiVersion: policy.linkerd.io/v1alpha1\nkind: EgressNetwork\nmetadata: {{name: {name}, namespace: {namespace}}}\nspec: {{{spec}}}\n"
+    )
+}
+
+fn tls_route(namespace: &str, name: &str, parent: &str, hostnames: &str) -> String {
+    format!(
+        "apiVersion: gateway.networking.k8s.io/v1alpha2\nkind: TLSRoute\nmetadata: {{name: {name}, namespace: {namespace}}}\nspec: {{parentRefs: [{{group: policy.linkerd.io, kind: EgressNetwork, {parent}, port: 443}}], hostnames: [{hostnames}], rules: [{{backendRefs: []}}]}}\n"
+    )
+}
+
+fn world(texts: &[&str]) -> World {
+    let mut all = vec![SHOP, OTHERS];
+    all.extend(texts);
+    World::of(&all)
+}
+
+fn networks(world: &World, namespace: &str, name: &str) -> Vec<EgressNetwork> {
+    world.snapshot(namespace, name).egress
+}
+
+/// What the proxy of a workload says of TLS to a name outside, in a word.
+fn says(
+    world: &World,
+    (namespace, workload): (&str, &str),
+    to: &str,
+    name: Option<&str>,
+) -> &'static str {
+    let snapshot = Snapshot::compile(world.snapshot(namespace, workload)).unwrap();
+    let to: SocketAddr = to.parse().unwrap();
+    snapshot
+        .egress()
+        .at(to)
+        .decide(&Seen::Tls(name))
+        .cause
+        .word()
+}
+
+fn web(world: &World, to: &str, name: Option<&str>) -> &'static str {
+    says(world, ("shop", "web"), to, name)
+}
+
+const WEB: (&str, &str) = ("shop", "web");
+const LEDGER: (&str, &str) = ("bank", "ledger");
+
+#[test]
+fn a_network_is_for_its_namespace_and_that_of_the_control_plane_for_all() {
+    let own = network(
+        "shop",
+        "own",
+        "trafficPolicy: Allow, networks: [{cidr: 203.0.113.0/24}]",
+    );
+    let world = world(&[&own]);
+    assert_eq!(web(&world, OUTSIDE, None), "granted");
+    assert_eq!(says(&world, LEDGER, OUTSIDE, None), "unrestricted");
+    for namespace in ["mesh-system", "linkerd-egress"] {
+        let guard = network(namespace, "guard", "trafficPolicy: Deny");
+        let world = self::world(&[&own, &guard]);
+        for workload in [WEB, LEDGER, ("mesh-system", "controller")] {
+            assert_eq!(
+                says(&world, workload, OUTSIDE, None),
+                "egress-denied",
+                "{workload:?}"
+            );
+        }
+        let of = networks(&world, "shop", "web");
+        let layers: Vec<Layer> = of.iter().map(|one| one.layer).collect();
+        assert_eq!(layers.iter().filter(|one| **one == Layer::Mesh).count(), 1);
+        assert_eq!(layers.len(), 2);
+    }
+}
+
+#[test]
+fn without_networks_it_speaks_for_everything_outside_of_the_cluster() {
+    let world = world(&[&network("shop", "all", "trafficPolicy: Deny")]);
+    for (to, want) in [
+        (OUTSIDE, "egress-denied"),
+        ("[2001:db8::1]:443", "egress-denied"),
+        ("169.254.169.254:80", "egress-denied"),
+        ("10.1.2.3:443", "unrestricted"),
+        ("192.168.7.7:443", "unrestricted"),
+        ("[fd00::1]:443", "unrestricted"),
+    ] {
+        assert_eq!(web(&world, to, None), want, "{to}");
+    }
+    let mut settings = config();
+    settings.cluster_networks = vec!["203.0.113.0/24".parse().unwrap()];
+    let own = network("shop", "all", "trafficPolicy: Deny");
+    let world = World::with(&settings, &[SHOP, &own]);
+    assert_eq!(web(&world, OUTSIDE, None), "unrestricted");
+    assert_eq!(web(&world, "10.1.2.3:443", None), "egress-denied");
+}
+
+#[test]
+fn of_equal_blocks_the_older_decides_then_the_name() {
+    let at = |name: &str, created: &str, traffic: &str| {
+        network("shop", name, &format!("trafficPolicy: {traffic}")).replace(
+            ", namespace:",
+            &format!(", creationTimestamp: '{created}', namespace:"),
+        )
+    };
+    let (old, new) = ("2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z");
+    for (first, second, want) in [
+        (at("b", old, "Deny"), at("a", new, "Allow"), "egress-denied"),
+        (at("b", new, "Deny"), at("a", old, "Allow"), "granted"),
+        (at("b", old, "Deny"), at("a", old, "Allow"), "granted"),
+    ] {
+        assert_eq!(
+            web(&world(&[&first, &second]), OUTSIDE, None),
+            want,
+            "{first}{second}"
+        );
+        assert_eq!(
+            web(&world(&[&second, &first]), OUTSIDE, None),
+            want,
+            "{first}{second}"
+        );
+    }
+}
+
+#[test]
+fn what_is_wrong_with_a_network_closes_what_it_may_speak_for() {
+    let closed = "egress-invalid-network";
+    for (spec, to, want) in [
+        ("trafficPolicy: allow", OUTSIDE, closed),
+        ("trafficPolicy: Allow, novelty: 1", OUTSIDE, closed),
+        ("trafficPolicy: Allow, networks: []", OUTSIDE, closed),
+        (
+            "trafficPolicy: Allow, networks: [{cidr: nowhere}]",
+            OUTSIDE,
+            closed,
+        ),
+        ("networks: [{cidr: 203.0.113.0/24}]", OUTSIDE, closed),
+        (
+            "networks: [{cidr: 203.0.113.0/24}]",
+            "198.51.100.1:443",
+            "unrestricted",
+        ),
+        // One of two blocks cannot be read: it might have been any.
+        (
+            "trafficPolicy: Allow, networks: [{cidr: 203.0.113.0/24}, {cidr: x}]",
+            "198.51.100.1:443",
+            closed,
+        ),
+        // It overlaps the cluster.
+        (
+            "trafficPolicy: Allow, networks: [{cidr: 0.0.0.0/0}]",
+            OUTSIDE,
+            closed,
+        ),
+    ] {
+        let wide = network(
+            "shop",
+            "wide",
+            "trafficPolicy: Allow, networks: [{cidr: 203.0.113.9}]",
+        );
+        let torn = network("shop", "torn", spec);
+        assert_eq!(web(&world(&[&torn]), to, None), want, "{spec}");
+        if to == OUTSIDE {
+            assert_eq!(
+                web(&world(&[&torn, &wide]), to, None),
+                closed,
+                "{spec}, beside another"
+            );
+        }
+    }
+    let one = network("shop", "twice", "trafficPolicy: Allow");
+    assert_eq!(
+        web(&world(&[&one, &one]), OUTSIDE, None),
+        closed,
+        "it stands twice"
+    );
+}
+
+#[test]
+fn a_document_that_may_be_a_network_closes() {
+    let whole = network("shop", "all", "trafficPolicy: Deny");
+    let closed = "egress-invalid-network";
+    for (text, bank) in [
+        (whole.replace("spec: {", "spec: {{ ["), "unrestricted"),
+        (
+            whole.replace(
+                "metadata: {name: all, namespace: shop}",
+                "metadata: {name: all, [",
+            ),
+            closed,
+        ),
+        (
+            whole.replace("namespace: shop", "namespace: [shop]"),
+            closed,
+        ),
+        (
+            whole.replace("kind: EgressNetwork", "kind: [EgressNetwork]"),
+            "unrestricted",
+        ),
+        (
+            "apiVersion: policy.linkerd.io/v1alpha1\nkind: EgressNetworkList\nitems: [7]\n"
+                .to_owned(),
+            closed,
+        ),
+    ] {
+        let world = world(&[&text]);
+        assert_eq!(web(&world, OUTSIDE, None), closed, "{text}");
+        assert_eq!(says(&world, LEDGER, OUTSIDE, None), bank, "{text}");
+        assert_eq!(
+            web(&world, "10.1.2.3:443", None),
+            "unrestricted",
+            "the cluster stays"
+        );
+        let guard = network(
+            "shop",
+            "open",
+            "trafficPolicy: Allow, networks: [{cidr: 203.0.113.9}]",
+        );
+        let world = self::world(&[&text, &guard]);
+        assert_eq!(web(&world, OUTSIDE, None), closed, "{text}, beside another");
+    }
+    let unrelated = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x\n";
+    assert_eq!(web(&world(&[unrelated]), OUTSIDE, None), "unrestricted");
+}
+
+#[test]
+fn a_route_opens_its_port_for_the_names_it_lists() {
+    let all = network("shop", "all", "trafficPolicy: Deny");
+    let route = tls_route("shop", "api", "name: all", "api.example, '*.cdn.example'");
+    let world = world(&[&all, &route]);
+    for (name, want) in [
+        (Some("api.example"), "granted"),
+        (Some("a.cdn.example"), "granted"),
+        (Some("evil.example"), "egress-no-route"),
+        (None, "egress-no-server-name"),
+    ] {
+        assert_eq!(web(&world, OUTSIDE, name), want, "{name:?}");
+    }
+    assert_eq!(
+        web(&world, "203.0.113.9:8443", Some("api.example")),
+        "egress-denied"
+    );
+    let of = networks(&world, "shop", "web");
+    assert_eq!(of[0].traffic, TrafficPolicy::Deny);
+    assert_eq!(of[0].ports[&443].speaks, Speaks::Tls);
+    assert_eq!(world.errors(), Vec::<&str>::new());
+    let statuses = world.index.route_statuses();
+    let parent = &statuses[0].parents[0];
+    assert_eq!((parent.kind, parent.port), ("EgressNetwork", Some(443)));
+    assert!(parent.accepted.holds);
+}
+
+#[test]
+fn routes_of_other_namespaces_open_nothing() {
+    let guard = network("mesh-system", "guard", "trafficPolicy: Deny");
+    let route = tls_route(
+        "shop",
+        "mine",
+        "name: guard, namespace: mesh-system",
+        "api.example",
+    );
+    let world = world(&[&guard, &route]);
+    assert_eq!(web(&world, OUTSIDE, Some("api.example")), "egress-denied");
+    assert_eq!(world.findings("MESH-0778").len(), 1);
+    let statuses = world.index.route_statuses();
+    assert_eq!(statuses[0].parents[0].accepted.reason, "NotAllowedByParent");
+    let own = tls_route("mesh-system", "theirs", "name: guard", "api.example");
+    let world = self::world(&[&guard, &route, &own]);
+    assert_eq!(web(&world, OUTSIDE, Some("api.example")), "granted");
+}
+
+#[test]
+fn one_kind_of_route_counts_on_a_port_and_the_others_are_told() {
+    let all = network("shop", "all", "trafficPolicy: Deny");
+    let tls = tls_route("shop", "tls", "name: all", "api.example");
+    let http = tls
+        .replace("v1alpha2", "v1")
+        .replace("kind: TLSRoute", "kind: HTTPRoute")
+        .replace("name: tls", "name: http");
+    let tcp = tls
+        .replace("kind: TLSRoute", "kind: TCPRoute")
+        .replace("hostnames: [api.example], ", "")
+        .replace("name: tls", "name: tcp");
+    for (texts, speaks, want, idle) in [
+        (vec![&tcp], Speaks::Tcp, "granted", 0),
+        (vec![&tcp, &tls], Speaks::Tls, "granted", 1),
+        (
+            vec![&tcp, &tls, &http],
+            Speaks::Http,
+            "egress-wrong-protocol",
+            2,
+        ),
+    ] {
+        let mut all_texts = vec![all.as_str()];
+        all_texts.extend(texts.iter().map(|text| text.as_str()));
+        let world = world(&all_texts);
+        assert_eq!(
+            networks(&world, "shop", "web")[0].ports[&443].speaks,
+            speaks
+        );
+        assert_eq!(
+            web(&world, OUTSIDE, Some("api.example")),
+            want,
+            "{speaks:?}"
+        );
+        assert_eq!(world.findings("MESH-0399").len(), idle, "{speaks:?}");
+    }
+}
+
+#[test]
+fn a_route_that_asks_for_what_is_not_done_denies_what_it_takes() {
+    let all = network("shop", "all", "trafficPolicy: Deny");
+    let route = |rule: &str| {
+        tls_route("shop", "out", "name: all", "api.example")
+            .replace("v1alpha2", "v1")
+            .replace("kind: TLSRoute", "kind: HTTPRoute")
+            .replace("{backendRefs: []}", rule)
+    };
+    let itself =
+        "{backendRefs: [{group: policy.linkerd.io, kind: EgressNetwork, name: all, port: 443}]}";
+    let header =
+        "{filters: [{type: RequestHeaderModifier, requestHeaderModifier: {remove: [cookie]}}]}";
+    for (rule, invalid) in [
+        ("{backendRefs: []}", false),
+        (itself, false),
+        ("{timeouts: {request: 10s}}", false),
+        (header, true),
+        ("{backendRefs: [{name: cart, port: 80}]}", true),
+        (
+            "{backendRefs: [{group: policy.linkerd.io, kind: EgressNetwork, name: other, port: 443}]}",
+            true,
+        ),
+    ] {
+        let world = world(&[&all, &route(rule)]);
+        let of = networks(&world, "shop", "web");
+        let made = &of[0].ports[&443].routes[0];
+        assert_eq!(made.invalid.is_some(), invalid, "{rule}");
+        assert_eq!(
+            world.errors().is_empty(),
+            !invalid,
+            "{rule}: {:?}",
+            world.errors()
+        );
+    }
+}
+
+#[test]
+fn networks_and_routes_may_be_for_some_service_accounts() {
+    let annotated = |text: String, value: &str| {
+        text.replacen(
+            ", namespace:",
+            &format!(", annotations: {{mesh.internal/service-accounts: '{value}'}}, namespace:"),
+            1,
+        )
+    };
+    let all = network("shop", "all", "trafficPolicy: Deny");
+    let route = tls_route("shop", "api", "name: all", "api.example");
+    let cart = ("shop", "cart");
+    let world = world(&[&all, &annotated(route.clone(), "cart, mail")]);
+    assert_eq!(says(&world, cart, OUTSIDE, Some("api.example")), "granted");
+    assert_eq!(web(&world, OUTSIDE, Some("api.example")), "egress-denied");
+    let world = self::world(&[&annotated(all.clone(), "cart")]);
+    assert_eq!(says(&world, cart, OUTSIDE, None), "egress-denied");
+    assert_eq!(web(&world, OUTSIDE, None), "unrestricted");
+    for torn in ["", "cart,", "Cart", "a b"] {
+        let world = self::world(&[&annotated(all.clone(), torn)]);
+        assert_eq!(
+            web(&world, OUTSIDE, None),
+            "egress-invalid-network",
+            "{torn}"
+        );
+        assert_eq!(world.findings("MESH-0359").len(), 1, "{torn}");
+        let world = self::world(&[&all, &annotated(route.clone(), torn)]);
+        assert_eq!(
+            web(&world, OUTSIDE, Some("api.example")),
+            "egress-invalid-route",
+            "{torn}"
+        );
+    }
+}
+
+#[test]
+fn the_mesh_may_leave_it_to_namespaces_and_only_by_the_exact_word() {
+    let own = network("shop", "own", "trafficPolicy: Allow");
+    for (value, want, found) in [
+        ("true", "granted", 0),
+        ("yes", "egress-denied", 1),
+        ("True", "egress-denied", 1),
+    ] {
+        let guard = network("mesh-system", "guard", "trafficPolicy: Deny").replace(
+            ", namespace:",
+            &format!(", annotations: {{mesh.internal/namespaces-decide: '{value}'}}, namespace:"),
+        );
+        let world = world(&[&guard, &own]);
+        assert_eq!(web(&world, OUTSIDE, None), want, "{value}");
+        assert_eq!(says(&world, LEDGER, OUTSIDE, None), "egress-denied");
+        assert_eq!(world.findings("MESH-0359").len(), found, "{value}");
+    }
+}
+
+#[test]
+fn a_route_on_a_network_that_allows_is_told_to_be_idle() {
+    let all = network("shop", "all", "trafficPolicy: Allow");
+    let route = tls_route("shop", "api", "name: all", "api.example");
+    let world = world(&[&all, &route]);
+    assert_eq!(world.findings("MESH-0399").len(), 1);
+    assert_eq!(web(&world, OUTSIDE, Some("evil.example")), "granted");
+}
