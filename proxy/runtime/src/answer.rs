@@ -7,6 +7,7 @@ use crate::body::Body;
 use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue, LOCATION};
 use http::{Response, StatusCode, Version};
 use mesh_proxy_core::http_hygiene::Refusal;
+use std::net::SocketAddr;
 
 /// A response of the proxy.
 pub(crate) type Answer = Response<Body>;
@@ -110,6 +111,28 @@ pub(crate) enum Trouble {
         rule: u32,
         why: String,
     },
+    /// Policy does not let it out of the mesh.
+    #[error("EgressNetwork `{network}` does not let this out to {to}: {why}")]
+    #[diagnostic(
+        code("MESH-0445"),
+        help(
+            "a route with this host on the network opens it; the decision in the log of the proxy has address, network and reason"
+        )
+    )]
+    EgressDenied {
+        to: SocketAddr,
+        network: String,
+        why: String,
+    },
+    /// Policy no longer lets it out of the mesh.
+    #[error("policy no longer lets this out to {to}")]
+    #[diagnostic(
+        code("MESH-0446"),
+        help(
+            "an EgressNetwork or a route on it changed while the request was under way; it may have been served"
+        )
+    )]
+    EgressRevoked { to: SocketAddr },
     /// No policy yet.
     #[error("the proxy has no policy yet and denies everything")]
     #[diagnostic(
@@ -148,6 +171,8 @@ impl Trouble {
             Self::InvalidBackend { .. } => "MESH-0442",
             Self::TimedOut { .. } => "MESH-0443",
             Self::UnusableRoute { .. } => "MESH-0444",
+            Self::EgressDenied { .. } => "MESH-0445",
+            Self::EgressRevoked { .. } => "MESH-0446",
             Self::NoPolicy => "MESH-0476",
             Self::NoRecord => "MESH-0539",
             Self::NoIdentity { .. } => "MESH-0477",
@@ -158,6 +183,7 @@ impl Trouble {
     pub(crate) fn status(&self) -> StatusCode {
         match self {
             Self::NoRoute { .. } => StatusCode::NOT_FOUND,
+            Self::EgressDenied { .. } | Self::EgressRevoked { .. } => StatusCode::FORBIDDEN,
             Self::NoBackend { .. } | Self::InvalidBackend { .. } | Self::UnusableRoute { .. } => {
                 StatusCode::INTERNAL_SERVER_ERROR
             }
@@ -179,6 +205,7 @@ impl Trouble {
     pub(crate) fn grpc_status(&self) -> u8 {
         match self {
             Self::Unreachable { late: true, .. } | Self::TimedOut { .. } => 4, // DEADLINE_EXCEEDED
+            Self::EgressDenied { .. } | Self::EgressRevoked { .. } => 7,       // PERMISSION_DENIED
             Self::NoRoute { .. } => 12,                                        // UNIMPLEMENTED
             Self::UnusableRoute { .. } => 13,                                  // INTERNAL
             _ => 14,                                                           // UNAVAILABLE

@@ -3,6 +3,7 @@
 use crate::http1::{AnswerBody, Broken, Early, Whole};
 use crate::live::{End, Kill, Registration, Slot};
 use crate::mux::body::MuxBody;
+use crate::outbound::egress::Leave;
 use crate::outbound::pool::Flight;
 use crate::remotes::Standing;
 use crate::replay::Replay;
@@ -158,6 +159,8 @@ pub(crate) struct Held {
     pub(crate) flight: Option<Flight>,
     /// Place of its connection among those in the mesh.
     pub(crate) standing: Option<Standing>,
+    /// Place of the request among what has left the mesh.
+    pub(crate) leave: Option<Leave>,
 }
 
 impl Body {

@@ -137,6 +137,8 @@ pub enum Target {
         /// Whether bytes are passed on without detection.
         opaque: bool,
     },
+    /// An address outside of the mesh, if policy lets the workload reach it.
+    Outside(SocketAddr),
 }
 
 /// `namespace/name:port`.

@@ -8,6 +8,7 @@ use crate::inbound;
 use crate::limits::{EXPIRY_CHECK_EVERY, REACHED_PORTS_MAX, START_WAIT};
 use crate::live::Live;
 use crate::original::Locals;
+use crate::outbound::egress::Leaving;
 use crate::outbound::mirror::Mirrors;
 use crate::outbound::redirected::Destinations;
 use crate::outbound::{self, Listener, pool::Pool};
@@ -58,6 +59,8 @@ pub(crate) struct Core {
     pub(crate) destinations: Destinations,
     /// Copies of requests under way.
     pub(crate) mirrors: Rc<Mirrors>,
+    /// What has left the mesh and stands.
+    pub(crate) leaving: Rc<Leaving>,
     ports: HashMap<u16, Rc<Port>>,
     /// Ports of the workload that were reached at its own addresses.
     reached: RefCell<HashMap<SocketAddr, Rc<Port>>>,
@@ -154,6 +157,7 @@ fn open(
         locals: Locals::default(),
         destinations: Destinations::default(),
         mirrors: Rc::default(),
+        leaving: Rc::default(),
         ports: ports.collect(),
         reached: RefCell::default(),
         room: Room::new(limits.connections),
@@ -283,6 +287,7 @@ fn recheck_policy(core: &Core, now: Timestamp) -> Option<Timestamp> {
     for revoked in core.live.recheck(&snapshot, now) {
         inbound::record_end(core, &revoked);
     }
+    outbound::egress::recheck(core, &snapshot, now);
     snapshot.next_change(now)
 }
 

@@ -84,6 +84,8 @@ pub const OUTSIDE_CONNECT: Duration = Duration::from_secs(30);
 /// Time for which a connection of the application waits for the first word of discovery. Until it has come nobody knows
 /// who is in the mesh, and nothing may leave in plaintext.
 pub const DISCOVERY_WAIT: Duration = Duration::from_secs(10);
+/// Time for which a connection to outside of the mesh waits for the first policy: until it has come nothing leaves.
+pub const POLICY_WAIT: Duration = DISCOVERY_WAIT;
 /// First and largest buffer of a byte stream, per direction: 1,000 quiet streams cost 8 MiB, a busy one runs in few system calls.
 pub const COPY_BYTES_MIN: usize = 4 * 1024;
 /// See [`COPY_BYTES_MIN`].

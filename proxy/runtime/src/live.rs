@@ -105,7 +105,12 @@ impl Headers for JudgedHeaders {
 impl JudgedHead {
     /// As the decision wants it.
     pub(crate) fn call(&self) -> Call<'_> {
-        Call::Http(Head {
+        Call::Http(self.head())
+    }
+
+    /// As it was judged.
+    pub(crate) fn head(&self) -> Head<'_> {
+        Head {
             method: self.method.as_str(),
             target: self
                 .uri
@@ -114,7 +119,7 @@ impl JudgedHead {
             host: self.host.as_ref().map(http::uri::Authority::as_str),
             grpc: self.grpc,
             headers: &self.headers,
-        })
+        }
     }
 }
 

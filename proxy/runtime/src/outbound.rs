@@ -1,6 +1,7 @@
 //! From the application to services: which service, which endpoint, and who must answer there.
 //!
 //! - [`redirected`]: connections that were going somewhere by themselves, and where that is
+//! - [`egress`]: what leaves the mesh, and whether it may
 //! - [`plain`]: what leaves the mesh, in plaintext
 //! - [`http`]: one request
 //! - [`route`]: one request to a service that has routes; [`mirror`]: copies of it
@@ -8,6 +9,7 @@
 //! - [`tcp`]: one byte stream
 //! - [`pool`]: connections to the proxies of endpoints
 
+pub(crate) mod egress;
 pub(crate) mod http;
 pub(crate) mod mirror;
 pub(crate) mod plain;
@@ -51,6 +53,9 @@ use tokio::time::Instant;
 /// Longest time that an endpoint is left out after no connection could be made. A restarted proxy is back within a second.
 const EJECT_MAX: Duration = Duration::from_secs(1);
 
+/// What the target of connections outside the mesh is called in metrics: one word, or every address were a series.
+const OUTSIDE: &str = "outside";
+
 /// What an outbound listener leads to.
 enum Leads {
     /// To what its configuration says.
@@ -59,6 +64,8 @@ enum Leads {
     Service(ServiceName),
     /// To one pod, dialled by its own.
     Pod(SocketAddr),
+    /// Out of the mesh, to the address that was dialled.
+    Outside(SocketAddr),
 }
 
 /// One outbound listener, or one destination of redirected connections, as one core serves it.
@@ -143,6 +150,7 @@ impl Listener {
         let name = match &config.target {
             Target::Service(name) => name.to_string(),
             Target::Endpoints { .. } => config.listen.to_string(),
+            Target::Outside(_) => OUTSIDE.to_owned(),
         };
         Self::leading(Leads::Configured(config), name)
     }
@@ -156,6 +164,23 @@ impl Listener {
     /// To the pod `workload`, dialled by its own address.
     pub(crate) fn to_pod(at: SocketAddr, workload: &str) -> Rc<Self> {
         Self::leading(Leads::Pod(at), format!("{workload}:{}", at.port()))
+    }
+
+    /// Out of the mesh.
+    pub(crate) fn to_outside(at: SocketAddr) -> Rc<Self> {
+        Self::leading(Leads::Outside(at), OUTSIDE.to_owned())
+    }
+
+    /// Where it leads out of the mesh, if it does.
+    pub(super) fn outside(&self) -> Option<SocketAddr> {
+        match &self.leads {
+            Leads::Outside(to)
+            | Leads::Configured(Outbound {
+                target: Target::Outside(to),
+                ..
+            }) => Some(*to),
+            _ => None,
+        }
     }
 
     fn leading(leads: Leads, name: String) -> Rc<Self> {
@@ -209,6 +234,16 @@ impl Listener {
     /// What discovery says of the target.
     fn find(&self, discovery: &Services) -> Found {
         let name = match &self.leads {
+            Leads::Outside(to)
+            | Leads::Configured(Outbound {
+                target: Target::Outside(to),
+                ..
+            }) => {
+                return Found {
+                    unmeshed: vec![*to],
+                    ..Found::default()
+                };
+            }
             Leads::Pod(at) => {
                 return match discovery.pod(*at) {
                     PodWay::Mesh { endpoint, opaque } => Found {
@@ -283,6 +318,14 @@ impl Listener {
         known.outside.iter().for_each(|(_, app)| app.sweep());
     }
 
+    /// Why a connection to an endpoint without a proxy leaves in plaintext.
+    fn plain_reason(&self) -> Reason {
+        match self.outside() {
+            Some(_) => Reason::Outside,
+            None => Reason::UnmeshedEndpoint,
+        }
+    }
+
     /// Whether this leads to that service.
     fn is_to(&self, namespace: &str, name: &str, port: u16) -> bool {
         match &self.leads {
@@ -302,6 +345,11 @@ impl Listener {
                 target: Target::Endpoints { .. },
                 listen,
             }) => (own_namespace, listen.port()),
+            Leads::Outside(to)
+            | Leads::Configured(Outbound {
+                target: Target::Outside(to),
+                ..
+            }) => (own_namespace, to.port()),
             Leads::Configured(Outbound {
                 target: Target::Service(name),
                 ..
@@ -409,6 +457,9 @@ pub(crate) async fn take(
     from: SocketAddr,
 ) {
     let accepted = Instant::now();
+    if let Some(to) = listener.outside() {
+        return egress::take(core, listener, to, stream, from).await;
+    }
     if listener.refresh(&core) {
         return bytes(&core, &listener, stream).await;
     }
@@ -425,32 +476,47 @@ pub(crate) async fn take(
         }
     };
     let stream = Prefixed::new(detected.prefix, stream);
-    let speaks = match detected.speaks {
-        Detection::Http1 => Speaks::Http1 { quiet: APP_QUIET },
-        Detection::Http2 => Speaks::Http2 {
-            streams_max: H2_STREAMS_MAX,
-        },
-        Detection::Opaque(OpaqueReason::Empty) => return,
-        Detection::Opaque(_) | Detection::Tls { .. } | Detection::NeedMore => {
-            return bytes(&core, &listener, stream).await;
-        }
-        Detection::Malformed(how) if how.is_request() => {
-            // Refused by the guard of the connection, with an answer.
-            core.meter.malformed(how.as_str());
-            Speaks::Http1 { quiet: APP_QUIET }
-        }
-        Detection::Malformed(how) => {
-            core.meter.malformed(how.as_str());
-            return tracing::info!(
-                service = listener.name,
-                how = how.as_str(),
-                "closed a connection that is nearly HTTP"
-            );
-        }
+    let speaks = match told(&core, &listener.name, detected.speaks) {
+        Told::Http(speaks) => speaks,
+        Told::Tls(_) | Told::Bytes => return bytes(&core, &listener, stream).await,
+        Told::Nothing => return,
     };
     let shared = core.shared.clone();
     let departure = http::Departure::new(core, listener, from.ip());
     serve(stream, speaks, &shared, &Kill::default(), departure).await;
+}
+
+/// What the first bytes of an application's connection tell.
+enum Told {
+    Http(Speaks),
+    /// With the server name that it asks for.
+    Tls(Option<String>),
+    Bytes,
+    /// Nothing that goes anywhere.
+    Nothing,
+}
+
+/// What was detected, and what is done with it. Only who asks for TLS to be told apart is told of it.
+fn told(core: &Core, target: &str, detected: Detection) -> Told {
+    match detected {
+        Detection::Http1 => Told::Http(Speaks::Http1 { quiet: APP_QUIET }),
+        Detection::Http2 => Told::Http(Speaks::Http2 {
+            streams_max: H2_STREAMS_MAX,
+        }),
+        Detection::Tls { sni } => Told::Tls(sni),
+        Detection::Opaque(OpaqueReason::Empty) => Told::Nothing,
+        Detection::Opaque(_) | Detection::NeedMore => Told::Bytes,
+        Detection::Malformed(how) => {
+            core.meter.malformed(how.as_str());
+            if how.is_request() {
+                // Refused by the guard of the connection, with an answer.
+                return Told::Http(Speaks::Http1 { quiet: APP_QUIET });
+            }
+            let how = how.as_str();
+            tracing::info!(target, how, "closed a connection that is nearly a protocol");
+            Told::Nothing
+        }
+    }
 }
 
 /// Carries bytes. A service with routes may have endpoints outside the mesh, which get their share here; without routes
@@ -464,7 +530,14 @@ async fn bytes<T: AsyncRead + AsyncWrite + BreakOff + Unpin>(
     match routed.then(|| listener.draw(core)).flatten() {
         Some(outside) => {
             let reason = Reason::UnmeshedEndpoint;
-            plain::pass(core, stream, &listener.name, &outside, reason).await;
+            plain::pass(
+                core,
+                stream,
+                &listener.name,
+                &outside,
+                (reason, &Kill::default()),
+            )
+            .await;
         }
         None => tcp::take(core, listener, stream).await,
     }

@@ -6,6 +6,7 @@ use crate::live::{Alive, Peer};
 use http::StatusCode;
 use mesh_platform::Platform;
 use mesh_policy::decide::{Cause, Denial, Facts, Verdict};
+use mesh_policy::egress::EgressDecision;
 use mesh_policy::request::Protocol;
 use mesh_policy::{Reason, Snapshot};
 use mesh_proxy_core::http_hygiene::{Refusal, RequestRefusal};
@@ -213,6 +214,12 @@ impl Meter {
             .count_by("mesh_outbound_plaintext_total", "reason", why, 1);
     }
 
+    /// A decision about what leaves the mesh, with its cause in a word.
+    pub(crate) fn egress(&self, cause: &'static str) {
+        self.registry()
+            .count_by("mesh_egress_decisions_total", "cause", cause, 1);
+    }
+
     /// A connection that was nearly HTTP.
     pub(crate) fn malformed(&self, how: &'static str) {
         self.registry()
@@ -288,6 +295,17 @@ impl Measure {
             status: Some(spoken.status.as_u16()),
             grpc_status: grpc.then_some(spoken.grpc_status),
             reason: refusal.as_str(),
+        };
+        self.meter.registry().on_denied(self.edge, denied);
+    }
+
+    /// It may not leave the mesh. `grpc`: of a request, whether it is one of gRPC.
+    pub(crate) fn egress_denied(&self, denied: &EgressDecision, grpc: Option<bool>) {
+        let denied = Denied {
+            phase: mesh_policy::decide::Phase::Egress,
+            status: grpc.map(|_| denied.status()),
+            grpc_status: grpc.filter(|grpc| *grpc).map(|_| 7),
+            reason: denied.cause.word(),
         };
         self.meter.registry().on_denied(self.edge, denied);
     }

@@ -3,6 +3,7 @@
 
 use crate::copy::{Finish, both_ways};
 use crate::live::{Kill, Registration};
+use crate::outbound::egress::Leave;
 use crate::remotes::Standing;
 use crate::state::Busy;
 use hyper::upgrade::OnUpgrade;
@@ -35,5 +36,5 @@ pub(crate) fn carry(
 /// What a tunnel keeps until its end.
 pub(crate) trait Held: 'static {}
 impl Held for Registration {}
-impl Held for Option<Standing> {}
+impl Held for (Option<Standing>, Option<Leave>) {}
 impl Held for () {}

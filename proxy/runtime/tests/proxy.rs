@@ -13,6 +13,7 @@ mod proxy {
     mod bytes;
     mod counts;
     mod detection;
+    mod egress;
     mod exact_answers;
     mod faults;
     mod framing;

@@ -12,6 +12,7 @@ use mesh_ca_client::RemoteCa;
 use mesh_platform::Platform;
 use mesh_platform::audit_log::WhenFull;
 use mesh_platform::tree_log::Retention;
+use mesh_proxy_core::redirect;
 use mesh_trust::{SpiffeId, TrustDomain};
 use serde::Deserialize;
 use std::fmt::Display;
@@ -115,6 +116,7 @@ struct OutboundFile {
     listen: String,
     service: Option<String>,
     endpoints: Option<Vec<EndpointFile>>,
+    outside: Option<String>,
     #[serde(default)]
     protocol: ProtocolFile,
 }
@@ -488,11 +490,23 @@ impl Checker<'_> {
     fn outbound(&self, index: usize, file: OutboundFile) -> Result<Outbound, ProxyError> {
         let key = |part: &str| format!("outbound[{index}].{part}");
         let listen = self.address(&key("listen"), &file.listen)?;
-        let target = match (file.service, file.endpoints) {
-            (Some(service), None) if file.protocol == ProtocolFile::Detect => {
+        let target = match (file.service, file.endpoints, file.outside) {
+            (None, None, Some(outside)) if file.protocol == ProtocolFile::Detect => {
+                let to = self.address(&key("outside"), &outside)?;
+                Target::Outside(redirect::canonical(to))
+            }
+            (None, None, Some(_)) => {
+                return Err(self.fault(
+                    &key("protocol"),
+                    "opaque",
+                    "policy says what has to be known of what goes outside",
+                    "leave `protocol` out",
+                ));
+            }
+            (Some(service), None, None) if file.protocol == ProtocolFile::Detect => {
                 Target::Service(self.service(&key("service"), &service)?)
             }
-            (Some(_), None) => {
+            (Some(_), None, None) => {
                 return Err(self.fault(
                     &key("protocol"),
                     "opaque",
@@ -500,7 +514,7 @@ impl Checker<'_> {
                     "leave `protocol` out",
                 ));
             }
-            (None, Some(endpoints)) => Target::Endpoints {
+            (None, Some(endpoints), None) => Target::Endpoints {
                 endpoints: endpoints
                     .iter()
                     .enumerate()
@@ -508,13 +522,18 @@ impl Checker<'_> {
                     .collect::<Result<_, _>>()?,
                 opaque: file.protocol == ProtocolFile::Opaque,
             },
-            (service, _) => {
-                let found = if service.is_some() { "both" } else { "empty" };
+            (service, endpoints, outside) => {
+                let given = [service.is_some(), endpoints.is_some(), outside.is_some()];
+                let found = if given.contains(&true) {
+                    "several"
+                } else {
+                    "empty"
+                };
                 return Err(self.fault(
                     &key("service"),
                     found,
                     "one target is needed",
-                    "give either `service` or `endpoints`",
+                    "give one of `service`, `endpoints` and `outside`",
                 ));
             }
         };

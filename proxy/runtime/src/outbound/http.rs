@@ -1,6 +1,7 @@
 //! One request of the application: admitted, sent to an endpoint, answered or refused with the cause.
 
 use super::Listener;
+use super::egress;
 use super::route;
 use super::send::{Failed, Opened, Passage, Reply};
 use crate::answer::{Answer, Trouble, closing, refused};
@@ -110,14 +111,20 @@ async fn answer(from: Rc<Departure>, mut request: Request<Arriving>) -> Answer {
         tracing::warn!(%trouble, "a request failed");
         trouble.answer(admitted.grpc)
     };
+    let ended = |answered| match answered {
+        Ok(answer) => answer,
+        Err(Failed::Refused(refusal)) => refuse(refusal),
+        Err(Failed::Trouble(trouble)) => told(trouble),
+    };
+    // Boxed: requests that stay in the mesh and follow no route should not carry room for these.
+    if let Some(to) = from.listener.outside() {
+        let upgrade = admitted.upgrade.zip(upgrading);
+        let way = (from.from, to);
+        return ended(Box::pin(egress::answer(&call, way, parts, body, upgrade)).await);
+    }
     if let Some(routing) = from.listener.routing(&from.core) {
         let upgrade = admitted.upgrade.zip(upgrading);
-        // Boxed: requests that follow no route should not carry room for one.
-        return match Box::pin(route::answer(&call, &routing, parts, body, upgrade)).await {
-            Ok(answer) => answer,
-            Err(Failed::Refused(refusal)) => refuse(refusal),
-            Err(Failed::Trouble(trouble)) => told(trouble),
-        };
+        return ended(Box::pin(route::answer(&call, &routing, parts, body, upgrade)).await);
     }
     let answer = match (admitted.upgrade, upgrading) {
         (Some(upgrade), Some(upgrading)) => match to_app(&mut parts, &admitted, None) {
@@ -163,6 +170,7 @@ impl<'a> Outgoing<'a> {
             mut parts,
             body,
             held,
+            kill,
         } = reply;
         sanitize_response(&mut parts);
         parts.extensions.clear();
@@ -170,7 +178,6 @@ impl<'a> Outgoing<'a> {
         if let Some(measure) = &held.measure {
             measure.answered_with(parts.status);
         }
-        let kill = Kill::default();
         Response::from_parts(parts, Body::response(body, kill, self.admitted.grpc, held))
     }
 
@@ -195,6 +202,7 @@ impl<'a> Outgoing<'a> {
             measure,
             kill,
             standing,
+            leave,
         } = opened;
         let (mut parts, body) = response.into_parts();
         let switched = switched.filter(|_| is_done(&parts, upgrade));
@@ -206,6 +214,7 @@ impl<'a> Outgoing<'a> {
             let held = Held {
                 measure: Some(measure),
                 standing,
+                leave,
                 ..Held::default()
             };
             return Response::from_parts(
@@ -219,7 +228,7 @@ impl<'a> Outgoing<'a> {
             upgrading,
             switched,
             kill,
-            standing,
+            (standing, leave),
             self.core.shared.mark_busy(),
         );
         Response::from_parts(parts, Body::Empty)

@@ -100,6 +100,7 @@ impl Copy {
             parts,
             mut body,
             held,
+            ..
         } = sent.await?;
         if let Some(measure) = &held.measure {
             measure.answered_with(parts.status);

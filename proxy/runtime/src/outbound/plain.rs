@@ -54,13 +54,13 @@ pub(super) fn drawn(
 }
 
 /// Carries the stream to the first of `to` that can be reached. What happens to the connection there happens here: an end
-/// of either direction, a reset, a refusal.
+/// of either direction, a reset, a refusal. `kill` ends it.
 pub(crate) async fn pass(
     core: &Core,
     mut stream: impl AsyncRead + AsyncWrite + BreakOff + Unpin,
     name: &str,
     to: &[SocketAddr],
-    reason: Reason,
+    (reason, kill): (Reason, &Kill),
 ) {
     let mut measure = core.meter.outbound(name, None, Ask::Tcp);
     core.meter.plaintext(reason.as_str());
@@ -76,7 +76,7 @@ pub(crate) async fn pass(
         tracing::info!(to = %address, target = name, reason = reason.as_str(), "a connection leaves in plaintext");
         measure.allowed(None);
         measure.opened();
-        let carried = both_ways(&mut stream, &mut remote, &Kill::default()).await;
+        let carried = both_ways(&mut stream, &mut remote, kill).await;
         measure.closed(carried.up, carried.down);
         if !matches!(carried.finish, Finish::Closed) {
             stream.break_off();

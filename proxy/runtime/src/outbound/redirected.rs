@@ -1,14 +1,15 @@
 //! Connections of the application that were redirected here on their way out: where they were going tells who must answer.
 //!
-//! An address is a service's, a pod's, or outside the mesh. What discovery says is meshed is never spoken to in plaintext;
+//! An address is a service's, a pod's, or outside the mesh, where [`egress`] decides. What discovery says is meshed is never spoken to in plaintext;
 //! before the first word of discovery nothing leaves at all.
 
 use super::plain::{self, Reason};
-use super::{Listener, take as take_meshed};
+use super::{Listener, OUTSIDE, egress, take as take_meshed};
 use crate::config::ServiceName;
 use crate::core::Core;
 use crate::io::BreakOff;
 use crate::limits::{DESTINATION_IDLE, DESTINATIONS_MAX, DISCOVERY_WAIT};
+use crate::live::Kill;
 use crate::original;
 use crate::services::{Behind, PodWay, Services};
 use crate::telemetry::Ask;
@@ -23,8 +24,6 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-/// What the target of connections outside the mesh is called in metrics: one word, or every address were a series.
-const OUTSIDE: &str = "outside";
 /// How often it is looked whether discovery has come.
 const DISCOVERY_POLL: Duration = Duration::from_millis(20);
 
@@ -50,7 +49,8 @@ pub(crate) async fn take(core: Rc<Core>, stream: TcpStream, from: SocketAddr) {
             name,
             endpoints,
             reason,
-        } => plain::pass(&core, stream, &name, &endpoints, reason).await,
+        } => plain::pass(&core, stream, &name, &endpoints, (reason, &Kill::default())).await,
+        Way::Outside => egress::take(core, Listener::to_outside(to), to, stream, from).await,
         Way::Nowhere { name, why } => {
             nowhere(&core, &stream, &name);
             tracing::warn!(%to, target = name, why, "reset a connection");
@@ -78,6 +78,8 @@ async fn discovery_came(core: &Core) -> bool {
 /// How a connection goes on.
 enum Way {
     Mesh(Rc<Listener>),
+    /// Out of the mesh, if policy lets it.
+    Outside,
     Plain {
         name: String,
         endpoints: Vec<SocketAddr>,
@@ -98,11 +100,7 @@ fn way(core: &Core, to: SocketAddr) -> Way {
             why: "the service at this address has no such port",
         },
         Behind::Pod(pod) => to_pod(core, &discovery, &pod.workload, to),
-        Behind::Outside => Way::Plain {
-            name: OUTSIDE.to_owned(),
-            endpoints: vec![to],
-            reason: Reason::Outside,
-        },
+        Behind::Outside => Way::Outside,
     }
 }
 

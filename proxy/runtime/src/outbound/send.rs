@@ -10,7 +10,7 @@ use crate::io::Duplex;
 use crate::limits::ENDPOINT_ATTEMPTS;
 use crate::live::Kill;
 use crate::mux::client::SendError;
-use crate::outbound::plain::Reason;
+use crate::outbound::egress::Leave;
 use crate::remotes::Standing;
 use crate::telemetry::{Ask, Measure};
 use http::request::Parts;
@@ -68,6 +68,8 @@ pub(super) struct Reply {
     pub(super) parts: response::Parts,
     pub(super) body: Arriving,
     pub(super) held: Held,
+    /// Ends the answer.
+    pub(super) kill: Kill,
 }
 
 /// What came back on a connection that may become a tunnel.
@@ -80,6 +82,8 @@ pub(super) struct Opened {
     pub(super) kill: Kill,
     /// Place of the connection among those in the mesh.
     pub(super) standing: Option<Standing>,
+    /// Its place among what has left the mesh.
+    pub(super) leave: Option<Leave>,
 }
 
 /// What comes before `until`.
@@ -151,7 +155,12 @@ impl Passage<'_> {
                         ..Held::default()
                     };
                     let body = body.into();
-                    return Ok(Reply { parts, body, held });
+                    return Ok(Reply {
+                        parts,
+                        body,
+                        held,
+                        kill: Kill::default(),
+                    });
                 }
                 Some(Err(error)) => {
                     measure.failed(Failure::Reset);
@@ -211,7 +220,12 @@ impl Passage<'_> {
                     measure: Some(measure),
                     ..Held::default()
                 };
-                Ok(Reply { parts, body, held })
+                Ok(Reply {
+                    parts,
+                    body,
+                    held,
+                    kill: Kill::default(),
+                })
             }
             Some(Err(trouble)) => {
                 measure.failed(Failure::Reset);
@@ -258,7 +272,7 @@ impl Passage<'_> {
     }
 
     fn leaves_in_plaintext(&self, to: SocketAddr) {
-        let reason = Reason::UnmeshedEndpoint.as_str();
+        let reason = self.to.plain_reason().as_str();
         self.core.meter.plaintext(reason);
         tracing::info!(%to, target = self.to.name, reason, "a connection leaves in plaintext");
     }
@@ -294,6 +308,7 @@ impl Passage<'_> {
             measure,
             kill,
             standing: Some(standing),
+            leave: None,
         })
     }
 
@@ -317,6 +332,7 @@ impl Passage<'_> {
                 measure,
                 kill: Kill::default(),
                 standing: None,
+                leave: None,
             }),
             Err(trouble) => {
                 measure.failed(Failure::Reset);

@@ -1,0 +1,100 @@
+//! What has left the mesh from one core and still stands, so that a change of policy reaches it.
+
+use crate::live::{End, JudgedHead, Kill};
+use crate::telemetry::Ask;
+use mesh_policy::Snapshot;
+use mesh_policy::decide::Verdict;
+use mesh_policy::egress::{EgressDecision, Seen};
+use slab::Slab;
+use std::cell::RefCell;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+
+/// What something is, and so how it is judged.
+#[derive(Clone, Debug)]
+pub(crate) enum What {
+    /// Bytes.
+    Bytes,
+    /// TLS that passes through, with the server name that it asks for.
+    Tls(Option<String>),
+    /// A request, until its answer has ended.
+    Http(Rc<JudgedHead>),
+}
+
+impl What {
+    /// As the decision wants it.
+    pub(super) fn seen(&self) -> Seen<'_> {
+        match self {
+            Self::Bytes => Seen::Bytes,
+            Self::Tls(name) => Seen::Tls(name.as_deref()),
+            Self::Http(head) => Seen::Http(head.head()),
+        }
+    }
+
+    pub(super) fn ask(&self) -> Ask {
+        match self {
+            Self::Http(head) if head.grpc => Ask::Grpc,
+            Self::Http(_) => Ask::Http,
+            Self::Bytes | Self::Tls(_) => Ask::Tcp,
+        }
+    }
+}
+
+/// One thing that stands.
+pub(super) struct Entry {
+    pub(super) from: IpAddr,
+    pub(super) to: SocketAddr,
+    pub(super) what: What,
+    pub(super) kill: Kill,
+}
+
+/// Everything of one core that stands outside of the mesh.
+#[derive(Default)]
+pub(crate) struct Leaving(RefCell<Slab<Entry>>);
+
+/// A place in [`Leaving`]; dropping it leaves.
+pub(crate) struct Leave {
+    leaving: Rc<Leaving>,
+    key: usize,
+}
+
+impl Drop for Leave {
+    fn drop(&mut self) {
+        self.leaving.0.borrow_mut().try_remove(self.key);
+    }
+}
+
+/// Something that was ended.
+pub(super) struct Ended {
+    pub(super) from: IpAddr,
+    pub(super) what: What,
+    pub(super) decision: EgressDecision,
+}
+
+impl Leaving {
+    /// Enters something that was allowed.
+    pub(super) fn enter(self: &Rc<Self>, entry: Entry) -> Leave {
+        let key = self.0.borrow_mut().insert(entry);
+        Leave {
+            leaving: self.clone(),
+            key,
+        }
+    }
+
+    /// Decides about each anew, and ends those that `policy` does not allow.
+    pub(super) fn recheck(&self, policy: &Snapshot) -> Vec<Ended> {
+        let entries = self.0.borrow();
+        let denied = entries.iter().filter_map(|(_, entry)| {
+            let decision = policy.egress().at(entry.to).decide(&entry.what.seen());
+            (decision.verdict() == Verdict::Deny).then(|| {
+                entry.kill.end(End::Revoked);
+                Ended {
+                    from: entry.from,
+                    what: entry.what.clone(),
+                    decision,
+                }
+            })
+        });
+        denied.collect()
+    }
+}
