@@ -69,6 +69,8 @@ pub const POLICY_SOURCES: &[Kind] = &[
     LINKERD_HTTP_ROUTE,
     HTTP_ROUTE,
     GRPC_ROUTE,
+    TLS_ROUTE,
+    TCP_ROUTE,
     custom(
         GATEWAY,
         &["v1", "v1beta1"],
@@ -153,8 +155,24 @@ const HTTP_ROUTE: Kind = custom(GATEWAY, &["v1", "v1beta1"], "HTTPRoute", "httpr
 /// Gateway API's GRPCRoute.
 const GRPC_ROUTE: Kind = custom(GATEWAY, &["v1"], "GRPCRoute", "grpcroutes");
 
+/// Gateway API's TLSRoute.
+const TLS_ROUTE: Kind = custom(
+    GATEWAY,
+    &["v1", "v1alpha3", "v1alpha2"],
+    "TLSRoute",
+    "tlsroutes",
+);
+/// Gateway API's TCPRoute.
+const TCP_ROUTE: Kind = custom(GATEWAY, &["v1", "v1alpha2"], "TCPRoute", "tcproutes");
+
 /// Those of [`POLICY_SOURCES`] that are routes: their status has an entry for each parent.
-pub const ROUTES: &[Kind] = &[LINKERD_HTTP_ROUTE, HTTP_ROUTE, GRPC_ROUTE];
+pub const ROUTES: &[Kind] = &[
+    LINKERD_HTTP_ROUTE,
+    HTTP_ROUTE,
+    GRPC_ROUTE,
+    TLS_ROUTE,
+    TCP_ROUTE,
+];
 
 /// Those of [`POLICY_SOURCES`] whose status says what became of them.
 pub const WITH_STATUS: &[Kind] = &[
@@ -168,6 +186,8 @@ pub const WITH_STATUS: &[Kind] = &[
     LINKERD_HTTP_ROUTE,
     HTTP_ROUTE,
     GRPC_ROUTE,
+    TLS_ROUTE,
+    TCP_ROUTE,
     FEDERATION,
     CEDAR_POLICY,
     CLUSTER_CEDAR_POLICY,

@@ -1,4 +1,4 @@
-//! Kinds of Linkerd that are checked and not enforced: their objects can be applied as they are.
+//! Kinds of Linkerd whose objects can be applied as they are: EgressNetwork, and two that are checked and not enforced.
 
 use super::linkerd;
 use super::schema::{
