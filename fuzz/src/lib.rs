@@ -22,6 +22,7 @@ use mesh_tlog::witness::AddCheckpoint;
 use mesh_tlog::{
     Note, Tile, TlogProof, TreeHead, VerifierKey, bundle, leaf_hash, verify_inclusion,
 };
+use mesh_trust::bundle::WholeBundle;
 use mesh_trust::{SpiffeId, Svid, TrustBundle, TrustBundles, TrustDomain};
 
 /// A target: its name, which is that of its seeds' directory, and the function.
@@ -125,6 +126,10 @@ pub fn bundle_json(data: &[u8]) {
     if let Ok(bundle) = TrustBundle::from_json(domain.clone(), data) {
         let again = TrustBundle::from_json(domain.clone(), bundle.to_json().as_bytes());
         assert_eq!(again, Ok(bundle));
+    }
+    if let Ok(whole) = WholeBundle::from_json(domain.clone(), data) {
+        let again = WholeBundle::from_json(domain.clone(), whole.to_json().as_bytes());
+        assert_eq!(again, Ok(whole));
     }
     if let Ok(bundles) = TrustBundles::from_json(data) {
         assert_eq!(

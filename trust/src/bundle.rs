@@ -7,7 +7,9 @@ use crate::authority::{self, AuthorityError};
 use crate::certificate::CertificateError;
 use crate::deny::Denials;
 use crate::id::IdError;
-use crate::limits::{ANCHORS_MAX, BUNDLE_BYTES_MAX, BUNDLE_KEYS_MAX, BUNDLES_MAX};
+use crate::limits::{
+    ANCHORS_MAX, BUNDLE_BYTES_MAX, BUNDLE_KEYS_MAX, BUNDLE_MAP_BYTES_MAX, BUNDLES_MAX,
+};
 use crate::{Timestamp, TrustDomain};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -17,6 +19,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 mod json;
+mod whole;
+
+pub use whole::{WholeBundle, WholeBundleError};
 
 /// The trust anchors of one trust domain. Without any, nothing from the domain is trusted (rule B1).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,8 +49,8 @@ pub struct TrustBundles {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, miette::Diagnostic)]
 #[non_exhaustive]
 pub enum BundleError {
-    /// A document of more than [`BUNDLE_BYTES_MAX`].
-    #[error("a trust bundle of `{bytes}` bytes; the limit is {BUNDLE_BYTES_MAX}")]
+    /// A document of more than [`BUNDLE_BYTES_MAX`], or a map of more than [`BUNDLE_MAP_BYTES_MAX`].
+    #[error("a trust bundle of `{bytes}` bytes; the limit is {limit}")]
     #[diagnostic(
         code("MESH-0150"),
         help("check that the file or the endpoint is a trust bundle")
@@ -53,6 +58,8 @@ pub enum BundleError {
     TooLarge {
         /// Size found.
         bytes: usize,
+        /// The limit.
+        limit: usize,
     },
     /// Not JSON, or an object with the same key twice (rule B5).
     #[error("the trust bundle is not the JSON it must be: {why}")]
@@ -199,7 +206,7 @@ impl TrustBundle {
     /// # Errors
     /// [`BundleError`]: no certificate, a private key among them, or an anchor that cannot be one.
     pub fn from_pem(domain: TrustDomain, pem: &[u8]) -> Result<Self, BundleError> {
-        check_size(pem)?;
+        check_size(pem, BUNDLE_BYTES_MAX)?;
         if holds_private_key(pem) {
             return Err(BundleError::PrivateKey);
         }
@@ -298,6 +305,19 @@ impl TrustBundles {
         self.by_domain.get(domain)
     }
 
+    /// The bundle of `domain` alone, under the same deny list: for doors that nobody else has any business at.
+    #[must_use]
+    pub fn only(&self, domain: &TrustDomain) -> Self {
+        let of = self.by_domain.get_key_value(domain);
+        Self {
+            by_domain: of
+                .map(|(k, v)| (k.clone(), v.clone()))
+                .into_iter()
+                .collect(),
+            denials: self.denials.clone(),
+        }
+    }
+
     /// The same bundles with another deny list.
     #[must_use]
     pub fn with_denials(mut self, denials: Arc<Denials>) -> Self {
@@ -356,10 +376,11 @@ pub fn to_pem(certificates: &[CertificateDer<'_>]) -> String {
     pem
 }
 
-fn check_size(document: &[u8]) -> Result<(), BundleError> {
-    if document.len() > BUNDLE_BYTES_MAX {
+fn check_size(document: &[u8], limit: usize) -> Result<(), BundleError> {
+    if document.len() > limit {
         return Err(BundleError::TooLarge {
             bytes: document.len(),
+            limit,
         });
     }
     Ok(())

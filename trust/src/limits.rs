@@ -30,6 +30,10 @@ pub const ANCHORS_MAX: usize = 32;
 /// Bytes of a bundle document, JSON or PEM: [`ANCHORS_MAX`] authorities of the largest size, in base64, and some air.
 pub const BUNDLE_BYTES_MAX: usize = 1024 * 1024;
 
+/// Bytes of a bundle map: one bundle of the largest size, and 32 federated ones of 64 KiB each. Travels in messages of
+/// gRPC, whose limit is 4 MiB.
+pub const BUNDLE_MAP_BYTES_MAX: usize = 3 * 1024 * 1024;
+
 /// Keys in one bundle document, ignored ones included: X.509 anchors, JWT keys and kinds yet to come.
 pub const BUNDLE_KEYS_MAX: usize = 256;
 

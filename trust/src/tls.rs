@@ -22,7 +22,10 @@ use std::fmt;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+mod endpoint;
 mod verifier;
+
+pub use endpoint::{endpoint_config, web_client_config, web_endpoint_config};
 
 /// A workload's SVID and its key, ready for handshakes.
 #[derive(Clone)]
@@ -92,6 +95,28 @@ pub enum TlsError {
     KeyMismatch {
         /// Whose certificate.
         id: SpiffeId,
+    },
+    /// A key for a certificate of the Web that cannot be used, or is another's.
+    #[error("the private key for the endpoint's certificate cannot be used: {why}")]
+    #[diagnostic(
+        code("MESH-0185"),
+        help("give the certificate, leaf first, and its own key in PKCS#8, SEC1 or PKCS#1")
+    )]
+    WebKey {
+        /// What the provider says.
+        why: String,
+    },
+    /// No root by which an endpoint could be known.
+    #[error("none of the roots can be used ({ignored} cannot be read)")]
+    #[diagnostic(
+        code("MESH-0186"),
+        help(
+            "give root certificates in PEM; those of the system are in /etc/ssl/certs/ca-certificates.crt or /etc/pki/tls/certs/ca-bundle.crt"
+        )
+    )]
+    WebRoots {
+        /// Certificates that were none.
+        ignored: usize,
     },
     /// rustls refuses the configuration.
     #[error("TLS cannot be configured: {0}")]

@@ -1,6 +1,9 @@
 //! SPIFFE bundle documents: JWK Sets, and maps of them (Trust Domain and Bundle §4; rules B1-B5, X7).
 
-use super::{BUNDLE_KEYS_MAX, BUNDLES_MAX, BundleError, TrustBundle, TrustBundles, check_size};
+use super::{
+    BUNDLE_BYTES_MAX, BUNDLE_KEYS_MAX, BUNDLE_MAP_BYTES_MAX, BUNDLES_MAX, BundleError, TrustBundle,
+    TrustBundles, check_size,
+};
 use crate::TrustDomain;
 use crate::certificate::{Certificate, Key};
 use crate::strict_json;
@@ -15,7 +18,7 @@ impl TrustBundle {
     /// # Errors
     /// [`BundleError`]: not the JSON it must be, a key twice, or an anchor that cannot be one.
     pub fn from_json(domain: TrustDomain, document: &[u8]) -> Result<Self, BundleError> {
-        check_size(document)?;
+        check_size(document, BUNDLE_BYTES_MAX)?;
         Self::from_value(domain, &read(document)?)
     }
 
@@ -52,7 +55,7 @@ impl TrustBundle {
         Ok(bundle)
     }
 
-    fn to_value(&self) -> Value {
+    pub(super) fn to_value(&self) -> Value {
         let mut members = Map::new();
         if let Some(sequence) = self.sequence {
             members.insert("spiffe_sequence".to_owned(), sequence.into());
@@ -71,7 +74,7 @@ impl TrustBundles {
     /// # Errors
     /// [`BundleError`], of the first bundle that cannot be read too: a map is taken whole or not at all.
     pub fn from_json(document: &[u8]) -> Result<Self, BundleError> {
-        check_size(document)?;
+        check_size(document, BUNDLE_MAP_BYTES_MAX)?;
         let document = read(document)?;
         let domains = document.get("trust_domains").and_then(Value::as_object);
         let domains = domains.ok_or(BundleError::Member {

@@ -157,7 +157,18 @@ fn documents_that_are_no_bundle_are_refused() {
     let huge = vec![b' '; BUNDLE_BYTES_MAX + 1];
     assert_eq!(
         TrustBundle::from_json(td(), &huge),
-        Err(BundleError::TooLarge { bytes: huge.len() })
+        Err(BundleError::TooLarge {
+            bytes: huge.len(),
+            limit: BUNDLE_BYTES_MAX
+        })
+    );
+    let huge = vec![b' '; BUNDLE_MAP_BYTES_MAX + 1];
+    assert_eq!(
+        TrustBundles::from_json(&huge),
+        Err(BundleError::TooLarge {
+            bytes: huge.len(),
+            limit: BUNDLE_MAP_BYTES_MAX
+        })
     );
     let refused = read(|value| value["keys"] = vec![json!({}); BUNDLE_KEYS_MAX + 1].into());
     assert_eq!(
