@@ -12,6 +12,7 @@
 //! - [`adoption`]: issuers, roots and requests that cert-manager keeps; start at [`adoption::preflight`]
 //! - [`authority`]: certificates that sign others; start at [`Authority::parse`]
 //! - [`issue`]: prepare and sign
+//! - [`federation`]: other trust domains' bundles: which one counts, when to look for the next; start at [`federation::judge`]
 //! - [`lint`]: the rules a certificate must keep, one by one; start at [`lint::RULES`]
 //! - [`jwt`]: JWT-SVIDs, and which key signs them when; start at [`jwt::sign`]
 //! - [`renewal`]: when to renew, and what to do when that fails; start at [`renewal::Renewal`]
@@ -23,6 +24,7 @@ pub mod adoption;
 pub mod attestation;
 pub mod authority;
 pub mod csr;
+pub mod federation;
 pub mod issue;
 pub mod jwt;
 pub mod key;

@@ -93,3 +93,28 @@ pub const REQUEST_LIFETIME_SECS: u64 = 90 * 24 * 3_600;
 
 /// Shortest life that cert-manager knows, seconds.
 pub const REQUEST_LIFETIME_SECS_MIN: u64 = 3_600;
+
+/// Trust domains that one CA federates with. Each costs every proxy its anchors, and the bundle map of all must fit in one
+/// message (`mesh_trust::limits::BUNDLE_MAP_BYTES_MAX`).
+pub const RELATIONS_MAX: usize = 32;
+
+/// Bytes of another domain's bundle document: about 50 anchors of P-256, or 16 of RSA-4096.
+pub const FOREIGN_BUNDLE_BYTES_MAX: usize = 64 * 1024;
+
+/// Bytes of an endpoint's address.
+pub const ENDPOINT_URL_BYTES_MAX: usize = 2_048;
+
+/// How often a bundle is fetched whose domain does not say how often, seconds (SPIFFE Federation §4.2.1).
+pub const REFRESH_SECS: u64 = 300;
+
+/// Shortest pause between two fetches, seconds, whatever a domain asks for: it cannot have us hammer others.
+pub const REFRESH_SECS_MIN: u64 = 30;
+
+/// Longest pause, seconds: a day. Whoever asks for a year would never be heard of again.
+pub const REFRESH_SECS_MAX: u64 = 24 * 3_600;
+
+/// Pause after the first failed fetch, seconds; doubled with each further one, up to the usual pause.
+pub const FETCH_RETRY_SECS: u64 = 10;
+
+/// How many of our own refresh hints a new root is published before anything is signed under it: a reader may miss two.
+pub const HINTS_BEFORE_USE: u64 = 3;

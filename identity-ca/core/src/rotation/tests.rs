@@ -479,6 +479,14 @@ fn federated_domains_get_their_time() {
             })
             .is_empty()
     );
+    let waive = Event::Waive {
+        name: "federation".to_owned(),
+    };
+    let waived = mesh.state.step(&waive, &facts).unwrap().unwrap().state;
+    assert!(
+        waived.blockers(&facts).is_empty(),
+        "and no longer than a person wants"
+    );
 }
 
 #[test]
