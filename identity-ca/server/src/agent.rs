@@ -6,6 +6,7 @@
 //! `PermissionDenied`: what the client holds is no longer its own (redaction).
 
 use crate::error::IssuanceError;
+use crate::federation::Foreign;
 use crate::jwt::Tokens;
 use crate::launch::coded;
 use crate::limits::{ATTESTATION_WAIT, RETRY_AFTER_SECS, STREAMS_PER_PROCESS_MAX};
@@ -33,6 +34,8 @@ pub(crate) struct Agent {
     /// Whose tokens are not believed any more.
     pub(crate) denials: watch::Receiver<Arc<Denials>>,
     pub(crate) anchors: watch::Receiver<Arc<Anchors>>,
+    /// Keys for tokens of other domains.
+    pub(crate) foreign: watch::Receiver<Arc<Foreign>>,
     pub(crate) streams: Counts,
     /// True once the CA ends.
     pub(crate) stopping: watch::Receiver<bool>,
@@ -130,6 +133,7 @@ impl Caller {
             registry: self.agent.registry.changes(),
             anchors: self.agent.anchors.clone(),
             tokens: self.agent.tokens.bundle(),
+            foreign: self.agent.foreign.clone(),
             stopping: self.agent.stopping.clone(),
             svids: Vec::new(),
         }
@@ -168,6 +172,7 @@ impl Caller {
             changed = waits.registry.changed() => changed.map_err(|_| stopping()),
             changed = waits.anchors.changed() => changed.map_err(|_| stopping()),
             changed = waits.tokens.changed() => changed.map_err(|_| stopping()),
+            changed = waits.foreign.changed() => changed.map_err(|_| stopping()),
             () = any_changed(&mut waits.svids) => Ok(()),
             _ = waits.stopping.wait_for(|stopping| *stopping) => Err(stopping()),
             _ = process.exited() => Err(nobody()),
@@ -193,6 +198,7 @@ pub(crate) struct Waits {
     registry: watch::Receiver<u64>,
     anchors: watch::Receiver<Arc<Anchors>>,
     tokens: watch::Receiver<Arc<JwtBundle>>,
+    foreign: watch::Receiver<Arc<Foreign>>,
     stopping: watch::Receiver<bool>,
     svids: Vec<watch::Receiver<Slot>>,
 }
@@ -219,9 +225,10 @@ impl Waits {
         self.anchors.borrow_and_update().clone()
     }
 
-    /// The keys for JWT-SVIDs in force.
-    pub(crate) fn tokens(&mut self) -> Arc<JwtBundle> {
-        self.tokens.borrow_and_update().clone()
+    /// The keys for JWT-SVIDs in force: ours, and what is held of other domains.
+    pub(crate) fn tokens(&mut self) -> (Arc<JwtBundle>, Arc<Foreign>) {
+        let own = self.tokens.borrow_and_update().clone();
+        (own, self.foreign.borrow_and_update().clone())
     }
 }
 

@@ -35,6 +35,20 @@ pub enum CaError {
         /// In the system's words.
         why: String,
     },
+    /// The certificate of the bundle endpoint cannot be used.
+    #[error("the bundle endpoint cannot use the certificate `{}`: {why}", .chain.display())]
+    #[diagnostic(
+        code("MESH-0978"),
+        help(
+            "give the chain in PEM, leaf first, and its own key, both readable by the CA's user; or serve by profile https_spiffe, which needs no files"
+        )
+    )]
+    EndpointCertificate {
+        /// The file.
+        chain: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
     /// Files that were there are gone.
     #[error("`{}` is missing, while other files of the CA are there", .path.display())]
     #[diagnostic(

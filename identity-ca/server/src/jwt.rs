@@ -5,6 +5,7 @@
 //! would bury the certificates. Each has a number of its own, and the CA's own log names it with subject and audience.
 
 use crate::error::CaError;
+use crate::federation::Foreign;
 use crate::limits::{TOKEN_BURST, TOKEN_REFILL};
 use crate::rate::RateLimit;
 use mesh_issuance::Signer;
@@ -195,9 +196,11 @@ fn bundle_of(domain: &TrustDomain, held: &[Held]) -> JwtBundle {
         })
 }
 
-/// The bundles of several domains as one value, ours among them.
-pub(crate) fn bundles_with(own: &JwtBundle) -> JwtBundles {
-    JwtBundles::from_iter([own.clone()])
+/// The bundles of all domains as one value: ours, and those of `foreign` that are not ours.
+pub(crate) fn bundles_with(own: &JwtBundle, foreign: &Foreign) -> JwtBundles {
+    let others = foreign.jwt.iter();
+    let others = others.filter(|other| other.domain() != own.domain());
+    others.chain([own]).cloned().collect()
 }
 
 #[cfg(test)]

@@ -10,12 +10,13 @@
 //! - `store`, `record`: its files and its log
 //! - `issuing`: the one place where certificates are signed
 //! - `registry`: attestation
-//! - `svids`, `jwt`, `rate`: SVIDs in force, tokens and their keys, and how often one may ask
+//! - `svids`, `jwt`, `rate`: SVIDs in force, tokens and their keys, and how often one may ask; `own_svid`: the CA's own
 //! - `agent`: what every service for workloads shares; `workload_api`, `sds`: SPIFFE's and Envoy's
 //! - [`Oidc`]: where readers outside of SPIFFE find the keys of tokens
 //! - [`network`]: issuance for whoever no Unix socket reaches; [`kubernetes`]: evidence that an API server judges
 //! - `denials`: whom nobody trusts any more
 //! - `probes`: how it is, for kubelet and Prometheus
+//! - `federation`: our bundle for other trust domains, and theirs for our verifiers; [`BundleEndpoint`]
 //! - `launch`, `listen`, `authority`: its sockets
 //! - `audit`: the same log in a Merkle tree, and what operators asked
 //! - [`adoption`]: root and issuer that others keep, cert-manager for instance
@@ -30,6 +31,7 @@ mod authority;
 mod crash;
 mod denials;
 pub mod error;
+mod federation;
 mod issuing;
 mod jwt;
 pub mod kubernetes;
@@ -38,6 +40,7 @@ mod limits;
 mod listen;
 pub mod network;
 mod oidc;
+mod own_svid;
 mod pem;
 mod probes;
 mod proto;
@@ -58,6 +61,7 @@ mod trust;
 mod workload_api;
 
 pub use error::CaError;
+pub use federation::endpoint::{BundleEndpoint, EndpointProof};
 pub use network::NetworkConfig;
 pub use oidc::Oidc;
 pub use registry::Registration;

@@ -55,6 +55,22 @@ pub(crate) const OIDC_HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bytes of an issuer's address: it is in each token.
 pub(crate) const OIDC_ISSUER_BYTES_MAX: usize = 256;
 
+/// Connections to the bundle endpoint at a time, at about 60 KiB; more wait in the kernel's queue. A domain that federates
+/// with us comes once in minutes.
+pub(crate) const ENDPOINT_CONNECTIONS_MAX: usize = 64;
+
+/// Handshakes at the bundle endpoint at a time: the CA has other work.
+pub(crate) const ENDPOINT_HANDSHAKES_MAX: usize = 8;
+
+/// How long the head of a request for our bundle may take; the whole exchange may take twice as long.
+pub(crate) const ENDPOINT_REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How often the files of the bundle endpoint's certificate are looked at.
+pub(crate) const ENDPOINT_CERTIFICATE_POLL: Duration = Duration::from_secs(10);
+
+/// How long a fetch of another domain's bundle may take, from the look-up of its name to the last octet.
+pub(crate) const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Bytes of a Workload API request: a token to validate is the largest.
 pub(crate) const WORKLOAD_REQUEST_BYTES_MAX: usize = 32 * 1024;
 
@@ -120,7 +136,7 @@ pub(crate) const CANARY_RESEND: Duration = Duration::from_secs(20 * 60);
 /// Trust streams of one process. It needs one; a second may come before the end of the first is noticed.
 pub(crate) const TRUST_STREAMS_PER_PROCESS_MAX: usize = 4;
 
-/// Bytes of an acknowledgment: a chain of a few KiB, or a request of an operator.
+/// Bytes of an acknowledgment, a chain of a few KiB; or a request of an operator, with the bundle of another domain.
 pub(crate) const TRUST_REQUEST_BYTES_MAX: usize = 128 * 1024;
 
 /// Bytes of a key or certificate file.

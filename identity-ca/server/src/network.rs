@@ -7,14 +7,14 @@
 use crate::error::{CaError, IssuanceError};
 use crate::issuing::{Chain, Issuing, Turn};
 use crate::limits::{
-    CLOCK_CHECK, ISSUANCE_BURST, ISSUANCE_REFILL, NETWORK_CONNECTIONS_MAX,
-    NETWORK_HANDSHAKE_TIMEOUT, NETWORK_HANDSHAKES_MAX, NETWORK_REQUEST_BYTES_MAX, OWN_SVID_RETRY,
-    PUBLISH_RETRY, REVIEW_TIMEOUT, TRUST_REQUEST_BYTES_MAX,
+    ISSUANCE_BURST, ISSUANCE_REFILL, NETWORK_CONNECTIONS_MAX, NETWORK_HANDSHAKE_TIMEOUT,
+    NETWORK_HANDSHAKES_MAX, NETWORK_REQUEST_BYTES_MAX, OWN_SVID_RETRY, PUBLISH_RETRY,
+    REVIEW_TIMEOUT, TRUST_REQUEST_BYTES_MAX,
 };
+use crate::own_svid::OwnSvid;
 use crate::probes::Probes;
 use crate::rate::RateLimit;
 use crate::run::stopped;
-use crate::signer;
 use crate::trust::Requester;
 use crate::trust::remote::{RemoteTrust, forget_ended_pods};
 use mesh_api::accept::{self, Caller, Limits};
@@ -25,15 +25,13 @@ use mesh_api::proto::{IssueReply, IssueRequest};
 use mesh_issuance::attestation::kubernetes::{self, Attested, Pod, Review, TOKEN_BYTES_MAX};
 use mesh_issuance::csr;
 use mesh_issuance::issue::Request as CertificateRequest;
-use mesh_issuance::renewal::{Event, Renewal};
+use mesh_issuance::renewal::Renewal;
 use mesh_platform::Platform;
-use mesh_trust::tls::{TlsIdentity, server_config_for_strangers};
-use mesh_trust::{SpiffeId, Svid, TrustBundle, TrustBundles, TrustDomain};
+use mesh_trust::tls::server_config_for_strangers;
+use mesh_trust::{SpiffeId, TrustBundle, TrustBundles, TrustDomain};
 use rustls::ServerConfig;
-use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -93,6 +91,12 @@ pub(crate) async fn serve(
         })?;
     let trust = RemoteTrust::new(issuing.clone(), Arc::clone(&platform), stopping.clone());
     let pods = forget_ended_pods(issuing.clone(), Arc::clone(&config.cluster));
+    let own = OwnSvid {
+        issuing: issuing.clone(),
+        platform: Arc::clone(&platform),
+        identity: config.identity,
+        purpose: "the CA's own, for the network",
+    };
     let desk = Arc::new(Desk {
         issuing,
         platform,
@@ -103,7 +107,7 @@ pub(crate) async fn serve(
     });
     let (settings, following) = watch::channel(None);
     let mut tasks = JoinSet::new();
-    tasks.spawn(Arc::clone(&desk).keep_own_svid(config.identity, settings, probes));
+    tasks.spawn(Arc::clone(&desk).keep_own_svid(own, settings, probes));
     tasks.spawn(Arc::clone(&desk).keep_bundle_published());
     tasks.spawn(pods);
     let limits = Limits {
@@ -158,25 +162,25 @@ impl Desk {
     /// Keeps settings in force under which we can prove who we are, and know whom to trust.
     async fn keep_own_svid(
         self: Arc<Self>,
-        identity: SpiffeId,
+        own: OwnSvid,
         settings: watch::Sender<Option<Arc<ServerConfig>>>,
         probes: Probes,
     ) {
         // Each step of a rotation may move us to another authority, like everybody else.
         let mut trust = self.issuing.published();
         loop {
-            trust.mark_unchanged();
-            match self.own_settings(&identity).await {
+            let seen = trust.borrow_and_update().state.clone();
+            match self.own_settings(&own).await {
                 Ok((server, renewal)) => {
                     settings.send_replace(Some(server));
                     probes.reachable();
                     tokio::select! {
-                        () = self.until_due(renewal) => {}
-                        changed = trust.changed() => if changed.is_err() { return },
+                        () = own.until_due(renewal) => {}
+                        stepped = trust.wait_for(|now| now.state != seen) => if stepped.is_err() { return },
                     }
                 }
                 Err(why) => {
-                    tracing::error!(why, %identity, "the CA has no certificate of its own for the network; trying again");
+                    tracing::error!(why, identity = %own.identity, "the CA has no certificate of its own for the network; trying again");
                     tokio::time::sleep(OWN_SVID_RETRY).await;
                 }
             }
@@ -205,46 +209,12 @@ impl Desk {
         }
     }
 
-    async fn own_settings(
-        &self,
-        identity: &SpiffeId,
-    ) -> Result<(Arc<ServerConfig>, Renewal), String> {
-        let (pkcs8, key) = signer::generate().map_err(|error| error.to_string())?;
-        let chain = self
-            .certify(
-                identity.clone(),
-                key,
-                Requester {
-                    evidence: "the CA's own, for the network".to_owned(),
-                    // It verifies nobody for whom a rotation should wait.
-                    instance: None,
-                },
-                Turn::Renewal,
-            )
-            .await
+    async fn own_settings(&self, own: &OwnSvid) -> Result<(Arc<ServerConfig>, Renewal), String> {
+        let (tls, renewal) = own.issue().await?;
+        let bundles = self.bundles().only(&self.trust_domain);
+        let server = server_config_for_strangers(&tls, Arc::new(bundles), &[ALPN])
             .map_err(|error| error.to_string())?;
-        let not_after = chain.leaf.validity().not_after;
-        let svid = Svid::parse(chain.whole()).map_err(|error| error.to_string())?;
-        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(pkcs8.to_vec()));
-        let tls = TlsIdentity::new(svid, key).map_err(|error| error.to_string())?;
-        let server = server_config_for_strangers(&tls, Arc::new(self.bundles()), &[ALPN])
-            .map_err(|error| error.to_string())?;
-        let renewal = Renewal::issued(self.platform.wall_clock(), not_after, self.dice());
         Ok((server, renewal))
-    }
-
-    /// Sleeps until an SVID is to be renewed, in pieces: the wall clock may jump.
-    async fn until_due(&self, mut renewal: Renewal) {
-        loop {
-            let now = self.platform.wall_clock();
-            renewal = renewal.step(Event::Tick, now, self.dice());
-            if renewal.is_due(now) {
-                return;
-            }
-            let micros = renewal.wake_at().unix_micros() - now.unix_micros();
-            let nap = Duration::from_micros(u64::try_from(micros).unwrap_or(0));
-            tokio::time::sleep(nap.min(CLOCK_CHECK)).await;
-        }
     }
 
     async fn certify(
@@ -297,12 +267,6 @@ impl Desk {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take(id, self.platform.monotonic())
-    }
-
-    fn dice(&self) -> u64 {
-        let mut bytes = [0; 8];
-        self.platform.fill_random(&mut bytes);
-        u64::from_ne_bytes(bytes)
     }
 }
 

@@ -5,12 +5,15 @@ use crate::agent::{Agent, Anchors};
 use crate::audit::{self, LogCopy};
 use crate::denials::{Admin, DenyList, Watching};
 use crate::error::CaError;
+use crate::federation::book::Federation;
+use crate::federation::endpoint::{BundleEndpoint, Endpoint, Serving};
+use crate::federation::keep::Fetcher;
 use crate::issuing::{self, Desk, Issuing};
 use crate::jwt::Tokens;
 use crate::launch::{LaunchService, Launcher};
 use crate::limits::{
-    CLOCK_CHECK, LAUNCH_REQUEST_BYTES_MAX, SECRETS_REQUEST_BYTES_MAX, TRUST_REQUEST_BYTES_MAX,
-    WORKLOAD_REQUEST_BYTES_MAX,
+    CLOCK_CHECK, FETCH_TIMEOUT, LAUNCH_REQUEST_BYTES_MAX, SECRETS_REQUEST_BYTES_MAX,
+    TRUST_REQUEST_BYTES_MAX, WORKLOAD_REQUEST_BYTES_MAX,
 };
 use crate::listen::{self, Counts};
 use crate::network::{self, NetworkConfig};
@@ -33,7 +36,8 @@ use mesh_api::proto::launch_server::LaunchServer;
 use mesh_api::proto::trust_admin_server::TrustAdminServer;
 use mesh_api::proto::trust_server::TrustServer;
 use mesh_issuance::Profile;
-use mesh_issuance::limits::LEAF_LIFETIME_SECS;
+use mesh_issuance::federation::refresh_secs;
+use mesh_issuance::limits::{HINTS_BEFORE_USE, LEAF_LIFETIME_SECS};
 use mesh_platform::audit_log::AuditLog;
 use mesh_platform::lock::LockFile;
 use mesh_platform::process::PidFd;
@@ -79,6 +83,8 @@ pub struct CaConfig {
     pub registrations: Vec<Registration>,
     /// Where the keys of JWT-SVIDs are served for readers outside of SPIFFE; none: nowhere.
     pub oidc: Option<Oidc>,
+    /// Where the trust bundle is served to other trust domains; none: nowhere.
+    pub bundle_endpoint: Option<BundleEndpoint>,
     /// Whether to forbid core files and debuggers of the same user; true by default.
     pub harden: bool,
     /// Clock and randomness.
@@ -108,6 +114,7 @@ impl CaConfig {
             probes: None,
             registrations: Vec::new(),
             oidc: None,
+            bundle_endpoint: None,
             harden: true,
             platform,
         }
@@ -145,7 +152,7 @@ pub async fn run(
     let health = Probes::new(config.network.is_some());
     probes::serve(config.probes, health.clone(), &mut tasks).await?;
     // The log is dropped last, after all that records.
-    let (_log, copy, desk) = open_desk(&config, profile, health.clone()).await?;
+    let (_log, copy, desk, federation) = open_desk(&config, profile, health.clone()).await?;
     let issuing = Issuing::new(desk).with_denials(denials.follow());
     let tokens = open_tokens(&config).await?;
     let anchors = issuing.anchors();
@@ -161,6 +168,7 @@ pub async fn run(
         tokens: tokens.clone(),
         denials: denials.follow(),
         anchors,
+        foreign: federation.foreign(),
         streams: Counts::default(),
         stopping: stopping.clone(),
         platform: Arc::clone(&config.platform),
@@ -173,7 +181,22 @@ pub async fn run(
         stopping: stopping.clone(),
     };
     let workloads = serve_workloads(&config, &agent, &denials, streams, stopping.clone())?;
-    let steering = serve_trust(&config, (issuing.clone(), copy.clone()), stopping.clone())?;
+    let fetcher = Fetcher {
+        federation,
+        issuing: issuing.clone(),
+        copy: copy.clone(),
+        denials: denials.follow(),
+        limit: FETCH_TIMEOUT,
+        platform: Arc::clone(&config.platform),
+    };
+    let (endpoint, bundle) = serve_bundle(&config, &issuing, &tokens).await?;
+    let trust_desk = TrustDesk {
+        issuing: issuing.clone(),
+        copy: copy.clone(),
+        fetcher: fetcher.clone(),
+        endpoint,
+    };
+    let steering = serve_trust(&config, trust_desk, stopping.clone())?;
     let admin = serve_admin(&config, (&denials, copy), stopping.clone())?;
     let keys = serve_keys(&config, &tokens).await?;
     let launches = serve_launches(&config, launcher, registry.clone(), stopping)?;
@@ -190,6 +213,8 @@ pub async fn run(
         ended = &mut admin => Some(ended),
         never = denying => match never {},
         never = keys => match never {},
+        never = bundle => match never {},
+        never = fetcher.keep_fresh() => match never {},
         ended = &mut network => Some(ended),
         ended = &mut steering => Some(ended),
         () = rotations => None,
@@ -220,7 +245,7 @@ async fn open_desk(
     config: &CaConfig,
     profile: Profile,
     probes: Probes,
-) -> Result<(AuditLog, LogCopy, Desk), CaError> {
+) -> Result<(AuditLog, LogCopy, Desk, Federation), CaError> {
     let first = match &config.keeper {
         // Parts of a CA are for the opening to judge.
         Some(keeper) if issuing::is_new(&config.dir).unwrap_or(false) => {
@@ -245,7 +270,11 @@ async fn open_desk(
         config.trust_domain.clone(),
         Arc::clone(&config.platform),
     );
+    let endpoint = config.bundle_endpoint.as_ref();
+    let federation_secs =
+        endpoint.map(|endpoint| refresh_secs(Some(endpoint.refresh_secs)) * HINTS_BEFORE_USE);
     let open = move || {
+        let federation = Federation::open(&dir, &domain, Arc::clone(&platform))?;
         // Not before it is known with what the CA begins: who is refused leaves nothing behind.
         let (log, copy) = audit::open(&dir, Arc::clone(&platform))?;
         let of_desk = Some(copy.clone());
@@ -254,9 +283,10 @@ async fn open_desk(
         if let Some(place) = place {
             desk.kept_in(place)?;
         }
+        desk.federate(federation.foreign(), federation_secs)?;
         desk.probes = Some(probes);
         desk.tell_probes();
-        Ok((log, copy, desk))
+        Ok((log, copy, desk, federation))
     };
     let opened = tokio::task::spawn_blocking(open).await;
     opened.unwrap_or(Err(CaError::Issuance(crate::error::IssuanceError::Stopped)))
@@ -385,7 +415,7 @@ fn serve_admin(
 /// Serves whoever may steer trust: processes of our own user.
 fn serve_trust(
     config: &CaConfig,
-    (issuing, copy): (Issuing, LogCopy),
+    desk: TrustDesk,
     stopping: watch::Receiver<bool>,
 ) -> Result<impl Future<Output = Result<(), CaError>> + use<>, CaError> {
     let socket = match config.trust.clone() {
@@ -399,7 +429,7 @@ fn serve_trust(
         };
         let own = rustix::process::geteuid().as_raw();
         let incoming = listen::connections(listener, move |peer| peer.uid == own);
-        let service = TrustAdminServer::new(TrustDesk { issuing, copy });
+        let service = TrustAdminServer::new(desk);
         let serving = listen::server()
             .add_service(service.max_decoding_message_size(TRUST_REQUEST_BYTES_MAX))
             .serve_with_incoming_shutdown(incoming, stopped(stopping));
@@ -420,6 +450,42 @@ async fn heed_denials(list: &DenyList, registry: &Registry, issuing: &Issuing) -
         registry.changed();
         issuing.replace_denied_issuer(denials).await;
     }
+}
+
+/// Serves our bundle to other trust domains where that was asked for; otherwise waits for ever.
+async fn serve_bundle(
+    config: &CaConfig,
+    issuing: &Issuing,
+    tokens: &Tokens,
+) -> Result<
+    (
+        Option<Arc<Endpoint>>,
+        impl Future<Output = Infallible> + use<>,
+    ),
+    CaError,
+> {
+    let opened = match config.bundle_endpoint.clone() {
+        None => None,
+        Some(wanted) => {
+            let refresh_secs = refresh_secs(Some(wanted.refresh_secs));
+            let wanted = BundleEndpoint {
+                refresh_secs,
+                ..wanted
+            };
+            let endpoint = Endpoint::new(wanted, Arc::clone(&config.platform));
+            let sources = (issuing.clone(), tokens.clone());
+            let domain = config.trust_domain.clone();
+            let serving = Serving::open(Arc::clone(&endpoint), sources, domain, &config.dir);
+            Some((endpoint, serving.await?))
+        }
+    };
+    let (endpoint, serving) = opened.unzip();
+    Ok((endpoint, async move {
+        match serving {
+            Some(serving) => serving.serve().await,
+            None => std::future::pending().await,
+        }
+    }))
 }
 
 /// Serves the keys of tokens where that was asked for; otherwise waits for ever.

@@ -93,9 +93,9 @@ async fn jwt_bundles(caller: &Caller, out: &Out<JwtBundlesResponse>) -> Result<(
     let mut sent = None;
     loop {
         caller.recheck(&entitled)?;
-        let own = waits.tokens();
-        if sent.as_ref() != Some(&own) {
-            let bundles = bundles_with(&own)
+        let held = waits.tokens();
+        if sent.as_ref() != Some(&held) {
+            let bundles = bundles_with(&held.0, &held.1)
                 .iter()
                 .map(|bundle| {
                     (
@@ -104,7 +104,7 @@ async fn jwt_bundles(caller: &Caller, out: &Out<JwtBundlesResponse>) -> Result<(
                     )
                 })
                 .collect();
-            sent = Some(own);
+            sent = Some(held);
             if out.send(Ok(JwtBundlesResponse { bundles })).await.is_err() {
                 return Ok(());
             }
@@ -176,7 +176,8 @@ async fn validate(
         ));
     }
     let entitled = caller.attest().await?;
-    let bundles = bundles_with(&caller.waits().tokens());
+    let (own, foreign) = caller.waits().tokens();
+    let bundles = bundles_with(&own, &foreign);
     let now = caller.agent.platform.wall_clock();
     let svid = JwtSvid::verify(&request.svid, &request.audience, &bundles, now)
         .map_err(|error| Status::invalid_argument(coded(&error)))?;

@@ -6,6 +6,7 @@
 //! - [`admin_http`]: the little HTTP that carries those answers; [`admin_http::serve`] answers
 //! - [`dial`], [`accept`]: gRPC over TLS between parts of the mesh, from both sides
 //! - [`trust`]: bundles, their acknowledgment, rotations; [`trust::follow`] follows
+//! - [`federation`]: how relations with other trust domains stand
 //! - [`error`]: the coded error object, `MESH-nnnn`
 
 pub mod accept;
@@ -14,6 +15,7 @@ pub mod admin_http;
 pub mod dial;
 pub mod discovery;
 pub mod error;
+pub mod federation;
 pub mod trust;
 
 /// gRPC services compiled from `proto/mesh.proto`.

@@ -3,6 +3,7 @@
 //! [`follow`] is the verifier's side of the trust stream: it hands each update to its caller and sends what comes of it.
 
 use crate::error::CodedError;
+use crate::federation::FederationStatus;
 use crate::proto::trust_client::TrustClient;
 use crate::proto::{TrustAcknowledgment, TrustUpdate, WatchTrustRequest};
 use mesh_trust::bundle::BundleError;
@@ -62,6 +63,9 @@ pub struct TrustStatus {
     /// Root and issuer that others keep; absent if they are the CA's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kept: Option<KeptStatus>,
+    /// Other trust domains; absent if nothing is served to them and none is trusted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub federation: Option<FederationStatus>,
     /// The bundle as SPIFFE JSON.
     pub bundle_json: String,
     /// The roots as PEM.

@@ -21,7 +21,13 @@ fn open(dir: &Path, world: &Arc<World>) -> Result<Tokens, CaError> {
 
 fn check(token: &str, tokens: &Tokens, now: Timestamp) -> bool {
     let bundle = tokens.bundle().borrow().clone();
-    JwtSvid::verify(token, "checkout", &bundles_with(&bundle), now).is_ok()
+    JwtSvid::verify(
+        token,
+        "checkout",
+        &bundles_with(&bundle, &Foreign::default()),
+        now,
+    )
+    .is_ok()
 }
 
 fn private_halves(dir: &Path) -> usize {
@@ -85,7 +91,13 @@ fn verifiers_see_a_key_a_day_before_its_first_token() {
     tokens.maintain().unwrap();
     let token = tokens.mint(&request("checkout")).unwrap().token;
     assert!(
-        JwtSvid::verify(&token, "checkout", &bundles_with(&early), later).is_ok(),
+        JwtSvid::verify(
+            &token,
+            "checkout",
+            &bundles_with(&early, &Foreign::default()),
+            later
+        )
+        .is_ok(),
         "the bundle of yesterday verifies today's token"
     );
     assert_eq!(private_halves(dir.path()), 1);

@@ -4,16 +4,23 @@ use super::desk::blocker_status;
 use super::error::TrustError;
 use crate::audit::{self, LogCopy};
 use crate::error::IssuanceError;
+use crate::federation::book::read_request;
+use crate::federation::endpoint::Endpoint;
+use crate::federation::error::FederationError;
+use crate::federation::keep::Fetcher;
 use crate::issuing::{Desk, Issuing};
 use mesh_api::error::CodedError;
+use mesh_api::federation::FederationStatus;
 use mesh_api::proto::trust_admin_server::TrustAdmin;
 use mesh_api::proto::{
-    AbortRequest, DistrustRequest, ResumeRequest, RotateRequest, TrustStatusReply,
-    TrustStatusRequest, WaiveRequest,
+    AbortRequest, DistrustRequest, FederateRequest, FetchBundleRequest, ResumeRequest,
+    RotateRequest, TrustStatusReply, TrustStatusRequest, UnfederateRequest, WaiveRequest,
 };
 use mesh_api::trust::TrustStatus;
 use mesh_issuance::rotation::Event;
+use mesh_trust::TrustDomain;
 use miette::Diagnostic;
+use std::sync::Arc;
 use tonic::{Code, Request, Response, Status};
 
 /// Answers operators.
@@ -21,6 +28,10 @@ use tonic::{Code, Request, Response, Status};
 pub(crate) struct TrustDesk {
     pub(crate) issuing: Issuing,
     pub(crate) copy: LogCopy,
+    /// Relations with other trust domains.
+    pub(crate) fetcher: Fetcher,
+    /// Where our bundle is served to them.
+    pub(crate) endpoint: Option<Arc<Endpoint>>,
 }
 
 type Reply = Result<Response<TrustStatusReply>, Status>;
@@ -32,13 +43,44 @@ impl TrustDesk {
         work: impl FnOnce(&mut Desk) -> Result<TrustStatus, TrustError> + Send + 'static,
     ) -> Reply {
         let outcome: Result<_, IssuanceError> = self.issuing.with_desk(work).await;
-        let status = outcome
+        let mut status = outcome
             .map_err(|error| status_of(&error))?
             .map_err(|error| status_of(&error))?;
+        status.federation = self.federation();
         self.issuing.trust_moved();
         let status_json =
             serde_json::to_vec(&status).map_err(|error| Status::internal(error.to_string()))?;
         Ok(Response::new(TrustStatusReply { status_json }))
+    }
+
+    /// How federation stands, if there is any.
+    fn federation(&self) -> Option<FederationStatus> {
+        let endpoint = self.endpoint.as_ref().map(|endpoint| endpoint.status());
+        let relations = self.fetcher.federation.status();
+        let any = endpoint.is_some() || !relations.is_empty();
+        any.then_some(FederationStatus {
+            endpoint,
+            relations,
+        })
+    }
+
+    /// How trust stands after a change of the relations.
+    async fn after(&self, changed: Result<(), FederationError>) -> Reply {
+        changed.map_err(|error| status_of(&error))?;
+        self.at_desk(|desk| Ok(desk.trust_status())).await
+    }
+
+    async fn begin(&self, request: FederateRequest) -> Result<(), FederationError> {
+        let federation = &self.fetcher.federation;
+        let (relation, given) = read_request(federation.own(), request)?;
+        federation.add(relation, given).await?;
+        self.fetcher.follow().await
+    }
+
+    async fn end(&self, domain: &str) -> Result<(), FederationError> {
+        let domain = TrustDomain::parse(domain)?;
+        self.fetcher.federation.remove(&domain).await?;
+        self.fetcher.follow().await
     }
 
     async fn event(&self, event: Event) -> Reply {
@@ -123,5 +165,29 @@ impl TrustAdmin for TrustDesk {
             })
             .await;
         self.asked("distrust", &by, &what, reply)
+    }
+
+    async fn federate(&self, request: Request<FederateRequest>) -> Reply {
+        let by = audit::who(&request);
+        let request = request.into_inner();
+        let what = format!("{} at {}", request.trust_domain, request.url);
+        let reply = self.after(self.begin(request).await).await;
+        self.asked("federate", &by, &what, reply)
+    }
+
+    async fn unfederate(&self, request: Request<UnfederateRequest>) -> Reply {
+        let by = audit::who(&request);
+        let domain = request.into_inner().trust_domain;
+        let reply = self.after(self.end(&domain).await).await;
+        self.asked("end federation", &by, &domain, reply)
+    }
+
+    async fn fetch_bundle(&self, request: Request<FetchBundleRequest>) -> Reply {
+        let domain = request.into_inner().trust_domain;
+        let fetched = match TrustDomain::parse(&domain) {
+            Ok(domain) => self.fetcher.fetch_now(&domain).await,
+            Err(error) => Err(error.into()),
+        };
+        self.after(fetched).await
     }
 }

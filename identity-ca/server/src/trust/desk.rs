@@ -5,6 +5,7 @@ use super::error::TrustError;
 use super::{Canary, Published, Trust, file, may_run};
 use crate::agent::Anchors;
 use crate::error::{CaError, IssuanceError};
+use crate::federation::Foreign;
 use crate::issuing::{Desk, make_authority};
 use crate::signer;
 use mesh_api::proto::TrustUpdate;
@@ -35,11 +36,14 @@ impl Trust {
         domain: &TrustDomain,
         custody: &Custody,
     ) -> Result<Self, CaError> {
-        let bundles = bundles_of(&state, domain, custody)?;
+        // Nobody else is trusted until the desk is told of relations.
+        let (_, foreign) = watch::channel(Arc::<Foreign>::default());
+        let bundles = bundles_of(&state, domain, custody, &foreign.borrow())?;
         let anchors = watch::Sender::new(Arc::new(anchors_of(&bundles)));
         let published = watch::Sender::new(Arc::new(Published {
             state: state.clone(),
             bundles,
+            foreign: 0,
         }));
         Ok(Self {
             state,
@@ -47,6 +51,8 @@ impl Trust {
             canary: None,
             published,
             anchors,
+            foreign,
+            federation_secs: None,
             drain_secs: DRAIN_SECS,
         })
     }
@@ -64,6 +70,7 @@ impl Trust {
     fn facts(&self, now: Timestamp) -> Facts<'_> {
         Facts {
             drain_secs: self.drain_secs,
+            federation_secs: self.federation_secs,
             ..Facts::new(&self.roster, now)
         }
     }
@@ -105,12 +112,16 @@ fn bundles_of(
     state: &TrustState,
     domain: &TrustDomain,
     custody: &Custody,
+    foreign: &Foreign,
 ) -> Result<TrustBundles, CaError> {
     let roots = state.anchors.iter().filter_map(|id| custody.get(id));
     let roots = roots.map(|pair| pair.root.certificate().clone()).collect();
     let bundle =
         TrustBundle::new(domain.clone(), roots).map_err(|source| CaError::Bundle { source })?;
-    Ok(bundle.with_sequence(state.generation).into())
+    let mut bundles = TrustBundles::from(bundle.with_sequence(state.generation));
+    let others = foreign.x509.iter().filter(|other| other.domain() != domain);
+    others.for_each(|other| bundles.insert(other.clone()));
+    Ok(bundles)
 }
 
 impl Desk {
@@ -217,6 +228,17 @@ impl Desk {
         Ok(self.custody.keep(&domain, &made)?)
     }
 
+    /// Follows what is held of other domains, from now on. They may take `federation_secs` to fetch our own bundle.
+    pub(crate) fn federate(
+        &mut self,
+        foreign: watch::Receiver<Arc<Foreign>>,
+        federation_secs: Option<u64>,
+    ) -> Result<(), CaError> {
+        self.trust.foreign = foreign;
+        self.trust.federation_secs = federation_secs;
+        self.follow_state()
+    }
+
     /// Records a step, writes it to disk, takes it over. Nobody has learned of it yet.
     pub(crate) fn commit(&mut self, transition: Transition) -> Result<(), CaError> {
         let Transition { state, evidence } = transition;
@@ -242,7 +264,8 @@ impl Desk {
     pub(crate) fn follow_state(&mut self) -> Result<(), CaError> {
         let domain = self.domain().clone();
         let retired: Vec<_> = self.trust.state.retired.iter().cloned().collect();
-        let bundles = bundles_of(&self.trust.state, &domain, &self.custody)?;
+        let foreign = self.trust.foreign.borrow().clone();
+        let bundles = bundles_of(&self.trust.state, &domain, &self.custody, &foreign)?;
         let state = self.trust.state.clone();
         let anchors = anchors_of(&bundles);
         self.trust.anchors.send_if_modified(|held| {
@@ -250,9 +273,11 @@ impl Desk {
             *held = Arc::new(anchors);
             changes
         });
-        self.trust
-            .published
-            .send_replace(Arc::new(Published { state, bundles }));
+        self.trust.published.send_replace(Arc::new(Published {
+            state,
+            bundles,
+            foreign: foreign.revision,
+        }));
         for id in retired {
             self.custody.destroy(&id, &domain)?;
             let transition = self.trust.state.destroyed(&id);
@@ -427,6 +452,7 @@ impl Desk {
                 .max_by_key(|skew| skew.abs()),
             blast_radius: None,
             kept: self.adoption_status(),
+            federation: None,
             bundle_json: bundle
                 .as_ref()
                 .map(TrustBundle::to_json)

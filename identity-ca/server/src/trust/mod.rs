@@ -23,6 +23,7 @@ pub(crate) mod service;
 pub(crate) mod tests;
 
 use crate::agent::Anchors;
+use crate::federation::Foreign;
 use mesh_issuance::rotation::{AuthorityId, Holder, Roster, TrustState};
 use mesh_platform::process::{self, PidFd};
 use mesh_trust::{SpiffeId, Timestamp, TrustBundles};
@@ -37,6 +38,8 @@ pub(crate) struct Published {
     pub(crate) state: TrustState,
     /// All bundles: our own, with its sequence, and federated ones.
     pub(crate) bundles: TrustBundles,
+    /// Which of the federated ones these are.
+    pub(crate) foreign: u64,
 }
 
 /// The trust of a domain.
@@ -47,6 +50,10 @@ pub(crate) struct Trust {
     published: watch::Sender<Arc<Published>>,
     /// The same bundles as the Workload API hands them out: told before the step lets anybody else to the desk.
     anchors: watch::Sender<Arc<Anchors>>,
+    /// What is held of other domains. It changes apart from our own state, and no step waits for it.
+    pub(crate) foreign: watch::Receiver<Arc<Foreign>>,
+    /// How long other domains may take to fetch our bundle, seconds; none if it is served to nobody.
+    pub(crate) federation_secs: Option<u64>,
     /// How long gate 2 must be open before a root is dropped, seconds.
     pub(crate) drain_secs: u64,
 }

@@ -5,7 +5,7 @@
 //! issued to that process signed it.
 
 use super::error::TrustError;
-use super::instance;
+use super::{Published, instance};
 use crate::issuing::Issuing;
 use crate::launch::coded;
 use crate::limits::{ATTESTATION_WAIT, CANARY_RESEND, TRUST_STREAMS_PER_PROCESS_MAX};
@@ -15,7 +15,7 @@ use mesh_api::proto::trust_server::Trust as TrustService;
 use mesh_api::proto::{AcknowledgeReply, TrustAcknowledgment, TrustUpdate, WatchTrustRequest};
 use mesh_api::trust::{PURPOSE, octets};
 use mesh_issuance::rotation::roster::Acknowledgment;
-use mesh_issuance::rotation::{AuthorityId, Holder, TrustState};
+use mesh_issuance::rotation::{AuthorityId, Holder};
 use mesh_platform::Platform;
 use mesh_trust::{Svid, Timestamp, TrustBundles, VerifiedPeer, statement};
 use rustls_pki_types::CertificateDer;
@@ -73,7 +73,7 @@ impl Following<'_> {
         let mut stopping = self.stopping.clone();
         let stopped = || Status::unavailable("the CA is stopping");
         loop {
-            let told = self.concern(&published.borrow_and_update().state);
+            let told = self.concern(&published.borrow_and_update());
             if !entitled() {
                 return Err(nobody());
             }
@@ -88,7 +88,7 @@ impl Following<'_> {
             if out.send(Ok(update)).await.is_err() {
                 return Ok(());
             }
-            let news = published.wait_for(|published| self.concern(&published.state) != told);
+            let news = published.wait_for(|published| self.concern(published) != told);
             tokio::select! {
                 changed = news => drop(changed.map_err(|_| stopped())?),
                 () = tokio::time::sleep(CANARY_RESEND) => {}
@@ -98,10 +98,12 @@ impl Following<'_> {
         }
     }
 
-    /// What of a state it must be told: the bundle, and which root is to be above its SVID.
-    fn concern(&self, state: &TrustState) -> (u64, Option<AuthorityId>) {
+    /// What it must be told of: our bundle, those of other domains, and which root is to be above its SVID.
+    fn concern(&self, published: &Published) -> (u64, u64, Option<AuthorityId>) {
+        let state = &published.state;
         let above = || state.authority_for(self.holder).clone();
-        (state.generation, (!self.pushed).then(above))
+        let above = (!self.pushed).then(above);
+        (state.generation, published.foreign, above)
     }
 }
 
