@@ -59,8 +59,9 @@ impl Identity {
         };
         let bundle_pem = bundle.to_pem();
         let bundles = Arc::new(bundles);
-        let server =
-            server_config(&tls, bundles.clone(), &[ALPN]).map_err(|error| error.to_string())?;
+        // Proxies are of our own domain, whomever these verify.
+        let proxies = Arc::new(bundles.only(domain));
+        let server = server_config(&tls, proxies, &[ALPN]).map_err(|error| error.to_string())?;
         Ok(Self {
             id: svid.id().clone(),
             not_after: svid.not_after(),
