@@ -8,6 +8,7 @@
 mod check;
 mod file;
 
+use crate::bundle_endpoint::LocalEndpoint;
 use check::Check;
 use mesh_trust::TrustDomain;
 use serde::{Deserialize, Serialize};
@@ -21,6 +22,8 @@ pub(crate) struct LocalMesh {
     pub(crate) name: String,
     /// `spec.trustDomain`; `cluster.local` by default.
     pub(crate) trust_domain: TrustDomain,
+    /// Where the trust bundle is served to other trust domains; nowhere by default.
+    pub(crate) bundle_endpoint: Option<LocalEndpoint>,
     /// Files and folders of manifests, relative to the folder of mesh.yaml.
     pub(crate) manifests: Vec<PathBuf>,
     /// What runs, in the order of the file.
@@ -244,6 +247,31 @@ spec:
     }
 
     #[test]
+    fn a_bundle_endpoint_is_served_only_if_it_is_asked_for() {
+        let mesh = LocalMesh::parse("mesh.yaml", SMALL).expect("a valid file");
+        assert_eq!(mesh.bundle_endpoint, None);
+        let with = |endpoint: &str| {
+            let text = SMALL.replace("spec:\n", &format!("spec:\n  bundleEndpoint: {endpoint}\n"));
+            let mesh = LocalMesh::parse("mesh.yaml", &text).expect(endpoint);
+            let flags = mesh
+                .bundle_endpoint
+                .expect("an endpoint")
+                .flags("/m".as_ref());
+            let flags: Vec<_> = flags.iter().map(|flag| flag.to_string_lossy()).collect();
+            flags.join(" ")
+        };
+        assert_eq!(
+            with("{listen: '127.0.0.1:8443'}"),
+            "--bundle-endpoint 127.0.0.1:8443 --bundle-refresh 300s"
+        );
+        assert_eq!(
+            with("{listen: '[::1]:1', certificate: a.pem, key: /k.pem, refreshSeconds: 60}"),
+            "--bundle-endpoint [::1]:1 --bundle-refresh 60s \
+             --bundle-endpoint-certificate /m/a.pem --bundle-endpoint-key /k.pem"
+        );
+    }
+
+    #[test]
     fn faults_are_named_with_line_and_column() {
         for (from, to, place, why) in [
             (
@@ -277,6 +305,24 @@ spec:
                 "names no namespace",
             ),
             ("port: 8080", "port: 0", "mesh.yaml:11:", "port 0"),
+            (
+                "spec:\n",
+                "spec:\n  bundleEndpoint: {listen: 8443}\n",
+                "mesh.yaml:6:",
+                "is no address",
+            ),
+            (
+                "spec:\n",
+                "spec:\n  bundleEndpoint: {listen: '127.0.0.1:8443', certificate: a.pem}\n",
+                "mesh.yaml:6:",
+                "go together",
+            ),
+            (
+                "spec:\n",
+                "spec:\n  bundleEndpoint: {listen: '127.0.0.1:8443', refreshSeconds: 29}\n",
+                "mesh.yaml:6:",
+                "29",
+            ),
             ("port: 8080", "port: 80800", "mesh.yaml:11:", ""),
             (
                 "from: web",

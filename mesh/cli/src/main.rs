@@ -13,6 +13,7 @@
 mod arguments;
 mod audit;
 mod authz;
+mod bundle_endpoint;
 mod check;
 mod cluster;
 mod commands;

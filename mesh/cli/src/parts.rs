@@ -1,5 +1,6 @@
 //! The parts of a mesh as processes of their own: `mesh up` starts them, and a person may.
 
+use crate::bundle_endpoint::BundleEndpointArgs;
 use crate::exit::Exit;
 use crate::fault::Fault;
 use crate::manifests::{MeshSettings, trust_domain};
@@ -111,6 +112,8 @@ pub(crate) struct CaArgs {
     /// Where `/live`, `/ready` and `/metrics` are served to everybody, over plain HTTP.
     #[arg(long, value_name = "IP:PORT")]
     probes: Option<SocketAddr>,
+    #[command(flatten)]
+    bundle_endpoint: BundleEndpointArgs,
     #[command(flatten)]
     api_server: ApiServerArgs,
 }
@@ -300,7 +303,9 @@ pub(crate) fn ca(args: CaArgs) -> Result<Exit, Fault> {
             true => Some(api_server(&args.api_server).await?),
             false => None,
         };
+        let identity = system_identity(&args.trust_domain, &args.namespace, "mesh-identity")?;
         let config = CaConfig {
+            bundle_endpoint: args.bundle_endpoint.endpoint(identity),
             network: network(&args, client.clone())?,
             keeper: keeper(&args, client),
             probes: args.probes,

@@ -1,7 +1,9 @@
 //! From the text form of mesh.yaml to the valid one: every name is checked, every default filled in.
 
-use super::file::{ExpectationFile, LocalMeshFile, UpstreamFile, WorkloadFile};
+use super::file::{BundleEndpointFile, ExpectationFile, LocalMeshFile, UpstreamFile, WorkloadFile};
 use super::{Expectation, LocalMesh, LocalMeshError, Port, Upstream, Workload};
+use crate::bundle_endpoint::LocalEndpoint;
+use mesh_issuance::limits::{REFRESH_SECS, REFRESH_SECS_MAX, REFRESH_SECS_MIN};
 use mesh_trust::TrustDomain;
 use serde_saphyr::{Location, Spanned};
 use std::collections::BTreeSet;
@@ -82,6 +84,10 @@ impl Check<'_> {
         let mut mesh = LocalMesh {
             name: self.label(&read.metadata.name, "metadata.name")?,
             trust_domain,
+            bundle_endpoint: match &read.spec.bundle_endpoint {
+                Some(endpoint) => Some(self.bundle_endpoint(endpoint)?),
+                None => None,
+            },
             manifests: read
                 .spec
                 .manifests
@@ -246,6 +252,37 @@ impl Check<'_> {
             why,
             "a mesh.yaml is of kind `LocalMesh`, apiVersion `mesh.internal/v1alpha1`",
         ))
+    }
+
+    fn bundle_endpoint(&self, read: &BundleEndpointFile) -> Result<LocalEndpoint, LocalMeshError> {
+        let at = read.listen.referenced;
+        let listen = read.listen.value.parse().map_err(|_| {
+            let why = format!("`{}` is no address with a port", read.listen.value);
+            self.fault(at, why, "write `listen: \"192.0.2.1:8443\"`")
+        })?;
+        let certificate = match (&read.certificate, &read.key) {
+            (None, None) => None,
+            (Some(chain), Some(key)) => Some((self.relative(chain)?, self.relative(key)?)),
+            (Some(_), None) | (None, Some(_)) => {
+                let why = "`certificate` and `key` go together".to_owned();
+                let hint = "give both, or none: then the endpoint shows an SVID of the CA";
+                return Err(self.fault(at, why, hint));
+            }
+        };
+        let refresh_secs = match &read.refresh_seconds {
+            None => REFRESH_SECS,
+            Some(secs) if (REFRESH_SECS_MIN..=REFRESH_SECS_MAX).contains(&secs.value) => secs.value,
+            Some(secs) => {
+                let why = format!("`refreshSeconds` is {}", secs.value);
+                let hint = "it goes from 30 seconds to a day, 86400";
+                return Err(self.fault(secs.referenced, why, hint));
+            }
+        };
+        Ok(LocalEndpoint {
+            listen,
+            certificate,
+            refresh_secs,
+        })
     }
 
     fn label(&self, text: &Spanned<String>, field: &str) -> Result<String, LocalMeshError> {

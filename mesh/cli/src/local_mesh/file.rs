@@ -25,11 +25,21 @@ pub(super) struct MetadataFile {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct SpecFile {
     pub(super) trust_domain: Option<Spanned<String>>,
+    pub(super) bundle_endpoint: Option<BundleEndpointFile>,
     #[serde(default)]
     pub(super) manifests: Vec<Spanned<String>>,
     pub(super) workloads: Spanned<Vec<WorkloadFile>>,
     #[serde(default)]
     pub(super) expectations: Vec<ExpectationFile>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct BundleEndpointFile {
+    pub(super) listen: Spanned<String>,
+    pub(super) certificate: Option<Spanned<String>>,
+    pub(super) key: Option<Spanned<String>>,
+    pub(super) refresh_seconds: Option<Spanned<u64>>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -1,7 +1,9 @@
 //! `mesh trust`: the roots of a running mesh, and their rotation.
 //!
+//! - [`federate`]: other trust domains
 //! - [`show`]: status in words, the progress of a rotation, what holds it up
 
+mod federate;
 mod show;
 
 use crate::arguments::duration;
@@ -44,6 +46,8 @@ pub(crate) enum TrustCommand {
     Waive(WaiveArgs),
     /// Distrusts a root at once, without waiting for anybody. Says first what would break.
     Compromise(CompromiseArgs),
+    /// Federates with other trust domains: lists, begins and ends relations, fetches a bundle now.
+    Federate(federate::FederateArgs),
     /// Prints the trust bundle.
     Bundle(BundleArgs),
 }
@@ -210,6 +214,7 @@ impl TrustCommand {
             Self::Abort(args) | Self::Resume(args) => args.output,
             Self::Waive(args) => args.output,
             Self::Compromise(args) => args.output,
+            Self::Federate(args) => args.format(),
             Self::Bundle(_) => Format::Text,
         }
     }
@@ -242,6 +247,7 @@ pub(crate) fn run(command: TrustCommand, output: &mut Output) -> Result<Exit, Fa
             })
         }
         TrustCommand::Compromise(args) => compromise(&args, output),
+        TrustCommand::Federate(args) => federate::run(&args, output),
         TrustCommand::Bundle(args) => {
             let status = live::wait(Steward::find(&args.ca)?.status())?;
             match args.format {

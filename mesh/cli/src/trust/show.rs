@@ -1,5 +1,6 @@
 //! Trust in words: status, progress, what holds a rotation up.
 
+use super::federate;
 use crate::fault::Fault;
 use crate::output::{Format, Output, Table, Tone};
 use mesh_api::trust::{BlockerStatus, TrustStatus};
@@ -66,6 +67,7 @@ pub(super) fn status(
     }
     output.table(&roots, format)?;
     kept(status, output)?;
+    federate::in_short(status, output)?;
     if let Some(why) = &status.halted {
         let halted = output.toned(Tone::Bad, "halted");
         output.line(format_args!("{halted}: {why}"))?;
@@ -232,6 +234,7 @@ mod tests {
             skew_secs_max: None,
             blast_radius: None,
             kept: None,
+            federation: None,
             bundle_json: String::new(),
             bundle_pem: String::new(),
         }

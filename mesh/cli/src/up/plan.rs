@@ -39,6 +39,8 @@ pub(crate) struct Plan {
     pub(crate) mesh: LocalMesh,
     /// Files and folders of policy, absolute.
     pub(crate) manifests: Vec<PathBuf>,
+    /// Folder of the mesh's file.
+    folder: PathBuf,
     state: StateDir,
     block: AddressBlock,
     settings: Settings,
@@ -80,6 +82,7 @@ impl Plan {
         Ok(Self {
             mesh,
             manifests,
+            folder: folder.to_path_buf(),
             state,
             block,
             settings,
@@ -102,6 +105,9 @@ impl Plan {
         }
         if let Some(roots) = &self.settings.roots {
             command.extend(self.own_flag("--roots", roots));
+        }
+        if let Some(endpoint) = &self.mesh.bundle_endpoint {
+            command.extend(endpoint.flags(&self.folder));
         }
         self.mesh_child("ca", command, None)
     }
