@@ -200,9 +200,11 @@ impl Compiled {
         covering.map(|network| network.cidr.prefix_len()).max()
     }
 
-    /// Whether it lets everything pass, so that nothing needs to be read.
-    fn passes_unread(&self) -> bool {
-        self.invalid.is_none() && self.traffic == TrafficPolicy::Allow
+    /// Whether it says the same of whatever comes at a port: then the bytes need not be read.
+    fn needs_no_reading(&self, port: u16) -> bool {
+        let of_bytes = |(speaks, _): &(Speaks, RouteTable)| *speaks == Speaks::Tcp;
+        self.invalid.is_none()
+            && (self.traffic == TrafficPolicy::Allow || self.ports.get(&port).is_some_and(of_bytes))
     }
 }
 
@@ -240,10 +242,11 @@ impl Speakers<'_> {
         self.networks.iter().flatten().map(title).collect()
     }
 
-    /// Whether everything to it passes, whatever it is: then its bytes need not be read.
-    pub fn pass_unread(&self) -> bool {
+    /// Whether it does not matter what comes: the answer is that for [`Seen::Bytes`]. A denial that is told to a client of
+    /// HTTP needs its request.
+    pub fn need_no_reading(&self) -> bool {
         let mut speaking = self.networks.iter().flatten();
-        speaking.all(|network| network.passes_unread())
+        speaking.all(|network| network.needs_no_reading(self.to.port()))
     }
 }
 

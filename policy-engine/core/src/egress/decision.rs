@@ -266,6 +266,15 @@ struct Said {
 /// Headers of what has none.
 static NO_HEADERS: BTreeMap<String, Vec<String>> = BTreeMap::new();
 
+/// Bytes that nobody looked at.
+const BYTES: Canonical<'static> = Canonical {
+    method: "",
+    path: None,
+    host: None,
+    headers: &NO_HEADERS,
+    speaks: Speaks::Tcp,
+};
+
 impl Speakers<'_> {
     /// Decides about what is seen of a connection. Same inputs, same answer.
     pub fn decide(&self, seen: &Seen<'_>) -> EgressDecision {
@@ -279,24 +288,27 @@ impl Speakers<'_> {
             path: None,
             host: None,
         };
-        let canonical = match canonical(seen) {
-            Ok(canonical) => canonical,
+        let read = canonical(seen);
+        match &read {
             // A head that can be read in two ways goes nowhere, whoever speaks for the address.
             Err(cause @ Cause::Refused(_)) => {
-                decision.cause = cause;
+                decision.cause = cause.clone();
                 return decision;
             }
-            Err(cause) => {
-                self.deny_unread(cause, &mut decision);
-                return decision;
+            Err(_) => {}
+            Ok(read) => {
+                decision.path = read.path.as_ref().map(|path| path.as_str().to_owned());
+                let host = read.host.as_ref().filter(|_| read.speaks == Speaks::Http);
+                decision.host = host.map(|host| host.text().into_owned());
             }
-        };
-        decision.path = canonical.path.as_ref().map(|path| path.as_str().to_owned());
-        if canonical.speaks == Speaks::Http {
-            decision.host = canonical.host.as_ref().map(|host| host.text().into_owned());
         }
         for network in self.networks.iter().flatten() {
-            let said = network.judge(&canonical, self.to.port());
+            let port = self.to.port();
+            let said = match &read {
+                _ if network.needs_no_reading(port) => network.judge(&BYTES, port),
+                Ok(read) => network.judge(read, port),
+                Err(cause) => network.denied(cause.clone()),
+            };
             decision.network = Some((network.namespace.clone(), network.name.clone()));
             decision.cause = said.cause;
             decision.route = said.route;
@@ -309,34 +321,13 @@ impl Speakers<'_> {
         decision.reasons.sort();
         decision
     }
-
-    /// A server name that is none: whoever looks at names denies it.
-    fn deny_unread(&self, cause: Cause, decision: &mut EgressDecision) {
-        for network in self.networks.iter().flatten() {
-            decision.network = Some((network.namespace.clone(), network.name.clone()));
-            if !network.passes_unread() {
-                decision.reasons = vec![network.reason("deny")];
-                decision.cause = cause;
-                return;
-            }
-            decision.cause = Cause::Granted;
-            decision.reasons.push(network.reason("allow"));
-        }
-        decision.reasons.sort();
-    }
 }
 
 /// The canonical form of what is seen, or why it has none.
 fn canonical<'a>(seen: &Seen<'a>) -> Result<Canonical<'a>, Cause> {
     let refused = |refusal: Refusal| Cause::Refused(refusal);
     match *seen {
-        Seen::Bytes => Ok(Canonical {
-            method: "",
-            path: None,
-            host: None,
-            headers: &NO_HEADERS,
-            speaks: Speaks::Tcp,
-        }),
+        Seen::Bytes => Ok(BYTES),
         Seen::Tls(name) => {
             let host = name.map(canonical::host).transpose();
             let host = host.map_err(|_| Cause::BadServerName)?;
@@ -344,11 +335,9 @@ fn canonical<'a>(seen: &Seen<'a>) -> Result<Canonical<'a>, Cause> {
                 return Err(Cause::BadServerName);
             }
             Ok(Canonical {
-                method: "",
-                path: None,
                 host,
-                headers: &NO_HEADERS,
                 speaks: Speaks::Tls,
+                ..BYTES
             })
         }
         Seen::Http(head) => {
@@ -385,13 +374,8 @@ impl Canonical<'_> {
 impl Compiled {
     /// What this network says; only its own word counts.
     fn judge(&self, asked: &Canonical<'_>, port: u16) -> Said {
-        let denied = |cause| Said {
-            cause,
-            reason: self.reason("deny"),
-            route: None,
-        };
         if let Some(why) = &self.invalid {
-            return denied(Cause::InvalidNetwork(why.clone()));
+            return self.denied(Cause::InvalidNetwork(why.clone()));
         }
         if self.traffic == TrafficPolicy::Allow {
             return Said {
@@ -401,14 +385,14 @@ impl Compiled {
             };
         }
         let Some((speaks, table)) = self.ports.get(&port) else {
-            return denied(Cause::Denied);
+            return self.denied(Cause::Denied);
         };
         // Routes of TCP take whatever comes; the others only what they can judge.
         if *speaks != Speaks::Tcp && *speaks != asked.speaks {
-            return denied(Cause::WrongProtocol(*speaks));
+            return self.denied(Cause::WrongProtocol(*speaks));
         }
         let Some(chosen) = asked.chosen(*speaks, table) else {
-            return denied(match (speaks, &asked.host) {
+            return self.denied(match (speaks, &asked.host) {
                 (Speaks::Tls, None) => Cause::NoServerName,
                 _ => Cause::NoRoute,
             });
@@ -417,13 +401,21 @@ impl Compiled {
         match chosen.invalid {
             Some(why) => Said {
                 route,
-                ..denied(Cause::InvalidRoute(why.clone()))
+                ..self.denied(Cause::InvalidRoute(why.clone()))
             },
             None => Said {
                 cause: Cause::Granted,
                 reason: route_reason(chosen.taken),
                 route,
             },
+        }
+    }
+
+    fn denied(&self, cause: Cause) -> Said {
+        Said {
+            cause,
+            reason: self.reason("deny"),
+            route: None,
         }
     }
 

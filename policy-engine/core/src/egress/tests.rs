@@ -328,19 +328,25 @@ fn an_unreadable_hostname_names_nobody_and_is_found() {
 }
 
 #[test]
-fn only_where_everybody_lets_everything_pass_nothing_is_read() {
+fn nothing_is_read_where_it_does_not_matter_what_comes() {
     let (mesh, own) = (allow(Layer::Mesh, ALL), allow(Layer::Namespace, ALL));
-    let passes = |networks: &[EgressNetwork]| {
+    let unread = |networks: &[EgressNetwork]| {
         let (egress, _) = Egress::compile(networks, Generation(7));
-        egress.at("203.0.113.9:443".parse().unwrap()).pass_unread()
+        egress
+            .at("203.0.113.9:443".parse().unwrap())
+            .need_no_reading()
     };
-    assert!(passes(&[]));
-    assert!(passes(&[mesh.clone(), own.clone()]));
-    assert!(!passes(&[mesh.clone(), deny(Layer::Namespace, ALL)]));
-    assert!(!passes(&[deny(Layer::Mesh, ALL), own]));
+    assert!(unread(&[]));
+    assert!(unread(&[mesh.clone(), own.clone()]));
+    let opened = |speaks| deny(Layer::Namespace, ALL).with(443, speaks, &[]);
+    assert!(unread(&[mesh.clone(), opened(Speaks::Tcp)]));
+    assert!(!unread(&[mesh.clone(), opened(Speaks::Tls)]));
+    assert!(!unread(&[mesh.clone(), opened(Speaks::Http)]));
+    assert!(!unread(&[mesh.clone(), deny(Layer::Namespace, ALL)]));
+    assert!(!unread(&[deny(Layer::Mesh, ALL), own]));
     let mut torn = mesh;
     torn.invalid = Some("torn".to_owned());
-    assert!(!passes(&[torn]));
+    assert!(!unread(&[torn]));
 }
 
 #[test]
@@ -476,8 +482,9 @@ proptest! {
         let decision = egress.at(to).decide(&seen);
         let allowed = decision.verdict() == Verdict::Allow;
         prop_assert_eq!(allowed, plain::allows(&networks, to, &seen), "{:?}", decision);
-        // What passes unread is allowed whatever it is.
-        prop_assert!(allowed || !egress.at(to).pass_unread());
+        // Where nothing needs to be read, the answer is that for bytes.
+        let unread = egress.at(to).decide(&Seen::Bytes);
+        prop_assert!(!egress.at(to).need_no_reading() || unread.cause == decision.cause);
         // One more network of the namespace's opens nothing, where no network of the mesh leaves it to the namespace
         // and none of its own spoke before.
         let spoke = networks.iter().any(|one| one.layer == Layer::Namespace);

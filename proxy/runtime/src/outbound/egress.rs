@@ -1,6 +1,6 @@
 //! What leaves the mesh: judged by the EgressNetworks that speak for where it goes, before anything is sent.
 //!
-//! Where every network lets everything pass, bytes go on unread. Otherwise the first bytes tell what this is: TLS is
+//! Where it does not matter what comes, bytes go on unread. Otherwise the first bytes tell what this is: TLS is
 //! judged by its server name and passes through, HTTP request by request, and anything else by its address alone. What
 //! stands is kept, so that a new policy ends what it no longer allows.
 
@@ -58,7 +58,7 @@ pub(super) async fn take(
         stream.break_off();
         return tracing::warn!(%to, "reset a connection to outside: there is no policy yet");
     };
-    if policy.egress().at(to).pass_unread() {
+    if policy.egress().at(to).need_no_reading() {
         return bytes(&core, &listener, to, stream, from.ip(), What::Bytes).await;
     }
     let first_bytes = DetectPolicy {
