@@ -268,6 +268,7 @@ impl Index {
                 Code::UnknownDocument,
                 Code::NamespaceClosed,
                 Code::CedarCloses,
+                Code::EgressCloses,
             ]
             .iter()
             .any(|c| c.text() == found.code)

@@ -561,7 +561,7 @@ fn findings(
         closing
             .filter(|f| {
                 f.code == Code::UnknownDocument.text()
-                    || f.message.contains("everything in every namespace")
+                    || f.message.contains("every namespace")
                     || f.message.contains(&here)
             })
             .cloned(),

@@ -3,6 +3,7 @@
 use crate::world::{SHOP, World, config};
 use mesh_policy::Snapshot;
 use mesh_policy::egress::{EgressNetwork, Layer, Seen, Speaks, TrafficPolicy};
+use mesh_policy_index::manifest::{Affected, read_part};
 use std::net::SocketAddr;
 
 /// Further pods: one of another namespace, one of the control plane's.
@@ -424,4 +425,18 @@ fn a_route_on_a_network_that_allows_is_told_to_be_idle() {
     let world = world(&[&all, &route]);
     assert_eq!(world.findings("MESH-0399").len(), 1);
     assert_eq!(web(&world, OUTSIDE, Some("evil.example")), "granted");
+}
+
+#[test]
+fn a_change_of_what_is_said_of_egress_concerns_everybody() {
+    let part = |text: &str| read_part("egress.yaml", text.as_bytes());
+    let network = network("mesh-system", "guard", "trafficPolicy: Deny");
+    let route = tls_route("mesh-system", "api", "name: guard", "api.example");
+    let torn = network.replace("kind: EgressNetwork", "kind: [EgressNetwork]");
+    for text in [&network, &route, &torn] {
+        let affected = Affected::by([&part(text)], []);
+        assert!(affected.includes("shop"), "{text}");
+    }
+    let server = part(crate::world::SERVER);
+    assert!(!Affected::by([&server], []).includes("bank"));
 }
