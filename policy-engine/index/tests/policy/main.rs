@@ -24,6 +24,7 @@ mod catalogue_heads;
 mod catalogue_objects;
 #[cfg(test)]
 mod complete;
+#[cfg(test)]
 mod egress;
 #[cfg(test)]
 mod fields_policies;
