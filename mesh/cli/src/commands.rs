@@ -67,7 +67,7 @@ enum Command {
     /// Prints completions for a shell.
     Completion(reference::CompletionArgs),
     /// Runs the identity CA with its Workload API.
-    Ca(parts::CaArgs),
+    Ca(Box<parts::CaArgs>),
     /// Runs the policy controller.
     Controller(parts::ControllerArgs),
     /// Runs one proxy.
@@ -141,7 +141,7 @@ impl Command {
             Self::Explain(args) => pages::explain(&args, output),
             Self::Version(args) => version::run(&args, output),
             Self::Completion(args) => reference::completion(&args, output),
-            Self::Ca(args) => parts::ca(args),
+            Self::Ca(args) => parts::ca(*args),
             Self::Controller(args) => parts::controller(args),
             Self::Proxy(args) => parts::proxy(args),
             Self::DemoApp(args) => {

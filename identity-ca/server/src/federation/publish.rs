@@ -158,7 +158,7 @@ mod tests {
             "{\"sequence\":-1,\"sha256\":\"\"}",
             "{\"sequence\":1}",
         ] {
-            std::fs::write(&file, damaged).unwrap();
+            files::write_atomic(&file, damaged.as_bytes(), 0o600).unwrap();
             assert!(
                 matches!(Numbers::open(dir.path()), Err(CaError::Corrupt { .. })),
                 "{damaged}"

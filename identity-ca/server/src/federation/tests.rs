@@ -11,7 +11,7 @@ use mesh_api::proto::{
     UnfederateRequest,
 };
 use mesh_api::trust::TrustStatus;
-use mesh_platform::System;
+use mesh_platform::{System, files};
 use mesh_trust::bundle::WholeBundle;
 use mesh_trust::jwt::JwtBundle;
 use mesh_trust::{SpiffeId, Svid, TrustBundle, TrustBundles, TrustDomain};
@@ -498,7 +498,8 @@ async fn relations_that_were_tampered_with_are_not_believed() {
         ("\"url\"", "\"more\": 1, \"url\""),
         ("{", "["),
     ] {
-        std::fs::write(&file, written.replacen(from, to, 1)).unwrap();
+        let changed = written.replacen(from, to, 1);
+        files::write_atomic(&file, changed.as_bytes(), 0o600).unwrap();
         let refused = open(dir.path());
         assert!(
             matches!(refused, Err(CaError::Corrupt { .. })),

@@ -1,6 +1,7 @@
 //! A little PKI of the Web, for endpoints of profile `https_web`.
 
 use super::super::endpoint::EndpointProof;
+use mesh_platform::files;
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose,
 };
@@ -24,6 +25,10 @@ fn params(name: &str, years: Years) -> CertificateParams {
     params.not_before = rcgen::date_time_ymd(years.0, 1, 1);
     params.not_after = rcgen::date_time_ymd(years.1, 1, 1);
     params
+}
+
+fn write(path: &Path, text: &str) {
+    files::write_atomic(path, text.as_bytes(), 0o600).unwrap();
 }
 
 impl Pki {
@@ -71,8 +76,8 @@ impl Pki {
     pub(super) fn endpoint(&self, dir: &Path, names: &[&str]) -> EndpointProof {
         let (certificate, key) = self.made(names, NOW);
         let (chain, private) = (dir.join("endpoint.pem"), dir.join("endpoint.key"));
-        std::fs::write(&chain, certificate.pem()).unwrap();
-        std::fs::write(&private, key.serialize_pem()).unwrap();
+        write(&chain, &certificate.pem());
+        write(&private, &key.serialize_pem());
         EndpointProof::Certificate {
             chain,
             key: private,
@@ -82,7 +87,7 @@ impl Pki {
     /// A file of the root below `dir`; its path.
     pub(super) fn roots_in(&self, dir: &Path) -> String {
         let path = dir.join("roots.pem");
-        std::fs::write(&path, self.0.pem()).unwrap();
+        write(&path, &self.0.pem());
         path.display().to_string()
     }
 }
