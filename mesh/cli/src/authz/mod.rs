@@ -1,6 +1,7 @@
 //! `mesh authz` and `mesh policy`: why, what if, what is wrong.
 //!
 //! - [`explain`]: one request, every layer of its decision
+//! - [`egress`]: what a workload may reach outside of the mesh
 //! - [`fixes`]: what would let a denied request through
 //! - [`replay`]: a file of requests, one decision record each
 //! - [`lint`]: what is wrong or doubtful in manifests
@@ -21,6 +22,7 @@
 
 mod cedar;
 mod diff;
+mod egress;
 mod explain;
 mod fixes;
 mod graph;
@@ -52,6 +54,9 @@ pub(crate) enum AuthzCommand {
     /// Says whether a request is allowed, by what, and if not what is missing. Ends with 0 if it is, 10 if not, 11 if
     /// that cannot be decided.
     Explain(Box<explain::ExplainArgs>),
+    /// Says whether a workload may reach an address outside of the mesh, and which EgressNetwork or route decides. Ends
+    /// with 0 if it may, 10 if not.
+    Egress(Box<egress::EgressArgs>),
     /// Decides recorded requests, one decision record each, in order.
     Replay(replay::ReplayArgs),
     /// Finds what is wrong or doubtful in manifests. Ends with 1 for errors, 2 for input that cannot be read, 3 for
@@ -102,6 +107,7 @@ impl AuthzCommand {
     pub(crate) fn format(&self) -> Format {
         match self {
             Self::Explain(args) => args.output,
+            Self::Egress(args) => args.output,
             Self::Replay(_) => Format::Json,
             Self::Lint(args) => args.format(),
             Self::WhoCan(args) => args.output,
@@ -131,6 +137,7 @@ impl PolicyCommand {
 pub(crate) fn run(command: AuthzCommand, output: &mut Output) -> Result<Exit, Fault> {
     match command {
         AuthzCommand::Explain(args) => explain::run(&args, output),
+        AuthzCommand::Egress(args) => egress::run(&args, output),
         AuthzCommand::Replay(args) => replay::run(&args, output),
         AuthzCommand::Lint(args) => lint::run(&args, output),
         AuthzCommand::WhoCan(args) => who_can::who(&args, output),
