@@ -13,6 +13,7 @@ use check::Check;
 use mesh_trust::TrustDomain;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// A mesh on one machine.
@@ -51,6 +52,8 @@ pub(crate) struct Workload {
     pub(crate) ports: Vec<Port>,
     /// Services it calls.
     pub(crate) upstreams: Vec<Upstream>,
+    /// What it calls outside of the mesh.
+    pub(crate) outside: Vec<Outside>,
     /// Whether it gets a proxy and an SVID.
     pub(crate) meshed: bool,
 }
@@ -75,6 +78,27 @@ pub(crate) struct Upstream {
     pub(crate) port: u16,
     /// How the workload calls it; the Service's name by default.
     pub(crate) name: String,
+}
+
+/// An address outside of the mesh that a workload calls; through its proxy, if it has one and policy lets it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Outside {
+    /// How the workload calls it.
+    pub(crate) name: String,
+    /// Where it is.
+    pub(crate) address: SocketAddr,
+}
+
+impl Outside {
+    /// The variable that tells a meshed application where to dial.
+    pub(crate) fn variable(&self) -> String {
+        variable("MESH_UPSTREAM_", &self.name)
+    }
+
+    /// The variable that tells an application without a proxy where it is.
+    pub(crate) fn plain_variable(&self) -> String {
+        variable("MESH_PLAIN_", &self.name)
+    }
 }
 
 impl Upstream {
@@ -269,6 +293,40 @@ spec:
             "--bundle-endpoint [::1]:1 --bundle-refresh 60s \
              --bundle-endpoint-certificate /m/a.pem --bundle-endpoint-key /k.pem"
         );
+    }
+
+    #[test]
+    fn what_is_outside_has_a_name_and_an_address() {
+        let with = |entry: &str| {
+            let of = format!(
+                "      outside: [{entry}]\n  expectations:\n    - {{from: web, to: api, protocol: http, expect: deny}}"
+            );
+            LocalMesh::parse("mesh.yaml", &SMALL.replace("  expectations:", &of))
+        };
+        let mesh = with("{name: api, address: '203.0.113.7:443'}").expect("a valid file");
+        let api = &mesh.workload("web").expect("web").outside[0];
+        assert_eq!(api.address.to_string(), "203.0.113.7:443");
+        assert_eq!(api.variable(), "MESH_UPSTREAM_API");
+        for (entry, why) in [
+            ("{name: api, address: api.example:443}", "no address"),
+            ("{name: api, address: '203.0.113.7'}", "no address"),
+            ("{name: api, address: '203.0.113.7:0'}", "no address"),
+            (
+                "{name: API, address: '203.0.113.7:443'}",
+                "no Kubernetes name",
+            ),
+            (
+                "{name: orders-v1, address: '203.0.113.7:443'}",
+                "declared twice",
+            ),
+            (
+                "{name: other, address: '203.0.113.7:443'}",
+                "no upstream `api`",
+            ),
+        ] {
+            let error = with(entry).expect_err(entry).to_string();
+            assert!(error.contains(why), "{entry}: {error}");
+        }
     }
 
     #[test]

@@ -1,12 +1,15 @@
 //! From the text form of mesh.yaml to the valid one: every name is checked, every default filled in.
 
-use super::file::{BundleEndpointFile, ExpectationFile, LocalMeshFile, UpstreamFile, WorkloadFile};
-use super::{Expectation, LocalMesh, LocalMeshError, Port, Upstream, Workload};
+use super::file::{
+    BundleEndpointFile, ExpectationFile, LocalMeshFile, OutsideFile, UpstreamFile, WorkloadFile,
+};
+use super::{Expectation, LocalMesh, LocalMeshError, Outside, Port, Upstream, Workload};
 use crate::bundle_endpoint::LocalEndpoint;
 use mesh_issuance::limits::{REFRESH_SECS, REFRESH_SECS_MAX, REFRESH_SECS_MIN};
 use mesh_trust::TrustDomain;
 use serde_saphyr::{Location, Spanned};
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 /// Workloads one file may start. Each costs two processes and a few loopback addresses.
@@ -141,6 +144,7 @@ impl Check<'_> {
             }
             ports.push(port);
         }
+        let upstreams = self.upstreams(&read.upstreams)?;
         Ok(Workload {
             namespace: self.label(&read.namespace, "namespace")?,
             service_account: match &read.service_account {
@@ -151,7 +155,8 @@ impl Check<'_> {
             command: read.command.value,
             env: read.env,
             ports,
-            upstreams: self.upstreams(&read.upstreams)?,
+            outside: self.outside(&read.outside, &upstreams)?,
+            upstreams,
             meshed: read.meshed,
             name,
         })
@@ -200,6 +205,41 @@ impl Check<'_> {
         Ok(upstreams)
     }
 
+    fn outside(
+        &self,
+        read: &[OutsideFile],
+        upstreams: &[Upstream],
+    ) -> Result<Vec<Outside>, LocalMeshError> {
+        let mut all: Vec<Outside> = Vec::new();
+        for one in read {
+            let name = self.label(&one.name, "name of what is outside")?;
+            let upstream = upstreams.iter().any(|other| other.name == name);
+            if upstream || all.iter().any(|other| other.name == name) {
+                let why = format!("upstream `{name}` is declared twice");
+                let hint = "names are unique among `upstreams` and `outside`";
+                return Err(self.fault(one.name.referenced, why, hint));
+            }
+            if all.len() + upstreams.len() == UPSTREAMS_MAX {
+                let why = format!("there are more than {UPSTREAMS_MAX} upstreams");
+                let hint = "a workload this connected should be two";
+                return Err(self.fault(one.name.referenced, why, hint));
+            }
+            let address = one.address.value.parse::<SocketAddr>().ok();
+            let address = address
+                .filter(|address| address.port() > 0)
+                .ok_or_else(|| {
+                    let why = format!("`{}` is no address with a port", one.address.value);
+                    self.fault(
+                        one.address.referenced,
+                        why,
+                        "write it like `203.0.113.7:443`",
+                    )
+                })?;
+            all.push(Outside { name, address });
+        }
+        Ok(all)
+    }
+
     fn expectation(
         &self,
         read: ExpectationFile,
@@ -213,10 +253,10 @@ impl Check<'_> {
                 "`from` is the name of a workload of this file",
             ));
         };
-        if !caller
-            .upstreams
-            .iter()
-            .any(|upstream| upstream.name == read.to.value)
+        let mut upstreams = caller.upstreams.iter().map(|upstream| &upstream.name);
+        let mut outside = caller.outside.iter().map(|outside| &outside.name);
+        if !upstreams.any(|name| *name == read.to.value)
+            && !outside.any(|name| *name == read.to.value)
         {
             let why = format!(
                 "workload `{}` has no upstream `{}`",

@@ -57,6 +57,8 @@ pub(super) struct WorkloadFile {
     pub(super) ports: Vec<PortFile>,
     #[serde(default)]
     pub(super) upstreams: Vec<UpstreamFile>,
+    #[serde(default)]
+    pub(super) outside: Vec<OutsideFile>,
     #[serde(default = "meshed_by_default")]
     pub(super) meshed: bool,
 }
@@ -78,6 +80,13 @@ pub(super) struct UpstreamFile {
     pub(super) service: Spanned<String>,
     pub(super) port: Spanned<u16>,
     pub(super) name: Option<Spanned<String>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct OutsideFile {
+    pub(super) name: Spanned<String>,
+    pub(super) address: Spanned<String>,
 }
 
 #[derive(Debug, Deserialize)]

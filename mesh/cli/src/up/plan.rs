@@ -9,7 +9,7 @@ use super::state::{
     Running, RunningCa, RunningController, RunningProxy, RunningWorkload, StateDir,
 };
 use super::templates::Templates;
-use crate::local_mesh::{LocalMesh, Workload};
+use crate::local_mesh::{LocalMesh, Outside, Workload};
 use serde_json::{Value, json};
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -65,7 +65,7 @@ impl Plan {
         let most_upstreams = mesh
             .workloads
             .iter()
-            .map(|w| w.upstreams.len())
+            .map(|w| w.upstreams.len() + w.outside.len())
             .max()
             .unwrap_or(0);
         if mesh.workloads.len() > WORKLOADS_MAX || most_upstreams > UPSTREAMS_MAX {
@@ -300,6 +300,18 @@ impl Plan {
         }
     }
 
+    /// Where the proxy of a workload listens for what is outside: behind its upstreams.
+    fn outside(
+        &self,
+        index: usize,
+        workload: &Workload,
+        number: usize,
+        outside: &Outside,
+    ) -> SocketAddr {
+        let place = workload.upstreams.len() + number;
+        SocketAddr::new(self.block.upstream(index, place), outside.address.port())
+    }
+
     fn proxy_config(&self, index: usize, workload: &Workload) -> Value {
         let pod = self.block.pod(index);
         let ports = workload.ports.iter().map(|port| {
@@ -315,6 +327,16 @@ impl Plan {
                 "service": format!("{}/{}:{}", upstream.namespace, upstream.service, upstream.port),
             })
         });
+        let outside = workload
+            .outside
+            .iter()
+            .enumerate()
+            .map(|(number, outside)| {
+                json!({
+                    "listen": self.outside(index, workload, number, outside),
+                    "outside": outside.address,
+                })
+            });
         let trust_domain = &self.settings.trust_domain;
         json!({
             "workload": { "namespace": workload.namespace, "name": workload.name },
@@ -325,7 +347,7 @@ impl Plan {
                 "identity": format!("spiffe://{trust_domain}/ns/mesh-system/sa/mesh-controller"),
             } },
             "inbound": { "mesh": SocketAddr::new(pod, MESH_PORT), "ports": ports.collect::<Vec<_>>() },
-            "outbound": upstreams.collect::<Vec<_>>(),
+            "outbound": upstreams.chain(outside).collect::<Vec<_>>(),
             "admin": {
                 "listen": SocketAddr::new(pod, ADMIN_PORT),
                 "socket": self.state.proxy_socket(&workload.namespace, &workload.name),
@@ -408,6 +430,14 @@ impl Plan {
                 self.plain_address(&upstream.namespace, &upstream.service, upstream.port)
             {
                 env.push((upstream.plain_variable(), address.to_string()));
+            }
+        }
+        for (number, outside) in workload.outside.iter().enumerate() {
+            if workload.meshed {
+                let address = self.outside(index, workload, number, outside);
+                env.push((outside.variable(), address.to_string()));
+            } else {
+                env.push((outside.plain_variable(), outside.address.to_string()));
             }
         }
         if workload.meshed {
