@@ -22,7 +22,8 @@ use crate::live::{self, Live, LiveArgs};
 use crate::output::{Format, Output, Tone};
 use clap::{Args, ValueEnum};
 use item::{Item, Status};
-use std::time::{Duration, Instant};
+use mesh_platform::{Platform, System};
+use std::time::Duration;
 
 /// Pause before what is broken is checked again, with `--wait`.
 const CHECK_AGAIN: Duration = Duration::from_millis(500);
@@ -121,11 +122,13 @@ enum FailOn {
 
 /// Checks everything and prints it.
 pub(crate) fn run(args: &CheckArgs, output: &mut Output) -> Result<Exit, Fault> {
-    let end = args.wait.map(|time| Instant::now() + time);
+    let clock = System::new();
+    let begun = clock.monotonic();
     let items = loop {
         let items = look(args)?;
         let broken = items.iter().any(|item| item.status == Status::Broken);
-        if !broken || end.is_none_or(|end| Instant::now() >= end) {
+        let time_is_up = || clock.monotonic().since(begun) >= args.wait.unwrap_or_default();
+        if !broken || time_is_up() {
             break items;
         }
         std::thread::sleep(CHECK_AGAIN);

@@ -64,6 +64,7 @@ fn what_is_no_request_is_no_counterexample() {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "the test measures time")]
 fn who_does_not_answer_in_time_proves_nothing() {
     let begun = Instant::now();
     let why = unknown("hang", Duration::from_millis(300));
