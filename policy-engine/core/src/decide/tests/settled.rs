@@ -420,7 +420,7 @@ fn an_allow_is_recognized_only_while_it_rests_on_the_same() {
         .grant(ending("AuthorizationPolicy/shop/late/0", NOW.plus_secs(20)));
     world.0.cedar_policies.push(written(
         Effect::Permit,
-        "permit(principal, action, resource) when { context.method == \"PUT\" };",
+        "permit(principal, action == Mesh::Action::\"request\", resource) when { context.req.method == \"PUT\" };",
     ));
     let snapshot = world.compile();
     let atoms = ConnectionAtoms::of(&snapshot, &meshed("web"));
@@ -458,6 +458,12 @@ fn an_allow_is_recognized_only_while_it_rests_on_the_same() {
         }
     }
     assert!(recognized > 0);
+    let put = decide_on(&atoms, PORT, &calls[3], NOW).reasons();
+    assert!(
+        put.iter()
+            .any(|reason| &**reason == "CedarPolicy/shop/own/p"),
+        "{put:?}"
+    );
 }
 
 fn at_all_times<'a, 'b>(
@@ -502,6 +508,12 @@ fn a_denial_has_no_grounds_and_a_probe_is_not_a_grant() {
         (&probe.cause, &request.cause),
         (&Cause::Probe, &Cause::Granted)
     );
+    let closed = World::new(ServerProtocol::Unknown)
+        .probe(ProbeKind::Grpc)
+        .compile();
+    let atoms = ConnectionAtoms::of(&closed, &plaintext("10.0.0.9"));
+    let alone = || decide_on(&atoms, PORT, &as_grpc, NOW);
+    assert!(alone().grounds().unwrap().are_of(&alone()));
     assert!(!probe.grounds().unwrap().are_of(&request));
     assert!(!request.grounds().unwrap().are_of(&probe));
 }
