@@ -21,6 +21,7 @@ use std::sync::Arc;
 pub(crate) mod heads;
 mod outcome;
 
+pub(crate) use outcome::grpc_status;
 pub use outcome::{
     Cause, Decision, Denial, Facts, Generation, Grounds, Permit, Phase, Refusal, Verdict,
 };

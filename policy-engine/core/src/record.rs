@@ -3,6 +3,7 @@
 use crate::compile::Snapshot;
 use crate::decide::{Generation, Phase, Verdict, decide};
 use crate::request::{Call, Client, ClientRecord, Head, Protocol, RequestRecord, canonical_ip};
+use crate::route::RouteTaken;
 use mesh_trust::{SpiffeId, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -126,6 +127,18 @@ pub struct RecordRoute {
     pub name: String,
     /// Index of the rule.
     pub rule: u32,
+}
+
+impl RecordRoute {
+    /// A route as it stands in a record.
+    pub(crate) fn of(taken: &RouteTaken) -> Self {
+        Self {
+            kind: taken.kind.clone(),
+            namespace: taken.namespace.clone(),
+            name: taken.name.clone(),
+            rule: taken.rule,
+        }
+    }
 }
 
 /// Request of a record.

@@ -101,6 +101,17 @@ pub enum Cause {
     RateLimited,
 }
 
+/// The gRPC status that goes with the HTTP status of a refusal.
+pub(crate) fn grpc_status(status: u16) -> Option<u8> {
+    match status {
+        400 => Some(3),
+        404 => Some(5),
+        403 => Some(7),
+        429 => Some(8),
+        _ => None,
+    }
+}
+
 /// What follows from a cause.
 pub(super) struct Outcome {
     pub(super) verdict: Verdict,
@@ -114,18 +125,11 @@ impl Cause {
     pub(super) fn outcome(&self, spoken: Protocol) -> Outcome {
         let (verdict, phase, status) = self.table();
         let speaks = spoken != Protocol::Tcp && phase != Phase::Transport;
-        let grpc_status = match status {
-            400 => Some(3),
-            404 => Some(5),
-            403 => Some(7),
-            429 => Some(8),
-            _ => None,
-        };
         Outcome {
             verdict,
             phase,
             status: speaks.then_some(status),
-            grpc_status: grpc_status.filter(|_| speaks && spoken == Protocol::Grpc),
+            grpc_status: grpc_status(status).filter(|_| speaks && spoken == Protocol::Grpc),
         }
     }
 
@@ -499,12 +503,7 @@ impl Facts {
                 default: server.default,
             },
             egress: None,
-            route: self.route.as_deref().map(|route| RecordRoute {
-                kind: route.kind.clone(),
-                namespace: route.namespace.clone(),
-                name: route.name.clone(),
-                rule: route.rule,
-            }),
+            route: self.route.as_deref().map(RecordRoute::of),
             request,
             verdict: self.verdict,
             status: self.status,

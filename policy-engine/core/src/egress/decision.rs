@@ -2,7 +2,7 @@
 
 use super::{Compiled, Speakers, Speaks, TrafficPolicy};
 use crate::canonical::{self, CanonicalHost, CanonicalPath};
-use crate::decide::{Generation, Phase, Refusal, Verdict};
+use crate::decide::{Generation, Phase, Refusal, Verdict, grpc_status};
 use crate::record::{
     DecisionRecord, RecordClient, RecordEgress, RecordRequest, RecordRoute, RecordServer,
 };
@@ -223,20 +223,11 @@ impl EgressDecision {
                     Seen::Bytes | Seen::Http(_) => None,
                 },
             }),
-            route: self.route.as_deref().map(|route| RecordRoute {
-                kind: route.kind.clone(),
-                namespace: route.namespace.clone(),
-                name: route.name.clone(),
-                rule: route.rule,
-            }),
+            route: self.route.as_deref().map(RecordRoute::of),
             request,
             verdict: self.verdict(),
             status,
-            grpc_status: match status {
-                Some(400) if grpc => Some(3),
-                Some(403) if grpc => Some(7),
-                _ => None,
-            },
+            grpc_status: status.filter(|_| grpc).and_then(grpc_status),
             phase: Phase::Egress,
             reasons: self.reasons.clone(),
             audit: false,
