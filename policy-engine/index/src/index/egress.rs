@@ -196,8 +196,9 @@ impl Index {
         account: &str,
     ) -> BTreeMap<u16, EgressPort> {
         let mut out: BTreeMap<u16, EgressPort> = BTreeMap::new();
-        for (route, parent) in self.routes_on(&network.key) {
-            if self.takes_egress(route, parent).is_err() {
+        let first = self.first_on(&network.key);
+        for (route, parent) in self.own_routes_on(&network.key) {
+            if behind(&first, route, parent).is_err() {
                 continue;
             }
             let reading = For::of(route);
@@ -236,6 +237,27 @@ impl Index {
         })
     }
 
+    /// [`Self::routes_on`], of the network's own namespace.
+    fn own_routes_on<'i>(
+        &'i self,
+        network: &'i Key,
+    ) -> impl Iterator<Item = (&'i Object<Route>, &'i EgressParent)> {
+        let routes = self.routes_on(network);
+        routes.filter(|(route, _)| route.key.namespace == network.namespace)
+    }
+
+    /// On each port of a network the oldest route of the kind that counts there.
+    fn first_on<'i>(&'i self, network: &'i Key) -> BTreeMap<u16, &'i Object<Route>> {
+        let mut first = BTreeMap::new();
+        for (route, parent) in self.own_routes_on(network) {
+            let held = first.entry(parent.port).or_insert(route);
+            if rank(speaks(route)) < rank(speaks(held)) {
+                *held = route;
+            }
+        }
+        first
+    }
+
     /// Whether a network takes a route, valid or not.
     pub(super) fn takes_egress(
         &self,
@@ -249,17 +271,7 @@ impl Index {
         if route.key.namespace != parent.key.namespace {
             return Err(NotTaken::Elsewhere);
         }
-        let own = rank(speaks(route));
-        let same_port = self
-            .routes_on(&parent.key)
-            .filter(|(other, at)| {
-                at.port == parent.port && other.key.namespace == parent.key.namespace
-            })
-            .map(|(other, _)| other);
-        match same_port.min_by_key(|other| rank(speaks(other))) {
-            Some(first) if rank(speaks(first)) < own => Err(NotTaken::Behind(first.kind)),
-            _ => Ok(()),
-        }
+        behind(&self.first_on(&parent.key), route, parent)
     }
 
     /// Objects that are part of what a workload may reach.
@@ -276,6 +288,20 @@ impl Index {
             }));
         }
         out
+    }
+}
+
+/// Whether a route is of the kind that counts at its port, `first` being the first of each port.
+fn behind(
+    first: &BTreeMap<u16, &Object<Route>>,
+    route: &Object<Route>,
+    parent: &EgressParent,
+) -> Result<(), NotTaken> {
+    match first.get(&parent.port) {
+        Some(first) if rank(speaks(first)) < rank(speaks(route)) => {
+            Err(NotTaken::Behind(first.kind))
+        }
+        _ => Ok(()),
     }
 }
 
