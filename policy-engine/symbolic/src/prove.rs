@@ -95,28 +95,22 @@ impl<'i> Prover<'i> {
     /// Proves one claim.
     pub fn prove(&mut self, question: &Question<'_>) -> Verdict {
         match question {
-            Question::Invariant(invariant) => match &invariant.claim {
-                Ok(claim) => self.claimed(&Claimed {
-                    invariant,
-                    claim,
-                    but_probes: false,
-                }),
-                Err(why) => Verdict::Unknown { why: why.clone() },
-            },
-            Question::DenyAnonymous => {
-                let invariant = nobody_anonymous();
-                match &invariant.claim {
-                    Ok(claim) => self.claimed(&Claimed {
-                        invariant: &invariant,
-                        claim,
-                        but_probes: true,
-                    }),
-                    Err(why) => Verdict::Unknown { why: why.clone() },
-                }
-            }
+            Question::Invariant(invariant) => self.invariant(invariant, false),
+            Question::DenyAnonymous => self.invariant(&nobody_anonymous(), true),
             Question::NoPath(..) => Verdict::Unknown {
                 why: "not supported: paths over others are no single request, and a solver is asked about one".to_owned(),
             },
+        }
+    }
+
+    fn invariant(&mut self, invariant: &Invariant, but_probes: bool) -> Verdict {
+        match &invariant.claim {
+            Ok(claim) => self.claimed(&Claimed {
+                invariant,
+                claim,
+                but_probes,
+            }),
+            Err(why) => Verdict::Unknown { why: why.clone() },
         }
     }
 
@@ -154,9 +148,8 @@ impl<'i> Prover<'i> {
         claimed: &Claimed<'_>,
         unknown: &mut Vec<String>,
     ) -> Result<(), Stop> {
-        let Some(data) = self.index.snapshot(key, Generation::default()) else {
-            return Ok(());
-        };
+        let data = self.index.snapshot(key, Generation::default());
+        let data = data.ok_or_else(|| format!("{} has no policy", title(key)))?;
         let compiled = |data| compile(key, data).map_err(|error| error.to_string());
         let base = compiled(data.clone())?;
         let with = compiled(with_claim(data, claimed.invariant, claimed.claim))?;
