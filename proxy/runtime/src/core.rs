@@ -42,8 +42,8 @@ const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// What connections on one core share.
 pub(crate) struct Core {
     pub(crate) shared: Arc<Shared>,
-    pub(crate) live: Rc<Live>,
-    pub(crate) remotes: Rc<Remotes>,
+    pub(crate) live: Live,
+    pub(crate) remotes: Remotes,
     pub(crate) meter: Meter,
     pub(crate) random: Random,
     /// Uses of policy that were recorded in this hour.
@@ -60,7 +60,7 @@ pub(crate) struct Core {
     /// Copies of requests under way.
     pub(crate) mirrors: Rc<Mirrors>,
     /// What has left the mesh and stands.
-    pub(crate) leaving: Rc<Leaving>,
+    pub(crate) leaving: Leaving,
     ports: HashMap<u16, Rc<Port>>,
     /// Ports of the workload that were reached at its own addresses.
     reached: RefCell<HashMap<SocketAddr, Rc<Port>>>,
@@ -145,8 +145,8 @@ fn open(
         (config.port, Rc::new(port))
     });
     let core = Rc::new(Core {
-        live: Rc::default(),
-        remotes: Rc::default(),
+        live: Live::default(),
+        remotes: Remotes::default(),
         meter: shared.telemetry.core(index, shared.platform.clone()),
         random: Random::seeded(&*shared.platform),
         first_uses: RefCell::default(),
@@ -157,7 +157,7 @@ fn open(
         locals: Locals::default(),
         destinations: Destinations::default(),
         mirrors: Rc::default(),
-        leaving: Rc::default(),
+        leaving: Leaving::default(),
         ports: ports.collect(),
         reached: RefCell::default(),
         room: Room::new(limits.connections),

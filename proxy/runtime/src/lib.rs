@@ -44,6 +44,7 @@ mod pages;
 mod random;
 mod remotes;
 mod replay;
+mod roll;
 mod serve;
 mod services;
 mod start;

@@ -5,6 +5,7 @@
 //! longer allowed has its [`Kill`] ended, and the task that carries its bytes stops at once.
 
 use crate::classes::Familiar;
+use crate::roll::{Entered, Roll};
 use crate::telemetry::Edges;
 use mesh_policy::Snapshot;
 use mesh_policy::connection::ConnectionAtoms;
@@ -12,7 +13,6 @@ use mesh_policy::decide::{Decision, Verdict, decide_on};
 use mesh_policy::request::{Call, Client, Head, Headers};
 use mesh_trust::{Svid, Timestamp, TrustBundles};
 use rustls_pki_types::CertificateDer;
-use slab::Slab;
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -193,7 +193,8 @@ impl Peer {
     }
 }
 
-struct Entry {
+/// Something that runs, and whose it is.
+pub(crate) struct Entry {
     peer: Rc<Peer>,
     what: Alive,
     kill: Kill,
@@ -201,21 +202,10 @@ struct Entry {
 
 /// Everything alive on one core that came from a client of this workload.
 #[derive(Default)]
-pub(crate) struct Live {
-    entries: RefCell<Slab<Entry>>,
-}
+pub(crate) struct Live(Roll<Entry>);
 
 /// A place in [`Live`]; dropping it leaves.
-pub(crate) struct Registration {
-    live: Rc<Live>,
-    key: usize,
-}
-
-impl Drop for Registration {
-    fn drop(&mut self) {
-        self.live.entries.borrow_mut().try_remove(self.key);
-    }
-}
+pub(crate) type Registration = Entered<Entry>;
 
 /// Something that policy no longer allows.
 pub(crate) struct Revoked {
@@ -228,18 +218,14 @@ pub(crate) struct Revoked {
 
 impl Live {
     /// Enters something that runs.
-    pub(crate) fn enter(self: &Rc<Self>, peer: Rc<Peer>, what: Alive, kill: Kill) -> Registration {
-        let key = self.entries.borrow_mut().insert(Entry { peer, what, kill });
-        Registration {
-            live: self.clone(),
-            key,
-        }
+    pub(crate) fn enter(&self, peer: Rc<Peer>, what: Alive, kill: Kill) -> Registration {
+        self.0.enter(Entry { peer, what, kill })
     }
 
     /// Decides every entry under `snapshot` at `now` and ends those that it does not allow.
     pub(crate) fn recheck(&self, snapshot: &Arc<Snapshot>, now: Timestamp) -> Vec<Revoked> {
         let mut revoked = Vec::new();
-        for (_, entry) in self.entries.borrow().iter() {
+        for (_, entry) in self.0.all().iter() {
             let Some(call) = entry.what.call() else {
                 continue;
             };
@@ -272,7 +258,7 @@ impl Live {
     }
 
     fn end_where(&self, gone: impl Fn(&Peer) -> bool) -> usize {
-        let entries = self.entries.borrow();
+        let entries = self.0.all();
         let ended = entries.iter().filter(|(_, entry)| gone(&entry.peer));
         ended
             .map(|(_, entry)| entry.kill.end(End::PeerExpired))

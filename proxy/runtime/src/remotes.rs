@@ -3,47 +3,39 @@
 //! The other direction is [`crate::live`]: who calls us.
 
 use crate::live::{End, Kill};
+use crate::roll::{Entered, Roll};
 use mesh_trust::{Svid, Timestamp, TrustBundles};
 use rustls_pki_types::CertificateDer;
-use slab::Slab;
-use std::cell::RefCell;
-use std::rc::Rc;
 
 /// What stands, by the chain that each server showed.
 #[derive(Default)]
-pub(crate) struct Remotes(RefCell<Slab<(Vec<CertificateDer<'static>>, Kill)>>);
+pub(crate) struct Remotes(Roll<Remote>);
+
+/// The chain of a server, and what ends the connection.
+type Remote = (Vec<CertificateDer<'static>>, Kill);
 
 /// A connection's place; dropping it leaves.
 pub(crate) struct Standing {
-    remotes: Rc<Remotes>,
-    key: usize,
+    _place: Entered<Remote>,
     /// Ends the connection.
     pub(crate) kill: Kill,
 }
 
-impl Drop for Standing {
-    fn drop(&mut self) {
-        self.remotes.0.borrow_mut().try_remove(self.key);
-    }
-}
-
 impl Remotes {
     /// Enters a connection whose handshake is done.
-    pub(crate) fn enter(self: &Rc<Self>, tls: &rustls::ClientConnection) -> Standing {
+    pub(crate) fn enter(&self, tls: &rustls::ClientConnection) -> Standing {
         let chain = tls.peer_certificates().unwrap_or_default();
         let chain = chain.iter().map(|one| one.clone().into_owned()).collect();
         let kill = Kill::default();
-        let key = self.0.borrow_mut().insert((chain, kill.clone()));
         Standing {
-            remotes: self.clone(),
-            key,
+            _place: self.0.enter((chain, kill.clone())),
             kill,
         }
     }
 
     /// Ends connections to servers that `bundles` would no longer trust; says how many.
     pub(crate) fn end_untrusted(&self, bundles: &TrustBundles, now: Timestamp) -> usize {
-        let remotes = self.0.borrow();
+        let remotes = self.0.all();
         let untrusted = |chain: &Vec<CertificateDer<'static>>| {
             Svid::parse(chain.clone()).is_ok_and(|svid| bundles.verify(&svid, now).is_err())
         };

@@ -1,12 +1,11 @@
 //! What has left the mesh from one core and still stands, so that a change of policy reaches it.
 
 use crate::live::{End, JudgedHead, Kill};
+use crate::roll::{Entered, Roll};
 use crate::telemetry::Ask;
 use mesh_policy::Snapshot;
 use mesh_policy::decide::Verdict;
 use mesh_policy::egress::{EgressDecision, Seen};
-use slab::Slab;
-use std::cell::RefCell;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
@@ -41,7 +40,7 @@ impl What {
 }
 
 /// One thing that stands.
-pub(super) struct Entry {
+pub(crate) struct Entry {
     pub(super) from: IpAddr,
     pub(super) to: SocketAddr,
     pub(super) what: What,
@@ -50,19 +49,10 @@ pub(super) struct Entry {
 
 /// Everything of one core that stands outside of the mesh.
 #[derive(Default)]
-pub(crate) struct Leaving(RefCell<Slab<Entry>>);
+pub(crate) struct Leaving(Roll<Entry>);
 
 /// A place in [`Leaving`]; dropping it leaves.
-pub(crate) struct Leave {
-    leaving: Rc<Leaving>,
-    key: usize,
-}
-
-impl Drop for Leave {
-    fn drop(&mut self) {
-        self.leaving.0.borrow_mut().try_remove(self.key);
-    }
-}
+pub(crate) type Leave = Entered<Entry>;
 
 /// Something that was ended.
 pub(super) struct Ended {
@@ -73,17 +63,13 @@ pub(super) struct Ended {
 
 impl Leaving {
     /// Enters something that was allowed.
-    pub(super) fn enter(self: &Rc<Self>, entry: Entry) -> Leave {
-        let key = self.0.borrow_mut().insert(entry);
-        Leave {
-            leaving: self.clone(),
-            key,
-        }
+    pub(super) fn enter(&self, entry: Entry) -> Leave {
+        self.0.enter(entry)
     }
 
     /// Decides about each anew, and ends those that `policy` does not allow.
     pub(super) fn recheck(&self, policy: &Snapshot) -> Vec<Ended> {
-        let entries = self.0.borrow();
+        let entries = self.0.all();
         let denied = entries.iter().filter_map(|(_, entry)| {
             let decision = policy.egress().at(entry.to).decide(&entry.what.seen());
             (decision.verdict() == Verdict::Deny).then(|| {
