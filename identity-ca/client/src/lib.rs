@@ -307,7 +307,7 @@ impl Asker<'_> {
             identity,
             pkcs8,
             bundles,
-            renewal: Renewal::issued(now, not_after, dice(self.platform)),
+            renewal: Renewal::issued(now, not_after, self.platform.dice()),
         })
     }
 
@@ -317,7 +317,7 @@ impl Asker<'_> {
         loop {
             let now = self.platform.wall_clock();
             let Some(held) = &mut self.held else { return };
-            held.renewal = held.renewal.step(Event::Tick, now, dice(self.platform));
+            held.renewal = held.renewal.step(Event::Tick, now, self.platform.dice());
             if held.renewal.is_due(now) {
                 return;
             }
@@ -357,7 +357,7 @@ impl Asker<'_> {
     fn failed(&mut self) {
         let now = self.platform.wall_clock();
         if let Some(held) = &mut self.held {
-            held.renewal = held.renewal.step(Event::Failed, now, dice(self.platform));
+            held.renewal = held.renewal.step(Event::Failed, now, self.platform.dice());
         }
     }
 
@@ -404,15 +404,9 @@ fn until(at: Timestamp, now: Timestamp) -> Duration {
     Duration::from_micros(u64::try_from(micros).unwrap_or(0))
 }
 
-fn dice(platform: &dyn Platform) -> u64 {
-    let mut bytes = [0; 8];
-    platform.fill_random(&mut bytes);
-    u64::from_ne_bytes(bytes)
-}
-
 /// Between half of `pause` and all of it, so that many do not come back at once.
 fn jittered(platform: &dyn Platform, pause: Duration) -> Duration {
     let half = pause / 2;
-    let share = dice(platform) as f64 / u64::MAX as f64;
+    let share = platform.dice() as f64 / u64::MAX as f64;
     half + half.mul_f64(share)
 }

@@ -12,7 +12,7 @@
 //! - `registry`: attestation
 //! - `svids`, `jwt`, `rate`: SVIDs in force, tokens and their keys, and how often one may ask; `own_svid`: the CA's own
 //! - `agent`: what every service for workloads shares; `workload_api`, `sds`: SPIFFE's and Envoy's
-//! - [`Oidc`]: where readers outside of SPIFFE find the keys of tokens
+//! - [`Oidc`]: where readers outside of SPIFFE find the keys of tokens; `public_http`: documents for everybody
 //! - [`network`]: issuance for whoever no Unix socket reaches; [`kubernetes`]: evidence that an API server judges
 //! - `denials`: whom nobody trusts any more
 //! - `probes`: how it is, for kubelet and Prometheus
@@ -44,6 +44,7 @@ mod own_svid;
 mod pem;
 mod probes;
 mod proto;
+mod public_http;
 mod rate;
 mod record;
 mod registry;

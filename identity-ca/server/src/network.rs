@@ -8,8 +8,8 @@ use crate::error::{CaError, IssuanceError};
 use crate::issuing::{Chain, Issuing, Turn};
 use crate::limits::{
     ISSUANCE_BURST, ISSUANCE_REFILL, NETWORK_CONNECTIONS_MAX, NETWORK_HANDSHAKE_TIMEOUT,
-    NETWORK_HANDSHAKES_MAX, NETWORK_REQUEST_BYTES_MAX, OWN_SVID_RETRY, PUBLISH_RETRY,
-    REVIEW_TIMEOUT, TRUST_REQUEST_BYTES_MAX,
+    NETWORK_HANDSHAKES_MAX, NETWORK_REQUEST_BYTES_MAX, PUBLISH_RETRY, REVIEW_TIMEOUT,
+    TRUST_REQUEST_BYTES_MAX,
 };
 use crate::own_svid::OwnSvid;
 use crate::probes::Probes;
@@ -25,9 +25,8 @@ use mesh_api::proto::{IssueReply, IssueRequest};
 use mesh_issuance::attestation::kubernetes::{self, Attested, Pod, Review, TOKEN_BYTES_MAX};
 use mesh_issuance::csr;
 use mesh_issuance::issue::Request as CertificateRequest;
-use mesh_issuance::renewal::Renewal;
 use mesh_platform::Platform;
-use mesh_trust::tls::server_config_for_strangers;
+use mesh_trust::tls::{TlsIdentity, server_config_for_strangers};
 use mesh_trust::{SpiffeId, TrustBundle, TrustBundles, TrustDomain};
 use rustls::ServerConfig;
 use std::net::SocketAddr;
@@ -95,7 +94,7 @@ pub(crate) async fn serve(
         issuing: issuing.clone(),
         platform: Arc::clone(&platform),
         identity: config.identity,
-        purpose: "the CA's own, for the network",
+        door: "the network",
     };
     let desk = Arc::new(Desk {
         issuing,
@@ -107,7 +106,9 @@ pub(crate) async fn serve(
     });
     let (settings, following) = watch::channel(None);
     let mut tasks = JoinSet::new();
-    tasks.spawn(Arc::clone(&desk).keep_own_svid(own, settings, probes));
+    let knows = Arc::clone(&desk);
+    let made = move |tls: &TlsIdentity| knows.settings(tls);
+    tasks.spawn(own.keep(made, settings, move || probes.reachable()));
     tasks.spawn(Arc::clone(&desk).keep_bundle_published());
     tasks.spawn(pods);
     let limits = Limits {
@@ -159,34 +160,6 @@ impl Desk {
         bundles
     }
 
-    /// Keeps settings in force under which we can prove who we are, and know whom to trust.
-    async fn keep_own_svid(
-        self: Arc<Self>,
-        own: OwnSvid,
-        settings: watch::Sender<Option<Arc<ServerConfig>>>,
-        probes: Probes,
-    ) {
-        // Each step of a rotation may move us to another authority, like everybody else.
-        let mut trust = self.issuing.published();
-        loop {
-            let seen = trust.borrow_and_update().state.clone();
-            match self.own_settings(&own).await {
-                Ok((server, renewal)) => {
-                    settings.send_replace(Some(server));
-                    probes.reachable();
-                    tokio::select! {
-                        () = own.until_due(renewal) => {}
-                        stepped = trust.wait_for(|now| now.state != seen) => if stepped.is_err() { return },
-                    }
-                }
-                Err(why) => {
-                    tracing::error!(why, identity = %own.identity, "the CA has no certificate of its own for the network; trying again");
-                    tokio::time::sleep(OWN_SVID_RETRY).await;
-                }
-            }
-        }
-    }
-
     /// Publishes the bundle of our own domain, and again whenever it changes.
     async fn keep_bundle_published(self: Arc<Self>) {
         let mut anchors = self.anchors.clone();
@@ -209,12 +182,11 @@ impl Desk {
         }
     }
 
-    async fn own_settings(&self, own: &OwnSvid) -> Result<(Arc<ServerConfig>, Renewal), String> {
-        let (tls, renewal) = own.issue().await?;
+    /// Settings under which we can prove who we are, and know whom to trust.
+    fn settings(&self, own: &TlsIdentity) -> Result<Arc<ServerConfig>, String> {
         let bundles = self.bundles().only(&self.trust_domain);
-        let server = server_config_for_strangers(&tls, Arc::new(bundles), &[ALPN])
-            .map_err(|error| error.to_string())?;
-        Ok((server, renewal))
+        server_config_for_strangers(own, Arc::new(bundles), &[ALPN])
+            .map_err(|error| error.to_string())
     }
 
     async fn certify(

@@ -5,12 +5,10 @@
 
 use crate::error::CaError;
 use crate::limits::{OIDC_CONNECTIONS_MAX, OIDC_HEAD_TIMEOUT, OIDC_ISSUER_BYTES_MAX};
+use crate::public_http::{self, plain};
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode, header};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper::{Request, Response, StatusCode, header};
 use mesh_trust::jwt::JwtBundle;
 use mesh_trust::quoted::Quoted;
 use serde_json::json;
@@ -81,17 +79,10 @@ pub(crate) async fn serve(
         };
         let (issuer, keys) = (issuer.clone(), keys.clone());
         tokio::spawn(async move {
-            let service = service_fn(move |request: Request<Incoming>| {
-                let response = answer(&request, &issuer, &keys.borrow().clone());
-                async move { Ok::<_, Infallible>(response) }
-            });
-            let serving = hyper::server::conn::http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(OIDC_HEAD_TIMEOUT)
-                .keep_alive(false)
-                .serve_connection(TokioIo::new(stream), service);
-            // A client that reads slowly must not keep its place for ever.
-            let _ = tokio::time::timeout(2 * OIDC_HEAD_TIMEOUT, serving).await;
+            public_http::answer_one(stream, OIDC_HEAD_TIMEOUT, move |request| {
+                answer(request, &issuer, &keys.borrow().clone())
+            })
+            .await;
             drop(place);
         });
     }
@@ -110,25 +101,14 @@ fn answer<B>(request: &Request<B>, issuer: &str, keys: &JwtBundle) -> Response<F
         KEYS => keys.to_public_json(),
         _ => return plain(StatusCode::NOT_FOUND),
     };
-    if request.method() != Method::GET && request.method() != Method::HEAD {
+    if !public_http::is_read(request) {
         return plain(StatusCode::METHOD_NOT_ALLOWED);
     }
-    let mut response = Response::new(Full::new(Bytes::from(body)));
-    let headers = response.headers_mut();
-    headers.insert(
-        header::CONTENT_TYPE,
-        header::HeaderValue::from_static("application/json"),
-    );
-    headers.insert(
+    let mut response = public_http::json(Bytes::from(body));
+    response.headers_mut().insert(
         header::CACHE_CONTROL,
         header::HeaderValue::from_static(MAX_AGE),
     );
-    response
-}
-
-fn plain(status: StatusCode) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::default());
-    *response.status_mut() = status;
     response
 }
 
@@ -136,6 +116,7 @@ fn plain(status: StatusCode) -> Response<Full<Bytes>> {
 mod tests {
     use super::*;
     use crate::testing::domain;
+    use hyper::Method;
     use mesh_trust::jwt::JwtKey;
 
     fn bundle() -> JwtBundle {

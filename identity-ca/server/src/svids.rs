@@ -153,7 +153,7 @@ impl Keeper {
             let fresh = matches!(renewal, Renewal::Fresh { .. });
             renewal = tokio::select! {
                 () = tokio::time::sleep(self.until(renewal.wake_at())) => {
-                    renewal.step(Event::Tick, self.now(), self.dice())
+                    renewal.step(Event::Tick, self.now(), self.svids.platform.dice())
                 }
                 () = self.denied(&mut denials) => {
                     tracing::warn!(identity = %self.owner.identity, pid = self.owner.pid, "the SVID was denied; its holder gets another");
@@ -177,7 +177,7 @@ impl Keeper {
                 Err(error) => {
                     tracing::warn!(identity = %self.owner.identity, pid = self.owner.pid, %error, "an SVID could not be renewed");
                     failure = Some(error);
-                    renewal.step(Event::Failed, self.now(), self.dice())
+                    renewal.step(Event::Failed, self.now(), self.svids.platform.dice())
                 }
             };
         }
@@ -244,7 +244,11 @@ impl Keeper {
         };
         tracing::info!(%identity, pid = self.owner.pid, serial = material.serial, %not_after, "issued an SVID");
         self.slot.send_replace(Slot::Ready(Arc::new(material)));
-        Ok(Renewal::issued(self.now(), not_after, self.dice()))
+        Ok(Renewal::issued(
+            self.now(),
+            not_after,
+            self.svids.platform.dice(),
+        ))
     }
 
     fn requester(&self) -> Requester {
@@ -287,12 +291,6 @@ impl Keeper {
 
     fn now(&self) -> Timestamp {
         self.svids.platform.wall_clock()
-    }
-
-    fn dice(&self) -> u64 {
-        let mut bytes = [0; 8];
-        self.svids.platform.fill_random(&mut bytes);
-        u64::from_ne_bytes(bytes)
     }
 
     /// How long to sleep before `at`; in pieces, because the wall clock may jump while we sleep.

@@ -20,6 +20,13 @@ pub trait Platform: Send + Sync {
     /// never from here.
     fn fill_random(&self, out: &mut [u8]);
 
+    /// A random number, every one as likely: for pauses that must not fall together.
+    fn dice(&self) -> u64 {
+        let mut bytes = [0; 8];
+        self.fill_random(&mut bytes);
+        u64::from_ne_bytes(bytes)
+    }
+
     /// Reads a whole file.
     ///
     /// # Errors

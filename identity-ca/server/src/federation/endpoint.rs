@@ -6,21 +6,18 @@ use crate::issuing::Issuing;
 use crate::jwt::Tokens;
 use crate::limits::{
     ENDPOINT_CERTIFICATE_POLL, ENDPOINT_CONNECTIONS_MAX, ENDPOINT_HANDSHAKES_MAX,
-    ENDPOINT_REQUEST_TIMEOUT, KEY_FILE_BYTES_MAX, NETWORK_HANDSHAKE_TIMEOUT, OWN_SVID_RETRY,
-    PUBLISH_RETRY,
+    ENDPOINT_REQUEST_TIMEOUT, KEY_FILE_BYTES_MAX, NETWORK_HANDSHAKE_TIMEOUT, PUBLISH_RETRY,
 };
 use crate::own_svid::OwnSvid;
+use crate::public_http::{self, plain};
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode, header};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use mesh_api::accept::{self, Limits, PeerStream};
+use hyper::{Request, Response, StatusCode};
+use mesh_api::accept::{self, Limits};
 use mesh_api::federation::EndpointStatus;
 use mesh_platform::{Platform, files};
 use mesh_trust::bundle::WholeBundle;
-use mesh_trust::tls::{endpoint_config, web_endpoint_config};
+use mesh_trust::tls::{TlsIdentity, endpoint_config, web_endpoint_config};
 use mesh_trust::{SpiffeId, Timestamp, TrustDomain};
 use rustls::ServerConfig;
 use rustls_pki_types::pem::PemObject;
@@ -121,7 +118,7 @@ impl Endpoint {
         if request.uri().path() != "/" {
             return plain(StatusCode::NOT_FOUND);
         }
-        if request.method() != Method::GET && request.method() != Method::HEAD {
+        if !public_http::is_read(request) {
             return plain(StatusCode::METHOD_NOT_ALLOWED);
         }
         let Some(document) = self.document.borrow().clone() else {
@@ -129,19 +126,8 @@ impl Endpoint {
         };
         let now = self.platform.wall_clock().unix_micros();
         self.served_at.store(now, Ordering::Relaxed);
-        let mut response = Response::new(Full::new(document.json.clone()));
-        response.headers_mut().insert(
-            header::CONTENT_TYPE,
-            header::HeaderValue::from_static("application/json"),
-        );
-        response
+        public_http::json(document.json.clone())
     }
-}
-
-fn plain(status: StatusCode) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::default());
-    *response.status_mut() = status;
-    response
 }
 
 impl Serving {
@@ -203,9 +189,11 @@ impl Serving {
                     issuing: issuing.clone(),
                     platform: Arc::clone(&endpoint.platform),
                     identity,
-                    purpose: "the CA's own, for its bundle endpoint",
+                    door: "its bundle endpoint",
                 };
-                tasks.spawn(keep_svid(own, settings));
+                let made =
+                    |tls: &TlsIdentity| endpoint_config(tls).map_err(|error| error.to_string());
+                tasks.spawn(own.keep(made, settings, || ()));
             }
             EndpointProof::Certificate { chain, key } => {
                 tasks.spawn(keep_certificate(chain, key, settings));
@@ -221,25 +209,16 @@ impl Serving {
         let mut connections = accept::connections(listener, following, limits, &mut tasks);
         while let Some(connection) = connections.next().await {
             if let Ok(stream) = connection {
-                tokio::spawn(answer(stream, Arc::clone(&endpoint)));
+                let endpoint = Arc::clone(&endpoint);
+                tokio::spawn(public_http::answer_one(
+                    stream,
+                    ENDPOINT_REQUEST_TIMEOUT,
+                    move |request| endpoint.answer(request),
+                ));
             }
         }
         std::future::pending().await
     }
-}
-
-async fn answer(stream: PeerStream, endpoint: Arc<Endpoint>) {
-    let service = service_fn(move |request: Request<Incoming>| {
-        let response = endpoint.answer(&request);
-        async move { Ok::<_, Infallible>(response) }
-    });
-    let serving = hyper::server::conn::http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(ENDPOINT_REQUEST_TIMEOUT)
-        .keep_alive(false)
-        .serve_connection(TokioIo::new(stream), service);
-    // A client that reads slowly must not keep its place for ever.
-    let _ = tokio::time::timeout(2 * ENDPOINT_REQUEST_TIMEOUT, serving).await;
 }
 
 /// Publishes our bundle, and again whenever its roots or keys change.
@@ -283,32 +262,6 @@ async fn publish(
         tokio::select! {
             changed = trust.changed() => if changed.is_err() { return },
             changed = keys.changed() => if changed.is_err() { return },
-        }
-    }
-}
-
-/// Keeps an SVID of our own in force.
-async fn keep_svid(own: OwnSvid, settings: watch::Sender<Option<Arc<ServerConfig>>>) {
-    // Each step of a rotation may move us to another authority, like everybody else.
-    let mut trust = own.issuing.published();
-    loop {
-        let seen = trust.borrow_and_update().state.clone();
-        let made = own.issue().await.and_then(|(tls, renewal)| {
-            let settings = endpoint_config(&tls).map_err(|error| error.to_string())?;
-            Ok((settings, renewal))
-        });
-        match made {
-            Ok((server, renewal)) => {
-                settings.send_replace(Some(server));
-                tokio::select! {
-                    () = own.until_due(renewal) => {}
-                    stepped = trust.wait_for(|now| now.state != seen) => if stepped.is_err() { return },
-                }
-            }
-            Err(why) => {
-                tracing::error!(why, identity = %own.identity, "the CA has no certificate of its own for its bundle endpoint; trying again");
-                tokio::time::sleep(OWN_SVID_RETRY).await;
-            }
         }
     }
 }

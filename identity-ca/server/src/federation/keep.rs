@@ -70,7 +70,7 @@ impl Fetcher {
             };
             let hint = errand.held.as_ref();
             let hint = hint.and_then(|held| held.x509().refresh_hint_secs());
-            tokio::time::sleep(pause(hint, errand.failures, self.dice())).await;
+            tokio::time::sleep(pause(hint, errand.failures, self.platform.dice())).await;
         }
     }
 
@@ -134,12 +134,6 @@ impl Fetcher {
             "the CA",
             format!("{domain} from {what}"),
         );
-    }
-
-    fn dice(&self) -> u64 {
-        let mut bytes = [0; 8];
-        self.platform.fill_random(&mut bytes);
-        u64::from_ne_bytes(bytes)
     }
 }
 

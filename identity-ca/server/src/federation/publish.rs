@@ -100,18 +100,17 @@ mod tests {
         WholeBundle::new(TrustBundle::new(domain(), Vec::new()).unwrap(), jwt).unwrap()
     }
 
+    fn numbered(numbers: &mut Numbers, bundle: &WholeBundle, now: Timestamp) -> u64 {
+        let numbered = numbers.number(bundle.clone(), now).unwrap();
+        numbered.sequence().unwrap()
+    }
+
     #[test]
     fn numbers_grow_with_each_change_and_only_then() {
         let dir = tempfile::tempdir().unwrap();
         let (one, two) = (bundle("a"), bundle("b"));
         let mut numbers = Numbers::open(dir.path()).unwrap();
-        let mut number = |bundle: &WholeBundle, now| {
-            numbers
-                .number(bundle.clone(), now)
-                .unwrap()
-                .sequence()
-                .unwrap()
-        };
+        let mut number = |bundle, now| numbered(&mut numbers, bundle, now);
         let first = number(&one, NOW);
         assert_eq!(number(&one, NOW.plus_secs(99)), first);
         let second = number(&two, NOW);
@@ -131,14 +130,7 @@ mod tests {
     fn a_restart_goes_on_and_a_lost_file_never_goes_back() {
         let dir = tempfile::tempdir().unwrap();
         let (one, two) = (bundle("a"), bundle("b"));
-        let number = |bundle: &WholeBundle, now| {
-            let mut numbers = Numbers::open(dir.path()).unwrap();
-            numbers
-                .number(bundle.clone(), now)
-                .unwrap()
-                .sequence()
-                .unwrap()
-        };
+        let number = |bundle, now| numbered(&mut Numbers::open(dir.path()).unwrap(), bundle, now);
         let first = number(&one, NOW);
         assert_eq!(number(&one, NOW.plus_secs(7)), first);
         let second = number(&two, NOW.plus_secs(-99));
