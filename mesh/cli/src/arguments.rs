@@ -1,5 +1,6 @@
 //! Values on the command line: read once here, in full, before any command begins.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// A header of `--header name=value`.
@@ -9,6 +10,16 @@ pub(crate) struct HeaderArgument {
     pub(crate) name: String,
     /// Value, as given.
     pub(crate) value: String,
+}
+
+/// The values of each header, in the order in which they were given.
+pub(crate) fn headers(given: &[HeaderArgument]) -> BTreeMap<String, Vec<String>> {
+    let mut headers: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for header in given {
+        let values = headers.entry(header.name.clone()).or_default();
+        values.push(header.value.clone());
+    }
+    headers
 }
 
 /// Reads the permission bits of a socket, octal: 600 or 0666.

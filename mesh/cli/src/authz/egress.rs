@@ -1,7 +1,7 @@
 //! `mesh authz egress`: whether a workload may reach an address outside of the mesh, by the code that decides in its proxy.
 
 use super::policy::{Policy, PolicyArgs};
-use crate::arguments::HeaderArgument;
+use crate::arguments::{HeaderArgument, headers};
 use crate::exit::Exit;
 use crate::fault::Fault;
 use crate::output::{Format, Output, Tone};
@@ -104,7 +104,7 @@ pub(crate) fn run(args: &EgressArgs, output: &mut Output) -> Result<Exit, Fault>
             name: name.clone(),
         }));
     };
-    let headers = args.headers();
+    let headers = headers(&args.headers);
     let seen = args.seen(&headers);
     let speaking = place.snapshot.egress().at(canonical(args.to));
     let decision = speaking.decide(&seen);
@@ -127,15 +127,6 @@ pub(crate) fn run(args: &EgressArgs, output: &mut Output) -> Result<Exit, Fault>
 }
 
 impl EgressArgs {
-    fn headers(&self) -> BTreeMap<String, Vec<String>> {
-        let mut out: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for header in &self.headers {
-            let values = out.entry(header.name.clone()).or_default();
-            values.push(header.value.clone());
-        }
-        out
-    }
-
     fn seen<'a>(&'a self, headers: &'a BTreeMap<String, Vec<String>>) -> Seen<'a> {
         let usual = if self.grpc { "POST" } else { "GET" };
         match (&self.host, &self.sni) {

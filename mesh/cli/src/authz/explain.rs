@@ -3,7 +3,7 @@
 use super::fixes;
 use super::policy::{Place, Policy, PolicyArgs};
 use super::target::{From, To};
-use crate::arguments::HeaderArgument;
+use crate::arguments::{HeaderArgument, headers};
 use crate::exit::Exit;
 use crate::fault::Fault;
 use crate::manifests::Manifests;
@@ -196,13 +196,6 @@ impl ExplainArgs {
                 "GET".to_owned()
             }
         });
-        let mut headers: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for header in &self.headers {
-            headers
-                .entry(header.name.clone())
-                .or_default()
-                .push(header.value.clone());
-        }
         RequestRecord {
             client: ClientRecord {
                 spiffe_id,
@@ -214,7 +207,11 @@ impl ExplainArgs {
             method: http.then_some(method),
             path: http.then(|| self.path.clone().unwrap_or_else(|| "/".to_owned())),
             host: self.host.clone().filter(|_| http),
-            headers: if http { headers } else { BTreeMap::new() },
+            headers: if http {
+                headers(&self.headers)
+            } else {
+                BTreeMap::new()
+            },
         }
     }
 
