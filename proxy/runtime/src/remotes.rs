@@ -17,8 +17,14 @@ type Remote = (Vec<CertificateDer<'static>>, Kill);
 /// A connection's place; dropping it leaves.
 pub(crate) struct Standing {
     _place: Entered<Remote>,
-    /// Ends the connection.
-    pub(crate) kill: Kill,
+    kill: Kill,
+}
+
+impl Standing {
+    /// What ends the connection. Borrowed from the whole place: a task that held this alone would have left it.
+    pub(crate) fn kill(&self) -> &Kill {
+        &self.kill
+    }
 }
 
 impl Remotes {

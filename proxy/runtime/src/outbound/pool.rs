@@ -114,7 +114,7 @@ impl Remote {
                 ended = connection => if let Err(error) = ended {
                     tracing::debug!(%error, "a mesh connection ended");
                 },
-                _ = standing.kill.ended() => {}
+                _ = standing.kill().ended() => {}
             }
         });
         let streams = Rc::new(Cell::new(1));

@@ -293,7 +293,7 @@ impl Passage<'_> {
         };
         chosen.ended(self.core, Outcome::Cancelled);
         let standing = self.core.remotes.enter(stream.get_ref().1);
-        let kill = standing.kill.clone();
+        let kill = standing.kill().clone();
         let answered = tokio::select! {
             biased;
             _ = kill.ended() => return Err(self.broke_because("its proxy is no longer trusted".to_owned())),

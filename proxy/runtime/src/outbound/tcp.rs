@@ -41,7 +41,7 @@ pub(crate) async fn take<T: AsyncRead + AsyncWrite + BreakOff + Unpin>(
         measure.opened();
         chosen.ended(core, Outcome::Answered);
         let standing = core.remotes.enter(remote.get_ref().1);
-        let carried = both_ways(&mut stream, &mut remote, &standing.kill).await;
+        let carried = both_ways(&mut stream, &mut remote, standing.kill()).await;
         measure.closed(carried.up, carried.down);
         if !matches!(carried.finish, Finish::Closed) {
             stream.break_off();
