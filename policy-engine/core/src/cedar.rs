@@ -9,7 +9,7 @@
 //! - [`generate`]: grants become policies
 //! - [`raw`]: policies that people wrote in Cedar, read, confined to their namespace and validated
 //! - [`ask`]: a question as Cedar's request and entities
-//! - [`model`]: all questions at once, for a solver
+//! - [`model`]: all questions at once, for a solver; [`tree`], [`condition`]: expressions for it
 //!
 //! On the data path only what [`crate::residual`] cannot compile comes here; everything else is answered by
 //! [`crate::matcher`], and Cedar is what it is compared with.
@@ -24,11 +24,13 @@ use std::sync::{Arc, OnceLock};
 
 mod ask;
 pub(crate) mod clauses;
+pub(crate) mod condition;
 mod generate;
 pub mod model;
 pub(crate) mod raw;
+pub(crate) mod tree;
 
-pub(crate) use ask::Setting;
+pub(crate) use ask::{Setting, rfc3339_millis};
 pub use generate::GeneratedPolicy;
 pub(crate) use generate::{checked, texts};
 use raw::Raw;

@@ -347,24 +347,25 @@ impl Snapshot {
         self.0.port(self.port_at(port))
     }
 
-    /// This snapshot with the matchers of another one's ports: a defect in the making.
-    #[cfg(test)]
-    pub(crate) fn with_matchers_of(&self, other: &Self) -> Self {
-        let mut made = Self::compile(self.data().clone()).ok();
-        let compiled = made.as_mut().and_then(|made| Arc::get_mut(&mut made.0));
-        if let Some(compiled) = compiled {
-            let others = other.0.ports().map(|(_, port)| port);
-            for (port, other) in compiled
-                .policies
-                .iter_mut()
-                .map(|(_, port)| port)
-                .chain([&mut compiled.other])
-                .zip(others)
-            {
-                port.matcher = Arc::clone(&other.matcher);
-            }
+    /// This snapshot with the matchers and programs of another one of the same ports and policies: what a wrong compiler
+    /// would make. For tests of who must notice.
+    pub(crate) fn with_compiled_of(&self, other: &Self) -> Option<Self> {
+        let mut made = Self::compile(self.data().clone()).ok()?;
+        let mut wrong = Self::compile(other.data().clone()).ok()?;
+        let compiled = Arc::get_mut(&mut made.0)?;
+        let wrong = Arc::get_mut(&mut wrong.0)?;
+        let ports = compiled.policies.iter_mut().map(|(_, port)| port);
+        let others = wrong.policies.iter().map(|(_, port)| port);
+        let pairs = ports
+            .zip(others)
+            .chain([(&mut compiled.other, &wrong.other)]);
+        for (port, other) in pairs {
+            port.matcher = Arc::clone(&other.matcher);
         }
-        made.unwrap_or_else(|| self.clone())
+        for (text, other) in compiled.texts.iter_mut().zip(&mut wrong.texts) {
+            text.take_program_of(other);
+        }
+        Some(made)
     }
 
     /// Whether the two are one and the same snapshot.

@@ -2,7 +2,8 @@
 //!
 //! [`Sample`] is one live decision, taken aside to be made again by Cedar off the data path. [`check`] tries every grant
 //! of a snapshot on every combination of what it asks: as Cedar's answer is a function of the set of policies that hold,
-//! and each policy asks few things, that is exhaustive, at a cost linear in the grants.
+//! and each policy asks few things, that is exhaustive, at a cost linear in the grants. [`Pairs`] has every policy twice,
+//! for a solver that is asked whether the two can differ.
 
 use crate::compile::Snapshot;
 use crate::connection::ConnectionAtoms;
@@ -13,8 +14,10 @@ use mesh_trust::Timestamp;
 use std::collections::BTreeMap;
 
 mod check;
+mod pairs;
 
 pub use check::{Assurance, check};
+pub use pairs::{Pair, Pairs, differing};
 
 /// One decision with all that it was made of, to be made again later, on any thread.
 #[derive(Debug)]

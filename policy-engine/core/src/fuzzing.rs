@@ -1,12 +1,15 @@
 //! Checks of this crate by random input, for `fuzz/` and for tests; no part of the interface.
 //!
 //! - [`residual_vs_cedar`]: compiled programs beside Cedar's own evaluator
+//! - [`miscompiled`]: snapshots that must be found out
 //! - [`cedar_world`]: a question as Cedar sees it
 //! - [`choices`]: decisions taken from bytes
 //! - [`policies`], [`questions`]: random ones, from the same small words, so that they meet
 
+use crate::cedar::model::permit_where;
+use crate::compile::Snapshot;
 use crate::question::Question;
-use crate::residual::{EvalError, Program};
+use crate::residual::{EvalError, Kinds, Program};
 use cedar_policy::{
     AuthorizationError, Authorizer, EvaluationError, Policy, PolicySet, Schema, ValidationMode,
     Validator, pst,
@@ -41,6 +44,8 @@ pub(crate) struct Tally {
     pub(crate) valid: u64,
     /// Valid ones that were not compiled, by reason.
     pub(crate) unsupported: BTreeMap<String, u64>,
+    /// Valid ones whose program could not be written as an expression, by reason.
+    pub(crate) unwritten: BTreeMap<String, u64>,
     /// Questions compared, by answer.
     pub(crate) answers: BTreeMap<String, u64>,
 }
@@ -60,6 +65,12 @@ pub(crate) enum Answer {
 /// A policy made of the bytes, and questions made of the rest: the program must answer each as Cedar does.
 pub fn residual_vs_cedar(data: &[u8]) {
     compare(data, &mut Tally::default());
+}
+
+/// A snapshot as a wrong compiler would make it: with the compiled forms of another one, of the same ports and policies.
+/// `None` if one of the two cannot be compiled.
+pub fn miscompiled(snapshot: &Snapshot, as_if: &Snapshot) -> Option<Snapshot> {
+    snapshot.with_compiled_of(as_if)
 }
 
 /// [`residual_vs_cedar`], counted. Each policy is asked as it is, and with a scope that keeps nothing away from its
@@ -100,20 +111,53 @@ fn compare_policy(template: &pst::Template, mut choices: Choices<'_>, tally: &mu
             return;
         }
     };
+    let written = [false, true].map(|requests| {
+        let kinds = Kinds {
+            names: &names,
+            trust_domain: &trust_domain,
+            requests,
+        };
+        written(&program, &kinds, valid.then_some(&mut *tally))
+    });
     for _ in 0..QUESTIONS {
         let facts = questions::Facts::random(&mut choices);
         let question = facts.question(&trust_domain);
-        let cedar = cedar_world::World::of(&question, &names, program.headers())
-            .map(|world| world.ask(&policies));
+        let world = cedar_world::World::of(&question, &names, program.headers());
+        let cedar = world.as_ref().map(|world| world.ask(&policies));
         let ours = Answer::of(program.holds(&question));
         assert_eq!(
             Ok(ours),
             cedar,
             "program and Cedar differ\n{template}\n{facts:#?}\n{program:#?}"
         );
+        let [of_bytes, of_requests] = &written;
+        let of_kind = match question.target.route {
+            None => of_bytes,
+            Some(_) => of_requests,
+        };
+        if let (Ok(world), Some(written)) = (&world, of_kind) {
+            let again = world.ask(written);
+            assert_eq!(
+                again.truth(),
+                ours.truth(),
+                "program and what was written of it differ\n{template}\n{facts:#?}\n{program:#?}\n{written}"
+            );
+        }
         *tally.answers.entry(format!("{ours:?}")).or_default() += 1;
         let other = questions::Facts::random(&mut choices);
         check_claims(&program, ours, question, other.question(&trust_domain));
+    }
+}
+
+/// A program as an expression again, if it can be written.
+fn written(program: &Program, kinds: &Kinds<'_>, tally: Option<&mut Tally>) -> Option<PolicySet> {
+    match (program.written(kinds), tally) {
+        (Ok(tree), _) => PolicySet::from_policies([permit_where("written", vec![tree]).ok()?]).ok(),
+        (Err(why), Some(tally)) => {
+            *tally.unwritten.entry(why.to_string()).or_default() += 1;
+            None
+        }
+        (Err(_), None) => None,
     }
 }
 
@@ -141,6 +185,14 @@ pub(crate) fn policy_set(template: pst::Template) -> Option<PolicySet> {
 }
 
 impl Answer {
+    /// The truth value, if there is one, whatever the error.
+    fn truth(self) -> Option<bool> {
+        match self {
+            Self::Holds(truth) => Some(truth),
+            _ => None,
+        }
+    }
+
     pub(crate) fn of(outcome: Result<bool, EvalError>) -> Self {
         match outcome {
             Ok(truth) => Self::Holds(truth),

@@ -13,6 +13,10 @@ use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+mod written;
+
+pub(crate) use written::Bearing;
+
 /// What is asked of a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Asked {
@@ -194,14 +198,7 @@ impl Matcher {
         asked: Asked,
         now: i64,
     ) -> bool {
-        let Some(reason) = self.reasons.find(id) else {
-            return false;
-        };
-        // Rules are sorted by reason: those of this grant stand together.
-        let first = self.rules.partition_point(|rule| rule.reason < reason);
-        let rules = self.rules.iter().enumerate().skip(first);
-        rules
-            .take_while(|(_, rule)| rule.reason == reason)
+        self.of_grant(id)
             .filter(|(_, rule)| {
                 (tls || !rule.tls_only)
                     && rule
@@ -210,9 +207,20 @@ impl Matcher {
                     && rule.reach.covers(asked)
                     && now < rule.until
             })
-            .any(|(index, _)| {
-                u32::try_from(index).is_ok_and(|index| self.is_listed(index, identity_sets))
-            })
+            .any(|(index, _)| self.is_listed(index, identity_sets))
+    }
+
+    /// The rules of the grant of this id.
+    fn of_grant(&self, id: &str) -> impl Iterator<Item = (u32, &Rule)> {
+        let reason = self.reasons.find(id);
+        // Rules are sorted by reason: those of this grant stand together.
+        let first = self
+            .rules
+            .partition_point(|rule| reason.is_none_or(|reason| rule.reason < reason));
+        (0..)
+            .zip(&self.rules)
+            .skip(first)
+            .take_while(move |(_, rule)| Some(rule.reason) == reason)
     }
 
     /// Whether a client in these identity sets is given the rule to look at.

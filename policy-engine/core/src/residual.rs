@@ -11,7 +11,9 @@
 //! - [`entity`]: which entity a question's principal, action and resource are, and what they are in
 //! - [`set`]: sets and their relations
 //! - [`literal`], [`pattern`]: texts that are read at compile time
+//! - [`written`]: a program as an expression again, for a solver
 
+use crate::cedar::tree::Tree;
 use crate::question::{Question, SetNames};
 use cedar_policy::pst;
 use mesh_trust::TrustDomain;
@@ -23,6 +25,9 @@ mod literal;
 mod node;
 mod pattern;
 mod set;
+mod written;
+
+pub(crate) use written::{Kinds, Unwritten};
 
 /// One compiled policy: its scope and its conditions, whatever its effect.
 #[derive(Debug)]
@@ -53,6 +58,15 @@ impl Program {
     /// [`EvalError`] exactly where Cedar's evaluator reports an error.
     pub(crate) fn holds(&self, question: &Question<'_>) -> Result<bool, EvalError> {
         self.test.holds(question)
+    }
+
+    /// What the program computes about questions of these kinds, as a Cedar expression: it has the program's truth value,
+    /// and fails where the program does.
+    ///
+    /// # Errors
+    /// [`Unwritten`]: Cedar has no expression for some part of it.
+    pub(crate) fn written(&self, kinds: &Kinds<'_>) -> Result<Tree, Unwritten> {
+        self.test.written(kinds)
     }
 
     /// Names (lower case, sorted) of the headers that it may look at.

@@ -230,7 +230,7 @@ fn datetime(time: Timestamp) -> Value {
 
 /// Milliseconds since the epoch as Cedar's `datetime` literal: `2026-11-25T03:30:00.000Z`. Years outside 0000 to 9999
 /// become the end that is nearer.
-pub(super) fn rfc3339_millis(millis: i64) -> String {
+pub(crate) fn rfc3339_millis(millis: i64) -> String {
     const FIRST: i64 = -62_167_219_200_000;
     const LAST: i64 = 253_402_300_799_999;
     let millis = millis.clamp(FIRST, LAST);

@@ -8,12 +8,12 @@
 //! - `facts.cedar`: what holds of every question
 //! - [`place`]: the port, the Server, the route that is asked for
 //! - [`client`]: who is in which set
-//! - [`tree`]: Cedar expressions, as they are read
 
 mod client;
 mod place;
-pub(crate) mod tree;
 
+use super::condition::condition;
+use super::tree::{Tree, entity, is_in, not, resource};
 use super::{Vocabulary, generate, raw::Raw, vocabulary};
 use crate::compile::Snapshot;
 use crate::snapshot::{Effect, Grant, SnapshotData};
@@ -23,7 +23,6 @@ use cedar_policy::{
 use mesh_trust::Timestamp;
 use std::collections::BTreeSet;
 use std::sync::OnceLock;
-use tree::Tree;
 
 pub use place::Target;
 
@@ -105,18 +104,8 @@ fn policies(
     if let Some(why) = &compiled.broken_text {
         return Err(why.to_string());
     }
-    let data = snapshot.data();
-    let indexes = snapshot.port(port).grants.iter();
-    let grants: Vec<Grant> = indexes
-        .filter_map(|&index| data.grants.get(usize::try_from(index).ok()?))
-        .cloned()
-        .collect();
-    let ids: Vec<String> = (0..grants.len())
-        .map(|place| format!("grant {place}"))
-        .collect();
-    let mut policies = Vec::with_capacity(grants.len());
-    let made = generate::checked(vocabulary, &data, &grants, &ids);
-    for (policy, grant) in made.into_iter().zip(&grants) {
+    let mut policies = Vec::new();
+    for (grant, policy) in grants(vocabulary, snapshot, port) {
         match policy {
             Ok(policy) => policies.push(policy),
             Err(why) if grant.effect == Effect::Forbid => {
@@ -128,6 +117,25 @@ fn policies(
     let written = compiled.texts.iter().filter_map(Raw::policy);
     policies.extend(written.map(|(policy, _)| policy.clone()));
     Ok(policies)
+}
+
+/// The grants of a port, each with its policy, under an id of its own, or why there is none.
+pub(crate) fn grants(
+    vocabulary: &Vocabulary,
+    snapshot: &Snapshot,
+    port: u16,
+) -> Vec<(Grant, Result<Policy, String>)> {
+    let data = snapshot.data();
+    let indexes = snapshot.port(port).grants.iter();
+    let grants: Vec<Grant> = indexes
+        .filter_map(|&index| data.grants.get(usize::try_from(index).ok()?))
+        .cloned()
+        .collect();
+    let ids: Vec<String> = (0..grants.len())
+        .map(|place| format!("grant {place}"))
+        .collect();
+    let policies = generate::checked(vocabulary, &data, &grants, &ids);
+    grants.into_iter().zip(policies).collect()
 }
 
 impl Target {
@@ -145,8 +153,8 @@ impl Target {
         ))
     }
 
-    /// What is true of every question for this target at `now`, about whatever `policies` name. Sets are those of `sets`;
-    /// one that is not there holds nobody.
+    /// What is true of every question for this target at `now`, or at any time, about whatever `policies` name. Sets are
+    /// those of `sets`; one that is not there holds nobody.
     ///
     /// # Errors
     /// What cannot be put into Cedar's words.
@@ -154,7 +162,7 @@ impl Target {
         &self,
         asker: Asker,
         sets: &SnapshotData,
-        now: Timestamp,
+        now: Option<Timestamp>,
         policies: &[&Policy],
     ) -> Result<Facts, String> {
         let vocabulary = vocabulary()?;
@@ -184,16 +192,7 @@ impl Facts {
     /// # Errors
     /// What Cedar says of it.
     pub fn alone(&self) -> Result<Policy, String> {
-        built(
-            pst::Template::new(
-                pst::PolicyID(pst::SmolStr::from("facts")),
-                pst::Effect::Permit,
-                pst::PrincipalConstraint::Any,
-                pst::ActionConstraint::Any,
-                pst::ResourceConstraint::Any,
-            ),
-            self.clauses().collect(),
-        )
+        permit_where("facts", self.0.clone())
     }
 
     /// `policy` as a permit of those questions alone: where it holds of none of them, it can never apply.
@@ -230,6 +229,75 @@ fn built(template: pst::Template, clauses: Vec<pst::Clause>) -> Result<Policy, S
         .map_err(|error| error.to_string())?;
     let fixed = pst::StaticPolicy::try_from(template).map_err(|error| error.to_string())?;
     Policy::from_pst(pst::Policy::Static(fixed)).map_err(|error| error.to_string())
+}
+
+/// All questions, whatever they are about, by one kind of client: their kind, and what is true of every one.
+///
+/// # Errors
+/// As [`schema`].
+pub fn anywhere(asker: Asker, requests: bool) -> Result<(RequestEnv, Facts), String> {
+    let vocabulary = vocabulary()?;
+    let (action, resource) = match requests {
+        true => (&vocabulary.request, &vocabulary.route),
+        false => (&vocabulary.connect, &vocabulary.server),
+    };
+    let environment = RequestEnv::new(
+        asker.kind(vocabulary).clone(),
+        action.clone(),
+        resource.clone(),
+    );
+    Ok((environment, Facts(standing(asker, requests)?)))
+}
+
+/// A policy that people wrote and that has a namespace.
+#[derive(Clone, Debug)]
+pub struct Bounded {
+    /// The reason that records name.
+    pub id: String,
+    /// Where it may hold.
+    pub namespace: String,
+    /// A permit of what it holds of elsewhere; it cannot be evaluated where the policy cannot be.
+    pub outside: Policy,
+}
+
+/// The policies of a snapshot that people wrote for one namespace, as they are evaluated.
+///
+/// # Errors
+/// What cannot be put into Cedar's words.
+pub fn bounded(snapshot: &Snapshot) -> Result<Vec<Bounded>, String> {
+    let vocabulary = vocabulary()?;
+    let data = snapshot.data();
+    let texts = data.cedar_policies.iter().zip(&snapshot.compiled().texts);
+    let bounded = texts.filter_map(|(text, raw)| {
+        let (policy, _) = raw.policy()?;
+        Some((text, text.confined_to.as_ref()?, policy))
+    });
+    bounded
+        .map(|(text, namespace, policy)| {
+            let uid = vocabulary.namespace_of(data.trust_domain.as_str(), namespace);
+            let outside = not(is_in(resource(), entity(&uid)));
+            Ok(Bounded {
+                id: text.id.clone(),
+                namespace: namespace.clone(),
+                outside: permit_where(&text.id, vec![outside, condition(policy)?])?,
+            })
+        })
+        .collect()
+}
+
+/// A permit of the questions that all of these conditions hold of.
+///
+/// # Errors
+/// What Cedar says of it.
+pub(crate) fn permit_where(id: &str, all: Vec<Tree>) -> Result<Policy, String> {
+    let template = pst::Template::new(
+        pst::PolicyID(pst::SmolStr::from(id)),
+        pst::Effect::Permit,
+        pst::PrincipalConstraint::Any,
+        pst::ActionConstraint::Any,
+        pst::ResourceConstraint::Any,
+    );
+    built(template, all.into_iter().map(pst::Clause::When).collect())
 }
 
 /// A permit of everything.

@@ -62,6 +62,13 @@ impl Raw {
         self.built.as_ref().ok()?.program.as_ref()
     }
 
+    /// Exchanges the compiled forms of two policies; see `Snapshot::with_compiled_of`.
+    pub(crate) fn take_program_of(&mut self, other: &mut Self) {
+        if let (Ok(mine), Ok(theirs)) = (&mut self.built, &mut other.built) {
+            std::mem::swap(&mut mine.program, &mut theirs.program);
+        }
+    }
+
     /// Whether only Cedar can evaluate it, at each decision.
     pub(crate) fn needs_cedar(&self) -> bool {
         self.built

@@ -58,7 +58,7 @@ fn many_grants_are_tried_part_by_part_and_none_is_left_out() {
         let mut other = one.clone();
         other.0.grants[wrong].effect = Effect::Forbid;
         other.0.grants[wrong].scope = on_server("other");
-        let compiled = one.compile().with_matchers_of(&other.compile());
+        let compiled = one.compile().with_compiled_of(&other.compile()).unwrap();
         let found = check(&compiled, u64::MAX);
         let id = &one.0.grants[wrong].id;
         assert!(
@@ -90,7 +90,7 @@ fn a_snapshot_whose_matcher_is_that_of_other_grants_is_found_out() {
     let mut other = one.clone();
     other.0.grants[0].scope = on_route("r");
     other.0.grants[2].term = Term::default();
-    let compiled = one.compile().with_matchers_of(&other.compile());
+    let compiled = one.compile().with_compiled_of(&other.compile()).unwrap();
     let Assurance::Differs { grant, case, .. } = check(&compiled, u64::MAX) else {
         panic!("not noticed");
     };
@@ -122,7 +122,7 @@ fn a_live_decision_is_decided_again_by_cedar() {
     other.0.grants.truncate(2);
     other.0.ports.get_mut(&PORT).unwrap().grants.truncate(2);
     other.0.other_ports.grants.clear();
-    let wrong = one.compile().with_matchers_of(&other.compile());
+    let wrong = one.compile().with_compiled_of(&other.compile()).unwrap();
     let mismatch = sample(&wrong).check().unwrap_err();
     assert_eq!(
         mismatch.matcher.reasons.len() + 1,

@@ -58,6 +58,21 @@ pub(super) enum Group {
 }
 
 impl Kind {
+    const NAMED: [(Self, &'static str); 12] = [
+        (Self::TrustDomain, "TrustDomain"),
+        (Self::Namespace, "Namespace"),
+        (Self::IdentitySet, "IdentitySet"),
+        (Self::NetSet, "NetSet"),
+        (Self::Workload, "Workload"),
+        (Self::Anonymous, "Anonymous"),
+        (Self::NamedServers, "NamedServers"),
+        (Self::Server, "Server"),
+        (Self::RouteObj, "RouteObj"),
+        (Self::Route, "Route"),
+        (Self::Headers, "Headers"),
+        (Self::Action, "Action"),
+    ];
+
     pub(super) fn of(kind: &pst::EntityType) -> Option<Self> {
         let [namespace] = kind.0.namespace.as_slice() else {
             return None;
@@ -65,21 +80,15 @@ impl Kind {
         if namespace.as_str() != "Mesh" {
             return None;
         }
-        Some(match kind.0.id.as_str() {
-            "TrustDomain" => Self::TrustDomain,
-            "Namespace" => Self::Namespace,
-            "IdentitySet" => Self::IdentitySet,
-            "NetSet" => Self::NetSet,
-            "Workload" => Self::Workload,
-            "Anonymous" => Self::Anonymous,
-            "NamedServers" => Self::NamedServers,
-            "Server" => Self::Server,
-            "RouteObj" => Self::RouteObj,
-            "Route" => Self::Route,
-            "Headers" => Self::Headers,
-            "Action" => Self::Action,
-            _ => return None,
-        })
+        let name = kind.0.id.as_str();
+        let known = Self::NAMED.iter().find(|(_, known)| *known == name);
+        known.map(|(kind, _)| *kind)
+    }
+
+    /// Its name in the schema, without the namespace.
+    pub(super) fn name(self) -> Option<&'static str> {
+        let known = Self::NAMED.iter().find(|(kind, _)| *kind == self);
+        known.map(|(_, name)| *name)
     }
 }
 
@@ -100,6 +109,10 @@ impl Uid {
 
     pub(super) fn kind(&self) -> Kind {
         self.kind
+    }
+
+    pub(super) fn id(&self) -> &str {
+        &self.id
     }
 
     /// Its place, if it is a network set that the snapshot has.

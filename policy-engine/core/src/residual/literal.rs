@@ -7,7 +7,7 @@ use cedar_policy::{
     Context, Entities, EntityUid, EvalResult, Expression, Request, RestrictedExpression,
     eval_expression,
 };
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// What Cedar calls an `ipaddr`: an address, or a block with the host bits that it was written with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,6 +93,11 @@ impl Block {
         self.address.is_multicast() && self.prefix >= prefix_min
     }
 
+    /// As Cedar reads it.
+    pub(super) fn text(self) -> String {
+        format!("{}/{}", self.address, self.prefix)
+    }
+
     pub(super) fn range(self) -> Range {
         let prefix = u32::from(self.prefix);
         match self.address {
@@ -111,6 +116,19 @@ impl Block {
 }
 
 impl Range {
+    /// The block of these addresses, as Cedar reads it.
+    pub(super) fn text(self) -> String {
+        let block = |address: IpAddr, bits: u32| format!("{address}/{bits}");
+        match self {
+            Self::V4(first, last) => {
+                block(Ipv4Addr::from(first).into(), (first ^ last).leading_zeros())
+            }
+            Self::V6(first, last) => {
+                block(Ipv6Addr::from(first).into(), (first ^ last).leading_zeros())
+            }
+        }
+    }
+
     /// Whether all of it is in `outer`; never across address families.
     pub(super) fn is_in(self, outer: Self) -> bool {
         match (self, outer) {

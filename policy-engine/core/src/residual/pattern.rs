@@ -43,6 +43,22 @@ impl Pattern {
         Self { first, rest }
     }
 
+    /// A pattern of the same meaning, as Cedar has them; `None` if a piece is no text.
+    pub(super) fn elements(&self) -> Option<Vec<PatternElem>> {
+        let mut elements: Vec<PatternElem> = self.first.chars().map(PatternElem::Char).collect();
+        let Some(rest) = &self.rest else {
+            return Some(elements);
+        };
+        for piece in &rest.middle {
+            elements.push(PatternElem::Wildcard);
+            let text = std::str::from_utf8(piece.needle()).ok()?;
+            elements.extend(text.chars().map(PatternElem::Char));
+        }
+        elements.push(PatternElem::Wildcard);
+        elements.extend(rest.last.chars().map(PatternElem::Char));
+        Some(elements)
+    }
+
     pub(super) fn matches(&self, text: &str) -> bool {
         let Some(rest) = &self.rest else {
             return text == &*self.first;

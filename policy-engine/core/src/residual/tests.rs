@@ -137,6 +137,11 @@ fn programs_answer_as_cedar_does() {
     assert!(tally.valid * 2 > tally.policies, "most are valid");
     let unsupported: u64 = tally.unsupported.values().sum();
     assert!(unsupported * 20 < tally.valid, "most valid ones compile");
+    let unwritten: u64 = tally.unwritten.values().sum();
+    assert!(
+        unwritten * 20 < tally.valid,
+        "nearly all can be written again"
+    );
     for kind in [
         "Holds(true)",
         "Holds(false)",

@@ -1,10 +1,10 @@
 //! Who a client is: which sets it is in, as the sets say it.
 
-use super::tree::{
+use crate::cedar::Vocabulary;
+use crate::cedar::tree::{
     Tree, and, any, begins, contains, context, entity, eq, every, get, has, implies, in_range,
     is_in, not, principal, text, truth,
 };
-use crate::cedar::Vocabulary;
 use crate::snapshot::{IdentityPattern, Network, NetworkSet, SnapshotData};
 use cedar_policy::EntityUid;
 use mesh_trust::{SpiffeId, TrustDomain};

@@ -1,12 +1,13 @@
 //! What is asked for: the port, the Server, the route, and what a request must be to take that route.
 
 use super::client::covered;
-use super::tree::{
+use crate::cedar::tree::{
     Tree, and, any, begins, context, datetime, entity, eq, every, get, is_in, not, number,
     resource, text, truth,
 };
 use crate::cedar::{Vocabulary, ask};
 use crate::compile::{Port, Snapshot};
+use crate::matcher::Asked;
 use crate::question::{RouteFacts, Target as Place, millis};
 use crate::snapshot::{PathMatch, ProbeKind, RouteMatch, SnapshotData, TextMatch};
 use cedar_policy::{Entities, EntityTypeName, EntityUid, EvalResult};
@@ -20,6 +21,10 @@ pub struct Target {
     pub what: String,
     /// Whether this is a declared probe: that needs no permit, but a forbid closes it.
     pub probe: bool,
+    /// Paths that its matches name: a request for one of them may well take it.
+    pub paths: Vec<String>,
+    /// As the matcher is asked.
+    pub(crate) asked: Asked,
     action: EntityUid,
     resource: EntityUid,
     /// The resource with all that it lies in.
@@ -59,7 +64,7 @@ impl Making<'_> {
     fn targets(&self) -> Result<Vec<Target>, String> {
         let mut targets = Vec::new();
         if !self.port.wants_requests() {
-            targets.push(self.target("bytes".to_owned(), None, None)?);
+            targets.push(self.target("bytes".to_owned(), Asked::Bytes, None, None)?);
         }
         let policy = &self.port.policy;
         for probe in &policy.probes {
@@ -79,6 +84,7 @@ impl Making<'_> {
             let what = format!("probe {path}");
             let target = self.target(
                 what,
+                Asked::ProbeRoute,
                 Some((&taken.kind, "", &taken.name, 0)),
                 Some(every(is)),
             )?;
@@ -94,10 +100,21 @@ impl Making<'_> {
         if policy.routes.is_empty() {
             let taken = &self.port.default_route;
             let name = (taken.kind.as_str(), "", taken.name.as_str(), 0);
-            targets.push(self.target("requests".to_owned(), Some(name), Some(truth(true)))?);
+            let all = Some(truth(true));
+            targets.push(self.target(
+                "requests".to_owned(),
+                Asked::DefaultRoute,
+                Some(name),
+                all,
+            )?);
         }
-        for route in policy.routes.iter().filter(|route| route.invalid.is_none()) {
+        let routes = policy.routes.iter().zip(0u32..);
+        for (route, index) in routes.filter(|(route, _)| route.invalid.is_none()) {
             for (rule, number) in route.rules.iter().zip(0u32..) {
+                let asked = Asked::Rule {
+                    route: index,
+                    rule: number,
+                };
                 let name = (
                     route.kind.as_str(),
                     route.namespace.as_str(),
@@ -109,7 +126,10 @@ impl Making<'_> {
                     route.kind, route.namespace, route.name
                 );
                 let takes = any(rule.matches.iter().map(takes).collect());
-                targets.push(self.target(what, Some(name), Some(takes))?);
+                targets.push(Target {
+                    paths: rule.matches.iter().filter_map(named).collect(),
+                    ..self.target(what, asked, Some(name), Some(takes))?
+                });
             }
         }
         Ok(targets)
@@ -118,6 +138,7 @@ impl Making<'_> {
     fn target(
         &self,
         what: String,
+        asked: Asked,
         route: Option<(&str, &str, &str, u32)>,
         request: Option<Tree>,
     ) -> Result<Target, String> {
@@ -139,6 +160,8 @@ impl Making<'_> {
         Ok(Target {
             what,
             probe: false,
+            paths: Vec::new(),
+            asked,
             action: match route {
                 Some(_) => self.vocabulary.request.clone(),
                 None => self.vocabulary.connect.clone(),
@@ -189,12 +212,27 @@ fn takes(one: &RouteMatch) -> Tree {
     }
 }
 
+/// The path that a match names.
+fn named(one: &RouteMatch) -> Option<String> {
+    match &one.path {
+        PathMatch::Exact(path) | PathMatch::Prefix(path) => Some(path.clone()),
+        PathMatch::Rpc {
+            service: Some(TextMatch::Exact(service)),
+            method,
+        } => match method {
+            Some(TextMatch::Exact(method)) => Some(format!("/{service}/{method}")),
+            _ => Some(format!("/{service}/Any")),
+        },
+        PathMatch::Regex(_) | PathMatch::Rpc { .. } => None,
+    }
+}
+
 impl Target {
     pub(super) fn kind(&self) -> (&EntityUid, &EntityTypeName) {
         (&self.action, self.resource.type_name())
     }
 
-    pub(super) fn is_request(&self) -> bool {
+    pub(crate) fn is_request(&self) -> bool {
         self.request.is_some()
     }
 
@@ -203,16 +241,13 @@ impl Target {
         &self,
         vocabulary: &Vocabulary,
         named: &BTreeSet<EntityUid>,
-        now: Timestamp,
+        now: Option<Timestamp>,
     ) -> Result<Vec<Tree>, String> {
-        let mut facts = vec![
-            eq(resource(), entity(&self.resource)),
-            self.port.clone(),
-            eq(
-                context(&["now"]),
-                datetime(&ask::rfc3339_millis(millis(now))),
-            ),
-        ];
+        let mut facts = vec![eq(resource(), entity(&self.resource)), self.port.clone()];
+        facts.extend(now.map(|now| {
+            let now = datetime(&ask::rfc3339_millis(millis(now)));
+            eq(context(&["now"]), now)
+        }));
         facts.extend(self.request.clone());
         let itself = self.place.get(&self.resource);
         for (name, value) in itself.into_iter().flat_map(|entity| entity.attrs()) {

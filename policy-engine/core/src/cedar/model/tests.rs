@@ -5,10 +5,11 @@ use crate::cedar::Setting;
 use crate::connection::ConnectionAtoms;
 use crate::decide::oracle::{any_client, any_data};
 use crate::decide::{decide_by_cedar, decide_on};
+use crate::equivalence::{Pairs, differing};
 use crate::fixtures::*;
-use crate::question::{HeaderNames, Question, SetNames};
+use crate::question::{Question, SetNames};
 use crate::request::{Call, Head};
-use crate::snapshot::{CedarText, IdentityPattern, ProbeKind, ServerProtocol, Source, Term};
+use crate::snapshot::{CedarText, IdentityPattern, ProbeKind, ServerProtocol, Source, Term, Who};
 use cedar_policy::{Authorizer, Decision};
 use proptest::prelude::*;
 use std::cell::Cell;
@@ -17,6 +18,8 @@ use std::collections::BTreeMap;
 thread_local! {
     static WATCHING: Cell<bool> = const { Cell::new(false) };
     static SEEN: Cell<usize> = const { Cell::new(0) };
+    /// Pairs of policies that had two answers to a question.
+    static DIFFERENCES: Cell<usize> = const { Cell::new(0) };
 }
 
 /// Names all that questions of these tests may be about, so that facts speak of it.
@@ -55,39 +58,54 @@ pub(crate) fn watch(snapshot: &Snapshot, port: u16, question: &Question<'_>) {
     };
     let setting = Setting {
         names: &SetNames::of(&data),
-        headers: &HeaderNames::new(),
+        headers: &snapshot.compiled().headers,
     };
     let vocabulary = vocabulary().unwrap();
     let (request, entities) = setting.put(vocabulary, question).unwrap();
-    let holds = |target: &Target| {
-        let facts = target.facts(asker, &data, question.now, &named).unwrap();
-        let policy = facts.alone().unwrap();
-        let answer = Authorizer::new().is_authorized(
-            &request,
-            &PolicySet::from_policies([policy]).unwrap(),
-            &entities,
-        );
-        let errors: Vec<String> = answer
-            .diagnostics()
-            .errors()
-            .map(ToString::to_string)
-            .collect();
-        assert_eq!(errors, [""; 0], "a fact cannot be evaluated");
-        answer.decision() == Decision::Allow
+    let ask = |policy: Policy| {
+        let alone = PolicySet::from_policies([policy]).unwrap();
+        let answer = Authorizer::new().is_authorized(&request, &alone, &entities);
+        match answer.diagnostics().errors().next() {
+            Some(error) => Err(error.to_string()),
+            None => Ok(answer.decision() == Decision::Allow),
+        }
     };
-    assert!(
-        model.targets.iter().any(holds),
-        "{request:?} is none of {:?}",
-        model.targets
-    );
+    let holds = |target: &&Target| {
+        if target.is_request() != question.request.is_some() {
+            return false;
+        }
+        let facts = target
+            .facts(asker, &data, Some(question.now), &named)
+            .unwrap();
+        ask(facts.alone().unwrap()).expect("a fact can be evaluated")
+    };
+    let of: Vec<&Target> = model.targets.iter().filter(holds).collect();
+    assert!(!of.is_empty(), "{request:?} is none of {:?}", model.targets);
+    for target in of.into_iter().filter(|_| model.closed.is_none()) {
+        let pairs = Pairs::of(snapshot, port, target).unwrap();
+        let mut found = usize::from(ask(differing(&pairs.grants).unwrap()).unwrap());
+        for pair in &pairs.texts {
+            let can = pair.evaluated().unwrap();
+            found += usize::from(ask(pair.cedar.clone()).ok() != ask(pair.compiled.clone()).ok());
+            found += usize::from(ask(can.cedar) != Ok(true) && ask(can.compiled) == Ok(true));
+        }
+        DIFFERENCES.set(DIFFERENCES.get() + found);
+    }
 }
 
 fn watching(test: impl FnOnce()) {
+    assert_eq!(differences(test), 0, "compiled policies and Cedar's");
+}
+
+/// How often two forms of one policy had two answers.
+fn differences(test: impl FnOnce()) -> usize {
     WATCHING.set(true);
     SEEN.set(0);
+    DIFFERENCES.set(0);
     test();
     WATCHING.set(false);
     assert!(SEEN.get() > 0, "nothing was put to Cedar");
+    DIFFERENCES.get()
 }
 
 #[test]
@@ -107,7 +125,7 @@ fn facts_are_valid_policies_in_their_environment() {
     for port in [PORT, 1] {
         for target in PortModel::of(&snapshot, port).unwrap().targets {
             for asker in Asker::ALL {
-                let facts = target.facts(asker, &world.0, NOW, &[&names]).unwrap();
+                let facts = target.facts(asker, &world.0, Some(NOW), &[&names]).unwrap();
                 let environment = target.environment(asker).unwrap();
                 let policy = facts.alone().unwrap();
                 let all = policy
@@ -197,9 +215,11 @@ fn a_wrong_fact_would_be_noticed() {
     let target = PortModel::of(&snapshot, PORT).unwrap().targets.remove(0);
     let data = snapshot.data();
     let later = target
-        .facts(Asker::Anonymous, &data, NOW.plus_secs(1), &[])
+        .facts(Asker::Anonymous, &data, Some(NOW.plus_secs(1)), &[])
         .unwrap();
-    let now = target.facts(Asker::Anonymous, &data, NOW, &[]).unwrap();
+    let now = target
+        .facts(Asker::Anonymous, &data, Some(NOW), &[])
+        .unwrap();
     assert_ne!(
         later.alone().unwrap().to_cedar(),
         now.alone().unwrap().to_cedar()
@@ -227,17 +247,85 @@ fn a_wrong_fact_would_be_noticed() {
     assert!(caught.is_err());
 }
 
-#[test]
-fn a_closed_port_has_no_policies() {
-    let broken = CedarText {
+fn text(condition: &str) -> CedarText {
+    CedarText {
         id: "CedarPolicy/shop/x/0".to_owned(),
-        effect: Effect::Forbid,
-        text: "forbid(principal, action, resource) when { nonsense };".to_owned(),
+        effect: Effect::Permit,
+        text: format!(
+            "permit(principal, action == Mesh::Action::\"request\", resource) when {{ {condition} }};"
+        ),
         confined_to: Some("shop".to_owned()),
         invalid: None,
         audit: false,
         term: Term::default(),
         source: Source::BuiltIn("test".to_owned()),
+    }
+}
+
+#[test]
+fn what_a_wrong_compiler_would_make_has_two_answers() {
+    let mut right = World::http()
+        .route(route("cart", "/cart"))
+        .route(route("all", "/"))
+        .networks("nets", &[("10.0.0.0/8", &[])])
+        .web_may("all", on_server("http"))
+        .web_may("cart", on_route("cart"));
+    right
+        .0
+        .cedar_policies
+        .push(text("context.req.path like \"/cart*\""));
+    let asked = |snapshot: &Snapshot| {
+        differences(|| {
+            let elsewhere = caller(&account("web"), "192.0.2.1");
+            for client in [meshed("web"), elsewhere, meshed("pay"), anonymous_tls()] {
+                ask_everything(snapshot, &client, &["cart"]);
+            }
+        })
+    };
+    assert_eq!(asked(&right.compile()), 0);
+    let changes: [fn(&mut SnapshotData); 10] = [
+        |data| data.grants[0].effect = Effect::Forbid,
+        |data| data.grants[0].audit = true,
+        |data| data.grants[1].term.break_glass = Some("why".to_owned()),
+        |data| data.grants[0].scope = on_server("other"),
+        |data| data.grants[1].scope = on_server("http"),
+        |data| data.grants[0].who = Who::AnyTls,
+        |data| data.grants[1].who = Who::Anyone,
+        |data| data.grants[0].networks = Some("nets".to_owned()),
+        |data| data.grants[1].term.expires = Some(NOW),
+        |data| data.cedar_policies[0] = text("context.req.path like \"/cart/*\""),
+    ];
+    for (number, change) in changes.iter().enumerate() {
+        let mut other = right.clone();
+        change(&mut other.0);
+        let wrong = right.compile().with_compiled_of(&other.compile()).unwrap();
+        assert!(asked(&wrong) > 0, "change {number}");
+    }
+}
+
+#[test]
+fn a_policy_with_a_boundary_holds_of_nothing_outside_it() {
+    let mut world = World::http().route(route("cart", "/cart"));
+    world.0.cedar_policies.push(text("true"));
+    let [policy] = &bounded(&world.compile()).unwrap()[..] else {
+        panic!("one policy")
+    };
+    let written = policy.outside.to_cedar().unwrap();
+    assert!(
+        written.contains("!(resource in Mesh::Namespace::\"cluster.local/shop\")"),
+        "{written}"
+    );
+    let mut everywhere = world.clone();
+    everywhere.0.cedar_policies[0].confined_to = None;
+    assert!(bounded(&everywhere.compile()).unwrap().is_empty());
+}
+
+#[test]
+fn a_closed_port_has_no_policies() {
+    let broken = CedarText {
+        effect: Effect::Forbid,
+        text: "forbid(principal, action, resource) when { nonsense };".to_owned(),
+        ..text("true")
     };
     let mut world = World::http().web_may("web", on_server("http"));
     world.0.cedar_policies.push(broken);
@@ -261,6 +349,7 @@ proptest! {
         let atoms = ConnectionAtoms::of(&snapshot, &client);
         let head = Head { method, target, host: None, grpc, headers: &headers };
         WATCHING.set(true);
+        DIFFERENCES.set(0);
         for port in [PORT, 1] {
             for call in [Call::Tcp, Call::Http(head)] {
                 let cedar = decide_by_cedar(&atoms, port, &call, NOW);
@@ -268,5 +357,6 @@ proptest! {
             }
         }
         WATCHING.set(false);
+        prop_assert_eq!(DIFFERENCES.get(), 0);
     }
 }
