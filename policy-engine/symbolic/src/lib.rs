@@ -1,4 +1,4 @@
-//! Invariants proved by a solver: over all requests there can be, not over classes of them.
+//! Claims about policy proved by a solver: over all requests there can be, not over classes of them.
 //!
 //! Cedar's symbolic compiler turns policies, an invariant and what is known of every request (`mesh_policy::cedar::model`)
 //! into one formula: a request that is possible, allowed, and should not be. Where a solver finds that nothing satisfies
@@ -13,18 +13,25 @@
 //! - no answer in time, a crash, an error, too long an answer: unknown, and unknown is no success (`session`)
 //! - and what classes say is held against it ([`agreement`])
 //!
+//! What is asked: whether an invariant holds ([`prove`]), whether a policy that people wrote in Cedar stays in its namespace
+//! ([`confined`]), and whether what a policy is compiled to says the same as Cedar ([`verify`]).
+//!
 //! Start at [`prove::Prover`].
 
 pub mod agreement;
+pub mod confined;
 mod formula;
 mod limits;
 pub mod prove;
 mod session;
 mod solver;
+pub mod verify;
 mod witness;
 
 pub use agreement::{Outcome, outcome};
+pub use confined::{Confinement, confined};
 pub use limits::VERSION_MIN;
 pub use prove::{Prover, Verdict};
 pub use session::Session;
 pub use solver::SolverFault;
+pub use verify::{Equality, Verifier};

@@ -15,3 +15,6 @@ pub(crate) const ANSWER_BYTES_MAX: usize = 1 << 20;
 /// Questions without an answer after which a claim is given up: the next ones would cost as much, and what is unknown
 /// once is not proved any more.
 pub(crate) const UNKNOWN_MAX: usize = 3;
+
+/// Grants that one formula is about: more of them make one that a solver is slow at, fewer make more of them.
+pub(crate) const GRANTS_AT_ONCE: usize = 32;

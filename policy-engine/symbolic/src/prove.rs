@@ -1,5 +1,6 @@
 //! One claim about a whole mesh: every workload, every port, everything that can be asked there, everybody who can ask.
 
+use crate::confined::{Confinement, confined};
 use crate::formula::Kind;
 use crate::limits::UNKNOWN_MAX;
 use crate::session::{Answer, Session};
@@ -101,6 +102,22 @@ impl<'i> Prover<'i> {
                 why: "not supported: paths over others are no single request, and a solver is asked about one".to_owned(),
             },
         }
+    }
+
+    /// Whether each policy that people wrote in Cedar for a namespace stays there, by its id.
+    pub fn confined(&mut self) -> Vec<(String, Confinement)> {
+        let mut known = BTreeMap::new();
+        for (key, _) in self.index.workloads() {
+            let data = self.index.snapshot(key, Generation::default());
+            let seen = data
+                .ok_or_else(|| "it has no policy".to_owned())
+                .and_then(|data| compile(key, data).map_err(|error| error.to_string()))
+                .and_then(|snapshot| confined(&snapshot, &mut self.session, &mut known));
+            if let Err(why) = seen {
+                known.insert(title(key), Confinement::Unknown { why });
+            }
+        }
+        known.into_iter().collect()
     }
 
     fn invariant(&mut self, invariant: &Invariant, but_probes: bool) -> Verdict {
@@ -253,7 +270,7 @@ impl Place<'_> {
             self.text(session, &kind, about.1, text)?;
         }
         self.all_evaluated(session, &kind, model)?;
-        kind.possible(session)?;
+        kind.questions().possible(session)?;
         proved.extend(name);
         Ok(())
     }
@@ -266,7 +283,9 @@ impl Place<'_> {
         asker: Asker,
         text: &Policy,
     ) -> Result<(), Stop> {
-        kind.evaluated(session, text)
+        let questions = kind.questions();
+        questions
+            .evaluated(session, text)
             .map_err(|why| format!("`{}`: {why}", text.id()))?;
         let (found, what) = match self.claimed.claim {
             Claim::Never(_) => (kind.allows(session, text)?, Contradiction::Allowed),
@@ -308,7 +327,8 @@ impl Place<'_> {
         }
         for policy in &model.policies {
             // Whether it forbids or permits, what cannot be evaluated denies.
-            kind.evaluated(session, policy)
+            kind.questions()
+                .evaluated(session, policy)
                 .map_err(|why| format!("`{}`: {why}", policy.id()))?;
         }
         Ok(())

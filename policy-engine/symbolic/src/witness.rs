@@ -1,12 +1,12 @@
 //! What a solver found, as a request; shown only if the matcher and Cedar decide it as the solver says.
 
 use crate::solver::clipped;
-use cedar_policy::{EvalResult, Record};
+use cedar_policy::{EvalResult, Expression, Record, eval_expression};
 use cedar_policy_symcc::Env;
 use mesh_policy::Snapshot;
 use mesh_policy::cedar::model::Asker;
 use mesh_policy::decide::{Decision, Verdict, decide};
-use mesh_policy::equivalence::Sample;
+use mesh_policy::equivalence::{Mismatch, Sample};
 use mesh_policy::request::{Client, ClientRecord, Protocol, RequestRecord, TargetRecord};
 use mesh_policy::snapshot::PathOptions;
 use mesh_policy::{canonical, record::DecisionRecord};
@@ -101,21 +101,44 @@ impl Court<'_> {
 
     /// What the matcher decides, if Cedar decides the same.
     fn decided(&self, policy: &Snapshot, request: &RequestRecord) -> Result<Decision, String> {
-        let client = Client::try_from(&request.client).map_err(|error| format!("{error:?}"))?;
-        let call = request.call();
-        let decision = decide(policy, request.server.port, &client, &call, self.now);
-        match Sample::of(&decision, &client, &call, self.now).check() {
-            Ok(()) => Ok(decision),
-            Err(_) => {
+        match judged(policy, request, self.now)? {
+            Judged::Alike(decision) => Ok(decision),
+            Judged::Otherwise(_) => {
                 Err("the matcher and Cedar decide it differently: a defect of the mesh".into())
             }
         }
     }
 }
 
+/// What the matcher and Cedar make of a request.
+pub(crate) enum Judged {
+    /// Both the same.
+    Alike(Decision),
+    /// Each something else.
+    Otherwise(Box<Mismatch>),
+}
+
+/// Has both decide.
+///
+/// # Errors
+/// Why `request` is none.
+pub(crate) fn judged(
+    policy: &Snapshot,
+    request: &RequestRecord,
+    now: Timestamp,
+) -> Result<Judged, String> {
+    let client = Client::try_from(&request.client).map_err(|error| format!("{error:?}"))?;
+    let call = request.call();
+    let decision = decide(policy, request.server.port, &client, &call, now);
+    Ok(match Sample::of(&decision, &client, &call, now).check() {
+        Ok(()) => Judged::Alike(decision),
+        Err(mismatch) => Judged::Otherwise(mismatch),
+    })
+}
+
 /// The requests that `found` may stand for. A solver chooses freely what no policy looks at; where that is no name, path
 /// or address, one that is takes its place.
-fn requests(found: &Env, asker: Asker, workload: &WorkloadKey) -> Vec<RequestRecord> {
+pub(crate) fn requests(found: &Env, asker: Asker, workload: &WorkloadKey) -> Vec<RequestRecord> {
     let Some(sketch) = Sketch::of(found) else {
         return Vec::new();
     };
@@ -126,6 +149,16 @@ fn requests(found: &Env, asker: Asker, workload: &WorkloadKey) -> Vec<RequestRec
     ids.into_iter()
         .map(|id| sketch.request(id, workload))
         .collect()
+}
+
+/// When it is asked; `None` if that is no time of ours.
+pub(crate) fn time(found: &Env) -> Option<Timestamp> {
+    const MILLIS: &str = r#"context.now.durationSince(datetime("1970-01-01")).toMilliseconds()"#;
+    let millis: Expression = MILLIS.parse().ok()?;
+    match eval_expression(&found.request, &found.entities, &millis) {
+        Ok(EvalResult::Long(millis)) => millis.checked_mul(1_000).map(Timestamp::from_unix_micros),
+        _ => None,
+    }
 }
 
 /// All of a request but who sends it.

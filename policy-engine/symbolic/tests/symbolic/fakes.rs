@@ -8,9 +8,9 @@ use mesh_policy_symbolic::{Outcome, Session, SolverFault, Verdict, outcome};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
-fn fake(name: &str) -> PathBuf {
+pub(crate) fn fake(name: &str) -> PathBuf {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/symbolic/fakes");
     PathBuf::from(folder).join(name)
 }

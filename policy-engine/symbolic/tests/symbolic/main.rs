@@ -4,6 +4,7 @@
 mod fakes;
 mod real;
 mod together;
+mod verify;
 #[path = "../../../analysis/tests/access/world.rs"]
 #[expect(
     dead_code,

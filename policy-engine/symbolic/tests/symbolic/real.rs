@@ -14,7 +14,7 @@ use std::time::Duration;
 /// Long enough for a machine that does much else.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-fn solver(test: &str) -> Option<Session> {
+pub(crate) fn solver(test: &str) -> Option<Session> {
     let program =
         std::env::var_os("MESH_SOLVER").map_or_else(|| PathBuf::from("cvc5"), PathBuf::from);
     match Session::open(&program, PATIENCE) {
