@@ -7,7 +7,7 @@
 //! - [`lint`]: what is wrong or doubtful in manifests
 //! - [`import`]: policies of other meshes as manifests of this one
 //! - [`cedar`]: the Cedar policies that manifests become
-//! - [`verify`]: whether the compiled matcher and Cedar are the same
+//! - [`verify`]: whether the compiled matcher and Cedar are the same; [`solver`]: who may be asked that too
 //! - [`who_can`]: everybody who reaches a port, everything that an identity reaches
 //! - [`matrix`]: which workload reaches which
 //! - [`diff`]: what two policies decide differently
@@ -35,6 +35,7 @@ mod records;
 mod replay;
 mod revision;
 mod shadow;
+mod solver;
 mod suggest;
 mod target;
 mod test;
@@ -97,9 +98,9 @@ pub(crate) enum AuthzCommand {
 pub(crate) enum PolicyCommand {
     /// Prints the Cedar policies that manifests become, each with its place.
     Cedar(cedar::CedarArgs),
-    /// Tries every grant by the compiled matcher and by Cedar, on each combination of what it asks. Ends with 1 if the two
-    /// differ anywhere.
-    Verify(cedar::CedarArgs),
+    /// Tries every grant by the compiled matcher and by Cedar, on each combination of what it asks, and with `--symbolic`
+    /// every policy on all requests there can be. Ends with 1 if the two differ anywhere, with 11 if a solver does not know.
+    Verify(verify::VerifyArgs),
 }
 
 impl AuthzCommand {
@@ -128,8 +129,10 @@ impl AuthzCommand {
 impl PolicyCommand {
     /// The form that errors take.
     pub(crate) fn format(&self) -> Format {
-        let (Self::Cedar(args) | Self::Verify(args)) = self;
-        args.output
+        match self {
+            Self::Cedar(args) => args.output,
+            Self::Verify(args) => args.format(),
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! `mesh authz prove`: what must hold of the whole, and whether it does.
 
+use super::solver::SolverArgs;
 use crate::exit::Exit;
 use crate::fault::Fault;
 use crate::manifests::{Manifests, MeshSettings};
@@ -11,7 +12,7 @@ use mesh_policy_analysis::graph::Selector;
 use mesh_policy_analysis::prove::{Proof, Question, Witness, prove};
 use mesh_policy_index::index::Invariant;
 use mesh_policy_index::manifest::load;
-use mesh_policy_symbolic::{Outcome, Prover, Session, Verdict, outcome};
+use mesh_policy_symbolic::{Confinement, Outcome, Prover, Verdict, outcome};
 use mesh_trust::Timestamp;
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -34,21 +35,11 @@ pub(crate) struct ProveArgs {
     /// Nobody without an identity is allowed anything but declared probes.
     #[arg(long)]
     deny_anonymous: bool,
-    /// Asks a solver too, which reasons about all requests there can be, not about classes of them: cvc5, 1.3.1 or newer.
-    /// A claim then holds only if the solver proves it.
-    #[arg(long)]
-    symbolic: bool,
-    /// The solver, with `--symbolic`.
-    #[arg(
-        long,
-        value_name = "PROGRAM",
-        default_value = "cvc5",
-        requires = "symbolic"
-    )]
-    solver: PathBuf,
-    /// How long the solver may take over one question; what takes longer is unknown.
-    #[arg(long, value_name = "DURATION", default_value = "10s", requires = "symbolic", value_parser = crate::arguments::duration)]
-    solver_timeout: std::time::Duration,
+    /// Every CedarPolicy stays in its namespace: elsewhere it neither holds nor fails. Needs `--symbolic`.
+    #[arg(long, requires = "symbolic")]
+    confined: bool,
+    #[command(flatten)]
+    solver: SolverArgs,
     #[command(flatten)]
     settings: MeshSettings,
     /// Time to decide at, RFC 3339. Now, if not given.
@@ -67,7 +58,7 @@ pub(crate) enum ProveError {
     #[diagnostic(
         code("MESH-0645"),
         help(
-            "write an object of kind Invariant, or ask with `--invariant FILE`, `--no-path FROM TO` or `--deny-anonymous`"
+            "write an object of kind Invariant, or ask with `--invariant FILE`, `--no-path FROM TO`, `--deny-anonymous` or `--confined`"
         )
     )]
     Nothing,
@@ -124,6 +115,16 @@ enum Proved {
         classes: Proof,
         solver: Solved,
     },
+    /// By a solver alone.
+    Solver { claim: String, solver: Stays },
+}
+
+/// What a solver says of a policy's boundary.
+#[derive(Serialize)]
+struct Stays {
+    name: String,
+    #[serde(flatten)]
+    verdict: Confinement,
 }
 
 /// What a solver says.
@@ -136,13 +137,19 @@ struct Solved {
 
 impl Proved {
     fn claim(&self) -> &str {
-        let (Self::Classes { claim, .. } | Self::Both { claim, .. }) = self;
+        let (Self::Classes { claim, .. } | Self::Both { claim, .. } | Self::Solver { claim, .. }) =
+            self;
         claim
     }
 
     fn outcome(&self) -> Outcome {
         match self {
             Self::Both { verdict, .. } => *verdict,
+            Self::Solver { solver, .. } => match solver.verdict {
+                Confinement::Proved { .. } => Outcome::Holds,
+                Confinement::Refuted { .. } => Outcome::Violated,
+                Confinement::Unknown { .. } => Outcome::Undecided,
+            },
             Self::Classes { proof, .. } => match proof {
                 Proof::Holds { .. } => Outcome::Holds,
                 Proof::Violated { .. } => Outcome::Violated,
@@ -183,19 +190,15 @@ pub(crate) fn run(args: &ProveArgs, output: &mut Output) -> Result<Exit, Fault> 
             Question::DenyAnonymous,
         ));
     }
-    if questions.is_empty() {
+    if questions.is_empty() && !args.confined {
         return Err(Fault::usage(&ProveError::Nothing));
     }
     let now = args.at.unwrap_or_else(|| System::new().wall_clock());
-    let mut prover = match args.symbolic {
-        true => {
-            let session = Session::open(&args.solver, args.solver_timeout);
-            let session = session.map_err(|fault| Fault::undecidable(&fault))?;
-            Some(Prover::new(index, now, session))
-        }
-        false => None,
-    };
-    let proved: Vec<Proved> = questions
+    let mut prover = args
+        .solver
+        .session()?
+        .map(|session| Prover::new(index, now, session));
+    let mut proved: Vec<Proved> = questions
         .into_iter()
         .map(|(claim, question)| {
             let proof = prove(index, &question, now);
@@ -216,10 +219,27 @@ pub(crate) fn run(args: &ProveArgs, output: &mut Output) -> Result<Exit, Fault> 
             }
         })
         .collect();
+    if let Some(prover) = prover.as_mut().filter(|_| args.confined) {
+        proved.extend(confinement(prover));
+    }
     output.value(args.output, &proved, |output, proved| {
         proved.iter().try_for_each(|one| print(one, output))
     })?;
     ended(&proved)
+}
+
+/// That each policy which people wrote for a namespace stays there.
+fn confinement(prover: &mut Prover<'_>) -> Vec<Proved> {
+    let name = prover.solver();
+    let claims = prover.confined().into_iter();
+    let claims = claims.map(|(policy, verdict)| Proved::Solver {
+        claim: format!("{policy} stays in its namespace"),
+        solver: Stays {
+            name: name.clone(),
+            verdict,
+        },
+    });
+    claims.collect()
 }
 
 /// How the command ends; one claim about which nothing can be trusted fails it.
@@ -296,6 +316,21 @@ fn print(proved: &Proved, output: &mut Output) -> Result<(), Fault> {
                 witness.iter().try_for_each(|one| show(one, output))
             }
         },
+        Proved::Solver { solver, .. } => {
+            output.line(format_args!("{word}{claim}"))?;
+            let name = printable(&solver.name);
+            match &solver.verdict {
+                Confinement::Proved { formulas } => {
+                    output.line(format_args!("  {name}: proved ({formulas} formulas)"))
+                }
+                Confinement::Refuted { why } => {
+                    output.line(format_args!("  {name}: refuted: {}", printable(why)))
+                }
+                Confinement::Unknown { why } => {
+                    output.line(format_args!("  {name}: unknown: {}", printable(why)))
+                }
+            }
+        }
         Proved::Both {
             classes, solver, ..
         } => {
