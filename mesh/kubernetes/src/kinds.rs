@@ -17,6 +17,8 @@ pub struct Kind {
     pub built_in: bool,
     /// Whether its objects have a namespace.
     pub namespaced: bool,
+    /// Which of its objects are read, as a label selector; `None`: all.
+    pub labels: Option<&'static str>,
 }
 
 const fn built_in(kind: &'static str, plural: &'static str) -> Kind {
@@ -27,6 +29,7 @@ const fn built_in(kind: &'static str, plural: &'static str) -> Kind {
         plural,
         built_in: true,
         namespaced: true,
+        labels: None,
     }
 }
 
@@ -43,6 +46,7 @@ const fn custom(
         plural,
         built_in: false,
         namespaced: true,
+        labels: None,
     }
 }
 
@@ -59,6 +63,12 @@ pub const POLICY_SOURCES: &[Kind] = &[
     },
     built_in("Pod", "pods"),
     built_in("Service", "services"),
+    // Those that Kubernetes makes of selectors say what Pods and Services say, later.
+    Kind {
+        group: "discovery.k8s.io",
+        labels: Some("endpointslice.kubernetes.io/managed-by!=endpointslice-controller.k8s.io"),
+        ..built_in("EndpointSlice", "endpointslices")
+    },
     SERVER,
     SERVER_AUTHORIZATION,
     AUTHORIZATION_POLICY,

@@ -58,6 +58,19 @@ const SERVICE_SPEC: &[&str] = &[
     "publishNotReadyAddresses",
 ];
 
+/// What of an EndpointSlice is kept.
+const ENDPOINT_SLICE: &[&str] = &[
+    "apiVersion",
+    "kind",
+    "metadata",
+    "addressType",
+    "ports",
+    "endpoints",
+];
+
+/// What of one of its endpoints is kept.
+const ENDPOINT: &[&str] = &["addresses", "conditions"];
+
 /// Name of an object among all: `Server.policy.linkerd.io/shop/cart`; no two objects share one.
 pub fn name(group: &str, kind: &str, namespace: Option<&str>, name: &str) -> String {
     let kind = if group.is_empty() {
@@ -113,6 +126,15 @@ pub fn essence(kind: &str, api_version: &str, object: Value) -> Value {
             object.shift_remove("status");
             if let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) {
                 keep(spec, SERVICE_SPEC);
+            }
+        }
+        "EndpointSlice" => {
+            keep(&mut object, ENDPOINT_SLICE);
+            let endpoints = object.get_mut("endpoints").and_then(Value::as_array_mut);
+            for endpoint in endpoints.into_iter().flatten() {
+                if let Some(endpoint) = endpoint.as_object_mut() {
+                    keep(endpoint, ENDPOINT);
+                }
             }
         }
         _ => {

@@ -145,7 +145,11 @@ async fn list_kind(
     view: View,
 ) -> Result<Vec<(String, Vec<u8>)>, KubernetesError> {
     let resource = kind.api_resource(version);
-    let found = pages(client, &resource, ListParams::default()).await?;
+    let parameters = ListParams {
+        label_selector: kind.labels.map(str::to_owned),
+        ..ListParams::default()
+    };
+    let found = pages(client, &resource, parameters).await?;
     let one = |object: DynamicObject| {
         let namespace = object.metadata.namespace.clone();
         let name = object.metadata.name.clone().unwrap_or_default();

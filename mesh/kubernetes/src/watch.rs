@@ -205,7 +205,11 @@ async fn stream(
 ) {
     let api: Api<DynamicObject> = Api::all_with(client.clone(), &kind.api_resource(version));
     // Pages bound the memory of one answer; bookmarks keep a quiet watch young.
-    let events = watcher(api, watcher::Config::default()).default_backoff();
+    let config = watcher::Config {
+        label_selector: kind.labels.map(str::to_owned),
+        ..watcher::Config::default()
+    };
+    let events = watcher(api, config).default_backoff();
     let events = events.map_err(|error| root_cause(&error));
     let changes = changes((kind, version, view), events);
     pin_mut!(changes);

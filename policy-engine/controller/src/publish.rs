@@ -218,6 +218,7 @@ impl Publishing {
                 .iter()
                 .filter(|endpoint| !endpoint.proxied)
                 .map(|endpoint| SocketAddr::new(endpoint.ip, endpoint.port))
+                .chain(service.others.iter().copied())
                 .collect(),
             endpoints: service
                 .endpoints

@@ -45,7 +45,7 @@ use mesh_policy::decide::Generation;
 use mesh_policy::snapshot::{Finding, ObjectRef, SnapshotData, Source, Term, WorkloadInfo};
 use mesh_trust::TrustDomain;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 pub(crate) use workloads::Workload;
 
@@ -130,6 +130,10 @@ pub struct Index {
     /// Routes that have a namesake of the same kind in the other group.
     twins: HashSet<(Key, &'static str)>,
     services: HashMap<Key, usize>,
+    /// Slices of each Service.
+    endpoint_slices: HashMap<Key, Vec<usize>>,
+    /// Pods by the addresses that they share with nobody.
+    by_address: HashMap<IpAddr, usize>,
     /// Rate limits that name a Server, oldest first.
     rate_limits: HashMap<Key, Vec<usize>>,
     policies: Policies,
@@ -208,6 +212,13 @@ impl Index {
                 .enumerate()
                 .map(|(at, s)| (s.key.clone(), at))
                 .collect(),
+            endpoint_slices: by(&resources.endpoint_slices, |slice| {
+                let service = slice.spec.service.iter();
+                service
+                    .map(|name| Key::new(&slice.key.namespace, name))
+                    .collect()
+            }),
+            by_address: workloads::by_address(&workloads),
             servers: by(&resources.servers, |s| vec![s.key.namespace.clone()]),
             routes: by(&resources.routes, |r| {
                 let mut servers: Vec<Key> = r

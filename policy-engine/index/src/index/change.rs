@@ -209,6 +209,11 @@ impl Resources {
             services: chosen(&self.services, |o| {
                 inside(&o.key) || routed.contains(&o.key)
             }),
+            endpoint_slices: chosen(&self.endpoint_slices, |o| {
+                let service = o.spec.service.as_ref();
+                let service = service.map(|name| Key::new(&o.key.namespace, name));
+                inside(&o.key) || service.is_some_and(|key| routed.contains(&key))
+            }),
             servers: chosen(&self.servers, |o| inside(&o.key)),
             server_authorizations,
             mesh_tls: chosen(&self.mesh_tls, |o| needed(&o.key)),
@@ -266,6 +271,7 @@ impl Resources {
             pods: chosen(&self.pods, |o| keep(&o.source)),
             templates: chosen(&self.templates, |o| keep(&o.source)),
             services: chosen(&self.services, |o| keep(&o.source)),
+            endpoint_slices: chosen(&self.endpoint_slices, |o| keep(&o.source)),
             servers: chosen(&self.servers, |o| keep(&o.source)),
             server_authorizations: chosen(&self.server_authorizations, |o| keep(&o.source)),
             authorization_policies: chosen(&self.authorization_policies, |o| keep(&o.source)),

@@ -4,12 +4,13 @@ use super::annotations::OPAQUE_PORTS;
 use super::breaker::Breaker;
 use super::workloads::Workload;
 use super::{Index, Proxied, WorkloadKey, snapshot};
-use crate::manifest::resource::{Object, PortRef, Service, ServicePort};
+use crate::manifest::resource::{EndpointSlice, Object, PortRef, Service, ServicePort};
 use mesh_policy::request::TargetRecord;
 use mesh_policy::snapshot::ServerProtocol;
 use mesh_policy::traffic::{FailureAccrual, ServiceRoute};
 use mesh_trust::SpiffeId;
-use std::net::IpAddr;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
 
 /// Why a target is no workload. Requests to it are denied (settled reading 16).
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, miette::Diagnostic)]
@@ -95,11 +96,13 @@ pub struct ServiceEndpoints {
     pub opaque: bool,
     /// `appProtocol` of the port.
     pub app_protocol: Option<String>,
-    /// Addresses of the Service itself; none: headless, not of a cluster, or without a selector. Who stands behind the last
-    /// kind (the API server, say) nobody here knows, so it must not be taken for one that nobody stands behind.
+    /// Addresses of the Service itself; none: headless, not of a cluster, or without a selector and without slices. Who stands
+    /// behind the last kind nobody here knows, so it must not be taken for one that nobody stands behind.
     pub addresses: Vec<IpAddr>,
     /// Ready pods with an address.
     pub endpoints: Vec<ServiceEndpoint>,
+    /// Ready endpoints of slices that are no pods, such as the API server's.
+    pub others: Vec<SocketAddr>,
     /// Routes attached to this port, of all namespaces, the oldest first.
     pub routes: Vec<ServiceRoute>,
     /// When endpoints are left out for their answers.
@@ -222,7 +225,10 @@ impl Index {
     /// Workloads behind a Service port, ready or not.
     fn behind(&self, service: &Object<Service>, port: &ServicePort) -> Vec<(usize, u16)> {
         let Some(selector) = &service.spec.selector else {
-            return Vec::new();
+            let listed = self.listed(service, port);
+            return listed
+                .filter_map(|(ip, port)| Some((self.pod_at(ip)?, port)))
+                .collect();
         };
         let near = self
             .by_namespace
@@ -235,6 +241,38 @@ impl Index {
         selected
             .filter_map(|(at, w)| Some((at, target_port(w, &port.target)?)))
             .collect()
+    }
+
+    /// Where slices say that a Service port without selector is.
+    fn listed<'i>(
+        &'i self,
+        service: &'i Object<Service>,
+        port: &'i ServicePort,
+    ) -> impl Iterator<Item = (IpAddr, u16)> + 'i {
+        let ready = self.slices_of(service).flat_map(|slice| {
+            let ports = slice.spec.ports.iter().filter(|one| one.name == port.name);
+            ports.flat_map(|at| slice.spec.ready.iter().map(|ip| (*ip, at.port)))
+        });
+        let distinct: BTreeSet<(IpAddr, u16)> = ready.collect();
+        distinct.into_iter()
+    }
+
+    /// The valid slices of a Service without selector. With one, its pods say the same sooner.
+    fn slices_of<'i>(
+        &'i self,
+        service: &'i Object<Service>,
+    ) -> impl Iterator<Item = &'i Object<EndpointSlice>> {
+        let slices = self.endpoint_slices.get(&service.key);
+        let slices = slices.filter(|_| service.spec.selector.is_none());
+        let slices = slices.into_iter().flatten();
+        slices
+            .filter_map(|at| self.resources.endpoint_slices.get(*at).map(AsRef::as_ref))
+            .filter(|slice| slice.invalid.is_none())
+    }
+
+    /// The pod that has this address for itself.
+    fn pod_at(&self, ip: IpAddr) -> Option<usize> {
+        self.by_address.get(&ip).copied()
     }
 
     /// Every port of every valid Service with its ready pods, sorted by namespace, name and port.
@@ -314,6 +352,12 @@ impl Index {
                 });
             }
         }
+        let known = service.spec.selector.is_some() || self.slices_of(service).next().is_some();
+        let listed = self.listed(service, port);
+        let others = listed
+            .filter(|(ip, _)| self.pod_at(*ip).is_none())
+            .map(|(ip, port)| SocketAddr::new(ip, port))
+            .collect();
         ServiceEndpoints {
             namespace: service.key.namespace.clone(),
             name: service.key.name.clone(),
@@ -321,11 +365,12 @@ impl Index {
             port_name: port.name.clone(),
             opaque,
             app_protocol: port.app_protocol.clone(),
-            addresses: match &service.spec.selector {
-                Some(_) => service.spec.addresses.clone(),
-                None => Vec::new(),
+            addresses: match known {
+                true => service.spec.addresses.clone(),
+                false => Vec::new(),
             },
             endpoints,
+            others,
             routes: self.routes_of(service, port),
             failure_accrual: Breaker::of(&service.annotations).accrual,
         }

@@ -12,6 +12,7 @@ use crate::manifest::resource::{Key, Object, Pod, PortRef, Probe, Resources, Tem
 use crate::map::{HashMap, HashSet};
 use mesh_policy::snapshot::{Finding, Source, WorkloadInfo};
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// Which workload: namespace and pod, or the workload whose template stands for its pods.
@@ -187,6 +188,18 @@ pub(crate) fn by_owner(workloads: &[Workload]) -> HashMap<Key, Vec<usize>> {
         }
     }
     out
+}
+
+/// Pods by their addresses. Those in the network of their node stand for it, and have none of their own.
+pub(crate) fn by_address(workloads: &[Workload]) -> HashMap<IpAddr, usize> {
+    let pods = workloads.iter().enumerate();
+    let pods = pods.filter(|(_, workload)| workload.kind == "Pod");
+    pods.flat_map(|(at, workload)| {
+        let own = workload.info.ips.iter();
+        let own = own.filter(|ip| !workload.pod.host_ips.contains(ip));
+        own.map(move |ip| (*ip, at))
+    })
+    .collect()
 }
 
 /// Workloads by namespace.

@@ -3,13 +3,15 @@
 use super::identity::is_port_name;
 use super::read::{Fields, Reading};
 use super::resource::{
-    ContainerPort, Pod, PortRef, Probe, ProbeTarget, Service, ServicePort, Template,
+    ContainerPort, EndpointSlice, Pod, PortRef, Probe, ProbeTarget, Service, ServicePort,
+    SlicePort, Template,
 };
 use super::tree::{Node, Place};
 use crate::finding::Code;
 use crate::index::PROXY_CONTAINER;
 use mesh_policy::request::canonical_ip;
 use mesh_policy::snapshot::Source;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 /// Makes a [`Source`] of a place in the file that is being read.
@@ -296,6 +298,59 @@ fn read_cluster_ips(reading: &mut Reading, spec: &mut Fields<'_>) -> (Vec<IpAddr
         }
     }
     (out, headless)
+}
+
+/// Label that names the Service of a slice.
+const SERVICE_NAME: &str = "kubernetes.io/service-name";
+
+/// Reads an EndpointSlice. Endpoints that say nothing of their readiness are ready, as Kubernetes has it; names instead of
+/// addresses (`addressType: FQDN`) are none.
+pub(crate) fn read_endpoint_slice(
+    reading: &mut Reading,
+    root: &mut Fields<'_>,
+    labels: &BTreeMap<String, String>,
+) -> EndpointSlice {
+    let mut slice = EndpointSlice {
+        service: labels.get(SERVICE_NAME).cloned(),
+        ..EndpointSlice::default()
+    };
+    let addresses = root.optional_text(reading, "addressType") != Some("FQDN");
+    let ports = root.optional_list(reading, "ports").unwrap_or_default();
+    for (index, item) in ports.iter().enumerate() {
+        let path = format!("ports[{index}]");
+        let Some(mut fields) = reading.fields(item, &path) else {
+            continue;
+        };
+        let name = fields.optional_text(reading, "name");
+        let name = name.filter(|name| !name.is_empty()).map(str::to_owned);
+        let protocol = fields.choice(reading, "protocol", &["TCP", "UDP", "SCTP"]);
+        let port = fields
+            .optional(reading, "port")
+            .and_then(|node| reading.port(node, &format!("{path}.port")));
+        if let Some(port) = port.filter(|_| protocol.is_none_or(|it| it == "TCP")) {
+            slice.ports.push(SlicePort { name, port });
+        }
+    }
+    let endpoints = root.optional_list(reading, "endpoints").unwrap_or_default();
+    for (index, item) in endpoints.iter().enumerate().filter(|_| addresses) {
+        let path = format!("endpoints[{index}]");
+        let Some(mut fields) = reading.fields(item, &path) else {
+            continue;
+        };
+        let conditions = fields.optional_fields(reading, "conditions");
+        let ready = conditions.and_then(|mut conditions| {
+            let ready = conditions.optional(reading, "ready")?;
+            reading.boolean(ready, &format!("{path}.conditions.ready"))
+        });
+        let addresses = fields
+            .optional_list(reading, "addresses")
+            .unwrap_or_default();
+        // Clients take the first; the others are the same endpoint.
+        let first = addresses.first();
+        let first = first.and_then(|node| read_ip(reading, node, &format!("{path}.addresses[0]")));
+        slice.ready.extend(first.filter(|_| ready != Some(false)));
+    }
+    slice
 }
 
 /// Reads a Service's `spec`.

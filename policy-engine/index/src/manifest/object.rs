@@ -4,7 +4,7 @@ mod cedar;
 mod egress;
 
 use super::checked_only::check_external_workload;
-use super::core_kinds::{read_pod, read_service, read_template};
+use super::core_kinds::{read_endpoint_slice, read_pod, read_service, read_template};
 use super::egress::{read_egress_network, read_stream_route};
 use super::kinds::{GATEWAY_OTHERS, KINDS, Kind, Row};
 use super::limit_kinds::{read_federation, read_rate_limit};
@@ -289,7 +289,12 @@ impl Loader {
         let known = versions.iter().find(|(name, _)| *name == version_name);
         let strict = !matches!(
             kind,
-            Kind::Namespace | Kind::ServiceAccount | Kind::Pod | Kind::Template | Kind::Service
+            Kind::Namespace
+                | Kind::ServiceAccount
+                | Kind::Pod
+                | Kind::Template
+                | Kind::Service
+                | Kind::EndpointSlice
         );
         let mut reading = Reading::new(strict);
         if known.is_none() {
@@ -424,6 +429,11 @@ impl Loader {
                 let spec = read_service(r, &mut root);
                 let object = self.object_of(context, reading, root, meta, spec);
                 self.resources.services.push(Arc::new(object));
+            }
+            Kind::EndpointSlice => {
+                let spec = read_endpoint_slice(r, &mut root, &meta.labels);
+                let object = self.object_of(context, reading, root, meta, spec);
+                self.resources.endpoint_slices.push(Arc::new(object));
             }
             Kind::Server => {
                 let spec = read_server(r, &mut root, &meta.annotations, context.version);

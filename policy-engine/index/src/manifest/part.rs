@@ -57,6 +57,7 @@ pub struct Declared<'p> {
 const RUNS: &[&str] = &[
     "Pod",
     "Service",
+    "EndpointSlice",
     "ServiceAccount",
     "Deployment",
     "ReplicaSet",

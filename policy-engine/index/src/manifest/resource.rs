@@ -29,6 +29,7 @@ pub struct Resources {
     pub(crate) pods: All<Pod>,
     pub(crate) templates: All<Template>,
     pub(crate) services: All<Service>,
+    pub(crate) endpoint_slices: All<EndpointSlice>,
     pub(crate) servers: All<Server>,
     pub(crate) server_authorizations: All<ServerAuthorization>,
     pub(crate) authorization_policies: All<AuthorizationPolicy>,
@@ -60,6 +61,7 @@ macro_rules! each_list {
             pods,
             templates,
             services,
+            endpoint_slices,
             servers,
             server_authorizations,
             authorization_policies,
@@ -94,6 +96,10 @@ macro_rules! each_list {
         }
         {
             let $list = services;
+            $do
+        }
+        {
+            let $list = endpoint_slices;
             $do
         }
         {
@@ -167,6 +173,8 @@ impl Resources {
         self.pods.extend_from_slice(&other.pods);
         self.templates.extend_from_slice(&other.templates);
         self.services.extend_from_slice(&other.services);
+        self.endpoint_slices
+            .extend_from_slice(&other.endpoint_slices);
         self.servers.extend_from_slice(&other.servers);
         self.server_authorizations
             .extend_from_slice(&other.server_authorizations);
@@ -446,6 +454,24 @@ pub(crate) struct ServicePort {
     pub(crate) port: u16,
     pub(crate) target: PortRef,
     pub(crate) app_protocol: Option<String>,
+}
+
+/// Who stands behind a Service without selector, as its makers say.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct EndpointSlice {
+    /// Name of the Service, in the slice's namespace; `None`: it belongs to none.
+    pub(crate) service: Option<String>,
+    /// TCP ports, by the names that the Service's ports have.
+    pub(crate) ports: Vec<SlicePort>,
+    /// Addresses of ready endpoints.
+    pub(crate) ready: Vec<IpAddr>,
+}
+
+/// One port of all endpoints of a slice.
+#[derive(Clone, Debug)]
+pub(crate) struct SlicePort {
+    pub(crate) name: Option<String>,
+    pub(crate) port: u16,
 }
 
 /// What a Server selects.

@@ -79,6 +79,93 @@ fn a_service_without_selector_claims_no_address() {
     assert_eq!(addresses(", selector: {app: x}"), ["10.96.0.1"]);
 }
 
+const LISTED: &str = "
+apiVersion: v1
+kind: Service
+metadata: {name: db, namespace: shop}
+spec: {clusterIP: 10.96.0.9, ports: [{name: sql, port: 5432}, {name: admin, port: 80}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: db-1, namespace: shop, labels: {kubernetes.io/service-name: db}}
+addressType: IPv4
+ports: [{name: sql, port: 5433}, {name: sql, protocol: UDP, port: 9}]
+endpoints:
+- {addresses: [192.0.2.1], conditions: {ready: true}, nodeName: n1, hints: {forZones: [{name: a}]}}
+- {addresses: [192.0.2.2, 192.0.2.9]}
+- {addresses: [192.0.2.3], conditions: {ready: false, serving: true, terminating: true}}
+- {addresses: [10.0.0.1], targetRef: {kind: Pod, name: somebody-else, namespace: other}}
+";
+
+/// Addresses of the Service's first port, its pods, and who else stands behind it.
+fn listed(text: &str) -> (Vec<String>, Vec<String>, Vec<String>) {
+    let services = World::of(&[SERVICES, text]).index.services();
+    let sql = services.iter().find(|s| s.port == 5432).unwrap();
+    let pods = sql.endpoints.iter();
+    let texts = |all: &mut dyn Iterator<Item = String>| all.collect();
+    (
+        texts(&mut sql.addresses.iter().map(ToString::to_string)),
+        texts(&mut pods.map(|e| format!("{}:{} {}", e.ip, e.port, e.identity))),
+        texts(&mut sql.others.iter().map(ToString::to_string)),
+    )
+}
+
+#[test]
+fn a_service_without_selector_is_where_its_slices_say() {
+    let (addresses, pods, others) = listed(LISTED);
+    assert_eq!(addresses, ["10.96.0.9"]);
+    // Whose address it is counts, not what the slice calls it.
+    assert_eq!(
+        pods,
+        ["10.0.0.1:5433 spiffe://cluster.local/ns/shop/sa/front"]
+    );
+    assert_eq!(others, ["192.0.2.1:5433", "192.0.2.2:5433"]);
+    // A port that no slice has leads nowhere.
+    let services = World::of(&[LISTED]).index.services();
+    let admin = services.iter().find(|s| s.port == 80).unwrap();
+    assert!(admin.endpoints.is_empty() && admin.others.is_empty());
+}
+
+#[test]
+fn slices_of_others_and_broken_ones_say_nothing() {
+    let nothing = (Vec::new(), Vec::new(), Vec::new());
+    for (what, with) in [
+        ("service-name: db}", "service-name: other}"),
+        ("labels: {kubernetes.io/service-name: db}", "labels: {}"),
+        (
+            "name: db-1, namespace: shop",
+            "name: db-1, namespace: other",
+        ),
+        ("addresses: [192.0.2.1]", "addresses: [not-an-address]"),
+        ("ready: true", "ready: perhaps"),
+        ("port: 5433", "port: 70000"),
+    ] {
+        assert_eq!(listed(&LISTED.replacen(what, with, 1)), nothing, "{with}");
+    }
+    let names = LISTED.replace("addressType: IPv4", "addressType: FQDN");
+    assert_eq!(
+        listed(&names),
+        (vec!["10.96.0.9".to_owned()], vec![], vec![])
+    );
+}
+
+#[test]
+fn a_selector_counts_more_than_slices() {
+    let selected = LISTED.replace(
+        "ports: [{name: sql, port: 5432}",
+        "selector: {tier: front}, ports: [{name: sql, port: 5432}",
+    );
+    let (_, pods, others) = listed(&selected);
+    assert_eq!(
+        pods,
+        [
+            "10.0.0.1:5432 spiffe://cluster.local/ns/shop/sa/front",
+            "10.0.0.2:5432 spiffe://cluster.local/ns/shop/sa/front"
+        ]
+    );
+    assert_eq!(others, [""; 0]);
+}
+
 #[test]
 fn of_two_annotations_for_opaque_ports_ours_counts_and_a_difference_is_reported() {
     let opaque = |annotations: &str| -> (Vec<bool>, usize) {
