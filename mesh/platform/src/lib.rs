@@ -7,6 +7,7 @@
 //! - [`files`]: whole files or none, append-only files, private directories
 //! - [`unix`]: Unix sockets that nobody else can open
 //! - [`process`]: who is at the other end, and is it still the same process
+//! - [`confine`]: what a process gives up for good
 //! - [`systemd`]: which unit a process belongs to
 //! - [`lock`]: one process per state directory
 //! - [`netlink`]: the kernel's network tables
@@ -16,6 +17,7 @@
 //! - [`error`]: what the operating system refused, with its code
 
 pub mod audit_log;
+pub mod confine;
 pub mod error;
 pub mod files;
 pub mod lock;

@@ -13,7 +13,7 @@
 //! - [`admin`], [`telemetry`], [`audit`]: what it tells about itself
 //! - [`capture`]: redirects the connections of a network namespace to its proxy
 //! - [`pages`]: what the start needed is given back
-//! - [`start`]: start and end; begin reading at [`run`]
+//! - [`start`]: start and end, and `confine`: what the process gives up before; begin reading at [`run`]
 
 mod admin;
 mod answer;
@@ -23,6 +23,7 @@ mod body;
 pub mod capture;
 mod classes;
 pub mod config;
+mod confine;
 mod control;
 mod copy;
 mod core;

@@ -4,7 +4,7 @@ use crate::config::ProxyConfig;
 use crate::core;
 use crate::error::ProxyError;
 use crate::state::Shared;
-use crate::{admin, audit, control, cross_check, denials, identity, pages, trust};
+use crate::{admin, audit, confine, control, cross_check, denials, identity, pages, trust};
 use mesh_platform::audit_log::AuditLog;
 use mesh_platform::{Platform, files, signals, unix};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -25,11 +25,13 @@ const SOCKET_MODE: u32 = 0o600;
 /// Stack of a core's thread: futures live on the heap.
 const STACK_BYTES: usize = 1024 * 1024;
 
-/// Runs a proxy until SIGTERM or SIGINT, then until its connections are done or `drain` has passed.
+/// Runs a proxy until SIGTERM or SIGINT, then until its connections are done or `drain` has passed. The process gives up all
+/// that a proxy does not need (`confine`), so it should be there for nothing else.
 ///
 /// # Errors
 /// [`ProxyError`] if it cannot start.
 pub fn run(config: ProxyConfig, platform: Arc<dyn Platform>) -> Result<(), ProxyError> {
+    confine::to_what_is_configured(&config)?;
     let proxy = start(config, platform)?;
     let runtime = Builder::new_current_thread()
         .enable_all()
