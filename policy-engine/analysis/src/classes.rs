@@ -9,11 +9,14 @@ pub mod client;
 pub mod literals;
 pub mod network;
 pub mod request;
-mod sample;
+pub(crate) mod sample;
 
 pub use client::{ClientClass, Who};
 pub use network::{NetworkClass, network_classes};
 pub use request::{Ask, RequestClass};
+
+pub(crate) use client::fresh;
+pub(crate) use request::encoded;
 
 use literals::Literals;
 use mesh_policy::snapshot::{Network, SnapshotData};

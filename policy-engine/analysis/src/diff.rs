@@ -7,6 +7,8 @@ use crate::classes::literals::Literals;
 use crate::classes::request::{Requests, requests};
 use crate::classes::{Clients, RequestClass, Who, clients, literals_of};
 use crate::error::AnalysisError;
+use crate::outside::Scope;
+use crate::outside::change::{Changes, OutsideDiff};
 use crate::survey::{
     Access, Allowed, DECISIONS_MAX, Reasons, Setting, Survey, client, compile, known_identities,
     sources,
@@ -36,6 +38,8 @@ pub struct Diff {
     pub gained: Vec<Change>,
     /// Access that only the first gives.
     pub lost: Vec<Change>,
+    /// What may leave the mesh.
+    pub outside: OutsideDiff,
     /// Findings that only the second has.
     pub new_findings: Vec<Finding>,
     /// Findings that only the first has.
@@ -61,7 +65,7 @@ pub struct Change {
 impl Diff {
     /// Whether nothing differs, findings apart.
     pub fn is_empty(&self) -> bool {
-        self.gained.is_empty() && self.lost.is_empty()
+        self.gained.is_empty() && self.lost.is_empty() && self.outside.is_empty()
     }
 }
 
@@ -73,6 +77,46 @@ pub fn diff(
     before: &dyn World,
     after: &dyn World,
     setting: Setting<'_>,
+) -> Result<Diff, AnalysisError> {
+    let mut changes = Changes::default();
+    let mut out = compare(before, after, setting, |key, one, other| {
+        changes.add(key, one, other);
+    })?;
+    let mut cluster = before.cluster();
+    let theirs = after.cluster();
+    cluster.retain(|block| theirs.contains(block));
+    let scope = Scope {
+        cluster: &cluster,
+        only: None,
+    };
+    let (outside, notes) = changes.compare(scope)?;
+    out.outside = outside;
+    out.exact &= notes.is_empty();
+    out.notes.extend(notes);
+    (out.gone_findings, out.new_findings) = changed(&before.findings(), &after.findings());
+    out.notes.sort();
+    out.notes.dedup();
+    Ok(out)
+}
+
+/// As [`diff`], of who may call whom alone, and without findings.
+///
+/// # Errors
+/// As [`diff`].
+pub(crate) fn inside(
+    before: &dyn World,
+    after: &dyn World,
+    setting: Setting<'_>,
+) -> Result<Diff, AnalysisError> {
+    compare(before, after, setting, |_, _, _| {})
+}
+
+/// Compares who may call whom, and hands over the policies of each workload; `None`: it is not there.
+fn compare(
+    before: &dyn World,
+    after: &dyn World,
+    setting: Setting<'_>,
+    mut each: impl FnMut(&WorkloadKey, Option<&SnapshotData>, Option<&SnapshotData>),
 ) -> Result<Diff, AnalysisError> {
     let mut out = Diff {
         exact: true,
@@ -86,6 +130,7 @@ pub fn diff(
     let mut known: Option<Vec<SpiffeId>> = None;
     for key in &keys {
         let (one, other) = (before.snapshot(key), after.snapshot(key));
+        each(key, one.as_ref(), other.as_ref());
         if one.clone().map(deciding_part) == other.clone().map(deciding_part) {
             continue;
         }
@@ -109,9 +154,6 @@ pub fn diff(
         };
         pair.compare(&mut out)?;
     }
-    (out.gone_findings, out.new_findings) = changed(&before.findings(), &after.findings());
-    out.notes.sort();
-    out.notes.dedup();
     Ok(out)
 }
 

@@ -5,6 +5,7 @@
 //! - [`survey`]: one port, asked in full; start at [`survey::Survey::of`]
 //! - [`access`]: who can, what can, and the matrix of workloads
 //! - [`diff`]: what two policies decide differently, each with a request that shows it
+//! - [`outside`]: who reaches what outside of the mesh, and what two policies let out differently
 //! - [`prove`]: what must hold, and whether it does
 //! - [`graph`]: who reaches whom, and what to remove to keep two apart
 //! - [`blast`]: how much a change opens and closes
@@ -30,6 +31,7 @@ pub mod error;
 pub mod fixes;
 pub mod graph;
 pub mod mutation;
+pub mod outside;
 pub mod prove;
 pub mod records;
 pub mod shadow;

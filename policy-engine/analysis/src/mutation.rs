@@ -1,7 +1,7 @@
 //! How good cases are: policy is made wrong on purpose, one change at a time, and a case should notice each.
 
 use crate::cases::{Bench, Case};
-use crate::diff::diff;
+use crate::diff::inside;
 use crate::survey::Setting;
 use mesh_policy::decide::Verdict;
 use mesh_policy::request::RequestRecord;
@@ -110,7 +110,7 @@ fn difference(before: &Index, after: &Index, now: Timestamp) -> Difference {
         texts: &[],
         structural: false,
     };
-    let Ok(found) = diff(before, after, setting) else {
+    let Ok(found) = inside(before, after, setting) else {
         return Difference::Unknown;
     };
     match found.gained.first().or(found.lost.first()) {

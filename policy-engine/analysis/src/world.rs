@@ -1,8 +1,9 @@
 //! A whole mesh as it is asked about: its workloads, each with its policy, from manifests or from running proxies.
 
+use ipnet::IpNet;
 use mesh_policy::decide::Generation;
 use mesh_policy::snapshot::{Finding, PortPolicy, SnapshotData, Source};
-use mesh_policy_index::{Index, WorkloadKey};
+use mesh_policy_index::{Index, IndexConfig, WorkloadKey};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Workloads and their policy. Snapshots are made when they are asked for: all at once might not fit into memory.
@@ -15,6 +16,10 @@ pub trait World {
     fn snapshot(&self, workload: &WorkloadKey) -> Option<SnapshotData>;
     /// What is wrong or doubtful.
     fn findings(&self) -> Vec<Finding>;
+    /// Addresses of the cluster: what nobody speaks for there does not leave the mesh.
+    fn cluster(&self) -> Vec<IpNet> {
+        IndexConfig::private_networks()
+    }
 }
 
 impl World for Index {
@@ -33,6 +38,10 @@ impl World for Index {
 
     fn findings(&self) -> Vec<Finding> {
         Index::findings(self).to_vec()
+    }
+
+    fn cluster(&self) -> Vec<IpNet> {
+        self.config().cluster_networks.clone()
     }
 }
 
@@ -109,8 +118,8 @@ pub fn port_policy(data: &SnapshotData, port: u16) -> &PortPolicy {
 }
 
 /// The data without what no decision about a caller looks at: places in files, findings, the count of changes, and what
-/// the workload itself may reach outside of the mesh. Two snapshots that are
-/// equal so decide every request alike.
+/// the workload itself may reach outside of the mesh ([`crate::outside`]). Two snapshots that are equal so decide every
+/// request alike.
 pub fn deciding_part(mut data: SnapshotData) -> SnapshotData {
     let nowhere = || Source::BuiltIn(String::new());
     data.generation = Generation::default();

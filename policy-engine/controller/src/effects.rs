@@ -9,7 +9,8 @@ use mesh_audits::limits::LIST_MAX;
 use mesh_policy::decide::Generation;
 use mesh_policy::snapshot::{Finding, SnapshotData, Term};
 use mesh_policy_analysis::diff::{Change, Diff, diff};
-use mesh_policy_analysis::survey::Setting;
+use mesh_policy_analysis::outside::change::OutsideChange;
+use mesh_policy_analysis::survey::{Reason, Setting};
 use mesh_policy_analysis::world::World;
 use mesh_policy_index::index::WorkloadKey;
 use mesh_trust::Timestamp;
@@ -80,40 +81,67 @@ fn effect(
         time: now,
         generation: after.generation,
         digest: after.digest.clone(),
-        gained: found.gained.iter().map(pairs).sum(),
-        lost: found.lost.iter().map(pairs).sum(),
+        gained: pairs(&found.gained, &found.outside.gained),
+        lost: pairs(&found.lost, &found.outside.lost),
         exact: found.exact,
         access: in_words(&found),
     })
 }
 
-fn pairs(change: &Change) -> u64 {
-    let access = &change.access;
-    (access.who.len() as u64).saturating_mul(access.requests.len() as u64)
+/// Pairs of who asks and what for; of what leaves the mesh, of whose it is and what is sent.
+fn pairs(changes: &[Change], outside: &[OutsideChange]) -> u64 {
+    let pairs = |one: usize, other: usize| (one as u64).saturating_mul(other as u64);
+    let inside = changes.iter().map(|change| &change.access);
+    let inside = inside.map(|access| pairs(access.who.len(), access.requests.len()));
+    let outside = outside.iter();
+    let outside =
+        outside.map(|change| pairs(change.workloads.len(), change.access.sent.len().max(1)));
+    inside.chain(outside).sum()
 }
 
 fn in_words(found: &Diff) -> Vec<String> {
-    let lines = |sign: char, changes: &[Change]| {
-        let text = |change: &Change| {
-            let access = &change.access;
-            let reasons: Vec<&str> = access
-                .reasons
-                .iter()
-                .map(|one| one.policy.as_str())
-                .collect();
-            format!(
-                "{sign} {}:{}: {} {} by {}",
-                change.workload,
-                change.port,
-                access.who.join(", "),
-                access.requests.join(", "),
-                reasons.join(", ")
-            )
-        };
-        changes.iter().map(text).collect::<Vec<_>>()
+    let reasons = |all: &[Reason]| {
+        let names: Vec<&str> = all.iter().map(|one| one.policy.as_str()).collect();
+        names.join(", ")
     };
-    let mut all = lines('+', &found.gained);
-    all.extend(lines('-', &found.lost));
+    let inside = |change: &Change| {
+        let access = &change.access;
+        format!(
+            "{}:{}: {} {} by {}",
+            change.workload,
+            change.port,
+            access.who.join(", "),
+            access.requests.join(", "),
+            reasons(&access.reasons)
+        )
+    };
+    let outside = |change: &OutsideChange| {
+        let access = &change.access;
+        let or_any = |all: &[String]| match all.is_empty() {
+            true => "any".to_owned(),
+            false => all.join(", "),
+        };
+        format!(
+            "{}: {} to outside, addresses {}, ports {} by {}",
+            change.workloads.join(", "),
+            or_any(&access.sent),
+            or_any(&access.to),
+            or_any(&access.ports),
+            match access.reasons.is_empty() {
+                true => "no EgressNetwork".to_owned(),
+                false => reasons(&access.reasons),
+            }
+        )
+    };
+    let mut all = Vec::new();
+    for (sign, changes, leaving) in [
+        ('+', &found.gained, &found.outside.gained),
+        ('-', &found.lost, &found.outside.lost),
+    ] {
+        let words = changes.iter().map(inside);
+        let words = words.chain(leaving.iter().map(outside));
+        all.extend(words.map(|words| format!("{sign} {words}")));
+    }
     // The log says how many there were.
     all.truncate(LIST_MAX + 1);
     all

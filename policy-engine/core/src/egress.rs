@@ -107,6 +107,8 @@ pub struct Egress {
 /// One network, compiled.
 #[derive(Debug)]
 struct Compiled {
+    /// In the list that it was compiled from.
+    place: usize,
     namespace: String,
     name: String,
     layer: Layer,
@@ -143,7 +145,8 @@ impl Egress {
             problems.extend(unread.into_iter().filter_map(of_route));
             (of.speaks, table)
         };
-        let networks = networks.iter().map(|one| Compiled {
+        let networks = networks.iter().enumerate().map(|(place, one)| Compiled {
+            place,
             namespace: one.namespace.clone(),
             name: one.name.clone(),
             layer: one.layer,
@@ -220,6 +223,11 @@ impl Speakers<'_> {
     /// Whether nobody restricts the address: there is nothing to decide.
     pub fn are_none(&self) -> bool {
         self.networks.iter().all(Option::is_none)
+    }
+
+    /// Their places in the list of the snapshot: the mesh's, then the namespace's.
+    pub fn places(&self) -> [Option<usize>; 2] {
+        self.networks.map(|network| Some(network?.place))
     }
 
     /// Who they are: layer, name and traffic policy.

@@ -83,10 +83,18 @@ impl IndexConfig {
     /// The settings of a mesh that was told nothing but its trust domain: default policy `deny`, private networks as
     /// cluster networks, probes from anywhere.
     pub fn new(trust_domain: TrustDomain) -> Self {
-        let v4 = |a, b, length| Ipv4Net::new(Ipv4Addr::new(a, b, 0, 0), length).map(IpNet::V4);
-        let v6 = |first, length| {
-            Ipv6Net::new(Ipv6Addr::new(first, 0, 0, 0, 0, 0, 0, 0), length).map(IpNet::V6)
-        };
+        Self {
+            default_policy: Mode::Deny,
+            trust_domain,
+            control_plane_namespace: "mesh-system".to_owned(),
+            cluster_networks: Self::private_networks(),
+            probe_networks: [v4(0, 0, 0), v6(0, 0)].into_iter().flatten().collect(),
+            proxied: Proxied::All,
+        }
+    }
+
+    /// Private networks: the cluster's, unless an installation says otherwise.
+    pub fn private_networks() -> Vec<IpNet> {
         let cluster = [
             v4(10, 0, 8),
             v4(100, 64, 10),
@@ -94,15 +102,18 @@ impl IndexConfig {
             v4(192, 168, 16),
             v6(0xfd00, 8),
         ];
-        Self {
-            default_policy: Mode::Deny,
-            trust_domain,
-            control_plane_namespace: "mesh-system".to_owned(),
-            cluster_networks: cluster.into_iter().flatten().collect(),
-            probe_networks: [v4(0, 0, 0), v6(0, 0)].into_iter().flatten().collect(),
-            proxied: Proxied::All,
-        }
+        cluster.into_iter().flatten().collect()
     }
+}
+
+fn v4(a: u8, b: u8, length: u8) -> Option<IpNet> {
+    let net = Ipv4Net::new(Ipv4Addr::new(a, b, 0, 0), length);
+    net.map(IpNet::V4).ok()
+}
+
+fn v6(first: u16, length: u8) -> Option<IpNet> {
+    let net = Ipv6Net::new(Ipv6Addr::new(first, 0, 0, 0, 0, 0, 0, 0), length);
+    net.map(IpNet::V6).ok()
 }
 
 /// Policy of the whole mesh, ready to be cut into snapshots.

@@ -6,12 +6,14 @@ use serde_json::{Map, Value, json};
 
 mod broken;
 mod cedar;
+mod egress;
 mod grants;
 mod routes;
 mod workloads;
 
 pub use broken::break_it;
 pub use cedar::{forbid, guard_rails};
+pub use egress::egress;
 
 /// Labels `app` of pods, which Servers select by.
 pub const APPS: [&str; 2] = ["cart", "web"];

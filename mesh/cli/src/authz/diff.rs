@@ -1,7 +1,7 @@
 //! `mesh authz diff`: what two policies decide differently, for people, for pipelines and for code review.
 
-use super::revision;
 use super::world::{Mesh, few, print_access, unanswered, warn_inexact};
+use super::{outside, revision};
 use crate::cluster::ClusterArgs;
 use crate::exit::Exit;
 use crate::fault::Fault;
@@ -13,6 +13,7 @@ use mesh_compliance::formats::sarif;
 use mesh_platform::{Platform as _, System};
 use mesh_policy::record::DecisionRecord;
 use mesh_policy_analysis::diff::{Change, Diff, diff};
+use mesh_policy_analysis::outside::change::OutsideChange;
 use mesh_policy_analysis::survey::{Reason, Setting};
 use mesh_trust::Timestamp;
 use serde_json::{Value, json};
@@ -112,15 +113,15 @@ pub(crate) fn run(args: &DiffArgs, output: &mut Output) -> Result<Exit, Fault> {
     }
     output.talk(format_args!(
         "{} gained, {} lost, {} new findings, {} gone",
-        found.gained.len(),
-        found.lost.len(),
+        found.gained.len() + found.outside.gained.len(),
+        found.lost.len() + found.outside.lost.len(),
         found.new_findings.len(),
         found.gone_findings.len()
     ));
     warn_inexact(found.exact, &found.notes, output);
     let fails = match args.fail_on {
         FailOn::Any => !found.is_empty(),
-        FailOn::Gained => !found.gained.is_empty(),
+        FailOn::Gained => !found.gained.is_empty() || !found.outside.gained.is_empty(),
     };
     Ok(match (fails, found.exact) {
         (true, _) => Exit::Failure,
@@ -150,6 +151,7 @@ fn text(found: &Diff, output: &mut Output) -> Result<(), Fault> {
             output.line(format_args!("    e.g. {}", printable(&record(change))))?;
         }
     }
+    outside::print_diff(&found.outside, output)?;
     for (sign, findings) in [("+", &found.new_findings), ("-", &found.gone_findings)] {
         for finding in findings {
             output.line(format_args!(
@@ -184,29 +186,26 @@ fn record(change: &Change) -> String {
 fn markdown(found: &Diff, output: &mut Output) -> Result<(), Fault> {
     output.line(format_args!(
         "### Access: {} gained, {} lost\n",
-        found.gained.len(),
-        found.lost.len()
+        found.gained.len() + found.outside.gained.len(),
+        found.lost.len() + found.outside.lost.len()
     ))?;
     if !found.exact {
         output.line(
             "**Not exact**: not every class of requests could be asked; there may be more.\n",
         )?;
     }
-    for (title, changes) in [("Gained", &found.gained), ("Lost", &found.lost)] {
-        if changes.is_empty() {
+    for (title, changes, outside) in [
+        ("Gained", &found.gained, &found.outside.gained),
+        ("Lost", &found.lost, &found.outside.lost),
+    ] {
+        if changes.is_empty() && outside.is_empty() {
             continue;
         }
         output.line(format_args!(
             "| {title}: who | where | what | by |\n|---|---|---|---|"
         ))?;
-        for change in changes {
-            let by: Vec<String> = change.access.reasons.iter().map(by).collect();
-            let cells = [
-                few(&change.access.who),
-                format!("{}:{}", change.workload, change.port),
-                few(&change.access.requests),
-                few(&by),
-            ];
+        let rows = changes.iter().map(cells);
+        for cells in rows.chain(outside.iter().map(outside::cells)) {
             output.line(format_args!(
                 "| {} |",
                 cells.map(|cell| cell.replace('|', "\\|")).join(" | ")
@@ -226,6 +225,17 @@ fn markdown(found: &Diff, output: &mut Output) -> Result<(), Fault> {
         ))?;
     }
     Ok(())
+}
+
+/// Cells of a table: who, where, what, by.
+fn cells(change: &Change) -> [String; 4] {
+    let by: Vec<String> = change.access.reasons.iter().map(by).collect();
+    [
+        few(&change.access.who),
+        format!("{}:{}", change.workload, change.port),
+        few(&change.access.requests),
+        few(&by),
+    ]
 }
 
 fn by(reason: &Reason) -> String {
@@ -261,14 +271,51 @@ fn sarif_log(found: &Diff) -> Value {
         .lost
         .iter()
         .map(|change| result("access-lost", "note", change));
-    let results: Vec<Value> = gained.chain(lost).collect();
-    let rules = ["access-gained", "access-lost"].map(|id| json!({ "id": id }));
+    let outside = |rule: &'static str, level: &'static str| {
+        move |change: &OutsideChange| outside_result(rule, level, change)
+    };
+    let out = found.outside.gained.iter();
+    let out = out.map(outside("egress-gained", "warning"));
+    let kept = found.outside.lost.iter();
+    let kept = kept.map(outside("egress-lost", "note"));
+    let results: Vec<Value> = gained.chain(lost).chain(out).chain(kept).collect();
+    let rules = [
+        "access-gained",
+        "access-lost",
+        "egress-gained",
+        "egress-lost",
+    ]
+    .map(|id| json!({ "id": id }));
     sarif::log(
         env!("CARGO_PKG_VERSION"),
         rules.to_vec(),
         results,
         json!({}),
     )
+}
+
+/// What leaves the mesh, at the network or route that lets it out; if none does, at the one that kept it in.
+fn outside_result(rule: &str, level: &str, change: &OutsideChange) -> Value {
+    let access = &change.access;
+    let places = match access.reasons.is_empty() {
+        true => &change.closed_by,
+        false => &access.reasons,
+    };
+    let verb = match rule {
+        "egress-gained" => "gains",
+        _ => "loses",
+    };
+    let text = format!(
+        "{} {verb} access to outside {}: {}",
+        change.workloads.join(", "),
+        outside::place(access),
+        outside::sent(access)
+    );
+    json!({
+        "ruleId": rule, "level": level, "message": { "text": text },
+        "locations": places.iter().filter_map(location).collect::<Vec<_>>(),
+        "properties": { "witness": access.witness },
+    })
 }
 
 /// `file:line` as SARIF has it; none for what is built in.

@@ -33,20 +33,20 @@ pub(crate) struct EgressArgs {
     /// It speaks TLS, and names no server.
     #[arg(long, conflicts_with_all = ["host", "method", "path", "headers", "grpc"])]
     tls: bool,
-    /// It sends an HTTP request to this host.
+    /// It sends an HTTP request to this host; one without a host if only method, path, header or `--grpc` are given.
     #[arg(long)]
     host: Option<String>,
     /// Method of the request; GET by default, POST for gRPC.
-    #[arg(long, requires = "host")]
+    #[arg(long)]
     method: Option<String>,
     /// Path of the request, with query if there is one; `/` by default.
-    #[arg(long, requires = "host")]
+    #[arg(long)]
     path: Option<String>,
     /// A header of the request, `name=value`; more than once for more.
-    #[arg(long = "header", value_name = "K=V", requires = "host", value_parser = crate::arguments::header)]
+    #[arg(long = "header", value_name = "K=V", value_parser = crate::arguments::header)]
     headers: Vec<HeaderArgument>,
     /// The request is one of gRPC.
-    #[arg(long, requires = "host")]
+    #[arg(long)]
     grpc: bool,
     /// Form of the answer.
     #[arg(short, long, value_enum, default_value_t)]
@@ -129,17 +129,22 @@ pub(crate) fn run(args: &EgressArgs, output: &mut Output) -> Result<Exit, Fault>
 impl EgressArgs {
     fn seen<'a>(&'a self, headers: &'a BTreeMap<String, Vec<String>>) -> Seen<'a> {
         let usual = if self.grpc { "POST" } else { "GET" };
-        match (&self.host, &self.sni) {
-            (Some(host), _) => Seen::Http(Head {
+        let http = self.host.is_some()
+            || self.method.is_some()
+            || self.path.is_some()
+            || self.grpc
+            || !headers.is_empty();
+        match &self.sni {
+            _ if http => Seen::Http(Head {
                 method: self.method.as_deref().unwrap_or(usual),
                 target: self.path.as_deref().unwrap_or("/"),
-                host: Some(host),
+                host: self.host.as_deref(),
                 grpc: self.grpc,
                 headers,
             }),
-            (None, Some(name)) => Seen::Tls(Some(name)),
-            (None, None) if self.tls => Seen::Tls(None),
-            (None, None) => Seen::Bytes,
+            Some(name) => Seen::Tls(Some(name)),
+            None if self.tls => Seen::Tls(None),
+            None => Seen::Bytes,
         }
     }
 }

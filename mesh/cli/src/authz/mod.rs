@@ -2,6 +2,7 @@
 //!
 //! - [`explain`]: one request, every layer of its decision
 //! - [`egress`]: what a workload may reach outside of the mesh
+//! - [`outside`]: what leaves the mesh, as questions about whole meshes print it
 //! - [`fixes`]: what would let a denied request through
 //! - [`replay`]: a file of requests, one decision record each
 //! - [`lint`]: what is wrong or doubtful in manifests
@@ -29,6 +30,7 @@ mod graph;
 mod import;
 mod lint;
 mod matrix;
+mod outside;
 mod policy;
 mod prove;
 mod records;
@@ -63,13 +65,13 @@ pub(crate) enum AuthzCommand {
     /// Finds what is wrong or doubtful in manifests. Ends with 1 for errors, 2 for input that cannot be read, 3 for
     /// warnings under `--fail-on warn`.
     Lint(lint::LintArgs),
-    /// Says who can reach a port, in classes of clients and requests, by which policies.
+    /// Says who can reach a port, in classes of clients and requests, by which policies; or who gets out of the mesh.
     WhoCan(Box<who_can::WhoCanArgs>),
-    /// Says what an identity can reach.
+    /// Says what an identity can reach, in the mesh or outside of it.
     WhatCan(Box<who_can::WhatCanArgs>),
     /// Prints which workload can reach which.
     Matrix(matrix::MatrixArgs),
-    /// Says what two policies decide differently, each with a request that shows it. Ends with 0 if nothing, 1 if
+    /// Says what two policies decide differently, in the mesh and of what leaves it, each with a request that shows it. Ends with 0 if nothing, 1 if
     /// something, 11 if nothing was found but not all could be asked.
     Diff(Box<diff::DiffArgs>),
     /// Proves what must hold, by deciding every class of requests. Ends with 1 if something is violated, 11 if something

@@ -186,7 +186,7 @@ impl Named {
 }
 
 /// `name`, or `name` with the first number that makes it one that is not `taken`.
-pub(super) fn fresh(name: &str, taken: impl Fn(&str) -> bool) -> String {
+pub(crate) fn fresh(name: &str, taken: impl Fn(&str) -> bool) -> String {
     let numbered = (2u32..).map(|n| match name.split_once('.') {
         Some((first, rest)) => format!("{first}-{n}.{rest}"),
         None => format!("{name}-{n}"),

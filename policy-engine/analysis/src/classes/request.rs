@@ -621,7 +621,7 @@ fn value_of(value: &TextMatch) -> Option<String> {
 }
 
 /// A part of a query, so that it reads back as `text`.
-fn encoded(text: &str) -> String {
+pub(crate) fn encoded(text: &str) -> String {
     let mut out = String::new();
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {

@@ -5,5 +5,7 @@ mod changes;
 mod claims;
 mod fixes;
 mod large;
+mod outside;
+mod outside_random;
 mod reach;
 mod world;

@@ -1,0 +1,319 @@
+//! What may leave the mesh, in questions about whole meshes.
+
+use crate::world::{SETTING, index, key, pod};
+use mesh_policy::decide::Verdict;
+use mesh_policy_analysis::diff::{Diff, diff};
+use mesh_policy_analysis::outside::access::{Outgoing, Where, outgoing};
+use mesh_policy_analysis::outside::change::OutsideChange;
+use mesh_policy_analysis::outside::sent::Sent;
+
+fn network(namespace: &str, name: &str, spec: &str) -> String {
+    format!(
+        "---\napiVersion: policy.linkerd.io/v1alpha1\nkind: EgressNetwork\nmetadata: {{name: {name}, namespace: {namespace}}}\nspec: {{{spec}}}\n"
+    )
+}
+
+/// A route on port 443 of `guard` in mesh-system.
+fn route(kind: &str, name: &str, spec: &str) -> String {
+    let version = if kind == "HTTPRoute" {
+        "v1"
+    } else {
+        "v1alpha2"
+    };
+    format!(
+        "---\napiVersion: gateway.networking.k8s.io/{version}\nkind: {kind}\nmetadata: {{name: {name}, namespace: mesh-system}}\nspec: {{parentRefs: [{{group: policy.linkerd.io, kind: EgressNetwork, name: guard, port: 443}}], {spec}}}\n"
+    )
+}
+
+fn guard() -> String {
+    network("mesh-system", "guard", "trafficPolicy: Deny")
+}
+
+fn tls(name: &str, hostnames: &str) -> String {
+    route(
+        "TLSRoute",
+        name,
+        &format!("hostnames: [{hostnames}], rules: [{{backendRefs: []}}]"),
+    )
+}
+
+fn pods() -> String {
+    pod("shop", "cart") + &pod("shop", "web")
+}
+
+fn compared(before: &str, after: &str) -> Diff {
+    diff(
+        &index(&(pods() + before)),
+        &index(&(pods() + after)),
+        SETTING,
+    )
+    .unwrap()
+}
+
+/// Ports, and what may be sent there.
+fn what(change: &OutsideChange) -> (Vec<&str>, Vec<&str>) {
+    (
+        change.access.ports.iter().map(String::as_str).collect(),
+        change.access.sent.iter().map(String::as_str).collect(),
+    )
+}
+
+#[test]
+fn a_guard_that_goes_opens_everything_outside_for_all_workloads_at_once() {
+    let found = compared(&guard(), "");
+    assert!(
+        found.exact && found.gained.is_empty() && !found.is_empty(),
+        "{found:?}"
+    );
+    let [gained] = found.outside.gained.as_slice() else {
+        panic!("{found:?}")
+    };
+    assert!(found.outside.lost.is_empty());
+    assert_eq!(gained.workloads, ["shop/cart", "shop/web"]);
+    assert_eq!(what(gained), (vec![], vec![]), "any port, anything");
+    assert!(gained.access.to.is_empty(), "any address: {gained:?}");
+    assert_eq!(gained.access.reasons, []);
+    assert_eq!(
+        gained.closed_by[0].policy,
+        "EgressNetwork/mesh-system/guard/deny"
+    );
+    let (before, after) = (
+        gained.before.as_ref().unwrap(),
+        gained.after.as_ref().unwrap(),
+    );
+    assert_eq!(before.decision.verdict, Verdict::Deny);
+    assert_eq!(after.decision.verdict, Verdict::Allow);
+    assert_eq!(after.cause, "no EgressNetwork speaks for this address");
+    let back = compared("", &guard());
+    assert_eq!((back.outside.gained.len(), back.outside.lost.len()), (0, 1));
+}
+
+#[test]
+fn one_more_name_is_one_more_name() {
+    let before = guard() + &tls("bank", "api.bank.example, '*.cdn.example'");
+    let after = guard() + &tls("bank", "api.bank.example, '*.cdn.example', '*.example'");
+    let found = compared(&before, &after);
+    let [gained] = found.outside.gained.as_slice() else {
+        panic!("{found:?}")
+    };
+    assert!(found.exact && found.outside.lost.is_empty(), "{found:?}");
+    assert_eq!(
+        what(gained),
+        (vec!["443"], vec!["TLS to any other name under *.example"])
+    );
+    assert_eq!(
+        gained.access.reasons[0].policy,
+        "TLSRoute/mesh-system/bank/0"
+    );
+    assert!(gained.access.reasons[0].source.starts_with("all.yaml:"));
+    let Sent::Tls {
+        server_name: Some(name),
+    } = &gained.access.witness.sent
+    else {
+        panic!("{gained:?}")
+    };
+    assert!(
+        name.ends_with(".example") && !name.ends_with(".cdn.example"),
+        "{name}"
+    );
+}
+
+#[test]
+fn an_exception_that_goes_is_found_at_its_own_addresses() {
+    let holed = |except: &str| {
+        network(
+            "shop",
+            "far",
+            &format!("trafficPolicy: Deny, networks: [{{cidr: 203.0.113.0/24{except}}}]"),
+        )
+    };
+    let found = compared(&holed(", except: [203.0.113.64/32]"), &holed(""));
+    let [lost] = found.outside.lost.as_slice() else {
+        panic!("{found:?}")
+    };
+    assert_eq!(lost.access.to, ["203.0.113.64/32"]);
+    assert_eq!(lost.access.witness.to.ip().to_string(), "203.0.113.64");
+    assert!(found.outside.gained.is_empty() && found.exact);
+}
+
+#[test]
+fn requests_are_told_apart_by_all_that_routes_look_at() {
+    let rule = |matches: &str| {
+        guard()
+            + &route(
+                "HTTPRoute",
+                "api",
+                &format!("hostnames: [api.example], rules: [{{matches: [{matches}]}}]"),
+            )
+    };
+    for (before, after, want) in [
+        (
+            "{path: {type: Exact, value: /a}}",
+            "{path: {type: PathPrefix, value: /a}}",
+            &["HTTP to api.example: below /a"][..],
+        ),
+        (
+            "{method: GET}",
+            "{method: GET}, {method: PUT}",
+            &["HTTP to api.example: PUT"],
+        ),
+        (
+            "{headers: [{name: x-team, value: red}]}",
+            "{headers: [{name: x-team, value: red}]}, {headers: [{name: x-team, value: blue}]}",
+            &["HTTP to api.example: with x-team: blue"],
+        ),
+        (
+            "{queryParams: [{name: q, value: '1'}]}",
+            "{queryParams: [{name: q, value: '1'}]}, {queryParams: [{name: q, value: '2'}]}",
+            &["HTTP to api.example: with ?q=2"],
+        ),
+    ] {
+        let found = compared(&rule(before), &rule(after));
+        let [gained] = found.outside.gained.as_slice() else {
+            panic!("{after}: {found:?}")
+        };
+        assert_eq!(what(gained), (vec!["443"], want.to_vec()));
+        assert!(found.exact && found.outside.lost.is_empty());
+    }
+}
+
+#[test]
+fn a_regular_expression_is_tried_and_the_answer_says_so() {
+    let rule = |path: &str| {
+        guard()
+            + &route(
+                "HTTPRoute",
+                "api",
+                &format!(
+                    "rules: [{{matches: [{{path: {{type: RegularExpression, value: {path}}}}}]}}]"
+                ),
+            )
+    };
+    let found = compared(&rule("/a"), &rule("/b+"));
+    assert!(
+        !found.exact && !found.outside.gained.is_empty(),
+        "{found:?}"
+    );
+    assert!(
+        found
+            .notes
+            .iter()
+            .any(|note| note.contains("regular expressions")),
+        "{found:?}"
+    );
+    // Nothing is found that differs, and that is not said to be all.
+    let found = compared(&rule("/a"), &rule("/(a)"));
+    assert!(!found.exact && found.outside.is_empty(), "{found:?}");
+}
+
+#[test]
+fn more_combinations_than_are_asked_are_reported() {
+    let headers: String = (0..16)
+        .map(|n| format!("{{headers: [{{name: x-{n}, value: a}}]}}, "))
+        .collect();
+    let rule = |more: &str| {
+        guard()
+            + &route(
+                "HTTPRoute",
+                "api",
+                &format!("rules: [{{matches: [{headers}{more}]}}]"),
+            )
+    };
+    let found = compared(
+        &rule("{method: GET, path: {type: Exact, value: /a}}"),
+        &rule("{method: PUT, path: {type: Exact, value: /a}}"),
+    );
+    assert!(!found.exact, "{found:?}");
+    assert!(
+        found.notes.iter().any(|note| note.contains("20000")),
+        "{:?}",
+        found.notes
+    );
+    assert_eq!(
+        (found.outside.gained.len(), found.outside.lost.len()),
+        (1, 1),
+        "tried all the same"
+    );
+}
+
+#[test]
+fn a_network_that_moved_to_another_line_is_no_change() {
+    let one = guard() + &tls("bank", "api.bank.example");
+    let found = compared(&one, &format!("# a comment\n\n\n{one}"));
+    assert!(found.is_empty() && found.exact, "{found:?}");
+}
+
+#[test]
+fn a_workload_of_one_side_gains_what_it_reaches() {
+    for (text, count) in [(String::new(), 1), (guard(), 0)] {
+        let (none, some) = (index(&text), index(&(text + &pods())));
+        let found = diff(&none, &some, SETTING).unwrap();
+        // The cluster's own addresses are none outside.
+        assert_eq!(found.outside.gained.len(), count, "{found:?}");
+        for gained in &found.outside.gained {
+            assert!(gained.access.to.is_empty() && gained.access.sent.is_empty());
+            assert!(gained.before.is_none() && gained.closed_by.is_empty());
+        }
+        let back = diff(&some, &none, SETTING).unwrap();
+        assert_eq!(back.outside.lost.len(), count, "{back:?}");
+    }
+}
+
+fn ask(text: &str, asked: Where<'_>) -> Vec<Outgoing> {
+    outgoing(&index(&(pods() + text)), |_| true, asked).unwrap()
+}
+
+#[test]
+fn who_gets_out_is_told_apart_by_service_account() {
+    let only = tls("bank", "api.bank.example").replace(
+        "namespace: mesh-system}",
+        "namespace: mesh-system, annotations: {mesh.internal/service-accounts: cart}}",
+    );
+    let text = guard() + &only;
+    let to = Where {
+        to: Some("203.0.113.7:443".parse().unwrap()),
+        sent: None,
+    };
+    let found = ask(&text, to);
+    let [cart] = found.as_slice() else {
+        panic!("{found:?}")
+    };
+    assert_eq!(cart.workloads, ["shop/cart"]);
+    assert!(cart.exact);
+    assert_eq!(cart.access[0].sent, ["TLS to api.bank.example"]);
+    assert_eq!(cart.access[0].witness.to, to.to.unwrap());
+    for (name, count) in [("api.bank.example", 1), ("evil.example", 0)] {
+        let sent = Sent::Tls {
+            server_name: Some(name.to_owned()),
+        };
+        let found = ask(
+            &text,
+            Where {
+                sent: Some(&sent),
+                ..to
+            },
+        );
+        assert_eq!(found.len(), count, "{name}: {found:?}");
+    }
+    let elsewhere = Where {
+        to: Some("203.0.113.7:8443".parse().unwrap()),
+        sent: None,
+    };
+    assert!(ask(&text, elsewhere).is_empty());
+}
+
+#[test]
+fn what_a_workload_reaches_is_listed_with_what_lets_it_out() {
+    let text = guard() + &tls("bank", "api.bank.example");
+    let world = index(&(pods() + &text));
+    let found = outgoing(&world, |one| *one == key("shop", "web"), Where::default()).unwrap();
+    let [web] = found.as_slice() else {
+        panic!("{found:?}")
+    };
+    assert_eq!(web.workloads, ["shop/web"]);
+    let [out] = web.access.as_slice() else {
+        panic!("{web:?}")
+    };
+    assert_eq!(out.sent, ["TLS to api.bank.example"]);
+    assert_eq!(out.reasons[0].policy, "TLSRoute/mesh-system/bank/0");
+}
