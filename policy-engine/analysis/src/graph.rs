@@ -1,12 +1,15 @@
 //! Who reaches whom, over the service accounts of workloads; and what to remove so that two no longer do.
 //!
 //! There is an edge from one workload to another if some request of the first, under its own identity or none at all, is
-//! allowed by the second. Probes are no edges.
+//! allowed by the second. Probes are no edges. What is outside of the mesh can be a node too, [`OUTSIDE`], with an edge from
+//! each workload that gets out.
 
 mod flow;
 
 use crate::access::identities;
 use crate::error::AnalysisError;
+use crate::outside::Witness;
+use crate::outside::access::{Where, outgoing};
 use crate::survey::{Allowed, Reason, Setting, Survey, compile, is_probe};
 use crate::world::{World, ports, title};
 use mesh_policy::request::RequestRecord;
@@ -37,8 +40,21 @@ pub struct Edge {
     /// Every policy that allows some of it, sorted.
     pub grants: Vec<Reason>,
     /// One request.
-    pub witness: RequestRecord,
+    pub witness: Step,
 }
+
+/// What shows an edge.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Step {
+    /// A request to a workload.
+    Call(RequestRecord),
+    /// A connection or request to outside.
+    Leaves(Witness),
+}
+
+/// The node that stands for all that is outside of the mesh.
+pub const OUTSIDE: &str = "outside";
 
 /// All edges.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -95,6 +111,12 @@ impl Selector {
             Some(workload) => format!("{}/{workload}", self.namespace),
             None => self.namespace.clone(),
         }
+    }
+
+    /// Whether it means [`OUTSIDE`]: no namespace is called so.
+    pub fn is_outside(&self, world: &dyn World) -> bool {
+        let named = |key: &WorkloadKey| key.namespace == self.namespace;
+        self.text() == OUTSIDE && !world.workloads().iter().any(named)
     }
 
     /// The workloads in it.
@@ -229,9 +251,39 @@ impl Graph {
                 from: from.to_owned(),
                 to: to.to_owned(),
                 grants,
-                witness,
+                witness: Step::Call(witness),
             }),
         }
+    }
+
+    /// Adds [`OUTSIDE`], with an edge from every workload that gets out; its grants are the networks and routes that let
+    /// it, and none where no network speaks.
+    ///
+    /// # Errors
+    /// [`AnalysisError`] of the first workload that has no answer.
+    pub fn add_outside(&mut self, world: &dyn World) -> Result<(), AnalysisError> {
+        for group in outgoing(world, |_| true, Where::default())? {
+            self.exact &= group.exact;
+            self.notes.extend(group.notes);
+            let Some(first) = group.access.first() else {
+                continue;
+            };
+            let grants = group.access.iter().flat_map(|one| &one.reasons);
+            let grants: BTreeSet<&Reason> = grants.collect();
+            for from in group.workloads {
+                let witness = Witness {
+                    from: from.clone(),
+                    ..first.witness.clone()
+                };
+                self.edges.entry(from.clone()).or_default().push(Edge {
+                    from,
+                    to: OUTSIDE.to_owned(),
+                    grants: grants.iter().copied().cloned().collect(),
+                    witness: Step::Leaves(witness),
+                });
+            }
+        }
+        Ok(())
     }
 
     /// What is reached from `start` in at most `depth` steps: the edges, nearest first.
@@ -265,8 +317,10 @@ impl Graph {
         let mut seen: BTreeSet<&str> = queue.iter().copied().collect();
         while let Some(node) = queue.pop_front() {
             for edge in self.edges.get(node).into_iter().flatten() {
-                if edge.grants.iter().all(|grant| removed.contains(grant)) || !seen.insert(&edge.to)
-                {
+                // What nothing lets out, nothing keeps in.
+                let closed = !edge.grants.is_empty()
+                    && edge.grants.iter().all(|grant| removed.contains(grant));
+                if closed || !seen.insert(&edge.to) {
                     continue;
                 }
                 came.insert(&edge.to, edge);

@@ -5,7 +5,7 @@
 
 use crate::classes::literals::is_structural;
 use crate::error::AnalysisError;
-use crate::graph::{Graph, Selector};
+use crate::graph::{Graph, OUTSIDE, Selector, Step};
 use crate::survey::{Allowed, Setting, Survey, compile, is_probe, known_identities};
 use crate::world::{ports, title};
 use mesh_policy::Snapshot;
@@ -26,7 +26,7 @@ use std::collections::BTreeSet;
 pub enum Question<'i> {
     /// An object of kind `Invariant`.
     Invariant(&'i Invariant),
-    /// Nobody of the first reaches the second, directly or over others.
+    /// Nobody of the first reaches the second, directly or over others; `outside` is what is outside of the mesh.
     NoPath(Selector, Selector),
     /// Nobody without an identity is allowed anything but declared probes.
     DenyAnonymous,
@@ -127,9 +127,15 @@ impl Prover<'_> {
 
     fn no_path(&self, from: &Selector, to: &Selector) -> Result<Proof, AnalysisError> {
         let start = from.among(self.index)?;
-        let goal: BTreeSet<String> = to.among(self.index)?.iter().map(title).collect();
         let home = &self.index.config().trust_domain;
-        let graph = Graph::of(self.index, home, Some(from), self.setting())?;
+        let mut graph = Graph::of(self.index, home, Some(from), self.setting())?;
+        let goal: BTreeSet<String> = match to.is_outside(self.index) {
+            true => {
+                graph.add_outside(self.index)?;
+                [OUTSIDE.to_owned()].into()
+            }
+            false => to.among(self.index)?.iter().map(title).collect(),
+        };
         let mut start: Vec<String> = start.iter().map(title).collect();
         if from.workload.is_none() {
             start.push(format!("{}/*", from.namespace));
@@ -139,14 +145,18 @@ impl Prover<'_> {
         };
         let mut way: Vec<&str> = path.iter().map(|edge| edge.from.as_str()).collect();
         way.extend(path.last().map(|edge| edge.to.as_str()));
-        let requests = path.iter().map(|edge| {
-            let sources = edge
-                .grants
-                .iter()
-                .map(|grant| format!("{} ({})", grant.policy, grant.source));
-            (edge.witness.clone(), sources.collect())
-        });
-        Ok(self.violated(way.join(" -> "), Verdict::Allow, requests.collect()))
+        let mut why = way.join(" -> ");
+        let mut requests = Vec::new();
+        for edge in &path {
+            let sources = edge.grants.iter();
+            let sources = sources.map(|grant| format!("{} ({})", grant.policy, grant.source));
+            match &edge.witness {
+                Step::Call(request) => requests.push((request.clone(), sources.collect())),
+                // The last step, which replay knows nothing of.
+                Step::Leaves(leaves) => why = format!("{why} ({})", leaves.to),
+            }
+        }
+        Ok(self.violated(why, Verdict::Allow, requests))
     }
 
     fn deny_anonymous(&self) -> Result<Proof, AnalysisError> {

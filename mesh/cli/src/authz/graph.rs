@@ -24,6 +24,9 @@ pub(crate) struct GraphArgs {
     /// The smallest set of grants without which A no longer reaches B.
     #[arg(long, value_names = ["A", "B"], num_args = 2, value_parser = Selector::parse, conflicts_with_all = ["from", "depth"])]
     cut: Vec<Selector>,
+    /// With `outside` as a node: who gets out of the mesh, and over whom.
+    #[arg(long, conflicts_with = "cut")]
+    outside: bool,
     /// Form of the answer.
     #[arg(short, long, value_enum, default_value_t)]
     output: GraphFormat,
@@ -62,8 +65,11 @@ pub(crate) fn run(args: &GraphArgs, output: &mut Output) -> Result<Exit, Fault> 
     if let Some(selector) = start.filter(|one| one.workload.is_none()) {
         nodes.push(format!("{}/*", selector.namespace));
     }
-    let graph =
-        Graph::of(mesh.world.as_ref(), &mesh.home, start, mesh.setting()).map_err(unanswered)?;
+    let world = mesh.world.as_ref();
+    let mut graph = Graph::of(world, &mesh.home, start, mesh.setting()).map_err(unanswered)?;
+    if args.outside {
+        graph.add_outside(world).map_err(unanswered)?;
+    }
     warn_inexact(graph.exact, &graph.notes, output);
     if let [_, to] = args.cut.as_slice() {
         return cut(args, &graph, &nodes, &self::nodes(to, &mesh)?, output);
@@ -143,6 +149,9 @@ fn cut(
 }
 
 fn policies(edge: &Edge) -> String {
+    if edge.grants.is_empty() {
+        return "no EgressNetwork speaks".to_owned();
+    }
     few(&edge
         .grants
         .iter()
