@@ -60,6 +60,8 @@ codes! {
     CedarMayFail = "MESH-0334", Warning, "compare without arithmetic; where the forbid fails, the request is denied";
     /// An entity id that none of its type can have.
     CedarEntity = "MESH-0335", Error, "write the id in full: `Mesh::Namespace::\"<trust domain>/<namespace>\"`, `Mesh::Server::\"<namespace>/<name>\"`";
+    /// An EgressNetwork, or a route on one, that lets out more than it seems to.
+    WideEgress = "MESH-0337", Warning, "take `169.254.0.0/16` out with `except`, or close it with an EgressNetwork of its own; write wildcards below a domain that belongs to somebody";
     /// A policy of Istio that asks an external provider.
     CustomAction = "MESH-0340", Error, "turn its rules into ALLOW and DENY, or let what it would be asked about be denied: `--custom deny`";
     /// The text is no YAML.

@@ -17,6 +17,8 @@ use ipnet::IpNet;
 use mesh_policy::egress::{self as core, EgressPort, Layer, Speaks, TrafficPolicy};
 use mesh_policy::snapshot::{Finding, Network, PathOptions};
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
 /// Where Linkerd keeps the networks of a whole cluster, unless an installation says otherwise.
 const LINKERDS_NAMESPACE: &str = "linkerd-egress";
@@ -80,6 +82,13 @@ fn rank(speaks: Speaks) -> u8 {
         Speaks::Tcp => 2,
     }
 }
+
+/// Bits of `169.254.0.0/16`: who writes a block within it means it.
+const LINK_LOCAL_BITS: u8 = 16;
+
+/// Where clouds tell the credentials of a machine to whoever asks on it. No route to the internet leads there, so nobody
+/// thinks of it who writes `0.0.0.0/0`.
+const METADATA: IpAddr = IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254));
 
 /// Which workloads an object is for; an error says why that cannot be read.
 enum For<'a> {
@@ -358,6 +367,13 @@ pub(super) fn lint(index: &Index, findings: &mut Vec<Finding>) {
         if let Err(why) = For::of(network) {
             Index::note(findings, Code::BadValue, network, why);
         }
+        if opens_metadata(index, network) {
+            let message = format!(
+                "{} lets out to {METADATA} too, where clouds keep the credentials of the machine",
+                network.title()
+            );
+            Index::note(findings, Code::WideEgress, network, message);
+        }
         match network
             .annotations
             .get(NAMESPACES_DECIDE)
@@ -375,10 +391,52 @@ pub(super) fn lint(index: &Index, findings: &mut Vec<Finding>) {
         if let Err(why) = For::of(route) {
             Index::note(findings, Code::BadValue, route, why);
         }
+        if let Some(name) = route.spec.hostnames.iter().find(|name| is_suffix(name)) {
+            let message = format!(
+                "{}: `{name}` takes every domain there, whoever owns it",
+                route.title()
+            );
+            Index::note(findings, Code::WideEgress, route, message);
+        }
         for parent in &route.spec.egress {
             route_on(index, route, parent, findings);
         }
     }
+}
+
+/// Whether a network lets out to [`METADATA`] by a block that is not about such addresses, and no other one of its
+/// namespace speaks for it more closely.
+fn opens_metadata(index: &Index, network: &Object<EgressNetwork>) -> bool {
+    let Some(own) = metadata_block(index, network).filter(|_| network.spec.allows) else {
+        return false;
+    };
+    let mut others = index.resources.egress_networks.iter();
+    let closer = |other: &&Arc<Object<EgressNetwork>>| {
+        other.key.namespace == network.key.namespace
+            && matches!(For::of(other), Ok(For::All))
+            && metadata_block(index, other) > Some(own)
+    };
+    own < LINK_LOCAL_BITS && !others.any(|other| closer(&other))
+}
+
+/// Bits of the smallest block of a network that covers [`METADATA`].
+fn metadata_block(index: &Index, network: &Object<EgressNetwork>) -> Option<u8> {
+    let entries = network.spec.networks.as_ref();
+    let blocks = entries.map(|all| all.iter().map(NetworkEntry::to_network).collect());
+    let blocks: Vec<Network> = blocks.unwrap_or_else(|| index.outside());
+    let covers = |block: &&Network| {
+        block.cidr.contains(&METADATA) && !block.except.iter().any(|hole| hole.contains(&METADATA))
+    };
+    let covering = blocks.iter().filter(covers);
+    covering.map(|block| block.cidr.prefix_len()).max()
+}
+
+/// Whether a hostname is a wildcard right below the root: `*.com`.
+fn is_suffix(name: &str) -> bool {
+    let below = name
+        .strip_prefix("*.")
+        .map(|rest| rest.trim_end_matches('.'));
+    below.is_some_and(|rest| !rest.contains('.'))
 }
 
 fn route_on(

@@ -440,3 +440,51 @@ fn a_change_of_what_is_said_of_egress_concerns_everybody() {
     let server = part(crate::world::SERVER);
     assert!(!Affected::by([&server], []).includes("bank"));
 }
+
+#[test]
+fn what_lets_out_more_than_it_seems_is_found() {
+    let allow = |networks: &str| network("shop", "out", &format!("trafficPolicy: Allow{networks}"));
+    let cidr = |text: &str| allow(&format!(", networks: [{{cidr: {text}}}]"));
+    let holed = "0.0.0.0/0, except: [10.0.0.0/8, 100.64.0.0/10, 172.16.0.0/12, 192.168.0.0/16";
+    let closed = |spec: &str| {
+        let own = network("shop", "metadata", &format!("trafficPolicy: Deny, {spec}"));
+        allow("") + "---\n" + &own
+    };
+    for (text, found) in [
+        (allow(""), 1),
+        (cidr(&format!("{holed}]")), 1),
+        (cidr("169.0.0.0/8"), 1),
+        (cidr(&format!("{holed}, 169.254.0.0/16]")), 0),
+        (cidr("203.0.113.0/24"), 0),
+        (cidr("169.254.169.254/32"), 0), // meant
+        (network("shop", "out", "trafficPolicy: Deny"), 0),
+        (closed("networks: [{cidr: 169.254.0.0/16}]"), 0),
+        (closed("networks: [{cidr: 203.0.113.0/24}]"), 1),
+        (
+            closed("networks: [{cidr: 169.254.0.0/16}]").replace(
+                "name: metadata,",
+                "name: metadata, annotations: {mesh.internal/service-accounts: web},",
+            ),
+            1, // for other workloads it is open
+        ),
+        (
+            closed("networks: [{cidr: 169.254.0.0/16}]").replace(
+                "name: metadata, namespace: shop",
+                "name: metadata, namespace: bank",
+            ),
+            1,
+        ),
+    ] {
+        let world = world(&[&text]);
+        assert_eq!(world.findings("MESH-0337").len(), found, "{text}");
+    }
+    let guard = network("shop", "guard", "trafficPolicy: Deny");
+    for (names, found) in [
+        ("'*.com'", 1),
+        ("a.example, '*.com.'", 1),
+        ("'*.example.com', com", 0),
+    ] {
+        let world = world(&[&guard, &tls_route("shop", "names", "name: guard", names)]);
+        assert_eq!(world.findings("MESH-0337").len(), found, "{names}");
+    }
+}
