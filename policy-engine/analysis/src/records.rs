@@ -14,6 +14,8 @@ use std::collections::{BTreeMap, HashMap};
 pub enum Entry {
     /// A decision, and whether the log cut one of its texts, or one was redacted.
     Decision(Box<DecisionRecord>, bool),
+    /// A decision of a workload's own proxy about what leaves the mesh: it is about no caller.
+    Left(Box<DecisionRecord>),
     /// So many decisions are missing here.
     Lost(u64),
     /// Something else of a log: a start, a change of policy.
@@ -102,11 +104,10 @@ pub fn read(line: &[u8]) -> Result<Entry, NoRecord> {
     }
 }
 
-/// A decision about a caller. Those of a workload's own proxy about what leaves the mesh are none, and nobody here asks
-/// about them.
+/// A decision, about a caller or about what leaves the mesh.
 fn decision(record: DecisionRecord, cut: bool) -> Entry {
     match record.egress {
-        Some(_) => Entry::Other,
+        Some(_) => Entry::Left(Box::new(record)),
         None => Entry::Decision(Box::new(record), cut),
     }
 }
@@ -323,9 +324,10 @@ mod tests {
             server_name: None,
         });
         let text = serde_json::to_string(&decision).expect("JSON");
-        assert_eq!(read(text.as_bytes()), Ok(Entry::Other));
+        let left = Ok(Entry::Left(Box::new(decision)));
+        assert_eq!(read(text.as_bytes()), left);
         let line = format!(r#"{{"kind":"decision","record":{text}}}"#);
-        assert_eq!(read(line.as_bytes()), Ok(Entry::Other));
+        assert_eq!(read(line.as_bytes()), left);
     }
 
     #[test]

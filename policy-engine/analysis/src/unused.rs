@@ -8,6 +8,7 @@ use crate::coverage::client_of;
 use crate::world::World;
 use mesh_policy::Snapshot;
 use mesh_policy::decide::Verdict;
+use mesh_policy::egress::{EgressNetwork, TrafficPolicy};
 use mesh_policy::record::DecisionRecord;
 use mesh_policy::snapshot::{
     Finding, Grant, ObjectRef, PortPolicy, Severity, SnapshotData, Term, Who,
@@ -37,7 +38,8 @@ pub enum State {
 /// One part of policy and its use.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Use {
-    /// `server`, `route`, `policy`, `clause`, or `object` for what is in force nowhere.
+    /// `server`, `route`, `policy`, `clause`; `egress-network` that allows, `egress-route`; or `object` for what is in force
+    /// nowhere.
     pub kind: &'static str,
     /// Which.
     pub name: String,
@@ -97,6 +99,8 @@ pub struct Uses<'w> {
     pub window: Option<(Timestamp, Timestamp)>,
     /// Records of workloads that the manifests do not name.
     pub strangers: u64,
+    /// Further records, of what left the mesh or was to.
+    pub left: u64,
 }
 
 impl<'w> Uses<'w> {
@@ -109,6 +113,7 @@ impl<'w> Uses<'w> {
             records: 0,
             window: None,
             strangers: 0,
+            left: 0,
         }
     }
 
@@ -142,6 +147,20 @@ impl<'w> Uses<'w> {
         }
         if record.verdict == Verdict::Allow {
             self.add_clauses(record, alone);
+        }
+    }
+
+    /// Counts one record of what left the mesh, or was to. What only denies is not judged by its use.
+    pub fn add_left(&mut self, record: &DecisionRecord) {
+        self.left = self.left.saturating_add(1);
+        if record.verdict == Verdict::Deny {
+            return;
+        }
+        for reason in &record.reasons {
+            let kind = egress_kind(reason);
+            let seen = self.seen.entry((kind, reason.clone())).or_default();
+            // Every layer that speaks must allow: each of these was needed.
+            seen.add(record, true);
         }
     }
 
@@ -281,6 +300,9 @@ impl Parts {
                 self.note("clause", name, source, clause.empty.clone());
             }
         }
+        for network in &data.egress {
+            self.egress(network);
+        }
         for text in &data.cedar_policies {
             let never = text.invalid.clone().or_else(|| expired(&text.term, now));
             self.policy(&text.id, text.source.to_string(), never);
@@ -334,6 +356,26 @@ impl Parts {
         }
     }
 
+    /// A network that allows, and routes. One that denies is a guard, whether somebody ran into it or not.
+    fn egress(&mut self, network: &EgressNetwork) {
+        let object = format!("EgressNetwork/{}/{}", network.namespace, network.name);
+        if network.traffic == TrafficPolicy::Allow {
+            let (id, source) = (format!("{object}/allow"), network.source.to_string());
+            self.note("egress-network", id, source, network.invalid.clone());
+        }
+        self.in_force.insert(object);
+        for route in network.ports.values().flat_map(|port| &port.routes) {
+            for rule in 0..route.rules.len() {
+                let id = format!("{}/{}/{}/{rule}", route.kind, route.namespace, route.name);
+                let source = route.source.to_string();
+                self.note("egress-route", id, source, route.invalid.clone());
+            }
+            let kind = route.kind.split('.').next().unwrap_or_default();
+            self.in_force
+                .insert(format!("{kind}/{}/{}", route.namespace, route.name));
+        }
+    }
+
     fn policy(&mut self, id: &str, source: String, never: Option<String>) {
         if let Some((object, _)) = id.rsplit_once('/') {
             self.in_force.insert(object.to_owned());
@@ -359,6 +401,14 @@ impl Parts {
             };
             self.note("object", name, object.source.to_string(), Some(why));
         }
+    }
+}
+
+/// What a reason of a decision about what leaves the mesh is a part of.
+fn egress_kind(reason: &str) -> &'static str {
+    match reason.starts_with("EgressNetwork/") {
+        true => "egress-network",
+        false => "egress-route",
     }
 }
 

@@ -91,7 +91,19 @@ impl RecordArgs {
     /// Exit code 2 with the place of the first line that is no record, and if there is none at all.
     pub(super) fn each(
         &self,
+        each: impl FnMut(usize, u64, &DecisionRecord, bool) -> Result<(), Fault>,
+    ) -> Result<Tally, Fault> {
+        self.each_and_left(each, |_| {})
+    }
+
+    /// As [`Self::each`]; and hands over to `left` every decision about what leaves the mesh.
+    ///
+    /// # Errors
+    /// As [`Self::each`].
+    pub(super) fn each_and_left(
+        &self,
         mut each: impl FnMut(usize, u64, &DecisionRecord, bool) -> Result<(), Fault>,
+        mut left: impl FnMut(&DecisionRecord),
     ) -> Result<Tally, Fault> {
         let mut tally = Tally::default();
         for (number, file) in self.files()?.iter().enumerate() {
@@ -104,6 +116,7 @@ impl RecordArgs {
                         at = at.saturating_add(1);
                     }
                     Entry::Lost(lost) => tally.lost = tally.lost.saturating_add(lost),
+                    Entry::Left(record) => left(&record),
                     Entry::Other => tally.sampled = true,
                 }
                 Ok(())

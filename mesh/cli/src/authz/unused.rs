@@ -10,6 +10,7 @@ use mesh_platform::{Platform as _, System};
 use mesh_policy_analysis::unused::{State, Use, Uses};
 use mesh_trust::Timestamp;
 use serde::Serialize;
+use std::cell::RefCell;
 use std::path::PathBuf;
 
 /// What is looked at.
@@ -41,6 +42,8 @@ pub(crate) struct UnusedArgs {
 struct Report {
     /// Records read.
     records: u64,
+    /// Further records, of what left the mesh or was to: EgressNetworks and routes on them are judged by these.
+    left: u64,
     /// Records that logs say are missing.
     lost: u64,
     /// Whether logs are among them, which hold of what was allowed a sample and what was new.
@@ -57,10 +60,14 @@ pub(crate) fn run(args: &UnusedArgs, output: &mut Output) -> Result<Exit, Fault>
     let manifests = Manifests::read(&args.files, &args.settings)?;
     let index = &manifests.index;
     let mut uses = Uses::new(index);
-    let tally = args.records.each(|_, _, record, _| {
-        uses.add(record);
-        Ok(())
-    })?;
+    let uses_of = RefCell::new(&mut uses);
+    let tally = args.records.each_and_left(
+        |_, _, record, _| {
+            uses_of.borrow_mut().add(record);
+            Ok(())
+        },
+        |record| uses_of.borrow_mut().add_left(record),
+    )?;
     let mut parts = uses.report(&index.policy_objects(), index.findings(), now);
     let unused = |one: &Use| one.state != State::Used;
     let any = parts.iter().any(unused);
@@ -69,6 +76,7 @@ pub(crate) fn run(args: &UnusedArgs, output: &mut Output) -> Result<Exit, Fault>
     }
     let report = Report {
         records: uses.records,
+        left: uses.left,
         lost: tally.lost,
         sampled: tally.sampled,
         first: uses.window.map(|(first, _)| first),
@@ -82,6 +90,14 @@ pub(crate) fn run(args: &UnusedArgs, output: &mut Output) -> Result<Exit, Fault>
             "{} records are of workloads that the manifests do not name",
             uses.strangers
         ));
+    }
+    if uses.left == 0
+        && report
+            .parts
+            .iter()
+            .any(|one| one.kind.starts_with("egress"))
+    {
+        output.talk("no record is of what leaves the mesh: whether its EgressNetworks and their routes are used is not known; a proxy without `audit` records none");
     }
     let fails = any && args.fail_on == super::lint::FailOn::Warn;
     Ok(if fails { Exit::Warnings } else { Exit::Ok })

@@ -260,13 +260,7 @@ fn record(
         return true;
     };
     let allowed = decision.verdict() == Verdict::Allow;
-    let of = Use {
-        client: None,
-        port: decision.to.port(),
-        grant: decision.reasons.first().map(|reason| Grant::whole(reason)),
-        route: decision.route.as_deref(),
-    };
-    let new = allowed && core.first_uses.borrow_mut().is_first(&of, now);
+    let new = allowed && is_first_use(core, decision, now);
     let chosen = !allowed || core.random.happens(audit.allow_sample);
     if chosen || new {
         let identity = core.shared.identity.load();
@@ -286,6 +280,22 @@ fn record(
         return false;
     }
     true
+}
+
+/// Whether some network or route lets something out for the first time in the hour: each layer has its own.
+fn is_first_use(core: &Core, decision: &EgressDecision, now: Timestamp) -> bool {
+    let mut uses = core.first_uses.borrow_mut();
+    let firsts = decision.reasons.iter().filter(|reason| {
+        let of = Use {
+            client: None,
+            port: decision.to.port(),
+            grant: Some(Grant::whole(reason)),
+            route: None,
+        };
+        uses.is_first(&of, now)
+    });
+    // All are asked: each is known from now on.
+    firsts.count() > 0
 }
 
 /// Ends what left under another policy and may not under this one.
