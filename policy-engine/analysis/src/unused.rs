@@ -442,6 +442,9 @@ fn expired(term: &Term, now: Timestamp) -> Option<String> {
 mod tests {
     use super::*;
     use crate::testing::{NOW, POD, POLICY, decide, index_of, request};
+    use mesh_policy::egress::Seen;
+    use mesh_policy::record::RecordClient;
+    use mesh_policy_index::Index;
 
     const WIDE: &str = "apiVersion: policy.linkerd.io/v1alpha1
 kind: MeshTLSAuthentication
@@ -561,5 +564,66 @@ spec:
             "  rules: [{matches: [{path: {type: Exact, value: /health}}]}, {matches: [{path: {type: Exact, value: /health}}]}, ",
         );
         assert!(never(&[POD, &shadowed], "HTTPRoute/shop/read/1").contains("other rules"));
+    }
+
+    const EGRESS: &str = "apiVersion: policy.linkerd.io/v1alpha1
+kind: EgressNetwork
+metadata: {name: guard, namespace: mesh-system}
+spec: {trafficPolicy: Deny}
+---
+apiVersion: policy.linkerd.io/v1alpha1
+kind: EgressNetwork
+metadata: {name: open, namespace: shop}
+spec: {trafficPolicy: Allow}
+---
+apiVersion: gateway.networking.k8s.io/v1alpha2
+kind: TLSRoute
+metadata: {name: bank, namespace: mesh-system}
+spec:
+  parentRefs: [{group: policy.linkerd.io, kind: EgressNetwork, name: guard, port: 443}]
+  hostnames: [api.bank.example]
+  rules: [{backendRefs: []}]
+---
+";
+
+    /// What the proxy of `orders` records of TLS to a name.
+    fn left(index: &Index, name: &str) -> DecisionRecord {
+        let key = WorkloadKey {
+            namespace: "shop".to_owned(),
+            name: "orders".to_owned(),
+        };
+        let data = World::snapshot(index, &key).expect("a workload");
+        let snapshot = Snapshot::compile(data).expect("policy");
+        let seen = Seen::Tls(Some(name));
+        let to = "203.0.113.7:443".parse().expect("an address");
+        let decision = snapshot.egress().at(to).decide(&seen);
+        decision.record(None, RecordClient::default(), "shop", &seen)
+    }
+
+    #[test]
+    fn egress_is_judged_by_what_was_let_out_and_a_guard_is_never_called_unused() {
+        let index = index_of(&[POD, POLICY, EGRESS]);
+        let state_of = |names: &[&str], part: &str| {
+            let mut uses = Uses::new(&index);
+            for name in names {
+                uses.add_left(&left(&index, name));
+            }
+            let report = uses.report(&index.policy_objects(), index.findings(), NOW);
+            let found = report.into_iter().find(|one| one.name.starts_with(part));
+            found.map(|one| (one.kind, one.state))
+        };
+        let (route, open) = ("TLSRoute/mesh-system/bank", "EgressNetwork/shop/open");
+        let let_out: &[&str] = &["api.bank.example"];
+        for (names, state) in [
+            (let_out, State::Used),
+            (&["evil.example"], State::NeverUsed),
+            (&[], State::NeverUsed),
+        ] {
+            let want = |kind| Some((kind, state.clone()));
+            assert_eq!(state_of(names, route), want("egress-route"), "{names:?}");
+            assert_eq!(state_of(names, open), want("egress-network"), "{names:?}");
+            let guard = state_of(names, "EgressNetwork/mesh-system/guard");
+            assert_eq!(guard, None, "{names:?}");
+        }
     }
 }

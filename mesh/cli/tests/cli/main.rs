@@ -18,6 +18,7 @@ mod fixes;
 mod import;
 mod kubernetes;
 mod logs;
+mod outside;
 mod questions;
 mod run;
 mod usage;

@@ -1,11 +1,14 @@
 //! What may leave the mesh, in questions about whole meshes.
 
-use crate::world::{SETTING, index, key, pod};
+use crate::world::{NOW, SETTING, grant, home, index, key, pod};
 use mesh_policy::decide::Verdict;
 use mesh_policy_analysis::diff::{Diff, diff};
+use mesh_policy_analysis::graph::{Graph, OUTSIDE, Selector, Step};
 use mesh_policy_analysis::outside::access::{Outgoing, Where, outgoing};
 use mesh_policy_analysis::outside::change::OutsideChange;
 use mesh_policy_analysis::outside::sent::Sent;
+use mesh_policy_analysis::prove::{Proof, Question, prove};
+use mesh_policy_index::Index;
 
 fn network(namespace: &str, name: &str, spec: &str) -> String {
     format!(
@@ -316,4 +319,60 @@ fn what_a_workload_reaches_is_listed_with_what_lets_it_out() {
     };
     assert_eq!(out.sent, ["TLS to api.bank.example"]);
     assert_eq!(out.reasons[0].policy, "TLSRoute/mesh-system/bank/0");
+}
+
+fn way_out(world: &Index) -> Proof {
+    let [from, to] = ["dev", "outside"].map(|text| Selector::parse(text).unwrap());
+    prove(world, &Question::NoPath(from, to), NOW)
+}
+
+#[test]
+fn who_gets_out_over_others_is_found() {
+    // `dev` gets out of nothing itself, but calls `shop`, which does.
+    let closed = network("dev", "none", "trafficPolicy: Deny");
+    let calls = grant("shop", "g", "Server cart", &["ServiceAccount dev/tool"]);
+    let text = pod("dev", "tool") + &pods() + &closed;
+    let world = index(&text);
+    assert!(
+        matches!(way_out(&world), Proof::Holds { .. }),
+        "nobody to go over"
+    );
+    let world = index(&(text.clone() + &calls));
+    let Proof::Violated { why, witness } = way_out(&world) else {
+        panic!("{:?}", way_out(&world))
+    };
+    assert!(why.contains("-> shop/cart -> outside"), "{why}");
+    assert_eq!(witness.len(), 1, "the call; the last step has no record");
+    let world = index(&(text + &calls + &guard()));
+    assert!(
+        matches!(way_out(&world), Proof::Holds { .. }),
+        "nobody gets out"
+    );
+}
+
+#[test]
+fn an_edge_to_outside_names_what_lets_it_out() {
+    let world = index(&(pods() + &guard() + &tls("bank", "api.bank.example")));
+    let mut graph = Graph::of(&world, &home(), None, SETTING).unwrap();
+    assert!(graph.edges.is_empty(), "only if it is asked for");
+    graph.add_outside(&world).unwrap();
+    let edges = graph.reach(&["shop/web".to_owned()], 1);
+    let [edge] = edges.as_slice() else {
+        panic!("{edges:?}")
+    };
+    assert_eq!(edge.to, OUTSIDE);
+    assert_eq!(edge.grants[0].policy, "TLSRoute/mesh-system/bank/0");
+    let Step::Leaves(leaves) = &edge.witness else {
+        panic!("{edge:?}")
+    };
+    assert_eq!((leaves.from.as_str(), leaves.to.port()), ("shop/web", 443));
+}
+
+#[test]
+fn a_namespace_called_outside_is_a_namespace() {
+    let world = index(&(pods() + &pod("dev", "tool") + &pod("outside", "x")));
+    assert!(
+        matches!(way_out(&world), Proof::Holds { .. }),
+        "nobody is let in there"
+    );
 }
