@@ -167,7 +167,8 @@ pub struct ChangeEffect {
     pub generation: u64,
     /// Its digest.
     pub digest: String,
-    /// Pairs of a class of clients and a class of requests at a port that are allowed since then and were not before.
+    /// Pairs of a class of clients and a class of requests at a port that are allowed since then and were not before; and
+    /// of a workload and a class of what it may send outside of the mesh.
     pub gained: u64,
     /// Pairs that were allowed before and are not any more.
     pub lost: u64,

@@ -21,6 +21,7 @@ mod proxy {
     mod h2_floods;
     mod hygiene;
     mod identity;
+    mod leaving;
     mod requests;
     mod revocation;
     mod routing;

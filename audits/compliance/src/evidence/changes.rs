@@ -66,7 +66,7 @@ pub fn changes(facts: &Facts<'_>) -> Evidence {
     invariants(facts, &mut sheet, &mut table);
     let notes = vec![
         "A change is what the controller put into force, as its log says. Who made and who approved it is said by annotations that were written with it (whoever may write the object may write them), by the owner of the file, by the field manager that an API server noted (programs name themselves), or by a file of approvals when the bundle was collected (no log holds that).".to_owned(),
-        "Access gained and lost are pairs of a class of clients and a class of requests at a port. `mesh audit collect` keeps them in words.".to_owned(),
+        "Access gained and lost are pairs of a class of clients and a class of requests at a port; outside of the mesh, of a workload and what it may send there. `mesh audit collect` keeps them in words.".to_owned(),
         "Who did something to trust or to the mesh is the user of the process that asked. Changes of programs, of configuration and of the machines are not seen.".to_owned(),
     ];
     sheet.evidence(

@@ -10,17 +10,25 @@ use tokio::task::JoinHandle;
 
 /// `web` alone, with two addresses outside of the mesh: an application that mirrors requests at host 50, one that echoes
 /// bytes at host 51.
-struct Stage {
-    world: World,
+pub(crate) struct Stage {
+    pub(crate) world: World,
     _apps: [JoinHandle<()>; 2],
 }
 
 impl Stage {
     async fn new(policy: impl FnOnce(&World) -> String) -> Self {
-        let mut world = World::new("");
+        Self::made(World::new(""), policy, mirror).await
+    }
+
+    /// With another application than the mirror.
+    pub(crate) async fn made(
+        mut world: World,
+        policy: impl FnOnce(&World) -> String,
+        app: impl AsyncFnOnce(SocketAddr) -> JoinHandle<()>,
+    ) -> Self {
         world.write_policy(&policy(&world));
         let (web, bytes) = (outside(&world, 50), outside(&world, 51));
-        let apps = [mirror(web).await, echo(bytes).await];
+        let apps = [app(web).await, echo(bytes).await];
         world.write_svid("web", &world.authority.svid(WEB));
         let listeners: String = [(20, web), (21, bytes)]
             .iter()
@@ -35,13 +43,13 @@ impl Stage {
         Self { world, _apps: apps }
     }
 
-    async fn get(&self, host: &str) -> String {
+    pub(crate) async fn get(&self, host: &str) -> String {
         let request = format!("GET /a/../b HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
         raw(self.world.address(20, 8000), request.as_bytes()).await
     }
 
     /// What comes back of bytes that are sent to the echo, which sees the end of them.
-    async fn echoed(&self, bytes: &[u8]) -> Vec<u8> {
+    pub(crate) async fn echoed(&self, bytes: &[u8]) -> Vec<u8> {
         through(self.bytes_at(), bytes).await
     }
 
@@ -49,7 +57,7 @@ impl Stage {
         self.world.address(21, 8000)
     }
 
-    async fn counted(&self, series: &str) -> u64 {
+    pub(crate) async fn counted(&self, series: &str) -> u64 {
         let text = get(self.world.address(11, 15020), "/metrics").await;
         let found = text.lines().filter(|line| line.starts_with(series));
         let values = found.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
@@ -78,7 +86,7 @@ fn outside(world: &World, host: u8) -> SocketAddr {
 }
 
 /// An EgressNetwork for both addresses outside.
-fn network(world: &World, namespace: &str, name: &str, traffic: &str) -> String {
+pub(crate) fn network(world: &World, namespace: &str, name: &str, traffic: &str) -> String {
     let (one, other) = (outside(world, 50).ip(), outside(world, 51).ip());
     format!(
         "---\napiVersion: policy.linkerd.io/v1alpha1\nkind: EgressNetwork\nmetadata: {{ name: {name}, namespace: {namespace} }}\n\
@@ -86,7 +94,7 @@ fn network(world: &World, namespace: &str, name: &str, traffic: &str) -> String 
     )
 }
 
-fn route(kind: &str, version: &str, hostnames: &str) -> String {
+pub(crate) fn route(kind: &str, version: &str, hostnames: &str) -> String {
     format!(
         "---\napiVersion: gateway.networking.k8s.io/{version}\nkind: {kind}\nmetadata: {{ name: out, namespace: shop }}\n\
          spec:\n  parentRefs: [{{ group: policy.linkerd.io, kind: EgressNetwork, name: all, port: 443 }}]\n{hostnames}\
@@ -94,12 +102,12 @@ fn route(kind: &str, version: &str, hostnames: &str) -> String {
     )
 }
 
-fn hosts(names: &str) -> String {
+pub(crate) fn hosts(names: &str) -> String {
     format!("  hostnames: [{names}]\n")
 }
 
 /// A ClientHello as clients send it, in one record.
-fn hello(name: Option<&str>) -> Vec<u8> {
+pub(crate) fn hello(name: Option<&str>) -> Vec<u8> {
     fn sized(bytes: usize, content: &[u8]) -> Vec<u8> {
         let length = (content.len() as u32).to_be_bytes();
         [&length[4 - bytes..], content].concat()

@@ -95,6 +95,8 @@ pub(crate) struct World {
     pub(crate) authority: Authority,
     block: [u8; 2],
     proxies: Vec<Running>,
+    /// Share of allows in the audit logs.
+    pub(crate) sample: &'static str,
     /// Further settings of the audit logs.
     pub(crate) audit: &'static str,
     /// Whether proxies read where services are from `discovery.json`.
@@ -163,6 +165,7 @@ impl World {
             authority: Authority::new(),
             block,
             proxies: Vec::new(),
+            sample: "1.0",
             audit: "",
             discovers: false,
         };
@@ -275,11 +278,12 @@ identity:
   files: {{ chain: {folder}/chain.pem, key: {folder}/key.pem, bundle: {folder}/bundle.pem }}
 policy: {{ manifests: {manifests}{discovery} }}
 {parts}admin: {{ listen: \"{admin}\", socket: {folder}/admin.sock }}
-audit: {{ file: {folder}/{name}.jsonl, allowSample: 1.0{audit} }}
+audit: {{ file: {folder}/{name}.jsonl, allowSample: {sample}{audit} }}
 drainSecs: 5
 limits: {{ detectSecs: 2 }}
 ",
             manifests = manifests.display(),
+            sample = self.sample,
             audit = self.audit
         );
         let config = file::parse(&text, "test.yaml").expect("a valid configuration");
