@@ -87,7 +87,7 @@ pub fn diff(
     cluster.retain(|block| theirs.contains(block));
     let scope = Scope {
         cluster: &cluster,
-        only: None,
+        ..Scope::default()
     };
     let (outside, notes) = changes.compare(scope)?;
     out.outside = outside;

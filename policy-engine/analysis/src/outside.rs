@@ -65,12 +65,25 @@ struct Question<'q> {
 pub struct Inexact(pub Vec<String>);
 
 /// What is asked about.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Scope<'c> {
     /// Addresses of the cluster. What nobody speaks for there does not leave the mesh, and is no access to outside.
     pub cluster: &'c [IpNet],
     /// Only what goes there; the cluster's addresses too, then. In canonical form.
     pub only: Option<SocketAddr>,
+    /// Decisions that the answer may cost.
+    pub decisions_max: usize,
+}
+
+impl Default for Scope<'_> {
+    /// Everything, the cluster included.
+    fn default() -> Self {
+        Self {
+            cluster: &[],
+            only: None,
+            decisions_max: DECISIONS_MAX,
+        }
+    }
 }
 
 /// Asks `views` together about every class of what leaves the mesh. `matters` says of the networks that speak for an
@@ -84,7 +97,7 @@ fn ask(
     let only = scope.only;
     let lists: Vec<Vec<EgressNetwork>> = views.iter().map(|view| decisive(&view.data())).collect();
     let mut inexact = Inexact::default();
-    let mut left = DECISIONS_MAX;
+    let mut left = scope.decisions_max;
     let (outside, inside) = addresses(views, &lists, scope.cluster);
     for addresses in outside.into_iter().chain(inside.filter(|_| only.is_some())) {
         let speaking = speaking(&addresses, &lists);
@@ -112,8 +125,9 @@ fn ask(
             let count = found.classes.len();
             let Some(rest) = left.checked_sub(count.saturating_mul(views.len())) else {
                 inexact.0.push(format!(
-                    "{}: {count} classes were not asked: the limit is {DECISIONS_MAX} decisions",
-                    place()
+                    "{}: {count} classes were not asked: the limit is {} decisions",
+                    place(),
+                    scope.decisions_max
                 ));
                 continue;
             };

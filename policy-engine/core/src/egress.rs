@@ -220,11 +220,6 @@ pub struct Speakers<'e> {
 }
 
 impl Speakers<'_> {
-    /// Whether nobody restricts the address: there is nothing to decide.
-    pub fn are_none(&self) -> bool {
-        self.networks.iter().all(Option::is_none)
-    }
-
     /// Their places in the list of the snapshot: the mesh's, then the namespace's.
     pub fn places(&self) -> [Option<usize>; 2] {
         self.networks.map(|network| Some(network?.place))

@@ -52,6 +52,7 @@ pub fn outgoing(
     let scope = |only| Scope {
         cluster: &cluster,
         only,
+        ..Scope::default()
     };
     let mut out = Vec::new();
     for group in all.groups.values() {

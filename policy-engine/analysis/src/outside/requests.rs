@@ -272,8 +272,8 @@ fn paths(matches: &[&RouteMatch], word: &str, sampled: &mut bool) -> Vec<(String
     out
 }
 
-/// Paths of every service and method that is named, segments of other paths included, and below these some that have
-/// more segments and so are no method.
+/// Paths of every service and method that is named, first segments of other paths included, and below these some that
+/// have more segments and so are no method.
 fn rpc_paths(
     named: &[(String, String)],
     (mut services, mut methods): (BTreeSet<String>, BTreeSet<String>),
@@ -281,9 +281,7 @@ fn rpc_paths(
 ) -> Vec<(String, String)> {
     let mut out = Vec::new();
     for (_, path) in named {
-        let mut segments = path.split('/').skip(1).map(str::to_owned);
-        services.extend(segments.next());
-        methods.extend(segments.next());
+        services.extend(path.split('/').nth(1).map(str::to_owned));
         out.push((format!("far below {path}"), format!("{path}/{word}/{word}")));
     }
     services.insert(word.to_owned());

@@ -1,13 +1,16 @@
 //! What may leave the mesh, in questions about whole meshes.
 
 use crate::world::{NOW, SETTING, grant, home, index, key, pod};
+use mesh_policy::Snapshot;
 use mesh_policy::decide::Verdict;
 use mesh_policy_analysis::diff::{Diff, diff};
 use mesh_policy_analysis::graph::{Graph, OUTSIDE, Selector, Step};
+use mesh_policy_analysis::outside::Scope;
 use mesh_policy_analysis::outside::access::{Outgoing, Where, outgoing};
-use mesh_policy_analysis::outside::change::OutsideChange;
+use mesh_policy_analysis::outside::change::{OutsideChange, differences};
 use mesh_policy_analysis::outside::sent::Sent;
 use mesh_policy_analysis::prove::{Proof, Question, prove};
+use mesh_policy_analysis::world::World;
 use mesh_policy_index::Index;
 
 fn network(namespace: &str, name: &str, spec: &str) -> String {
@@ -18,10 +21,9 @@ fn network(namespace: &str, name: &str, spec: &str) -> String {
 
 /// A route on port 443 of `guard` in mesh-system.
 fn route(kind: &str, name: &str, spec: &str) -> String {
-    let version = if kind == "HTTPRoute" {
-        "v1"
-    } else {
-        "v1alpha2"
+    let version = match kind {
+        "HTTPRoute" | "GRPCRoute" => "v1",
+        _ => "v1alpha2",
     };
     format!(
         "---\napiVersion: gateway.networking.k8s.io/{version}\nkind: {kind}\nmetadata: {{name: {name}, namespace: mesh-system}}\nspec: {{parentRefs: [{{group: policy.linkerd.io, kind: EgressNetwork, name: guard, port: 443}}], {spec}}}\n"
@@ -76,10 +78,9 @@ fn a_guard_that_goes_opens_everything_outside_for_all_workloads_at_once() {
     assert_eq!(what(gained), (vec![], vec![]), "any port, anything");
     assert!(gained.access.to.is_empty(), "any address: {gained:?}");
     assert_eq!(gained.access.reasons, []);
-    assert_eq!(
-        gained.closed_by[0].policy,
-        "EgressNetwork/mesh-system/guard/deny"
-    );
+    let closed = &gained.closed_by[0];
+    assert_eq!(closed.policy, "EgressNetwork/mesh-system/guard/deny");
+    assert!(closed.source.starts_with("all.yaml:"), "{closed:?}");
     let (before, after) = (
         gained.before.as_ref().unwrap(),
         gained.after.as_ref().unwrap(),
@@ -135,6 +136,8 @@ fn an_exception_that_goes_is_found_at_its_own_addresses() {
         panic!("{found:?}")
     };
     assert_eq!(lost.access.to, ["203.0.113.64/32"]);
+    assert_eq!(lost.access.reasons, [], "nobody spoke for it");
+    assert_eq!(lost.closed_by[0].policy, "EgressNetwork/shop/far/deny");
     assert_eq!(lost.access.witness.to.ip().to_string(), "203.0.113.64");
     assert!(found.outside.gained.is_empty() && found.exact);
 }
@@ -242,8 +245,16 @@ fn more_combinations_than_are_asked_are_reported() {
 #[test]
 fn a_network_that_moved_to_another_line_is_no_change() {
     let one = guard() + &tls("bank", "api.bank.example");
-    let found = compared(&one, &format!("# a comment\n\n\n{one}"));
-    assert!(found.is_empty() && found.exact, "{found:?}");
+    // With an expression that would be tried, were it looked at.
+    let regex = route(
+        "HTTPRoute",
+        "api",
+        "rules: [{matches: [{path: {type: RegularExpression, value: /a+}}]}]",
+    );
+    for text in [one.clone(), guard() + &regex] {
+        let found = compared(&text, &format!("# a comment\n\n\n{text}"));
+        assert!(found.is_empty() && found.exact, "{found:?}");
+    }
 }
 
 #[test]
@@ -374,5 +385,94 @@ fn a_namespace_called_outside_is_a_namespace() {
     assert!(
         matches!(way_out(&world), Proof::Holds { .. }),
         "nobody is let in there"
+    );
+}
+
+#[test]
+fn methods_of_grpc_are_told_apart_from_paths_beside_them() {
+    let grpc = |matches: &str| {
+        route(
+            "GRPCRoute",
+            "rpc",
+            &format!("rules: [{{matches: [{matches}]}}]"),
+        )
+    };
+    let http = |rule: &str| {
+        route(
+            "HTTPRoute",
+            "web",
+            &format!("rules: [{{matches: [{{path: {{value: /a}}}}]{rule}}}]"),
+        )
+    };
+    // A route that is invalid takes all below /a, and with it the method b of a service that is called so.
+    let torn =
+        http(", filters: [{type: RequestHeaderModifier, requestHeaderModifier: {remove: [x]}}]");
+    let before = guard() + &grpc("{method: {method: b}}");
+    let found = compared(&before, &(before.clone() + &torn));
+    let [lost] = found.outside.lost.as_slice() else {
+        panic!("{found:?}")
+    };
+    assert_eq!(
+        lost.access.sent,
+        ["HTTP without a host: POST /a/b", "HTTP: POST /a/b"]
+    );
+    assert!(found.outside.gained.is_empty() && found.exact);
+    // Every method of every service was open; what has more segments, or fewer, was not.
+    let before = guard()
+        + &grpc("{}")
+            .replace(", matches: [{}]", "")
+            .replace("matches: [{}]", "name: all");
+    let found = compared(&before, &(before.clone() + &http("")));
+    let [gained] = found.outside.gained.as_slice() else {
+        panic!("{found:?}")
+    };
+    let sent = &gained.access.sent;
+    let is = |what: &str| sent.iter().any(|sent| *sent == format!("HTTP: {what}"));
+    assert!(
+        is("POST far below /a") && is("any other method below /a"),
+        "{gained:?}"
+    );
+    assert!(!is("POST below /a"), "a method, which was open: {gained:?}");
+}
+
+#[test]
+fn one_address_and_port_is_asked_about_alone() {
+    let at = |to: &str| Where {
+        to: Some(to.parse().unwrap()),
+        sent: None,
+    };
+    let text = guard()
+        + &network(
+            "mesh-system",
+            "far",
+            "trafficPolicy: Allow, networks: [{cidr: 203.0.113.0/24}]",
+        )
+        + &tls("bank", "api.bank.example");
+    let sent = |to: &str| -> Vec<Vec<String>> {
+        let found = ask(&text, at(to));
+        let access = found.into_iter().flat_map(|one| one.access);
+        access.map(|one| one.sent).collect()
+    };
+    assert_eq!(sent("203.0.113.7:443"), [Vec::<String>::new()], "anything");
+    assert_eq!(sent("198.51.100.7:443"), [["TLS to api.bank.example"]]);
+    assert!(sent("198.51.100.7:80").is_empty());
+    // Nobody speaks for the cluster's own, and who asks about one is told so.
+    assert_eq!(sent("10.0.0.7:80").len(), 1);
+}
+
+#[test]
+fn what_would_cost_too_much_is_not_asked_and_named() {
+    let world = index(&(pods() + &guard()));
+    let data = World::snapshot(&world, &key("shop", "web")).unwrap();
+    let view = Snapshot::compile(data).unwrap();
+    let scope = Scope {
+        decisions_max: 3,
+        ..Scope::default()
+    };
+    let (found, inexact) = differences(None, Some(&view), scope);
+    assert!(found.is_empty(), "{found:?}");
+    assert!(
+        inexact.0[0].contains("any other port") && inexact.0[0].contains("the limit is 3"),
+        "{inexact:?}"
     );
 }

@@ -364,6 +364,7 @@ fn a_record_says_where_to_by_which_network_and_why_not() {
     assert_eq!(text["server"]["name"], "no");
     assert_eq!(text["server"]["workload"], serde_json::Value::Null);
     assert_eq!(text["reasons"][0], "EgressNetwork/shop/no/deny");
+    assert_eq!(text["route"], serde_json::Value::Null);
     let back: crate::record::DecisionRecord = serde_json::from_value(text).unwrap();
     assert_eq!(back, record);
     let seen = get(Some("x.example"), "/");
@@ -374,6 +375,71 @@ fn a_record_says_where_to_by_which_network_and_why_not() {
         &seen,
     );
     assert_eq!(record.status, Some(403));
+}
+
+#[test]
+fn an_allow_names_its_route_and_has_the_status_of_one() {
+    let networks = [deny(Layer::Namespace, ALL).with(80, Speaks::Http, &["api.example.com"])];
+    for (host, route, status) in [
+        ("api.example.com", Some("r80"), 200),
+        ("evil.example", None, 403),
+        ("two hosts", None, 400),
+    ] {
+        let decision = decided(&networks, "203.0.113.9:80", &get(Some(host), "/"));
+        let taken = decision.route.as_ref().map(|taken| taken.name.as_str());
+        assert_eq!((taken, decision.status()), (route, status), "{host}");
+    }
+    let nobody = decided(&[], "203.0.113.9:80", &get(Some("any.example"), "/"));
+    assert_eq!(nobody.status(), 200);
+}
+
+#[test]
+fn who_speaks_is_said_with_layer_and_policy_and_found_in_the_list() {
+    let mut torn = deny(Layer::Namespace, &["203.0.113.0/24"]);
+    torn.invalid = Some("torn".to_owned());
+    let networks = [
+        deny(Layer::Namespace, ALL),
+        allow(Layer::Mesh, ALL),
+        torn,
+        deny(Layer::Mesh, &["198.51.100.0/24"]),
+    ];
+    let (egress, _) = Egress::compile(&networks, Generation(7));
+    assert!(!egress.is_empty());
+    for (to, places, titles) in [
+        (
+            "192.0.2.1:1",
+            [Some(1), Some(0)],
+            [
+                "EgressNetwork mesh-system/yes of the mesh, which allows",
+                "EgressNetwork shop/no of the namespace, which denies what no route takes",
+            ],
+        ),
+        (
+            "203.0.113.1:1",
+            [Some(1), Some(2)],
+            [
+                "EgressNetwork mesh-system/yes of the mesh, which allows",
+                "EgressNetwork shop/no of the namespace, which is invalid",
+            ],
+        ),
+        (
+            "198.51.100.1:1",
+            [Some(3), Some(0)],
+            [
+                "EgressNetwork mesh-system/no of the mesh, which denies what no route takes",
+                "EgressNetwork shop/no of the namespace, which denies what no route takes",
+            ],
+        ),
+    ] {
+        let speaking = egress.at(to.parse().unwrap());
+        assert_eq!(speaking.places(), places, "{to}");
+        assert_eq!(speaking.titles(), titles, "{to}");
+    }
+    let (none, _) = Egress::compile(&[], Generation(7));
+    assert_eq!(
+        none.at("192.0.2.1:1".parse().unwrap()).places(),
+        [None, None]
+    );
 }
 
 #[test]

@@ -340,6 +340,7 @@ fn a_route_that_asks_for_what_is_not_done_denies_what_it_takes() {
         "{backendRefs: [{group: policy.linkerd.io, kind: EgressNetwork, name: all, port: 443}]}";
     let header =
         "{filters: [{type: RequestHeaderModifier, requestHeaderModifier: {remove: [cookie]}}]}";
+    let filtered = "{backendRefs: [{group: policy.linkerd.io, kind: EgressNetwork, name: all, port: 443, filters: [{type: RequestHeaderModifier, requestHeaderModifier: {remove: [cookie]}}]}]}";
     for (rule, invalid) in [
         ("{backendRefs: []}", false),
         (itself, false),
@@ -350,11 +351,21 @@ fn a_route_that_asks_for_what_is_not_done_denies_what_it_takes() {
             "{backendRefs: [{group: policy.linkerd.io, kind: EgressNetwork, name: other, port: 443}]}",
             true,
         ),
+        // A Service that is called as the network is.
+        ("{backendRefs: [{name: all, port: 443}]}", true),
+        (filtered, true),
     ] {
         let world = world(&[&all, &route(rule)]);
         let of = networks(&world, "shop", "web");
         let made = &of[0].ports[&443].routes[0];
         assert_eq!(made.invalid.is_some(), invalid, "{rule}");
+        assert!(made.rules.iter().all(|rule| rule.filters.is_empty()));
+        let told = world.findings("MESH-0379");
+        assert_eq!(
+            !told.is_empty(),
+            rule.contains("timeouts"),
+            "{rule}: {told:?}"
+        );
         assert_eq!(
             world.errors().is_empty(),
             !invalid,
@@ -396,7 +407,95 @@ fn networks_and_routes_may_be_for_some_service_accounts() {
             "egress-invalid-route",
             "{torn}"
         );
+        assert_eq!(world.findings("MESH-0359").len(), 1, "{torn}");
     }
+}
+
+#[test]
+fn a_route_of_which_a_part_is_not_understood_denies_what_it_takes() {
+    let all = network("shop", "all", "trafficPolicy: Deny");
+    let good = tls_route("shop", "out", "name: all", "api.example");
+    let tcp = good
+        .replace("kind: TLSRoute", "kind: TCPRoute")
+        .replace("hostnames: [api.example], ", "");
+    assert_eq!(web(&world(&[&all, &tcp]), OUTSIDE, None), "granted");
+    for (what, torn) in [
+        (
+            "a field of the spec",
+            good.replace("hostnames:", "novelty: 1, hostnames:"),
+        ),
+        (
+            "a field of a parent",
+            good.replace("port: 443", "port: 443, novelty: 1"),
+        ),
+        (
+            "a field of a rule",
+            good.replace("backendRefs: []", "backendRefs: [], novelty: 1"),
+        ),
+        (
+            "two rules",
+            good.replace("rules: [", "rules: [{backendRefs: []}, "),
+        ),
+        (
+            "a section",
+            good.replace("port: 443", "port: 443, sectionName: https"),
+        ),
+        (
+            "hostnames of a TCPRoute",
+            good.replace("kind: TLSRoute", "kind: TCPRoute"),
+        ),
+    ] {
+        let world = world(&[&all, &torn]);
+        let said = web(&world, OUTSIDE, Some("api.example"));
+        assert_eq!(said, "egress-invalid-route", "{what}");
+        assert!(!world.errors().is_empty(), "{what}");
+    }
+    for fine in [
+        good.replace("hostnames:", "useDefaultGateways: None, hostnames:"),
+        good.replace("backendRefs: []", "name: one, backendRefs: []"),
+        good.replace(
+            "parentRefs: [",
+            "parentRefs: [{group: '', kind: Service, name: cart, port: 80}, ",
+        ),
+    ] {
+        let world = world(&[&all, &fine]);
+        assert_eq!(
+            web(&world, OUTSIDE, Some("api.example")),
+            "granted",
+            "{fine}"
+        );
+        let elsewhere = world.findings("MESH-0379").len();
+        assert_eq!(
+            elsewhere,
+            usize::from(fine.contains("kind: Service")),
+            "{fine}"
+        );
+    }
+}
+
+#[test]
+fn routes_stand_only_on_a_network_that_looks_at_them() {
+    let route = tls_route("shop", "out", "name: all", "api.example");
+    for (spec, ports) in [
+        ("trafficPolicy: Deny", 1),
+        ("trafficPolicy: Allow", 0),
+        ("trafficPolicy: Deny, networks: [{cidr: 10.0.0.0/7}]", 0),
+    ] {
+        let world = world(&[&network("shop", "all", spec), &route]);
+        let of = networks(&world, "shop", "web");
+        assert_eq!(of[0].ports.len(), ports, "{spec}");
+    }
+    let world = world(&[&network(
+        "shop",
+        "all",
+        "trafficPolicy: Deny, networks: [{cidr: 10.0.0.0/7}]",
+    )]);
+    let [overlap] = world.findings("MESH-0392").try_into().unwrap();
+    assert!(
+        overlap
+            .message
+            .contains("`10.0.0.0/7` and the cluster network `10.0.0.0/8`")
+    );
 }
 
 #[test]
@@ -481,7 +580,7 @@ fn what_lets_out_more_than_it_seems_is_found() {
     let guard = network("shop", "guard", "trafficPolicy: Deny");
     for (names, found) in [
         ("'*.com'", 1),
-        ("a.example, '*.com.'", 1),
+        ("a.example, '*.com'", 1),
         ("'*.example.com', com", 0),
     ] {
         let world = world(&[&guard, &tls_route("shop", "names", "name: guard", names)]);
