@@ -62,6 +62,10 @@ codes! {
     CedarEntity = "MESH-0335", Error, "write the id in full: `Mesh::Namespace::\"<trust domain>/<namespace>\"`, `Mesh::Server::\"<namespace>/<name>\"`";
     /// An EgressNetwork, or a route on one, that lets out more than it seems to.
     WideEgress = "MESH-0337", Warning, "take `169.254.0.0/16` out with `except`, or close it with an EgressNetwork of its own; write wildcards below a domain that belongs to somebody";
+    /// An object that is part of one set of policy alone.
+    Shadowed = "MESH-0338", Info, "remove the annotation from what is to come into force, and delete what is to go";
+    /// An annotation that says which set of policy an object is part of, and cannot be used.
+    BadShadow = "MESH-0339", Error, "`mesh.internal/shadow` is `add` or `remove`, on a Server, a grant, an authentication, an HTTPRoute or GRPCRoute, a rate limit, a Federation or a policy in Cedar; until then a policy object grants nothing, and closes what it closes";
     /// A policy of Istio that asks an external provider.
     CustomAction = "MESH-0340", Error, "turn its rules into ALLOW and DENY, or let what it would be asked about be denied: `--custom deny`";
     /// The text is no YAML.

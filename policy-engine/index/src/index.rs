@@ -9,6 +9,7 @@ mod about;
 mod annotations;
 mod authority;
 mod breaker;
+mod candidate;
 mod cedar_texts;
 mod change;
 mod egress;
@@ -26,6 +27,7 @@ mod traffic;
 mod workloads;
 
 pub use about::BrokenGrant;
+pub use candidate::beside;
 pub use change::{Concern, Slice};
 pub use invariants::{Claim, ClaimText, Invariant};
 pub use object_status::{ObjectStatus, Reach, Refusal, Standing};
@@ -198,10 +200,17 @@ struct NamespaceDefaults {
 }
 
 impl Index {
-    /// Builds the index. Nothing here fails: what is wrong is a finding and closes.
+    /// Builds the index of what is in force. Nothing here fails: what is wrong is a finding and closes.
     pub fn build(loaded: &Loaded, config: &IndexConfig) -> Self {
-        let resources = loaded.resources.clone();
-        let mut findings = loaded.findings.clone();
+        Self::of(loaded.in_force(), config)
+    }
+
+    /// The index of all that `loaded` holds.
+    fn of(loaded: Loaded, config: &IndexConfig) -> Self {
+        let Loaded {
+            resources,
+            mut findings,
+        } = loaded;
         let namespaces = namespaces(&resources);
         let workloads = workloads::collect(&resources, &namespaces, config, &mut findings);
         let authorities = Authorities::resolve(&resources, config, &mut findings);

@@ -31,6 +31,7 @@ pub(crate) mod route_match;
 mod selector;
 mod server_kinds;
 mod service_profile;
+pub(crate) mod shadow;
 pub(crate) mod term;
 pub(crate) mod traffic;
 pub(crate) mod tree;
@@ -38,8 +39,10 @@ pub(crate) mod tree;
 pub use part::{Affected, Declared, Part};
 pub use resource::Resources;
 
+use crate::finding::Code;
 use mesh_policy::snapshot::Finding;
 use object::Loader;
+use shadow::Shadow;
 
 /// What [`load`] made of the files.
 #[derive(Clone, Debug, Default)]
@@ -66,9 +69,38 @@ impl Loaded {
         out
     }
 
+    /// What is in force: without what is the candidate's alone (`mesh.internal/shadow: add`).
+    pub(crate) fn in_force(&self) -> Self {
+        self.without(Shadow::Add)
+    }
+
+    /// The candidate beside it: without what is in force alone (`mesh.internal/shadow: remove`). `None` if no object
+    /// says that the two differ.
+    pub(crate) fn candidate(&self) -> Option<Self> {
+        self.resources
+            .shadowed
+            .then(|| self.without(Shadow::Remove))
+    }
+
+    /// What was found about an object goes with it, but for the word that it is gone.
+    fn without(&self, shadow: Shadow) -> Self {
+        let mut out = self.clone();
+        if !self.resources.shadowed {
+            return out;
+        }
+        let gone = out.resources.take_out(shadow);
+        out.findings.retain(|finding| {
+            let object = finding.object.as_ref().map(|object| &object.source);
+            finding.code == Code::Shadowed.text()
+                || !gone.contains(object.unwrap_or(&finding.source))
+        });
+        out
+    }
+
     /// These objects, and those of `other`.
     pub fn and(mut self, other: Self) -> Self {
         let (mine, theirs) = (&mut self.resources, other.resources);
+        mine.shadowed |= theirs.shadowed;
         mine.servers.extend(theirs.servers);
         mine.routes.extend(theirs.routes);
         mine.mesh_tls.extend(theirs.mesh_tls);

@@ -226,6 +226,7 @@ impl Resources {
             closed: self.closed.clone(),
             cedar_closed: self.cedar_closed.clone(),
             egress_closed: self.egress_closed.clone(),
+            shadowed: self.shadowed,
             routes,
             authorization_policies,
             cedar_policies,
@@ -287,6 +288,7 @@ impl Resources {
             closed: close(&self.closed),
             cedar_closed: close(&self.cedar_closed),
             egress_closed: close(&self.egress_closed),
+            shadowed: self.shadowed,
         }
     }
 }

@@ -7,6 +7,7 @@ use super::workloads::WorkloadKey;
 use super::{Condition, Index, Proxied};
 use crate::finding::Code;
 use crate::manifest::resource::{Object, Resources};
+use crate::manifest::shadow::Shadow;
 use crate::map::HashMap;
 use mesh_policy::snapshot::{Finding, Severity, Source};
 use std::sync::Arc;
@@ -42,6 +43,8 @@ pub enum Reach {
     Parents,
     /// All.
     Everyone,
+    /// Nobody's: it is the candidate's alone.
+    Candidate,
     /// Nobody's: a reason, and why.
     Nobody(&'static str, String),
 }
@@ -154,7 +157,11 @@ fn add<T>(
             continue;
         };
         let found = findings.get(file.as_str()).map_or(&[][..], Vec::as_slice);
-        out.push(status(file, object, found, reach(object)));
+        let reach = match object.shadow {
+            Shadow::Add => Reach::Candidate,
+            Shadow::No | Shadow::Remove => reach(object),
+        };
+        out.push(status(file, object, found, reach));
     }
 }
 

@@ -88,7 +88,7 @@ impl Index {
         routes.map(|route| self.route_status(route)).collect()
     }
 
-    fn route_status(&self, route: &Object<Route>) -> RouteStatus {
+    pub(super) fn route_status(&self, route: &Object<Route>) -> RouteStatus {
         let servers = route.spec.servers.iter().map(|parent| ParentStatus {
             group: POLICY_GROUP.to_owned(),
             kind: "Server",

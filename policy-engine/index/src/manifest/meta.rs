@@ -4,6 +4,7 @@ use super::core_kinds::read_strings;
 use super::identity::{is_label, is_subdomain};
 use super::read::{Fields, Reading};
 use super::resource::{Created, Key};
+use super::shadow::Shadow;
 use super::tree::Value;
 use crate::finding::Code;
 use std::collections::BTreeMap;
@@ -18,6 +19,8 @@ pub(crate) struct Meta {
     pub(crate) created: Created,
     pub(crate) generation: Option<i64>,
     pub(crate) owners: Vec<(String, String)>,
+    /// Which sets it is part of; both, until its annotation is looked at.
+    pub(crate) shadow: Shadow,
 }
 
 pub(crate) fn read_meta(
@@ -35,6 +38,7 @@ pub(crate) fn read_meta(
         created: Created::Unknown,
         generation: None,
         owners: Vec::new(),
+        shadow: Shadow::No,
     };
     // Metadata holds much that is none of ours; it is never strict.
     let strict = std::mem::replace(&mut reading.strict, false);

@@ -20,6 +20,7 @@ use super::resource::{Closed, Object, Resources};
 use super::route::{RouteKind, read_route};
 use super::server_kinds::{read_server, read_server_authorization};
 use super::service_profile::check_service_profile;
+use super::shadow::{Shadow, read_shadow};
 use super::tree::{self, Defect, Document, Node, Place, Value};
 use crate::finding::{Code, finding};
 use crate::limits::FINDINGS_EACH_MAX;
@@ -29,9 +30,9 @@ use mesh_policy::snapshot::{Finding, ObjectRef, Source};
 use std::sync::Arc;
 
 /// What one object is read from.
-struct Input<'a> {
+pub(super) struct Input<'a> {
     file: &'a str,
-    root: &'a Node,
+    pub(super) root: &'a Node,
     defects: Vec<&'a Defect>,
     complete: bool,
     /// Whether the text of a faulty document names a Cedar kind.
@@ -41,6 +42,13 @@ struct Input<'a> {
     /// `apiVersion` and `kind` that the list around it gives.
     api: Option<&'a str>,
     kind: Option<&'a str>,
+}
+
+impl Input<'_> {
+    /// Whether nothing of it is missing or in doubt.
+    pub(super) fn is_whole(&self) -> bool {
+        self.complete && self.defects.is_empty()
+    }
 }
 
 /// Collects what files hold.
@@ -385,9 +393,26 @@ impl Loader {
         context: &Context<'_>,
         mut reading: Reading,
         mut root: Fields<'_>,
-        meta: Meta,
+        mut meta: Meta,
     ) {
         let r = &mut reading;
+        let place = (context.input, context.kind);
+        let misplaced = match read_shadow(r, place, &meta.annotations) {
+            Ok(shadow) => {
+                meta.shadow = shadow;
+                None
+            }
+            Err(problem) => Some(problem),
+        };
+        match context.kind {
+            // One fault of theirs does not close all that they might forbid.
+            Kind::CedarPolicy | Kind::ClusterCedarPolicy => {
+                return self.cedar_policies(context, reading, root, (meta, misplaced));
+            }
+            // Whose annotation is no business of policy.
+            _ if !r.strict => r.doubts.extend(misplaced),
+            _ => r.problems.extend(misplaced),
+        }
         let own = meta.key.namespace.clone();
         let file = context.input.file;
         let locate = |at: Place, end: u32| source(file, at, end);
@@ -507,9 +532,7 @@ impl Loader {
                 let object = self.object_of(context, reading, root, meta, spec);
                 self.resources.federations.push(Arc::new(object));
             }
-            Kind::CedarPolicy | Kind::ClusterCedarPolicy => {
-                self.cedar_policies(context, reading, root, meta);
-            }
+            Kind::CedarPolicy | Kind::ClusterCedarPolicy => {}
             Kind::Invariant => self.invariant(context, reading, root, meta),
             Kind::EgressNetwork => {
                 let network = read_egress_network(r, &mut root);
@@ -553,6 +576,7 @@ impl Loader {
             created: meta.created,
             generation: meta.generation,
             owners: meta.owners,
+            shadow: meta.shadow,
             source: source(input.file, input.root.at, input.root.end_line),
             invalid: None,
             spec,
@@ -562,6 +586,7 @@ impl Loader {
         let spoiled = (reading.spoiled || !input.complete)
             .then(|| "part of the document cannot be read".to_owned());
         object.invalid = first.or(spoiled);
+        self.resources.shadowed |= object.shadow != Shadow::No;
         let reference = object.reference();
         self.defects(input, Some(&reference));
         let mut all = reading.problems;

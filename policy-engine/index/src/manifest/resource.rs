@@ -6,8 +6,10 @@
 use super::cedar_kinds::CedarPolicies;
 use super::identity::Identity;
 use super::invariant_kind::InvariantSpec;
+use super::shadow::Shadow;
 use super::traffic::{EgressParent, Outbound, ReferenceGrant, ServerParent, ServiceParent};
 use crate::Mode;
+use crate::map::HashSet;
 use hashbrown::Equivalent;
 use ipnet::IpNet;
 use mesh_policy::snapshot::{
@@ -50,6 +52,8 @@ pub struct Resources {
     pub(crate) cedar_closed: Vec<Closed>,
     /// Documents that may have held an EgressNetwork, and of which namespace (`None`: any).
     pub(crate) egress_closed: Vec<Closed>,
+    /// Whether some object is, or was, part of one set alone: what is in force, or the candidate.
+    pub(crate) shadowed: bool,
 }
 
 /// Does the same to every list of objects.
@@ -77,6 +81,7 @@ macro_rules! each_list {
             closed: _,
             cedar_closed: _,
             egress_closed: _,
+            shadowed: _,
         } = $resources;
         {
             let $list = namespaces;
@@ -195,6 +200,22 @@ impl Resources {
         self.closed.extend_from_slice(&other.closed);
         self.cedar_closed.extend_from_slice(&other.cedar_closed);
         self.egress_closed.extend_from_slice(&other.egress_closed);
+        self.shadowed |= other.shadowed;
+    }
+
+    /// Takes out what is part of one set alone, with what it closes, and says where it stood.
+    pub(crate) fn take_out(&mut self, shadow: Shadow) -> HashSet<Source> {
+        let mut gone = HashSet::default();
+        each_list!(&mut *self, list => {
+            let out = list.iter().filter(|one| one.shadow == shadow);
+            gone.extend(out.map(|one| one.source.clone()));
+            list.retain(|one| one.shadow != shadow);
+        });
+        let stays = |one: &Closed| !gone.contains(&one.source);
+        self.closed.retain(stays);
+        self.cedar_closed.retain(stays);
+        self.egress_closed.retain(stays);
+        gone
     }
 
     /// Documents that close something because they cannot be read.
@@ -308,6 +329,8 @@ pub(crate) struct Object<T> {
     pub(crate) generation: Option<i64>,
     /// `kind/name` of the owners.
     pub(crate) owners: Vec<(String, String)>,
+    /// Which sets it is part of.
+    pub(crate) shadow: Shadow,
     pub(crate) source: Source,
     /// Why nothing it says may open access, if so.
     pub(crate) invalid: Option<String>,

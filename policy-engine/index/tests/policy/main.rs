@@ -3,6 +3,7 @@
 //! - `cases_*`: Linkerd's own suite, cases 1 to 26, with both answers side by side
 //! - `traps`: where Linkerd fails open or stays silent
 //! - `readings`: the settled readings
+//! - `shadow`: a candidate beside what is in force
 //! - `side_by_side`, `linkerd_model`, `why`: tables of both answers, Linkerd's computed, each difference with its reason
 //! - `world`: a mesh out of text, and clients that ask it
 
@@ -58,6 +59,8 @@ mod routes;
 mod service_routes;
 #[cfg(test)]
 mod services;
+#[cfg(test)]
+mod shadow;
 #[cfg(test)]
 mod side_by_side;
 #[cfg(test)]

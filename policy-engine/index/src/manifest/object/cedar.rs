@@ -38,7 +38,7 @@ impl Loader {
         context: &Context<'_>,
         mut reading: Reading,
         mut root: Fields<'_>,
-        meta: Meta,
+        (meta, misplaced): (Meta, Option<Problem>),
     ) {
         let file = context.input.file;
         let cluster_wide = context.kind == Kind::ClusterCedarPolicy;
@@ -56,6 +56,7 @@ impl Loader {
         let term = read_term(&meta.annotations, meta.created);
         let term_problems = term.problems.iter().map(|m| note(Code::BadTerm, m));
         checked.problems.extend(term_problems);
+        checked.problems.extend(misplaced);
         if term.undated {
             checked.doubts.push(note(Code::UndatedBreakGlass, UNDATED));
         }
