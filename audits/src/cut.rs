@@ -120,6 +120,9 @@ fn cut_decision(record: &mut DecisionRecord, cut: &mut Cut) {
         cut_option(&mut request.host, HOST_BYTES_MAX, "request.host", cut);
     }
     cut_list(&mut record.reasons, "reasons", cut);
+    if let Some(shadow) = &mut record.shadow {
+        cut_list(&mut shadow.reasons, "shadow.reasons", cut);
+    }
     if record.near_misses.len() > LIST_MAX {
         cut.insert("near_misses".to_owned(), record.near_misses.len() as u64);
         record.near_misses.truncate(LIST_MAX);

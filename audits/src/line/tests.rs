@@ -117,7 +117,18 @@ fn au1_every_text_of_every_kind_is_capped() {
         by: huge(),
         detail: huge(),
     };
+    let verdict = mesh_policy::decide::Verdict::Deny;
+    let decided = mesh_policy::record::DecisionRecord {
+        shadow: Some(mesh_policy::record::RecordShadow {
+            verdict,
+            phase: mesh_policy::decide::Phase::Forbid,
+            status: Some(403),
+            reasons: vec![huge(); 300],
+        }),
+        ..decision(1)
+    };
     let entries = [
+        Entry::Decision(Box::new(decided)),
         Entry::Counts(AllowCounts {
             time,
             from: time,

@@ -1,7 +1,7 @@
 //! One policy beside another: the same requests decided by both, differing verdicts counted by what they have in common.
 
 use crate::cases::route_text;
-use crate::records::{phase, target};
+use crate::records::{phase, request, target};
 use mesh_policy::decide::Verdict;
 use mesh_policy::record::DecisionRecord;
 use mesh_policy::request::RequestRecord;
@@ -65,14 +65,37 @@ impl Shadow {
         live: &DecisionRecord,
         candidate: &DecisionRecord,
     ) {
+        self.count(request, live, candidate.verdict, || why(candidate));
+    }
+
+    /// Counts one request by its record alone, which has what a candidate in the proxy decided otherwise.
+    pub fn add_recorded(&mut self, record: &DecisionRecord) {
+        let Some(shadow) = &record.shadow else {
+            self.requests = self.requests.saturating_add(1);
+            return;
+        };
+        self.count(&request(record), record, shadow.verdict, || Why {
+            phase: phase(shadow.phase),
+            route: None,
+            reasons: shadow.reasons.clone(),
+        });
+    }
+
+    fn count(
+        &mut self,
+        request: &RequestRecord,
+        live: &DecisionRecord,
+        candidate: Verdict,
+        why_candidate: impl FnOnce() -> Why,
+    ) {
         self.requests = self.requests.saturating_add(1);
-        let turn = match (live.verdict, candidate.verdict) {
+        let turn = match (live.verdict, candidate) {
             (Verdict::Allow, Verdict::Deny) => Turn::Lost,
             (Verdict::Deny, Verdict::Allow) => Turn::Gained,
             (Verdict::Allow, Verdict::Allow) | (Verdict::Deny, Verdict::Deny) => return,
         };
         let from = live.client.spiffe_id.clone();
-        let key = (turn, from, target(live), why(live), why(candidate));
+        let key = (turn, from, target(live), why(live), why_candidate());
         let (count, _) = self
             .found
             .entry(key)

@@ -44,8 +44,23 @@ pub struct DecisionRecord {
     pub first: bool,
     /// Grants that almost held; filled by explain.
     pub near_misses: Vec<NearMiss>,
-    /// Verdict of a candidate policy beside the live one; not used yet.
-    pub shadow: Option<serde_json::Value>,
+    /// What the candidate beside the policy in force decides, if it decides otherwise.
+    pub shadow: Option<RecordShadow>,
+}
+
+/// Decision of a candidate: it was not carried out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RecordShadow {
+    /// Allowed or not.
+    pub verdict: Verdict,
+    /// Which layer decided.
+    pub phase: Phase,
+    /// HTTP status of the decision, also for gRPC; absent for TCP and transport.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+    /// Ids of all grants that hold, sorted.
+    pub reasons: Vec<String>,
 }
 
 /// Client of a record.

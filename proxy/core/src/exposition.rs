@@ -9,7 +9,9 @@ pub use read::{EdgeSummary, ExpositionError, Sample, edges, parse, sample};
 
 use crate::metrics::histogram::{BOUNDS_US, Histogram};
 use crate::metrics::routes::RouteKey;
-use crate::metrics::{AuthzKey, Direction, EdgeKey, EdgeSeries, Registry, protocol_label};
+use crate::metrics::{
+    AuthzKey, Direction, EdgeKey, EdgeSeries, Registry, phase_label, protocol_label,
+};
 use mesh_policy::decide::Verdict;
 use std::fmt::{self, Write};
 
@@ -166,6 +168,7 @@ fn write_all(out: &mut String, registry: &Registry) -> fmt::Result {
     }
     routes(out, registry)?;
     authz(out, registry)?;
+    shadow(out, registry)?;
     own(out, registry)
 }
 
@@ -270,6 +273,32 @@ fn authz(out: &mut String, registry: &Registry) -> fmt::Result {
         {
             writeln!(out, "{name}{{{}}} {count}", AuthzLabels(key))?;
         }
+    }
+    Ok(())
+}
+
+fn shadow(out: &mut String, registry: &Registry) -> fmt::Result {
+    family(
+        out,
+        "mesh_shadow_decisions_total",
+        "counter",
+        "Decisions that the candidate policy makes otherwise than the one in force, by server and by its reason.",
+    )?;
+    for (key, count) in registry.shadow() {
+        let (live, candidate) = match key.candidate {
+            Verdict::Allow => ("deny", "allow"),
+            Verdict::Deny => ("allow", "deny"),
+        };
+        writeln!(
+            out,
+            "mesh_shadow_decisions_total{{target_port=\"{}\",srv_kind=\"{}\",srv_namespace=\"{}\",srv_name=\"{}\",live=\"{live}\",candidate=\"{candidate}\",phase=\"{}\",reason=\"{}\"}} {count}",
+            key.port,
+            if key.default { "default" } else { "server" },
+            Escaped(&key.server_namespace),
+            Escaped(&key.server_name),
+            phase_label(key.phase),
+            Escaped(&key.reason),
+        )?;
     }
     Ok(())
 }

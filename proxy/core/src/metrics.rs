@@ -6,9 +6,11 @@
 //!
 //! - [`histogram`]: latency buckets and quantiles
 //! - [`routes`]: requests to a Service by the rule that took them and the backend that got them
+//! - [`shadow`]: what a candidate policy would have decided otherwise
 
 pub mod histogram;
 pub mod routes;
+pub mod shadow;
 
 pub use histogram::Histogram;
 
@@ -268,6 +270,7 @@ pub struct Registry {
     edges_max: usize,
     authz: IndexMap<AuthzKey, u64>,
     routes: routes::RouteCounts,
+    shadow: shadow::ShadowCounts,
     counters: BTreeMap<(&'static str, OneLabel), u64>,
     gauges: BTreeMap<&'static str, f64>,
 }
@@ -285,6 +288,7 @@ impl Registry {
             edges_max,
             authz: IndexMap::new(),
             routes: routes::RouteCounts::default(),
+            shadow: shadow::ShadowCounts::default(),
             counters: BTreeMap::new(),
             gauges: BTreeMap::new(),
         }
@@ -412,6 +416,16 @@ impl Registry {
         self.routes.iter()
     }
 
+    /// The candidate decided otherwise than the policy in force.
+    pub fn on_shadow(&mut self, key: shadow::ShadowKey) {
+        self.shadow.add(key, 1);
+    }
+
+    /// All that it decided otherwise.
+    pub fn shadow(&self) -> impl Iterator<Item = (&shadow::ShadowKey, u64)> {
+        self.shadow.iter()
+    }
+
     /// Adds to a counter of the proxy itself, `mesh_<what>_total`.
     pub fn count(&mut self, name: &'static str, by: u64) {
         *self.counters.entry((name, None)).or_default() += by;
@@ -446,6 +460,7 @@ impl Registry {
             self.add_authz(key.clone(), *count);
         }
         self.routes.merge(&other.routes);
+        self.shadow.merge(&other.shadow);
         for (key, count) in &other.counters {
             *self.counters.entry(*key).or_default() += count;
         }

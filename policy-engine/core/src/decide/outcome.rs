@@ -3,7 +3,9 @@
 use crate::canonical::{HostRefusal, MethodRefusal, PathRefusal};
 use crate::compile::{PortAt, Snapshot};
 use crate::connection::{ConnectionAtoms, Reasons, Says};
-use crate::record::{DecisionRecord, RecordClient, RecordRequest, RecordRoute, RecordServer};
+use crate::record::{
+    DecisionRecord, RecordClient, RecordRequest, RecordRoute, RecordServer, RecordShadow,
+};
 use crate::request::{Call, Client, Protocol};
 use crate::route::RouteTaken;
 use crate::snapshot::{ServerInfo, WorkloadInfo};
@@ -509,15 +511,26 @@ impl Facts {
             status: self.status,
             grpc_status: self.grpc_status,
             phase: self.phase,
-            reasons: self
-                .reasons()
-                .iter()
-                .map(|reason| reason.to_string())
-                .collect(),
+            reasons: self.reason_ids(),
             audit: self.audit,
             first: false,
             near_misses: Vec::new(),
             shadow: None,
         }
+    }
+
+    /// This decision as that of a candidate, for the record of the one that counts.
+    pub fn as_shadow(&self) -> RecordShadow {
+        RecordShadow {
+            verdict: self.verdict,
+            phase: self.phase,
+            status: self.status,
+            reasons: self.reason_ids(),
+        }
+    }
+
+    fn reason_ids(&self) -> Vec<String> {
+        let reasons = self.reasons();
+        reasons.iter().map(|reason| reason.to_string()).collect()
     }
 }
