@@ -52,6 +52,10 @@ pub const NAME_BYTES_MAX: usize = 253;
 /// Bytes of what a proxy says of its policy: a grant, and the case in which it differs.
 pub const REPORT_BYTES_MAX: usize = 16 * 1024;
 
+/// Bytes of an update up to which it carries a candidate beside the policy: a proxy takes 64 MiB, and an update that it does
+/// not take would keep a change of policy from it.
+pub const CANDIDATE_UPDATE_BYTES_MAX: usize = 48 << 20;
+
 /// Pauses between attempts to get an SVID, doubled each time.
 pub const IDENTITY_RETRY: (Duration, Duration) =
     (Duration::from_millis(50), Duration::from_secs(5));

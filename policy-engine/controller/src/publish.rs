@@ -1,6 +1,6 @@
 //! Sources to one update per workload. Pure: the clock and the disk are the caller's.
 
-use crate::limits::NAME_BYTES_MAX;
+use crate::limits::{CANDIDATE_UPDATE_BYTES_MAX, NAME_BYTES_MAX};
 use crate::sources::{SourceFile, Sources};
 use data_encoding::HEXLOWER;
 use mesh_api::discovery::{Discovery, Endpoint, PodAddress, ProtocolHint, ServicePort};
@@ -11,7 +11,9 @@ use mesh_policy::snapshot::{
     Finding, PathOptions, PortPolicy, ServerInfo, ServerProtocol, Severity, SnapshotData, Source,
     WorkloadInfo,
 };
-use mesh_policy_index::index::{Index, IndexConfig, Proxied, ServiceEndpoints, WorkloadKey};
+use mesh_policy_index::index::{
+    Index, IndexConfig, Proxied, ServiceEndpoints, WorkloadKey, beside,
+};
 use mesh_policy_index::manifest::{self, Affected, Part};
 use mesh_policy_index::{ObjectStatus, RouteStatus, Standing};
 use mesh_trust::{SpiffeId, Timestamp, TrustDomain};
@@ -48,7 +50,7 @@ pub(crate) struct Published {
 pub(crate) struct WorkloadPolicy {
     /// Who may watch it; `None` if its service account makes no SPIFFE ID.
     pub(crate) identity: Option<SpiffeId>,
-    /// SHA-256 of policy and discovery, generation aside.
+    /// SHA-256 of policy, discovery and candidate, generation aside.
     pub(crate) digest: String,
     /// SHA-256 of the policy alone, generation aside: what a proxy calls the policy that it holds.
     pub(crate) policy_digest: String,
@@ -85,6 +87,7 @@ impl Publishing {
         let parts = read_parts(sources, before);
         let loaded = manifest::join(parts.values().map(|(_, part)| part.as_ref()));
         let index = Index::build(&loaded, &self.index);
+        let candidate = Index::candidate(&loaded, &self.index);
         let services = index.services();
         let discovery = Discovery {
             services: services
@@ -109,13 +112,28 @@ impl Publishing {
                 }
                 let neutral = index.snapshot(key, Generation(0))?;
                 let standing = index.standing(key)?;
+                let tried = candidate
+                    .as_ref()
+                    .and_then(|index| index.snapshot(key, Generation(0)))
+                    .and_then(|candidate| beside(candidate, &neutral));
+                let policies = (neutral, tried);
                 let policy =
-                    self.workload((info, standing), neutral, &discovery_json, generation, old);
+                    self.workload((info, standing), policies, &discovery_json, generation, old);
                 Some((key.clone(), policy))
             })
             .collect();
         let mut findings = index.findings().to_vec();
         findings.extend(sources.findings.iter().cloned());
+        let (mut route_statuses, mut object_statuses) = (index.route_statuses(), Vec::new());
+        if self.in_cluster() {
+            object_statuses = index.object_statuses();
+        }
+        if let Some(candidate) = &candidate {
+            findings.extend(candidate.findings_beside(&index));
+            let (objects, routes) = candidate.statuses_beside();
+            route_statuses.extend(routes);
+            object_statuses.extend(objects.into_iter().filter(|_| self.in_cluster()));
+        }
         findings.sort();
         Published {
             generation,
@@ -124,11 +142,8 @@ impl Publishing {
             workloads,
             discovery,
             findings,
-            route_statuses: index.route_statuses(),
-            object_statuses: match self.in_cluster() {
-                true => index.object_statuses(),
-                false => Vec::new(),
-            },
+            route_statuses,
+            object_statuses,
             files: sources.files.len() as u64,
             parts,
             discovery_json,
@@ -138,13 +153,14 @@ impl Publishing {
     fn workload(
         &self,
         (info, standing): (&WorkloadInfo, Standing),
-        mut neutral: SnapshotData,
+        (mut neutral, candidate): (SnapshotData, Option<SnapshotData>),
         discovery_json: &[u8],
         generation: u64,
         old: Option<&WorkloadPolicy>,
     ) -> WorkloadPolicy {
         let snapshot_json = json(&neutral);
-        let digest = digest_of(&[&snapshot_json, discovery_json]);
+        let tried_json = candidate.as_ref().map_or_else(Vec::new, json);
+        let digest = digest_of(&[&snapshot_json, discovery_json, &tried_json]);
         let carried = match self.in_cluster() {
             true => carried(&neutral),
             false => BTreeSet::new(),
@@ -153,11 +169,13 @@ impl Publishing {
             Some(old) if old.digest == digest => Arc::clone(&old.update),
             _ => {
                 neutral.generation = Generation(generation);
-                Arc::new(WorkloadUpdate {
+                let update = WorkloadUpdate {
                     generation,
                     snapshot_json: json(&neutral),
                     discovery_json: discovery_json.to_vec(),
-                })
+                    candidate_json: Vec::new(),
+                };
+                Arc::new(with_candidate(update, candidate))
             }
         };
         let identity = SpiffeId::for_service_account(
@@ -233,6 +251,28 @@ impl Publishing {
                 .collect(),
         }
     }
+}
+
+/// The update with a candidate, if there is one and room for it.
+fn with_candidate(mut update: WorkloadUpdate, candidate: Option<SnapshotData>) -> WorkloadUpdate {
+    let Some(mut candidate) = candidate else {
+        return update;
+    };
+    candidate.generation = Generation(update.generation);
+    let candidate_json = json(&candidate);
+    let bytes = update.snapshot_json.len() + update.discovery_json.len() + candidate_json.len();
+    if bytes <= CANDIDATE_UPDATE_BYTES_MAX {
+        update.candidate_json = candidate_json;
+    } else {
+        let workload = &candidate.workload;
+        tracing::error!(
+            code = "MESH-0715",
+            workload = format!("{}/{}", workload.namespace, workload.name),
+            bytes,
+            "a candidate finds no room beside the policy; its proxy does not try it"
+        );
+    }
+    update
 }
 
 /// Names of the objects that a policy is made of, as far as they are files.
@@ -401,6 +441,7 @@ pub(crate) fn deny_all(
         generation,
         snapshot_json: json(&snapshot),
         discovery_json: json(&Discovery::default()),
+        candidate_json: Vec::new(),
     }
 }
 

@@ -254,3 +254,5 @@ spec:
             .all(|one| one.routes.is_empty())
     );
 }
+
+mod candidates;

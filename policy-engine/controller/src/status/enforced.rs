@@ -87,6 +87,11 @@ impl<'a> Extent<'a> {
             condition: no(reason, message),
             passing: false,
         };
+        if object.reach == Reach::Candidate {
+            let why =
+                "it is a candidate only: it is in force nowhere, whether it is refused or not";
+            return settled("Shadow", why.to_owned());
+        }
         if !object.accepted.holds {
             let why = "it is refused: it grants nothing, and what it protects stays closed";
             return settled("Invalid", why.to_owned());
@@ -97,6 +102,7 @@ impl<'a> Extent<'a> {
         }
         let tally = match &object.reach {
             Reach::Nobody(reason, why) => return settled(reason, why.clone()),
+            Reach::Candidate => None,
             Reach::Everyone => Some(&self.everyone),
             Reach::Snapshots | Reach::Parents => self.by_object.get(object.file.as_str()),
         };

@@ -580,3 +580,28 @@ fn a_list_replaces_the_objects_of_its_kind() {
     writer.take(listed("gateway.networking.k8s.io"));
     assert!(!writer.knows(NAME));
 }
+
+#[test]
+fn what_is_a_candidate_only_says_so_whether_it_is_refused_or_not() {
+    for faulty in [false, true] {
+        let mut shop = Shop::new();
+        shop.pod("a", "True", true);
+        let server = shop.0.get_mut(SERVER).unwrap();
+        server["metadata"]["annotations"]["mesh.internal/shadow"] = json!("add");
+        if faulty {
+            server["spec"]["novelty"] = json!(1);
+        }
+        let published = shop.published();
+        let held = all_hold(&published);
+        let told = pass(&mut writer(&shop), &published, &held, later(0));
+        let (reason, _) = enforced(&told, SERVER).unwrap();
+        assert_eq!(reason, "Shadow");
+        let due = told.due.iter().find(|due| due.name == SERVER).unwrap();
+        let accepted = &due.value[0];
+        assert_eq!(accepted["type"], "Accepted");
+        let state = if faulty { "False" } else { "True" };
+        assert_eq!(accepted["status"], state, "{accepted}");
+        let message = accepted["message"].as_str().unwrap();
+        assert_eq!(message.contains("a candidate only"), !faulty, "{message}");
+    }
+}
