@@ -227,6 +227,8 @@ fn metrics(shared: &Shared) -> metrics::Registry {
     }
     if let Some(policy) = shared.policy.load().as_ref() {
         all.set_gauge("mesh_policy_generation", policy.generation().0 as f64);
+        let tried = u8::from(policy.candidate.is_some());
+        all.set_gauge("mesh_shadow_candidate", f64::from(tried));
     }
     all.count("mesh_panics_total", shared.panics.load(Ordering::Relaxed));
     let audit = shared.records.status();

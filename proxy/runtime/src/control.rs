@@ -9,9 +9,12 @@ mod manifests;
 
 use crate::admin::sha256;
 use crate::config::PolicySource;
+use crate::cross_check::caught;
 use crate::error::ProxyError;
+use crate::shadow::Policy;
 use crate::state::Shared;
 use mesh_policy::Snapshot;
+use mesh_policy::decide::Generation;
 use mesh_policy::snapshot::SnapshotData;
 use std::sync::Arc;
 use tokio::task::spawn_local;
@@ -56,12 +59,46 @@ pub(crate) async fn keep_fresh(shared: Arc<Shared>) {
     }
 }
 
+/// A policy as it came, with the candidate that is tried beside it.
+struct Offer {
+    policy: SnapshotData,
+    candidate: Option<SnapshotData>,
+}
+
+impl Offer {
+    /// SHA-256 of both as JSON.
+    fn digests(&self) -> Result<(String, Option<String>), String> {
+        let candidate = self.candidate.as_ref().map(digest).transpose()?;
+        Ok((digest(&self.policy)?, candidate))
+    }
+
+    /// Gives both a generation.
+    fn number(&mut self, generation: Generation) {
+        self.policy.generation = generation;
+        if let Some(candidate) = &mut self.candidate {
+            candidate.generation = generation;
+        }
+    }
+
+    /// Whether it is what is there already.
+    fn is_there(&self, shared: &Shared) -> Result<bool, String> {
+        let there = shared.policy_is.load();
+        let (digest, candidate) = self.digests()?;
+        Ok((&there.digest, &there.candidate) == (&digest, &candidate))
+    }
+}
+
 /// Compiles a policy and puts it into force, unless it is there already, or older than the one there.
-fn install(shared: &Shared, data: SnapshotData) -> Result<(), String> {
+fn install(shared: &Shared, offer: Offer) -> Result<(), String> {
     let config = &shared.config;
-    let digest = digest(&data)?;
+    let (digest, of_candidate) = offer.digests()?;
+    let there = offer.is_there(shared)?;
+    let Offer {
+        policy: data,
+        candidate,
+    } = offer;
     if let Some(current) = shared.policy.load().as_ref() {
-        if shared.policy_is.load().digest == digest {
+        if there {
             return Ok(());
         }
         if data.generation < current.generation() {
@@ -78,18 +115,48 @@ fn install(shared: &Shared, data: SnapshotData) -> Result<(), String> {
     let generation = data.generation.0;
     let (workload, trust_domain) = (data.workload.clone(), data.trust_domain.clone());
     match Snapshot::compile(data) {
-        Ok(snapshot) => shared.install_policy(snapshot, digest),
+        Ok(snapshot) => {
+            let candidate =
+                candidate.and_then(|candidate| compile_beside(shared, &snapshot, candidate));
+            let policy = Policy {
+                snapshot,
+                candidate,
+            };
+            shared.install_policy(policy, (digest, of_candidate));
+        }
         Err(error) => {
             // The policy in force may grant what this one takes away: nothing is granted until one can be read.
             tracing::error!(generation, %error, "policy cannot be compiled; everything is denied");
             let closed =
                 Snapshot::deny_all(workload, trust_domain).map_err(|error| error.to_string())?;
             let digest = self::digest(&closed.data())?;
-            shared.install_policy(closed, digest);
+            shared.install_policy(Policy::alone(closed), (digest, None));
         }
     }
     tracing::info!(generation, "policy in force");
     Ok(())
+}
+
+/// Compiles a candidate; one that cannot be used is reported, and no more: nothing depends on it.
+fn compile_beside(shared: &Shared, policy: &Snapshot, candidate: SnapshotData) -> Option<Snapshot> {
+    let (mine, its) = (policy.workload(), &candidate.workload);
+    let compiled = if (&mine.namespace, &mine.name) == (&its.namespace, &its.name) {
+        let compiled = caught(|| Snapshot::compile(candidate));
+        compiled.and_then(|compiled| compiled.map_err(|error| error.to_string()))
+    } else {
+        Err(format!("it is for `{}/{}`", its.namespace, its.name))
+    };
+    compiled.map_err(|why| report_candidate(shared, &why)).ok()
+}
+
+/// Says that there is a candidate, and that it is not tried.
+fn report_candidate(shared: &Shared, why: &str) {
+    tracing::error!(
+        code = "MESH-0421",
+        why,
+        "the candidate cannot be used and is not tried; the policy in force is not concerned"
+    );
+    shared.telemetry.count("mesh_shadow_refused_total");
 }
 
 /// SHA-256 of a policy's JSON, lower-case hex: equal policy has equal bytes.
@@ -97,3 +164,6 @@ fn digest(data: &SnapshotData) -> Result<String, String> {
     let json = serde_json::to_vec(data).map_err(|error| error.to_string())?;
     Ok(sha256(&json))
 }
+
+#[cfg(test)]
+mod tests;

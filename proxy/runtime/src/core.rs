@@ -14,6 +14,7 @@ use crate::outbound::redirected::Destinations;
 use crate::outbound::{self, Listener, pool::Pool};
 use crate::random::Random;
 use crate::remotes::Remotes;
+use crate::shadow::Trials;
 use crate::state::{Changes, Shared, stopping};
 use crate::telemetry::Meter;
 use mesh_proxy_core::first_use::FirstUses;
@@ -48,6 +49,8 @@ pub(crate) struct Core {
     pub(crate) random: Random,
     /// Uses of policy that were recorded in this hour.
     pub(crate) first_uses: RefCell<FirstUses>,
+    /// How trying a candidate goes.
+    pub(crate) trials: Trials,
     /// What was allowed since it was last handed to the log.
     pub(crate) classes: RefCell<Classes>,
     pub(crate) pool: Pool,
@@ -150,6 +153,7 @@ fn open(
         meter: shared.telemetry.core(index, shared.platform.clone()),
         random: Random::seeded(&*shared.platform),
         first_uses: RefCell::default(),
+        trials: Trials::default(),
         classes: RefCell::new(Classes::new(index, shared.platform.wall_clock())),
         pool: Pool::default(),
         handshakes: Semaphore::new(limits.handshakes_at_once),
@@ -283,12 +287,12 @@ async fn follow_changes(core: Rc<Core>) {
 
 /// Ends what the policy in force does not allow at `now`; returns when it may next say something else.
 fn recheck_policy(core: &Core, now: Timestamp) -> Option<Timestamp> {
-    let snapshot = core.shared.policy.load_full()?;
-    for revoked in core.live.recheck(&snapshot, now) {
+    let policy = core.shared.policy.load_full()?;
+    for revoked in core.live.recheck(&policy, now) {
         inbound::record_end(core, &revoked);
     }
-    outbound::egress::recheck(core, &snapshot, now);
-    snapshot.next_change(now)
+    outbound::egress::recheck(core, &policy, now);
+    policy.next_change(now)
 }
 
 fn recheck_trust(core: &Core) {

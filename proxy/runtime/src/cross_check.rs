@@ -9,7 +9,7 @@
 
 mod thread;
 
-pub(crate) use thread::spawn;
+pub(crate) use thread::{caught, spawn};
 
 use mesh_policy::Snapshot;
 use mesh_policy::equivalence::{Assurance, Sample};

@@ -26,14 +26,15 @@ use mesh_proxy_core::metrics::Failure;
 use mesh_trust::Timestamp;
 use std::net::SocketAddr;
 
-/// Records a decision: every denial, every use of a break-glass grant, and of the other allows a sample and each that is
-/// new; these are all counted by class too. Hands a few decisions to Cedar, to be made again off this path.
+/// Records a decision, with that of a candidate which decides otherwise: every denial, every use of a break-glass grant,
+/// and of the other allows a sample and each that is new, in itself or in what the candidate makes of it; these are all
+/// counted by class too. Hands a few decisions to Cedar, to be made again off this path.
 ///
 /// False if the decision is an allow that must not be acted on: the log is strict and takes nothing.
 pub(crate) fn record(
     core: &Core,
     peer: &Peer,
-    decision: &Decision,
+    (decision, otherwise): (&Decision, Option<&Decision>),
     call: &Call<'_>,
     now: Timestamp,
 ) -> bool {
@@ -62,9 +63,12 @@ pub(crate) fn record(
             .borrow_mut()
             .is_first(&use_of(decision, peer), now);
     let chosen = !allowed || decision.break_glass || core.random.happens(audit.allow_sample);
-    if chosen || new {
+    let turns =
+        allowed && otherwise.is_some_and(|one| core.trials.is_first(one, &use_of(one, peer), now));
+    if chosen || new || turns {
         let record = DecisionRecord {
             first: !chosen,
+            shadow: otherwise.map(|one| one.as_shadow()),
             ..decision.record(Some(now), &peer.client, call)
         };
         core.shared.records.send(record);
@@ -195,7 +199,7 @@ pub(crate) fn record_end(core: &Core, revoked: &Revoked) {
             record(
                 core,
                 &revoked.peer,
-                &revoked.decision,
+                (&revoked.decision, None),
                 &Call::Tcp,
                 revoked.at,
             );
@@ -204,7 +208,7 @@ pub(crate) fn record_end(core: &Core, revoked: &Revoked) {
             record(
                 core,
                 &revoked.peer,
-                &revoked.decision,
+                (&revoked.decision, None),
                 &head.call(),
                 revoked.at,
             );

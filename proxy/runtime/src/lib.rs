@@ -8,6 +8,7 @@
 //! - [`core`]: one event loop per core, with everything that needs no lock; [`state`], [`services`]: what all threads
 //!   share
 //! - [`identity`], [`control`]: SVID, trust bundles and policy, kept fresh on the control thread
+//! - [`shadow`]: a candidate policy, tried beside the one in force
 //! - [`live`]: what runs now, so that a change of policy ends it; [`body`], [`copy`], [`tunnel`]: what carries bytes
 //! - [`serve`], [`io`], [`original`]: HTTP connections and sockets; [`answer`]: what the proxy says itself
 //! - [`admin`], [`telemetry`], [`audit`]: what it tells about itself
@@ -48,6 +49,7 @@ mod replay;
 mod roll;
 mod serve;
 mod services;
+mod shadow;
 mod start;
 mod state;
 mod telemetry;

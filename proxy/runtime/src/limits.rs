@@ -29,6 +29,11 @@ pub const COUNTS_EVERY: Duration = Duration::from_secs(10);
 pub const CLASSES_MAX: usize = 256;
 /// Classes that a connection remembers its place in; what goes beyond that is looked up. One has about 150 bytes.
 pub const FAMILIAR_MAX: usize = 4;
+/// A decision of a candidate that takes so long is a slow one. A compiled policy takes a microsecond; a millisecond is what a
+/// text takes that Cedar must evaluate.
+pub const TRIAL_SLOW: Duration = Duration::from_micros(500);
+/// How many times as long a slow candidate rests: it has at most a tenth of a core's time.
+pub const TRIAL_REST: u64 = 9;
 /// Headers of one HTTP/1 message.
 pub const HEADERS_MAX: usize = 100;
 /// Bytes of one HTTP/1 head.

@@ -6,6 +6,7 @@
 
 use crate::classes::Familiar;
 use crate::roll::{Entered, Roll};
+use crate::shadow::Policy;
 use crate::telemetry::Edges;
 use mesh_policy::Snapshot;
 use mesh_policy::connection::ConnectionAtoms;
@@ -152,7 +153,9 @@ pub(crate) struct Peer {
     /// Port of the workload.
     pub(crate) port: u16,
     /// The constant half of its decisions, for the snapshot it was made of.
-    atoms: RefCell<Option<(Arc<Snapshot>, ConnectionAtoms)>>,
+    atoms: RefCell<Option<(Arc<Policy>, ConnectionAtoms)>>,
+    /// The same for the candidate beside it, once it was tried.
+    beside: RefCell<Option<ConnectionAtoms>>,
     /// Where it is counted.
     pub(crate) edges: Edges,
     /// Where what it is allowed is counted for the log.
@@ -166,30 +169,43 @@ impl Peer {
             chain,
             port,
             atoms: RefCell::default(),
+            beside: RefCell::default(),
             edges: Edges::default(),
             familiar: Familiar::default(),
         })
     }
 
-    /// Decides `call` of this client under `snapshot`.
-    pub(crate) fn decide(
-        &self,
-        snapshot: &Arc<Snapshot>,
-        call: &Call<'_>,
-        now: Timestamp,
-    ) -> Decision {
+    /// Decides `call` of this client under `policy`.
+    pub(crate) fn decide(&self, policy: &Arc<Policy>, call: &Call<'_>, now: Timestamp) -> Decision {
         let mut atoms = self.atoms.borrow_mut();
         match &*atoms {
-            Some((of, current)) if Arc::ptr_eq(of, snapshot) => {
+            Some((of, current)) if Arc::ptr_eq(of, policy) => {
                 decide_on(current, self.port, call, now)
             }
             _ => {
-                let current = ConnectionAtoms::of(snapshot, &self.client);
+                let current = ConnectionAtoms::of(policy, &self.client);
                 let decision = decide_on(&current, self.port, call, now);
-                *atoms = Some((snapshot.clone(), current));
+                *atoms = Some((policy.clone(), current));
+                // Whatever was tried beside the policy of before is let go.
+                self.beside.take();
                 decision
             }
         }
+    }
+
+    /// What `candidate` would decide about it.
+    pub(crate) fn decide_beside(
+        &self,
+        candidate: &Snapshot,
+        call: &Call<'_>,
+        now: Timestamp,
+    ) -> Decision {
+        let mut beside = self.beside.borrow_mut();
+        let known = beside.take().filter(|atoms| atoms.snapshot().is(candidate));
+        let atoms = known.unwrap_or_else(|| ConnectionAtoms::of(candidate, &self.client));
+        let decision = decide_on(&atoms, self.port, call, now);
+        *beside = Some(atoms);
+        decision
     }
 }
 
@@ -222,14 +238,14 @@ impl Live {
         self.0.enter(Entry { peer, what, kill })
     }
 
-    /// Decides every entry under `snapshot` at `now` and ends those that it does not allow.
-    pub(crate) fn recheck(&self, snapshot: &Arc<Snapshot>, now: Timestamp) -> Vec<Revoked> {
+    /// Decides every entry under `policy` at `now` and ends those that it does not allow.
+    pub(crate) fn recheck(&self, policy: &Arc<Policy>, now: Timestamp) -> Vec<Revoked> {
         let mut revoked = Vec::new();
         for (_, entry) in self.0.all().iter() {
             let Some(call) = entry.what.call() else {
                 continue;
             };
-            let decision = entry.peer.decide(snapshot, &call, now);
+            let decision = entry.peer.decide(policy, &call, now);
             if decision.verdict == Verdict::Deny {
                 entry.kill.end(End::Revoked);
                 revoked.push(Revoked {

@@ -7,6 +7,7 @@ use crate::config::ProxyConfig;
 use crate::cross_check::CrossChecks;
 use crate::identity::Identity;
 use crate::services::Services;
+use crate::shadow::Policy;
 use crate::telemetry::Telemetry;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use mesh_api::discovery::Discovery;
@@ -34,7 +35,7 @@ pub(crate) struct Shared {
     /// Handshakes refused because the peer's chain leads to no anchor.
     pub(crate) refused_handshakes: AtomicU64,
     /// `None` until the first policy came: everything is denied then (fault F2).
-    pub(crate) policy: ArcSwapOption<Snapshot>,
+    pub(crate) policy: ArcSwapOption<Policy>,
     /// Whom the CA's operator denied; nobody until a list came.
     pub(crate) denials: ArcSwap<Denials>,
     pub(crate) policy_is: ArcSwap<InForce>,
@@ -66,6 +67,8 @@ pub(crate) struct InForce {
     pub(crate) since: Timestamp,
     /// SHA-256 of its JSON, lower-case hex.
     pub(crate) digest: String,
+    /// The same of the candidate that came with it, usable or not.
+    pub(crate) candidate: Option<String>,
 }
 
 /// Counts of changes, so that a core sees which of them it has not dealt with.
@@ -121,15 +124,20 @@ impl Shared {
         self.changes.send_modify(|changes| changes.identity += 1);
     }
 
-    /// Puts a policy into force and tells every core, so that what runs is decided anew.
-    /// `digest` is that of the JSON it came as.
-    pub(crate) fn install_policy(&self, snapshot: Snapshot, digest: String) {
-        self.cross_checks.offer_policy(snapshot.clone());
+    /// Puts a policy into force, with the candidate beside it, and tells every core, so that what runs is decided anew.
+    /// `digests` are those of the JSON that they came as.
+    pub(crate) fn install_policy(&self, policy: Policy, digests: (String, Option<String>)) {
+        self.cross_checks.offer_policy((*policy).clone());
         self.limiters
-            .store(Arc::new(with_limits(&self.limiters.load(), &snapshot)));
-        self.policy.store(Some(Arc::new(snapshot)));
+            .store(Arc::new(with_limits(&self.limiters.load(), &policy)));
+        self.policy.store(Some(Arc::new(policy)));
         let since = self.platform.wall_clock();
-        self.policy_is.store(Arc::new(InForce { since, digest }));
+        let (digest, candidate) = digests;
+        self.policy_is.store(Arc::new(InForce {
+            since,
+            digest,
+            candidate,
+        }));
         self.changes.send_modify(|changes| changes.policy += 1);
     }
 

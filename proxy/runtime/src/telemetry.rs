@@ -11,6 +11,7 @@ use mesh_policy::request::Protocol;
 use mesh_policy::{Reason, Snapshot};
 use mesh_proxy_core::http_hygiene::{Refusal, RequestRefusal};
 use mesh_proxy_core::metrics::routes::{RouteKey, Routed};
+use mesh_proxy_core::metrics::shadow::ShadowKey;
 use mesh_proxy_core::metrics::{
     AuthzKey, Denied, Direction, EdgeHandle, EdgeKey, Failure, Registry,
 };
@@ -218,6 +219,32 @@ impl Meter {
     pub(crate) fn egress(&self, cause: &'static str) {
         self.registry()
             .count_by("mesh_egress_decisions_total", "cause", cause, 1);
+    }
+
+    /// The candidate decided, and `otherwise` if that is not as the policy in force.
+    pub(crate) fn tried(&self, otherwise: Option<&Facts>) {
+        let mut registry = self.registry();
+        registry.count("mesh_shadow_tried_total", 1);
+        let Some(facts) = otherwise else { return };
+        let server = facts.server();
+        let reason = match facts.verdict {
+            Verdict::Allow => facts.first_reason().map(|reason| reason.to_string()),
+            Verdict::Deny => Some(denied(facts, forbid(facts).as_deref()).reason.to_owned()),
+        };
+        registry.on_shadow(ShadowKey {
+            port: facts.port,
+            default: server.default,
+            server_namespace: Arc::from(server.namespace.as_str()),
+            server_name: Arc::from(server.name.as_str()),
+            candidate: facts.verdict,
+            phase: facts.phase,
+            reason: Arc::from(reason.unwrap_or_default()),
+        });
+    }
+
+    /// The candidate was not asked, or came to no decision.
+    pub(crate) fn untried(&self, counter: &'static str) {
+        self.registry().count(counter, 1);
     }
 
     /// A connection that was nearly HTTP.

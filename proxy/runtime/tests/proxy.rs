@@ -25,5 +25,6 @@ mod proxy {
     mod requests;
     mod revocation;
     mod routing;
+    mod shadow;
     mod streams;
 }

@@ -1,6 +1,6 @@
 //! The controller's stream: one message at once, then one per change, over mutual TLS.
 
-use super::install;
+use super::{Offer, install, report_candidate};
 use crate::config::HostPort;
 use crate::limits::{CONTROL_RETRY_MAX, CONTROL_RETRY_MIN, POLICY_BYTES_MAX};
 use crate::state::Shared;
@@ -123,12 +123,19 @@ fn neutral_digest(mut policy: SnapshotData) -> String {
     super::digest(&policy).unwrap_or_default()
 }
 
-fn take(shared: &Shared, update: &WorkloadUpdate) -> Result<(), String> {
+pub(super) fn take(shared: &Shared, update: &WorkloadUpdate) -> Result<(), String> {
     let policy = serde_json::from_slice(&update.snapshot_json)
         .map_err(|error| format!("policy: {error}"))?;
+    let candidate = (!update.candidate_json.is_empty())
+        .then(|| serde_json::from_slice(&update.candidate_json))
+        .transpose()
+        .unwrap_or_else(|error| {
+            report_candidate(shared, &error.to_string());
+            None
+        });
     let discovery = serde_json::from_slice(&update.discovery_json)
         .map_err(|error| format!("discovery: {error}"))?;
-    install(shared, policy)?;
+    install(shared, Offer { policy, candidate })?;
     shared.install_discovery(discovery);
     Ok(())
 }

@@ -1,10 +1,11 @@
 //! Policy from a folder of manifests, for proxies without a controller.
 
-use super::{digest, install};
+use super::{Offer, install};
 use crate::error::ProxyError;
 use crate::limits::FILES_POLL;
 use crate::state::Shared;
 use mesh_policy::decide::Generation;
+use mesh_policy_index::index::beside;
 use mesh_policy_index::{Index, IndexConfig, Mode, WorkloadKey, manifest};
 use std::io;
 use std::path::Path;
@@ -85,18 +86,22 @@ fn apply(
         namespace: shared.config.namespace.clone(),
         name: shared.config.workload.clone(),
     };
-    let mut data = index
+    let policy = index
         .snapshot(&key, generation)
         .ok_or("no such workload in the manifests")?;
+    let candidate = Index::candidate(&loaded, &config)
+        .and_then(|index| index.snapshot(&key, generation))
+        .and_then(|candidate| beside(candidate, &policy));
+    let mut offer = Offer { policy, candidate };
     if let Some(current) = shared.policy.load().as_ref() {
         // The same policy from other bytes is the same generation.
-        data.generation = current.generation();
-        if shared.policy_is.load().digest == digest(&data)? {
+        offer.number(current.generation());
+        if offer.is_there(shared)? {
             return Ok(());
         }
-        data.generation = generation;
+        offer.number(generation);
     }
-    install(shared, data)
+    install(shared, offer)
 }
 
 fn read_all(shared: &Shared, folder: &Path) -> io::Result<Files> {

@@ -45,6 +45,7 @@ pub(crate) fn spawn(shared: &Arc<Shared>) -> Result<(), ProxyError> {
     };
     let shared = Arc::downgrade(shared);
     let run = move || {
+        // What the thread left half done ends with it, but for what is behind locks, which is whole.
         if let Err(why) = caught(|| checker.run(&receiver))
             && let Some(shared) = shared.upgrade()
         {
@@ -62,9 +63,9 @@ pub(crate) fn spawn(shared: &Arc<Shared>) -> Result<(), ProxyError> {
         })
 }
 
-/// Runs the thread's work; a panic in it becomes an error with its message.
-fn caught(work: impl FnOnce()) -> Result<(), String> {
-    // The work ends with the panic: nobody sees what it left half done, but for what is behind locks, which are whole.
+/// Does something; a panic in it becomes an error with its message. The caller sees to it that nobody looks at what was
+/// left half done.
+pub(crate) fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|panic| message(&*panic))
 }
 

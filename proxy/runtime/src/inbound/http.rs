@@ -7,12 +7,12 @@ use crate::core::{Core, Port};
 use crate::guarded::WireRefusal;
 use crate::live::{Alive, End, JudgedHead, JudgedHeaders, Kill, Peer, Registration};
 use crate::serve::Service;
+use crate::shadow::{self, Policy};
 use crate::telemetry::{Ask, Measure};
 use crate::tunnel;
 use http::request::Parts;
 use http::{Request, StatusCode, Version, response};
 use hyper::upgrade::OnUpgrade;
-use mesh_policy::Snapshot;
 use mesh_policy::decide::{Permit, Phase, Verdict};
 use mesh_policy::record::RecordRequest;
 use mesh_proxy_core::http_hygiene::upgrade::{is_done, restore};
@@ -123,7 +123,7 @@ impl Arrival {
     /// Decides, spends the tokens of a limit, records and counts.
     fn decide(
         &self,
-        policy: &Arc<Snapshot>,
+        policy: &Arc<Policy>,
         head: &JudgedHead,
         measure: &Measure,
     ) -> Result<Permit, Box<Answer>> {
@@ -142,7 +142,9 @@ impl Arrival {
         {
             decision = decision.rate_limited();
         }
-        if !record(&self.core, &self.peer, &decision, &call, now) {
+        let otherwise = shadow::otherwise(&self.core, &self.peer, policy, &decision, &call, now);
+        let judged = (&decision, otherwise.as_ref());
+        if !record(&self.core, &self.peer, judged, &call, now) {
             measure.no_record();
             return Err(Box::new(Trouble::NoRecord.answer(head.grpc)));
         }

@@ -5,6 +5,7 @@ use crate::copy::{Finish, both_ways};
 use crate::core::{Core, Port};
 use crate::io::BreakOff;
 use crate::live::{Alive, Kill, Peer};
+use crate::shadow;
 use crate::telemetry::Ask;
 use mesh_policy::decide::Verdict;
 use mesh_policy::request::Call;
@@ -44,7 +45,9 @@ pub(crate) async fn take<T>(
     if decision.verdict == Verdict::Deny && first == First::End {
         return; // a probe: connected, and nothing passed
     }
-    if !record(core, peer, &decision, &Call::Tcp, now) {
+    let otherwise = shadow::otherwise(core, peer, &policy, &decision, &Call::Tcp, now);
+    let judged = (&decision, otherwise.as_ref());
+    if !record(core, peer, judged, &Call::Tcp, now) {
         return measure.no_record();
     }
     let permit = match decision.permit() {

@@ -20,6 +20,7 @@ use crate::io::{BreakOff, Prefixed};
 use crate::limits::POLICY_WAIT;
 use crate::live::{JudgedHead, JudgedHeaders, Kill};
 use crate::serve::serve;
+use crate::shadow::Policy;
 use crate::telemetry::Ask;
 use http::Request;
 use http::request::Parts;
@@ -88,7 +89,7 @@ pub(super) async fn take(
 }
 
 /// The policy in force, once it is there; `None` if it has not come for a long time.
-async fn policy_came(core: &Core) -> Option<Arc<Snapshot>> {
+async fn policy_came(core: &Core) -> Option<Arc<Policy>> {
     let mut changes = core.shared.watch_changes();
     let wait = async {
         loop {
