@@ -48,8 +48,10 @@ impl MeshSettings {
 
 /// Manifests, indexed.
 pub(crate) struct Manifests {
-    /// The index.
+    /// The index of what is in force.
     pub(crate) index: Index,
+    /// That of the candidate beside it (`mesh.internal/shadow`), if there is one.
+    pub(crate) candidate: Option<Index>,
     /// Files read: names and contents.
     pub(crate) files: Vec<(String, Vec<u8>)>,
 }
@@ -119,8 +121,10 @@ impl Manifests {
             proxied,
             ..settings.config()
         };
+        let loaded = read(&files);
         Self {
-            index: Index::build(&read(&files), &config),
+            index: Index::build(&loaded, &config),
+            candidate: Index::candidate(&loaded, &config),
             files,
         }
     }
@@ -145,6 +149,9 @@ impl Manifests {
     /// Everything that is wrong or doubtful, sorted by place.
     pub(crate) fn findings(&self) -> Vec<Finding> {
         let mut findings = self.index.findings().to_vec();
+        if let Some(candidate) = &self.candidate {
+            findings.extend(candidate.findings_beside(&self.index));
+        }
         findings.sort_by(|a, b| {
             (&a.source, &a.code, &a.message).cmp(&(&b.source, &b.code, &b.message))
         });

@@ -7,6 +7,8 @@ use crate::manifests::{Manifests, MeshSettings, exit_for};
 use crate::output::{Format, Output, Tone, printable};
 use clap::{Args, ValueEnum};
 use mesh_compliance::formats::sarif;
+use mesh_policy::Snapshot;
+use mesh_policy::decide::Generation;
 use mesh_policy::snapshot::{Finding, Severity, Source};
 use serde_json::json;
 use std::collections::BTreeSet;
@@ -77,6 +79,14 @@ pub(crate) fn run(args: &LintArgs, output: &mut Output) -> Result<Exit, Fault> {
     for (workload, _) in manifests.index.workloads() {
         // What does not compile in a proxy must not pass here.
         manifests.snapshot(workload)?;
+    }
+    if let Some(candidate) = &manifests.candidate {
+        let workloads = candidate.workloads();
+        let snapshots =
+            workloads.filter_map(|(key, _)| candidate.snapshot(key, Generation::default()));
+        for data in snapshots {
+            Snapshot::compile(data)?;
+        }
     }
     let mut findings = manifests.findings();
     findings.extend(manifests.index.surplus());

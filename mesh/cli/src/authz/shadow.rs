@@ -1,4 +1,5 @@
-//! `mesh authz shadow`: a candidate policy beside the live one, over recorded traffic.
+//! `mesh authz shadow`: a candidate policy beside the live one, over recorded traffic; or what proxies recorded of one that
+//! they tried (`mesh.internal/shadow`).
 
 use super::records::{RecordArgs, warn_of_gaps};
 use crate::exit::Exit;
@@ -18,11 +19,20 @@ use std::path::PathBuf;
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ShadowArgs {
     /// The live policy: a file or folder of manifests, more than once if need be.
-    #[arg(short, long = "file", required = true, value_name = "DIR")]
+    #[arg(
+        short,
+        long = "file",
+        required_unless_present = "recorded",
+        value_name = "DIR"
+    )]
     files: Vec<PathBuf>,
-    /// The policy that may take its place, in the same form.
-    #[arg(long, required = true, value_name = "DIR")]
+    /// The policy that may take its place, in the same form. Without it, the one that the annotation
+    /// `mesh.internal/shadow` makes of the live one.
+    #[arg(long, value_name = "DIR")]
     candidate: Vec<PathBuf>,
+    /// Decide nothing: what proxies recorded of the candidate that they try beside the live policy.
+    #[arg(long, conflicts_with_all = ["files", "candidate", "at"])]
+    recorded: bool,
     #[command(flatten)]
     records: RecordArgs,
     #[command(flatten)]
@@ -45,15 +55,32 @@ struct Report {
     differences: Vec<Difference>,
 }
 
+/// Why nothing can be compared.
+#[derive(Debug, thiserror::Error, miette::Diagnostic)]
+enum ShadowError {
+    #[error("there is no candidate: no object has the annotation `mesh.internal/shadow`")]
+    #[diagnostic(
+        code("MESH-0669"),
+        help(
+            "name the candidate's manifests with `--candidate`, or annotate what it adds and removes"
+        )
+    )]
+    NoCandidate,
+}
+
 /// Compares. Ends with 1 if access is gained or lost, as `diff` does.
 pub(crate) fn run(args: &ShadowArgs, output: &mut Output) -> Result<Exit, Fault> {
+    if args.recorded {
+        return recorded(args, output);
+    }
     let now = args.at.unwrap_or_else(|| System::new().wall_clock());
     let live = Manifests::read(&args.files, &args.settings)?;
-    let candidate = Manifests::read(&args.candidate, &args.settings)?;
-    let (mut one, mut other) = (
-        Replay::new(&live.index, now),
-        Replay::new(&candidate.index, now),
-    );
+    let candidate = match args.candidate.as_slice() {
+        [] => live.candidate.clone(),
+        paths => Some(Manifests::read(paths, &args.settings)?.index),
+    };
+    let candidate = candidate.ok_or_else(|| Fault::usage(&ShadowError::NoCandidate))?;
+    let (mut one, mut other) = (Replay::new(&live.index, now), Replay::new(&candidate, now));
     let mut shadow = Shadow::default();
     let (mut drifted, mut cuts) = (0_u64, 0_u64);
     let tally = args.records.each(|_, _, record, cut| {
@@ -87,11 +114,34 @@ pub(crate) fn run(args: &ShadowArgs, output: &mut Output) -> Result<Exit, Fault>
             "{drifted} requests are decided otherwise by the live policy than they were recorded: it changed since, rate limits spoke, or headers decide, which records do not hold"
         ));
     }
-    Ok(if report.differences.is_empty() {
-        Exit::Ok
-    } else {
-        Exit::Failure
-    })
+    Ok(report.exit())
+}
+
+/// Says what records hold of a candidate that proxies tried.
+fn recorded(args: &ShadowArgs, output: &mut Output) -> Result<Exit, Fault> {
+    let mut shadow = Shadow::default();
+    let tally = args.records.each(|_, _, record, _| {
+        shadow.add_recorded(record);
+        Ok(())
+    })?;
+    let report = Report {
+        requests: shadow.requests(),
+        drifted: 0,
+        differences: shadow.differences(),
+    };
+    output.value(args.output, &report, print)?;
+    warn_of_gaps(tally, output);
+    output.talk("counts are of records; the proxies' metric `mesh_shadow_decisions_total` counts every decision");
+    Ok(report.exit())
+}
+
+impl Report {
+    fn exit(&self) -> Exit {
+        match self.differences.is_empty() {
+            true => Exit::Ok,
+            false => Exit::Failure,
+        }
+    }
 }
 
 fn print(output: &mut Output, report: &Report) -> Result<(), Fault> {

@@ -6,6 +6,7 @@
 //! - `fixes`: what explain offers against a denial, applied to the files
 //! - `questions`: questions beyond one request
 //! - `usage`: policy from use: cases, what is unused, suggestions, a candidate beside the live policy
+//! - `shadow`: a candidate made by annotations, and what proxies recorded of one
 //! - `import`: policies of other meshes, and every command of the guides
 //! - `audit`: reports over a bundle
 //! - `kubernetes`: install and inject, in a pipe
@@ -21,4 +22,5 @@ mod logs;
 mod outside;
 mod questions;
 mod run;
+mod shadow;
 mod usage;

@@ -239,12 +239,12 @@ fn a_value_that_is_none_or_nearly_the_annotation_leaves_the_object_in_force_and_
             let (ask, closed) = &case.closed;
             assert_eq!(live.answer(ask), *closed, "{what}");
             assert!(
-                live.errors().contains(&"MESH-0337"),
+                live.errors().contains(&"MESH-0339"),
                 "{what}: {:?}",
                 live.errors()
             );
             assert!(tried.is_none(), "{what}: nothing is tried");
-            let found = live.findings("MESH-0337")[0];
+            let found = live.findings("MESH-0339")[0];
             assert!(found.hint.is_some() && found.object.is_some(), "{found:?}");
         }
     }
@@ -357,7 +357,7 @@ fn what_is_not_tried_cannot_be_annotated() {
         let parts = [SHOP, &shadowed(egress, value)];
         let live = World::of(&parts);
         assert!(denies(&live), "{value}");
-        assert_eq!(live.errors(), ["MESH-0337"], "{value}");
+        assert_eq!(live.errors(), ["MESH-0339"], "{value}");
         assert!(candidate(&parts).is_none(), "{value}");
         // What runs is not a matter of policy: said, and as it is.
         let account = shadowed(
@@ -366,7 +366,7 @@ fn what_is_not_tried_cannot_be_annotated() {
         );
         let live = World::of(&[SHOP, SERVER, MESHED, &granted(), &account]);
         assert_eq!(live.answer(&Ask::meshed("shop/web")), "allow", "{value}");
-        assert_eq!(live.errors(), ["MESH-0337"], "{value}");
+        assert_eq!(live.errors(), ["MESH-0339"], "{value}");
     }
 }
 

@@ -134,7 +134,15 @@ async fn bytes_are_tried_as_requests_are() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_over_its_limit_is_not_compared() {
-    let limit = "---
+    // The candidate grants more, to others: what both allow is compared with no limit.
+    let more = "---
+apiVersion: policy.linkerd.io/v1alpha1
+kind: AuthorizationPolicy
+metadata: { name: more, namespace: shop, annotations: { mesh.internal/shadow: add } }
+spec:
+  targetRef: { group: policy.linkerd.io, kind: Server, name: cart-http }
+  requiredAuthenticationRefs: [{ kind: ServiceAccount, name: other }]
+---
 apiVersion: policy.linkerd.io/v1alpha1
 kind: HTTPLocalRateLimitPolicy
 metadata: { name: one, namespace: shop }
@@ -142,7 +150,7 @@ spec:
   targetRef: { group: policy.linkerd.io, kind: Server, name: cart-http }
   total: { requestsPerSecond: 1 }
 ";
-    let mut world = World::running(&(annotated("HTTP/1", "remove") + limit));
+    let mut world = World::running(&(cart_policy("HTTP/1", &[WEB]) + more));
     let _app = mirror(world.cart_app()).await;
     has_candidate(&world, 1).await;
     for _ in 0..6 {
