@@ -89,8 +89,8 @@ pub fn read(line: &[u8]) -> Result<Entry, NoRecord> {
         }
         (
             Some(
-                "start" | "change" | "equivalence" | "counts" | "retired" | "redaction"
-                | "break-glass" | "trust" | "admin",
+                "start" | "change" | "effect" | "issuance" | "equivalence" | "counts" | "retired"
+                | "redaction" | "break-glass" | "trust" | "admin",
             ),
             Some(_),
         ) => Ok(Entry::Other),

@@ -219,7 +219,7 @@ fn read_file(file: &Path, mut each: impl FnMut(Entry) -> Result<(), Fault>) -> R
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mesh_audits::entry::{Action, AllowCounts};
+    use mesh_audits::entry::{Action, AllowCounts, ChangeEffect, IssuanceLine};
     use mesh_audits::redact::{Redactable, Salting, redact};
     use mesh_audits::{Entry as Logged, Gap, GapCause, PolicyChange, Start, encode};
     use mesh_policy::decide::Generation;
@@ -280,6 +280,22 @@ mod tests {
             detail: String::new(),
         };
         assert_eq!(line(Logged::Trust(action)), Entry::Other);
+        let effect = ChangeEffect {
+            time,
+            generation: 7,
+            digest: String::new(),
+            gained: 1,
+            lost: 0,
+            exact: true,
+            access: Vec::new(),
+        };
+        assert_eq!(line(Logged::Effect(effect)), Entry::Other);
+        let issued = IssuanceLine {
+            time,
+            line: 1,
+            text: String::new(),
+        };
+        assert_eq!(line(Logged::Issuance(issued)), Entry::Other);
         assert_eq!(line(Logged::Start(start)), Entry::Other);
         assert_eq!(line(Logged::Change(change)), Entry::Other);
         assert_eq!(line(Logged::Gap(gap)), Entry::Lost(3));
