@@ -151,6 +151,7 @@ fn what_is_recorded_of_a_candidate_is_refused_in_any_other_form() {
             &["shadow", "--recorded", "--records", &records],
         );
         assert_eq!(output.status.code(), Some(2), "{shadow}");
+        assert!(stderr(&output).contains("MESH-0664"), "{}", stderr(&output));
     }
 }
 
