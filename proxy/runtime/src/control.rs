@@ -79,26 +79,18 @@ impl Offer {
             candidate.generation = generation;
         }
     }
-
-    /// Whether it is what is there already.
-    fn is_there(&self, shared: &Shared) -> Result<bool, String> {
-        let there = shared.policy_is.load();
-        let (digest, candidate) = self.digests()?;
-        Ok((&there.digest, &there.candidate) == (&digest, &candidate))
-    }
 }
 
 /// Compiles a policy and puts it into force, unless it is there already, or older than the one there.
 fn install(shared: &Shared, offer: Offer) -> Result<(), String> {
     let config = &shared.config;
-    let (digest, of_candidate) = offer.digests()?;
-    let there = offer.is_there(shared)?;
+    let digests = offer.digests()?;
     let Offer {
         policy: data,
         candidate,
     } = offer;
     if let Some(current) = shared.policy.load().as_ref() {
-        if there {
+        if shared.policy_is.load().is_of(&digests) {
             return Ok(());
         }
         if data.generation < current.generation() {
@@ -122,7 +114,7 @@ fn install(shared: &Shared, offer: Offer) -> Result<(), String> {
                 snapshot,
                 candidate,
             };
-            shared.install_policy(policy, (digest, of_candidate));
+            shared.install_policy(policy, digests);
         }
         Err(error) => {
             // The policy in force may grant what this one takes away: nothing is granted until one can be read.

@@ -71,6 +71,13 @@ pub(crate) struct InForce {
     pub(crate) candidate: Option<String>,
 }
 
+impl InForce {
+    /// Whether it came as JSON of these digests: of policy and candidate.
+    pub(crate) fn is_of(&self, (digest, candidate): &(String, Option<String>)) -> bool {
+        (&self.digest, &self.candidate) == (digest, candidate)
+    }
+}
+
 /// Counts of changes, so that a core sees which of them it has not dealt with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Changes {

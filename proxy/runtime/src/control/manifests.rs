@@ -96,7 +96,7 @@ fn apply(
     if let Some(current) = shared.policy.load().as_ref() {
         // The same policy from other bytes is the same generation.
         offer.number(current.generation());
-        if offer.is_there(shared)? {
+        if shared.policy_is.load().is_of(&offer.digests()?) {
             return Ok(());
         }
         offer.number(generation);
