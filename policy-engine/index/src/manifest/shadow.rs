@@ -106,6 +106,7 @@ fn decides_callers(kind: Kind) -> bool {
         | Kind::Pod
         | Kind::Template
         | Kind::Service
+        | Kind::EndpointSlice
         | Kind::EgressNetwork
         | Kind::TlsRoute
         | Kind::TcpRoute
