@@ -292,10 +292,13 @@ mod tests {
     use crate::object::essence;
     use kube::api::ApiResource;
 
-    const SERVERS: &Kind = &POLICY_SOURCES[3];
+    fn servers() -> &'static Kind {
+        let mut kinds = POLICY_SOURCES.iter();
+        kinds.find(|kind| kind.kind == "Server").unwrap()
+    }
 
     fn server(name: &str, revision: &str) -> DynamicObject {
-        let resource: ApiResource = SERVERS.api_resource("v1beta3");
+        let resource: ApiResource = servers().api_resource("v1beta3");
         let mut object = DynamicObject::new(name, &resource).within("shop");
         object.metadata.resource_version = Some(revision.to_owned());
         object
@@ -303,7 +306,7 @@ mod tests {
 
     async fn told(events: Vec<Result<watcher::Event<DynamicObject>, String>>) -> Vec<Change> {
         let events = futures_util::stream::iter(events);
-        changes((SERVERS, "v1beta3", essence), events)
+        changes((servers(), "v1beta3", essence), events)
             .collect()
             .await
     }

@@ -147,6 +147,9 @@ fn lets_out(decision: Option<&EgressDecision>) -> bool {
 #[derive(Default)]
 pub(crate) struct Changes {
     pub(super) groups: BTreeMap<[String; 2], Group>,
+    /// Whether a network speaks for anybody at all. Where none does, everybody gets out everywhere, and a workload more or
+    /// less changes nothing about it.
+    restricted: bool,
 }
 
 /// The first of the workloads that change alike, with its policies, and all of them.
@@ -166,6 +169,8 @@ impl Changes {
         after: Option<&SnapshotData>,
     ) {
         let networks = [before, after].map(|data| data.map(decisive));
+        let mut all = networks.iter().flatten();
+        self.restricted |= all.any(|networks| !networks.is_empty());
         let [one, other] = &networks;
         if one == other {
             return;
@@ -190,7 +195,8 @@ impl Changes {
     ) -> Result<(OutsideDiff, Vec<String>), AnalysisError> {
         let mut out = OutsideDiff::default();
         let mut notes = Vec::new();
-        for group in self.groups.into_values() {
+        let groups = self.groups.into_values();
+        for group in groups.filter(|_| self.restricted) {
             let view = |data: &Option<SnapshotData>| {
                 let data = data.clone();
                 data.map(|data| compile(&group.key, data)).transpose()

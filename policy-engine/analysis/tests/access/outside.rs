@@ -259,7 +259,8 @@ fn a_network_that_moved_to_another_line_is_no_change() {
 
 #[test]
 fn a_workload_of_one_side_gains_what_it_reaches() {
-    for (text, count) in [(String::new(), 1), (guard(), 0)] {
+    let elsewhere = network("other", "own", "trafficPolicy: Deny") + &pod("other", "one");
+    for (text, count) in [(elsewhere, 1), (guard(), 0)] {
         let (none, some) = (index(&text), index(&(text + &pods())));
         let found = diff(&none, &some, SETTING).unwrap();
         // The cluster's own addresses are none outside.
@@ -271,6 +272,13 @@ fn a_workload_of_one_side_gains_what_it_reaches() {
         let back = diff(&some, &none, SETTING).unwrap();
         assert_eq!(back.outside.lost.len(), count, "{back:?}");
     }
+}
+
+#[test]
+fn where_nobody_is_kept_in_one_workload_more_opens_nothing() {
+    let after = index(&(pods() + &pod("shop", "new")));
+    let found = diff(&index(&pods()), &after, SETTING).unwrap();
+    assert!(found.outside.is_empty(), "{found:?}");
 }
 
 fn ask(text: &str, asked: Where<'_>) -> Vec<Outgoing> {
