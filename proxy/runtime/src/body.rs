@@ -1,6 +1,7 @@
 //! Bodies as the proxy passes them on: streamed, watched, and ended when their connection or permission ends.
 
 use crate::http1::{AnswerBody, Broken, Early, Whole};
+use crate::limits::{UNWANTED, UNWANTED_BYTES};
 use crate::live::{End, Kill, Registration, Slot};
 use crate::mux::body::MuxBody;
 use crate::outbound::egress::Leave;
@@ -14,6 +15,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use mesh_proxy_core::http_hygiene;
 use mesh_proxy_core::metrics::Failure;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -175,6 +177,21 @@ impl Body {
             Self::Stream(stream) if !stream.finished => stream.kill.poll(stream.slot, cx),
             _ => Poll::Pending,
         }
+    }
+
+    /// Reads on for a moment what nobody wants: a client that is still sending gets to the answer that is there already.
+    /// Over HTTP/2 one that drops it at once resets the stream, which curl before 8 takes for a failure of its request.
+    pub(crate) async fn part(mut self) {
+        let mut left = UNWANTED_BYTES;
+        let rest = async {
+            while left > 0 && !HttpBody::is_end_stream(&self) {
+                let frame = poll_fn(|cx| Pin::new(&mut self).poll_frame(cx)).await;
+                let Some(Ok(frame)) = frame else { return };
+                left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+            }
+        };
+        // Whoever takes longer finds the stream reset.
+        let _ = tokio::time::timeout(UNWANTED, rest).await;
     }
 
     /// A request body on its way to the server.

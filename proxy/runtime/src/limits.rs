@@ -121,3 +121,8 @@ pub const FILES_POLL: Duration = Duration::from_millis(500);
 
 /// How long a connection that is ended from here may take to tell its streams: a round trip and some scheduling.
 pub const PARTING: Duration = Duration::from_millis(250);
+
+/// How long a request over HTTP/2 that has its answer is read on, and how much of it: most are at their end.
+pub const UNWANTED: Duration = Duration::from_millis(250);
+/// See [`UNWANTED`].
+pub const UNWANTED_BYTES: usize = 64 * 1024;

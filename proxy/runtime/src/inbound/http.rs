@@ -89,7 +89,13 @@ async fn answer(at: Rc<Arrival>, mut request: Request<Arriving>) -> Answer {
     });
     let permit = match at.decide(&policy, &head, &measure) {
         Ok(permit) => permit,
-        Err(answer) => return *answer,
+        Err(answer) => {
+            // Between proxies the other one reads on, for its own client.
+            if parts.version == Version::HTTP_2 && matches!(body, Arriving::Http(_)) {
+                tokio::task::spawn_local(Body::request(body, Kill::default()).part());
+            }
+            return *answer;
+        }
     };
     // From here on the request has the host that was judged; the path follows when it is forwarded.
     if let Some(host) = permit.rewritten_host()

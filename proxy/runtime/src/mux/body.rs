@@ -75,14 +75,14 @@ impl Drop for MuxBody {
 }
 
 /// Sends a body to its end, or until nobody wants it any more.
-pub(super) async fn send(link: &Link, id: StreamId, mut body: Body) {
+pub(super) async fn send(link: &Link, id: StreamId, body: &mut Body) {
     loop {
         let frame = poll_fn(|cx| {
             if link.over.get() || !link.engine.borrow().is_wanted(id) {
                 return Poll::Ready(None);
             }
             link.wait(id, Side::Writer, cx);
-            Pin::new(&mut body).poll_frame(cx).map(Some)
+            Pin::new(&mut *body).poll_frame(cx).map(Some)
         });
         let Some(frame) = frame.await else { return };
         match frame {
@@ -97,7 +97,7 @@ pub(super) async fn send(link: &Link, id: StreamId, mut body: Body) {
             Some(Ok(frame)) => match frame.into_data() {
                 Ok(data) => {
                     let end = body.is_end_stream();
-                    if !send_data(link, id, data, end, &body).await || end {
+                    if !send_data(link, id, data, end, body).await || end {
                         return;
                     }
                 }

@@ -85,7 +85,7 @@ impl Sender {
         request: Request<Body>,
     ) -> Result<Response<MuxBody>, SendError> {
         let link = &self.0;
-        let (parts, body) = request.into_parts();
+        let (parts, mut body) = request.into_parts();
         let end = http_body::Body::is_end_stream(&body);
         let opened = if link.over.get() {
             Err(OpenError::Left)
@@ -104,7 +104,10 @@ impl Sender {
         let answer = MuxBody::of_response(link.clone(), id);
         if !end {
             let link = link.clone();
-            tokio::task::spawn_local(async move { send(&link, id, body).await });
+            tokio::task::spawn_local(async move {
+                send(&link, id, &mut body).await;
+                body.part().await;
+            });
         }
         let parts = head(link, id).await.ok_or(SendError::Broke)?;
         Ok(Response::from_parts(parts, answer))

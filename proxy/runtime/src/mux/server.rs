@@ -123,13 +123,13 @@ async fn answer<S: Service>(answering: Answering, service: Rc<S>, request: Reque
     let (link, id) = (&answering.link, answering.id);
     // What HEAD is answered with has no body, whoever wrote one for it.
     let bodiless = request.method() == http::Method::HEAD;
-    let (parts, body) = service.answer(request).await.into_parts();
+    let (parts, mut body) = service.answer(request).await.into_parts();
     let end = bodiless || http_body::Body::is_end_stream(&body);
     if !link.with(|engine| engine.respond(id, &parts, end)) {
         tracing::warn!("the head of a response is longer than heads may be");
         return;
     }
     if !end {
-        send(link, id, body).await;
+        send(link, id, &mut body).await;
     }
 }

@@ -185,6 +185,70 @@ async fn end_of(body: &mut Incoming) -> HeaderMap {
     last.into_trailers().expect("trailers")
 }
 
+/// A request that has its head and no body yet, refused.
+async fn refused(to: SocketAddr) -> h2::SendStream<Bytes> {
+    let stream = TcpStream::connect(to).await.expect("a connection");
+    let (client, connection) = h2::client::handshake(stream).await.expect("HTTP/2");
+    tokio::spawn(connection);
+    let mut client = client.ready().await.expect("room");
+    let request = Request::post("http://cart/say.Say/Once")
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .body(())
+        .expect("a request");
+    let (response, body) = client.send_request(request, false).expect("sent");
+    let response = response.await.expect("an answer");
+    assert_eq!(response.headers()["grpc-status"], "7");
+    body
+}
+
+/// Whether the stream of a body is reset within a second, and why.
+async fn reset(body: &mut h2::SendStream<Bytes>) -> Option<h2::Reason> {
+    let reset = std::future::poll_fn(|cx| body.poll_reset(cx));
+    let reset = tokio::time::timeout(std::time::Duration::from_secs(1), reset).await;
+    reset.ok()?.ok()
+}
+
+/// curl before 8 takes a reset while it sends for a failure, and drops the answer that it has.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_refused_while_sending_may_end_what_it_sends() {
+    let world = World::running(&cart_policy("gRPC", &[]));
+    say(world.cart_app()).await;
+    for to in [world.web_to_cart(), world.cart_plain()] {
+        let mut body = refused(to).await;
+        tokio::time::sleep(std::time::Duration::from_millis(30)).await;
+        body.send_data(Bytes::from_static(b"late"), true)
+            .expect("the stream is open");
+        assert_eq!(reset(&mut body).await, None);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_refused_and_never_ends_is_reset_and_so_is_who_sends_much() {
+    let world = World::running(&cart_policy("gRPC", &[]));
+    say(world.cart_app()).await;
+    for to in [world.web_to_cart(), world.cart_plain()] {
+        let mut body = refused(to).await;
+        let begun = std::time::Instant::now();
+        assert_eq!(reset(&mut body).await, Some(h2::Reason::NO_ERROR));
+        assert!(begun.elapsed() > std::time::Duration::from_millis(100));
+        let mut body = refused(to).await;
+        let begun = std::time::Instant::now();
+        while begun.elapsed() < std::time::Duration::from_secs(1) {
+            body.reserve_capacity(16_384);
+            let more = std::future::poll_fn(|cx| body.poll_capacity(cx)).await;
+            let Some(Ok(more)) = more else { break };
+            if body.send_data(vec![0; more].into(), false).is_err() {
+                break;
+            }
+        }
+        assert!(
+            begun.elapsed() < std::time::Duration::from_millis(240),
+            "{to}"
+        );
+    }
+}
+
 /// CR3: a server's certificate that ran out ends its streams as a client's does, whichever proxy sees it first.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_grpc_stream_to_a_server_that_is_no_longer_trusted_ends_with_status_14() {
