@@ -10,6 +10,7 @@
 //! - [`wire`]: what must be refused while HTTP/1 is still bytes
 
 pub mod carry;
+mod deadline;
 pub(crate) mod framing;
 pub mod headers;
 pub mod refusal;
@@ -17,6 +18,7 @@ pub mod upgrade;
 pub mod wire;
 
 pub use carry::{OrigVersion, set_host, set_path, to_app, to_mesh};
+pub use deadline::grpc_timeout;
 pub use headers::{sanitize_response, sanitize_trailers};
 pub use refusal::{Refusal, RequestRefusal};
 pub use upgrade::Upgrade;

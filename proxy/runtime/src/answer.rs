@@ -23,12 +23,17 @@ pub(crate) enum Trouble {
     )]
     AppNotAnswering { port: u16, why: String },
     /// The application broke off.
-    #[error("the application on port {port} broke off its answer: {why}")]
+    #[error("the application on port {port} broke off its answer{}: {why}", if *late { ", whose time was over" } else { "" })]
     #[diagnostic(
         code("MESH-0471"),
         help("its log may say why; the proxy does not repeat requests")
     )]
-    AppBroke { port: u16, why: String },
+    AppBroke {
+        port: u16,
+        why: String,
+        /// The time that a client of gRPC gave it was over, which is most often why.
+        late: bool,
+    },
     /// No endpoint to send to.
     #[error("service `{service}` has no ready endpoint")]
     #[diagnostic(
@@ -187,11 +192,11 @@ impl Trouble {
             Self::NoBackend { .. } | Self::InvalidBackend { .. } | Self::UnusableRoute { .. } => {
                 StatusCode::INTERNAL_SERVER_ERROR
             }
+            Self::Unreachable { late: true, .. }
+            | Self::AppBroke { late: true, .. }
+            | Self::TimedOut { .. } => StatusCode::GATEWAY_TIMEOUT,
             Self::AppNotAnswering { .. } | Self::AppBroke { .. } | Self::PeerBroke { .. } => {
                 StatusCode::BAD_GATEWAY
-            }
-            Self::Unreachable { late: true, .. } | Self::TimedOut { .. } => {
-                StatusCode::GATEWAY_TIMEOUT
             }
             Self::NoEndpoint { .. }
             | Self::Unreachable { .. }
@@ -204,11 +209,14 @@ impl Trouble {
     /// gRPC code of the answer.
     pub(crate) fn grpc_status(&self) -> u8 {
         match self {
-            Self::Unreachable { late: true, .. } | Self::TimedOut { .. } => 4, // DEADLINE_EXCEEDED
-            Self::EgressDenied { .. } | Self::EgressRevoked { .. } => 7,       // PERMISSION_DENIED
-            Self::NoRoute { .. } => 12,                                        // UNIMPLEMENTED
-            Self::UnusableRoute { .. } => 13,                                  // INTERNAL
-            _ => 14,                                                           // UNAVAILABLE
+            // DEADLINE_EXCEEDED
+            Self::Unreachable { late: true, .. }
+            | Self::AppBroke { late: true, .. }
+            | Self::TimedOut { .. } => 4,
+            Self::EgressDenied { .. } | Self::EgressRevoked { .. } => 7, // PERMISSION_DENIED
+            Self::NoRoute { .. } => 12,                                  // UNIMPLEMENTED
+            Self::UnusableRoute { .. } => 13,                            // INTERNAL
+            _ => 14,                                                     // UNAVAILABLE
         }
     }
 

@@ -211,6 +211,7 @@ impl App {
         Trouble::AppBroke {
             port: self.port,
             why: root_cause(error),
+            late: false,
         }
     }
 }

@@ -158,6 +158,27 @@ fn an_unreadable_regex_is_a_finding() {
 }
 
 #[test]
+fn so_is_one_on_what_leaves_the_mesh() {
+    let mut bad = route("r", "/");
+    bad.rules[0].matches[0].path = crate::snapshot::PathMatch::Regex("(".into());
+    let port = crate::egress::EgressPort {
+        speaks: crate::egress::Speaks::Http,
+        routes: vec![bad],
+    };
+    let mut world = World::http();
+    let mut network = crate::egress::closed_to_all("a test", at(1));
+    network.ports.insert(443, port);
+    world.0.egress.push(network);
+    let compiled = world.compile();
+    let codes: Vec<&str> = compiled
+        .findings()
+        .iter()
+        .map(|one| one.code.as_str())
+        .collect();
+    assert_eq!(codes, ["MESH-0312"]);
+}
+
+#[test]
 fn ten_thousand_grants_compile_and_decide() {
     let mut world = World::http();
     for index in 0..10_000 {

@@ -587,3 +587,16 @@ fn what_lets_out_more_than_it_seems_is_found() {
         assert_eq!(world.findings("MESH-0337").len(), found, "{names}");
     }
 }
+
+#[test]
+fn what_is_found_about_a_network_is_told_to_the_workloads_that_it_bears_on() {
+    let wide = network("shop", "wide", "trafficPolicy: Allow");
+    let elsewhere = network("bank", "wide", "trafficPolicy: Allow");
+    for (text, told) in [(wide, 1), (elsewhere, 0)] {
+        let world = world(&[&text]);
+        assert_eq!(world.findings("MESH-0337").len(), 1, "{text}");
+        let findings = world.snapshot("shop", "web").findings;
+        let of_it = findings.iter().filter(|one| one.code == "MESH-0337");
+        assert_eq!(of_it.count(), told, "{text}");
+    }
+}

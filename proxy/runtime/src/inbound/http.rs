@@ -17,8 +17,8 @@ use mesh_policy::decide::{Permit, Phase, Verdict};
 use mesh_policy::record::RecordRequest;
 use mesh_proxy_core::http_hygiene::upgrade::{is_done, restore};
 use mesh_proxy_core::http_hygiene::{
-    Admitted, Entry, OrigVersion, Refusal, RequestLimits, RequestRefusal, Upgrade, admit, is_grpc,
-    sanitize_response, set_host, set_path, to_app,
+    Admitted, Entry, OrigVersion, Refusal, RequestLimits, RequestRefusal, Upgrade, admit,
+    grpc_timeout, is_grpc, sanitize_response, set_host, set_path, to_app,
 };
 use mesh_proxy_core::metrics::Failure;
 use std::future::Future;
@@ -223,6 +223,14 @@ impl Passage<'_> {
 
     async fn exchange(self, parts: Parts, body: Arriving) -> Answer {
         let app = &self.at.port.app;
+        let timeout = match self.admitted.grpc {
+            true => grpc_timeout(&parts.headers),
+            false => None,
+        };
+        let due_us = timeout.map(|timeout| {
+            let timeout = u64::try_from(timeout.as_micros()).unwrap_or(u64::MAX);
+            self.at.core.now_us().saturating_add(timeout)
+        });
         let request = Request::from_parts(parts, Body::request(body, self.kill.clone()));
         let sent = async {
             match self.admitted.version {
@@ -245,8 +253,13 @@ impl Passage<'_> {
                 let trouble = Trouble::AppBroke {
                     port: self.at.port.port,
                     why,
+                    late: false,
                 };
                 self.trouble(&trouble)
+            }
+            Err(Trouble::AppBroke { port, why, .. }) => {
+                let late = due_us.is_some_and(|due| self.at.core.now_us() >= due);
+                self.trouble(&Trouble::AppBroke { port, why, late })
             }
             Err(trouble) => self.trouble(&trouble),
         }

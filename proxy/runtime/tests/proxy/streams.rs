@@ -249,6 +249,51 @@ async fn who_is_refused_and_never_ends_is_reset_and_so_is_who_sends_much() {
     }
 }
 
+/// Servers of gRPC reset a call whose time is over; its client may learn of it before its own clock says so.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_its_server_resets_after_its_time_was_late() {
+    let world = World::running(&cart_policy("gRPC", &[WEB]));
+    let listener = TcpListener::bind(world.cart_app())
+        .await
+        .expect("the application's address");
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut connection = h2::server::handshake(stream).await.expect("HTTP/2");
+                while let Some(Ok((_, mut respond))) = connection.accept().await {
+                    tokio::spawn(async move {
+                        tokio::time::sleep(std::time::Duration::from_millis(60)).await;
+                        respond.send_reset(h2::Reason::CANCEL);
+                    });
+                }
+            });
+        }
+    });
+    for (timeout, status) in [
+        (Some("20m"), "4"),
+        (Some("9S"), "14"),
+        (Some("soon"), "14"),
+        (None, "14"),
+    ] {
+        let stream = TcpStream::connect(world.web_to_cart())
+            .await
+            .expect("a connection");
+        let (client, connection) = h2::client::handshake(stream).await.expect("HTTP/2");
+        tokio::spawn(connection);
+        let mut client = client.ready().await.expect("room");
+        let mut request = Request::post("http://cart/say.Say/Once")
+            .header("content-type", "application/grpc")
+            .header("te", "trailers");
+        if let Some(timeout) = timeout {
+            request = request.header("grpc-timeout", timeout);
+        }
+        let request = request.body(()).expect("a request");
+        let (response, _) = client.send_request(request, true).expect("sent");
+        let response = response.await.expect("an answer");
+        assert_eq!(response.headers()["grpc-status"], status, "{timeout:?}");
+    }
+}
+
 /// CR3: a server's certificate that ran out ends its streams as a client's does, whichever proxy sees it first.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_grpc_stream_to_a_server_that_is_no_longer_trusted_ends_with_status_14() {

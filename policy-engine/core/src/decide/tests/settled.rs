@@ -517,3 +517,31 @@ fn a_denial_has_no_grounds_and_a_probe_is_not_a_grant() {
     assert!(!probe.grounds().unwrap().are_of(&request));
     assert!(!request.grounds().unwrap().are_of(&probe));
 }
+
+/// One grant covers both: what tells the two apart is the route, or the port, alone.
+#[test]
+fn an_allow_on_another_route_or_port_is_another_allow() {
+    let mut world = open().route(route("a", "/a")).route(route("b", "/b"));
+    let again = world.0.ports[&PORT].clone();
+    world.0.ports.insert(PORT + 1, again);
+    let snapshot = world.compile();
+    let atoms = ConnectionAtoms::of(&snapshot, &meshed("web"));
+    let none = Lines::new();
+    let get = |port, target| {
+        let head = Head {
+            method: "GET",
+            target,
+            host: Some("cart"),
+            grpc: false,
+            headers: &none,
+        };
+        decide_on(&atoms, port, &Call::Http(head), NOW)
+    };
+    let first = get(PORT, "/a");
+    let grounds = first.grounds().unwrap();
+    assert!(grounds.are_of(&get(PORT, "/a/b")));
+    for other in [get(PORT, "/b"), get(PORT + 1, "/a")] {
+        assert_eq!(other.reasons(), first.reasons());
+        assert!(!grounds.are_of(&other));
+    }
+}
