@@ -35,10 +35,13 @@ mod tests {
     use super::*;
     use http::HeaderValue;
 
-    fn read(values: &[&'static str]) -> Option<Duration> {
+    fn read(values: &[&str]) -> Option<Duration> {
         let mut headers = HeaderMap::new();
         for value in values {
-            headers.append("grpc-timeout", HeaderValue::from_static(value));
+            headers.append(
+                "grpc-timeout",
+                HeaderValue::from_bytes(value.as_bytes()).unwrap(),
+            );
         }
         grpc_timeout(&headers)
     }
