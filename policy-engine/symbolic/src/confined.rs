@@ -8,6 +8,7 @@ use mesh_policy::Snapshot;
 use mesh_policy::cedar::model::{Asker, Bounded, bounded};
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 /// Whether one policy stays inside.
 #[derive(Clone, Debug, Serialize)]
@@ -40,9 +41,8 @@ pub fn confined(
     known: &mut BTreeMap<String, Confinement>,
 ) -> Result<(), String> {
     for policy in bounded(snapshot)? {
-        if !known.contains_key(&policy.id) {
-            let verdict = stays(&policy, session);
-            known.insert(policy.id, verdict);
+        if let Entry::Vacant(place) = known.entry(policy.id.clone()) {
+            place.insert(stays(&policy, session));
         }
     }
     Ok(())
