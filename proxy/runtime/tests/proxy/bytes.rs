@@ -7,10 +7,7 @@ use tokio::net::TcpStream;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bytes_go_both_ways_and_each_way_ends_by_itself() {
-    let mut world = World::new(&cart_policy("opaque", &[WEB]));
-    world.start_cart();
-    world.write_svid("web", &world.authority.svid(WEB));
-    world.start_web_expecting(CART, "opaque");
+    let world = World::of_bytes(&cart_policy("opaque", &[WEB]));
     let _app = echo(world.cart_app()).await;
     let mut stream = TcpStream::connect(world.web_to_cart())
         .await
@@ -34,10 +31,7 @@ async fn bytes_go_both_ways_and_each_way_ends_by_itself() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_byte_stream_without_a_grant_is_closed_and_nothing_passes() {
-    let mut world = World::new(&cart_policy("opaque", &[]));
-    world.start_cart();
-    world.write_svid("web", &world.authority.svid(WEB));
-    world.start_web_expecting(CART, "opaque");
+    let mut world = World::of_bytes(&cart_policy("opaque", &[]));
     let _app = echo(world.cart_app()).await;
     assert_eq!(raw(world.web_to_cart(), b"hello").await, "");
     let records = world.cart_records();

@@ -7,10 +7,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_byte_stream_ends_when_its_grant_is_taken_away() {
-    let mut world = World::new(&cart_policy("opaque", &[WEB]));
-    world.start_cart();
-    world.write_svid("web", &world.authority.svid(WEB));
-    world.start_web_expecting(CART, "opaque");
+    let mut world = World::of_bytes(&cart_policy("opaque", &[WEB]));
     let _app = echo(world.cart_app()).await;
     let mut stream = TcpStream::connect(world.web_to_cart())
         .await

@@ -108,10 +108,7 @@ async fn bytes_are_tried_as_requests_are() {
         ("remove", true, "allow", "deny"),
         ("add", false, "deny", "allow"),
     ] {
-        let mut world = World::new(&annotated("opaque", value));
-        world.start_cart();
-        world.write_svid("web", &world.authority.svid(WEB));
-        world.start_web_expecting(CART, "opaque");
+        let mut world = World::of_bytes(&annotated("opaque", value));
         let _app = echo(world.cart_app()).await;
         let mut stream = TcpStream::connect(world.web_to_cart())
             .await

@@ -181,6 +181,15 @@ impl World {
         world
     }
 
+    /// The same, `web` sending bytes.
+    pub(crate) fn of_bytes(policy: &str) -> Self {
+        let mut world = Self::new(policy);
+        world.start_cart();
+        world.write_svid("web", &world.authority.svid(WEB));
+        world.start_web_expecting(CART, "opaque");
+        world
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
