@@ -3,12 +3,11 @@
 import json
 import os
 import shutil
-import signal
 import subprocess
 import tempfile
 from pathlib import Path
 
-from suite import run, timed
+from suite import interrupt, run, timed
 
 ROOT = Path(__file__).resolve().parent.parent
 MESH = ROOT / "target/release/mesh"
@@ -58,11 +57,7 @@ class Mesh:
         return named
 
     def stop(self):
-        self.process.send_signal(signal.SIGINT)
-        try:
-            self.process.wait(30)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
+        interrupt(self.process)
         return self.process.returncode
 
     def __enter__(self):

@@ -1,5 +1,6 @@
 """What the suites have in common: checks that are counted, programs that are run, and waiting."""
 
+import signal
 import subprocess
 import time
 
@@ -35,6 +36,15 @@ def run(*args, timeout=300, **kw):
         return subprocess.run([str(a) for a in args], capture_output=True, text=True, timeout=timeout, **kw)
     except subprocess.TimeoutExpired as late:
         return subprocess.CompletedProcess(args, 124, late.stdout or "", f"not done after {timeout} s")
+
+
+def interrupt(process):
+    """Ends a program as Ctrl-C does, and one that does not end within 30 s by force."""
+    process.send_signal(signal.SIGINT)
+    try:
+        process.wait(30)
+    except subprocess.TimeoutExpired:
+        process.kill()
 
 
 def eventually(probe, within, every=0.1):

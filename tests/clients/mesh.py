@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -11,7 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
-from suite import check, eventually, finish, run, skip  # noqa: E402, F401
+from suite import check, eventually, finish, interrupt, run, skip  # noqa: E402, F401
 
 MESH = ROOT / "target/release/mesh"
 BUILT = ROOT / "target/clients"
@@ -161,9 +160,5 @@ class Mesh:
                     if service.startswith(name) or service.startswith(f"{server}.{NS}") or service.startswith(f"{server}:"))
 
     def stop(self):
-        self.process.send_signal(signal.SIGINT)
-        try:
-            self.process.wait(30)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
+        interrupt(self.process)
         shutil.rmtree(self.folder, ignore_errors=True)
