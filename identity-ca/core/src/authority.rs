@@ -114,6 +114,13 @@ impl Authority {
         Ok(authority)
     }
 
+    /// The trust domain that a certificate names as its own; whether it may sign for it, [`Authority::parse`] says.
+    pub fn domain_in(der: &[u8]) -> Option<TrustDomain> {
+        let (_, read) = X509Certificate::from_der(der).ok()?;
+        let id = spiffe_id(&read)?;
+        id.path().is_empty().then(|| id.trust_domain().clone())
+    }
+
     /// Also says whether it carries the SPIFFE ID of `domain`.
     fn read(der: &[u8], domain: &TrustDomain) -> Result<(Self, bool), AuthorityError> {
         let certificate = CertificateDer::from(der.to_vec());

@@ -3,8 +3,10 @@
 //! Nothing else is read from it. Names, `cA`, key usages and every other wish of the sender are without effect: what
 //! a certificate says comes from attestation. So the only way a request can do harm is its parser, which is bounded.
 
+use crate::issue::{Signer, SignerFailed};
 use crate::key::{KeyError, PublicKey};
 use crate::limits::CSR_BYTES_MAX;
+use rcgen::{CertificateParams, PublicKeyData, SigningKey};
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::prelude::FromDer;
 
@@ -74,6 +76,37 @@ pub fn parse(der: &[u8]) -> Result<PublicKey, CsrError> {
     Ok(key)
 }
 
+/// Makes a request for the key of `signer`, DER: it and the proof, no names.
+///
+/// # Errors
+/// [`SignerFailed`].
+pub fn make(signer: &dyn Signer) -> Result<Vec<u8>, SignerFailed> {
+    let hand = Hand(signer);
+    let request = CertificateParams::default().serialize_request(&hand);
+    let request = request.map_err(|error| SignerFailed(error.to_string()))?;
+    Ok(request.der().to_vec())
+}
+
+/// A signer as the encoder takes it.
+struct Hand<'a>(&'a dyn Signer);
+
+impl PublicKeyData for Hand<'_> {
+    fn der_bytes(&self) -> &[u8] {
+        self.0.public_key().point()
+    }
+
+    fn algorithm(&self) -> &'static rcgen::SignatureAlgorithm {
+        self.0.public_key().algorithm()
+    }
+}
+
+impl SigningKey for Hand<'_> {
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
+        let signed = self.0.sign(message);
+        signed.map_err(|_| rcgen::Error::RemoteKeyError)
+    }
+}
+
 /// `AlgorithmIdentifier` of ecdsa-with-SHA256 and ecdsa-with-SHA384, DER (RFC 5758 §3.2).
 const ECDSA_ALGORITHMS: [[u8; 12]; 2] = [
     [0x30, 10, 6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 2],
@@ -106,7 +139,14 @@ fn content_of_sequence(der: &[u8]) -> Option<&[u8]> {
 mod tests {
     use super::*;
     use crate::testing::TestKey;
-    use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyUsagePurpose, SanType};
+
+    #[test]
+    fn a_request_that_we_make_is_one_that_we_read() {
+        let key = TestKey::new();
+        assert_eq!(parse(&make(&key).unwrap()), Ok(key.public));
+    }
+
+    use rcgen::{BasicConstraints, DnType, IsCa, KeyUsagePurpose, SanType};
 
     fn request(params: &CertificateParams, key: &TestKey) -> Vec<u8> {
         params.serialize_request(key).unwrap().der().to_vec()

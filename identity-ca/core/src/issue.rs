@@ -2,13 +2,15 @@
 //!
 //! [`prepare`] and its siblings build what will be signed and lint it; the proof of that is [`Linted`], which nothing
 //! else makes. [`sign`] takes it by value and hands exactly the linted bytes to the [`Signer`]: the encoder runs a
-//! second time, and both before and after the signature its output is compared with the first, octet for octet.
+//! second time, and its output before the signature, as well as the certificate after it, is compared with the first,
+//! octet for octet. [`sign_all`] does so for many with one question to the signer.
 //!
 //! Leaves have no subject: the SPIFFE ID is then the only name in them, so no peer can take another for the identity.
 //! That makes the subject alternative name critical (RFC 5280 §4.1.2.6).
 
 use crate::authority::Authority;
-use crate::key::{PublicKey, sha256};
+use crate::der;
+use crate::key::{Curve, PublicKey, sha256};
 use crate::limits::SERIAL_BYTES_MAX;
 use crate::lint::{self, Expected, LintError};
 use crate::profile::{Profile, ProfileError, Validity};
@@ -36,6 +38,11 @@ pub trait Signer: Send + Sync {
     /// # Errors
     /// [`SignerFailed`].
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, SignerFailed>;
+
+    /// Signs several messages: as many outcomes, in the same order. Whoever is far away answers all at once.
+    fn sign_all(&self, messages: &[&[u8]]) -> Vec<Result<Vec<u8>, SignerFailed>> {
+        messages.iter().map(|message| self.sign(message)).collect()
+    }
 }
 
 /// The holder of a private key did not sign.
@@ -276,8 +283,37 @@ pub fn prepare_root(
 /// # Errors
 /// [`IssueError`]: another signer than the one prepared for, a signer that fails, or bytes that are not as linted.
 pub fn sign(linted: Linted, signer: &dyn Signer) -> Result<Issued, IssueError> {
-    let expected = linted.above.as_ref().map_or(&linted.key, Authority::key);
-    if signer.public_key() != expected {
+    check_before(&linted, signer)?;
+    let signature = signer.sign(&linted.tbs);
+    signed(linted, signer, signature)
+}
+
+/// Signs much that was prepared, all of it for one signer, which is asked once. Each has an outcome of its own, as
+/// [`sign`] gives it.
+pub fn sign_all(linted: Vec<Linted>, signer: &dyn Signer) -> Vec<Result<Issued, IssueError>> {
+    let checked: Vec<_> = linted
+        .into_iter()
+        .map(|linted| check_before(&linted, signer).map(|()| linted))
+        .collect();
+    let messages: Vec<&[u8]> = checked
+        .iter()
+        .flatten()
+        .map(|linted| linted.tbs.as_slice())
+        .collect();
+    let mut signatures = signer.sign_all(&messages).into_iter();
+    checked
+        .into_iter()
+        .map(|linted| {
+            let linted = linted?;
+            let missing = || Err(SignerFailed("it left an answer out".to_owned()));
+            signed(linted, signer, signatures.next().unwrap_or_else(missing))
+        })
+        .collect()
+}
+
+/// What must hold before the private key is used.
+fn check_before(linted: &Linted, signer: &dyn Signer) -> Result<(), IssueError> {
+    if signer.public_key() != linted.signer() {
         let authority = linted
             .above
             .as_ref()
@@ -285,23 +321,42 @@ pub fn sign(linted: Linted, signer: &dyn Signer) -> Result<Issued, IssueError> {
             .to_owned();
         return Err(IssueError::WrongSigner { authority });
     }
-    let hand = Hand {
-        signer,
-        linted: &linted.tbs,
-        failure: RefCell::new(None),
-    };
-    let encoded = encode(&linted.params, &linted.key, linted.above.as_ref(), &hand);
-    if let Some(failure) = hand.failure.take() {
-        return Err(failure);
+    if linted.encode()? != linted.tbs {
+        return Err(IssueError::NotAsLinted {
+            why: "its bytes differ before the signature",
+        });
     }
-    let certificate = encoded?;
-    check_signed(&certificate, &linted, expected)?;
+    Ok(())
+}
+
+fn signed(
+    linted: Linted,
+    signer: &dyn Signer,
+    signature: Result<Vec<u8>, SignerFailed>,
+) -> Result<Issued, IssueError> {
+    let certificate = assemble(
+        &linted.tbs,
+        signer.public_key().curve(),
+        &signature.map_err(IssueError::Signer)?,
+    );
+    check_signed(&certificate, &linted)?;
     Ok(Issued {
         certificate,
         id: linted.id,
         serial: linted.serial,
         validity: linted.validity,
     })
+}
+
+/// The certificate of what was signed (RFC 5280 §4.1): it, the algorithm, the signature.
+fn assemble(tbs: &[u8], curve: Curve, signature: &[u8]) -> CertificateDer<'static> {
+    let algorithm = match curve {
+        Curve::P256 => der::ECDSA_SHA256,
+        Curve::P384 => der::ECDSA_SHA384,
+    };
+    // No bit of the last octet is unused.
+    let bits = der::tlv(der::BIT_STRING, &[&[0], signature].concat());
+    der::tlv(der::SEQUENCE, &[tbs, algorithm, &bits].concat()).into()
 }
 
 /// Puts a time into the encoder's form, whose type has no name here: it grows out of the epoch.
@@ -370,12 +425,7 @@ fn finish(
     if above.as_ref().is_some_and(|above| *above.key() == key) {
         return Err(IssueError::IssuersKey);
     }
-    let pen = Pen {
-        key: above.as_ref().map_or(&key, Authority::key),
-        tbs: RefCell::default(),
-    };
-    encode(&params, &key, above.as_ref(), &pen)?;
-    let tbs = pen.tbs.into_inner();
+    let tbs = encode(&params, &key, above.as_ref())?;
     let expected = Expected {
         kind,
         id: &id,
@@ -398,30 +448,41 @@ fn finish(
     })
 }
 
+/// What would be signed.
 fn encode(
     params: &CertificateParams,
     key: &PublicKey,
     above: Option<&Authority>,
-    hand: &impl SigningKey,
-) -> Result<CertificateDer<'static>, IssueError> {
-    let certificate = match above {
-        Some(above) => {
-            let issuer = Issuer::from_ca_cert_der(above.certificate(), hand).map_err(encoder)?;
-            params.signed_by(key, &issuer)
-        }
-        None => params.self_signed(hand),
+) -> Result<Vec<u8>, IssueError> {
+    let pen = Pen {
+        key: above.map_or(key, Authority::key),
+        tbs: RefCell::default(),
     };
-    Ok(certificate.map_err(encoder)?.into())
+    match above {
+        Some(above) => {
+            let issuer = Issuer::from_ca_cert_der(above.certificate(), &pen).map_err(encoder)?;
+            params.signed_by(key, &issuer).map(drop)
+        }
+        None => params.self_signed(&pen).map(drop),
+    }
+    .map_err(encoder)?;
+    Ok(pen.tbs.into_inner())
 }
 
-fn check_signed(certificate: &[u8], linted: &Linted, signer: &PublicKey) -> Result<(), IssueError> {
+fn check_signed(certificate: &[u8], linted: &Linted) -> Result<(), IssueError> {
     let not_as_linted = |why| IssueError::NotAsLinted { why };
     let (rest, read) = X509Certificate::from_der(certificate)
         .map_err(|_| not_as_linted("it cannot be read back"))?;
     if !rest.is_empty() || read.tbs_certificate.as_ref() != linted.tbs {
         return Err(not_as_linted("its bytes differ"));
     }
-    let info = signer.spki();
+    // RFC 5280 §4.1.1.2.
+    if read.signature_algorithm != read.tbs_certificate.signature {
+        return Err(not_as_linted(
+            "it names another algorithm outside than inside",
+        ));
+    }
+    let info = linted.signer().spki();
     let (_, info) = x509_parser::x509::SubjectPublicKeyInfo::from_der(&info)
         .map_err(|_| not_as_linted("the signer's key"))?;
     // A signer that computes wrongly could give its key away: what it made must not leave.
@@ -433,13 +494,6 @@ fn check_signed(certificate: &[u8], linted: &Linted, signer: &PublicKey) -> Resu
 struct Pen<'a> {
     key: &'a PublicKey,
     tbs: RefCell<Vec<u8>>,
-}
-
-/// Signs, if it is asked to sign the linted bytes.
-struct Hand<'a> {
-    signer: &'a dyn Signer,
-    linted: &'a [u8],
-    failure: RefCell<Option<IssueError>>,
 }
 
 impl PublicKeyData for Pen<'_> {
@@ -459,33 +513,17 @@ impl SigningKey for Pen<'_> {
     }
 }
 
-impl PublicKeyData for Hand<'_> {
-    fn der_bytes(&self) -> &[u8] {
-        self.signer.public_key().der_bytes()
-    }
-
-    fn algorithm(&self) -> &'static rcgen::SignatureAlgorithm {
-        self.signer.public_key().algorithm()
-    }
-}
-
-impl SigningKey for Hand<'_> {
-    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
-        let outcome = if message == self.linted {
-            self.signer.sign(message).map_err(IssueError::Signer)
-        } else {
-            Err(IssueError::NotAsLinted {
-                why: "its bytes differ",
-            })
-        };
-        outcome.map_err(|failure| {
-            self.failure.replace(Some(failure));
-            rcgen::Error::RemoteKeyError
-        })
-    }
-}
-
 impl Linted {
+    /// Whose signature it waits for.
+    fn signer(&self) -> &PublicKey {
+        self.above.as_ref().map_or(&self.key, Authority::key)
+    }
+
+    /// The encoder's output once more.
+    fn encode(&self) -> Result<Vec<u8>, IssueError> {
+        encode(&self.params, &self.key, self.above.as_ref())
+    }
+
     /// What it will be for.
     pub fn kind(&self) -> Kind {
         self.kind

@@ -10,6 +10,7 @@
 //! - [`csr`]: a certificate request is a key and a proof of possession; start at [`csr::parse`]
 //! - [`profile`]: lifetimes and the clamp to the issuer's; start at [`Profile::validity`]
 //! - [`adoption`]: issuers, roots and requests that cert-manager keeps; start at [`adoption::preflight`]
+//! - [`ceremony`]: roots that are made offline, their key in shares; start at [`ceremony::shares::split`]
 //! - [`authority`]: certificates that sign others; start at [`Authority::parse`]
 //! - [`issue`]: prepare and sign
 //! - [`federation`]: other trust domains' bundles: which one counts, when to look for the next; start at [`federation::judge`]
@@ -17,13 +18,16 @@
 //! - [`jwt`]: JWT-SVIDs, and which key signs them when; start at [`jwt::sign`]
 //! - [`renewal`]: when to renew, and what to do when that fails; start at [`renewal::Renewal`]
 //! - [`rotation`]: trust anchors exchanged under load; start at [`rotation::TrustState`]
+//! - [`signing`]: what is said to a signer in a process of its own; start at [`signing::Question`]
 //! - [`log`]: entries of the issuance log and their hash chain
 //! - [`limits`]: every limit, with its reason
 
 pub mod adoption;
 pub mod attestation;
 pub mod authority;
+pub mod ceremony;
 pub mod csr;
+mod der;
 pub mod federation;
 pub mod issue;
 pub mod jwt;
@@ -34,6 +38,7 @@ pub mod log;
 pub mod profile;
 pub mod renewal;
 pub mod rotation;
+pub mod signing;
 #[cfg(test)]
 mod testing;
 

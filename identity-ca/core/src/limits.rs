@@ -118,3 +118,21 @@ pub const FETCH_RETRY_SECS: u64 = 10;
 
 /// How many of our own refresh hints a new root is published before anything is signed under it: a reader may miss two.
 pub const HINTS_BEFORE_USE: u64 = 3;
+
+/// Messages that one question to a signer may hold: as many as share one flush of the log.
+pub const SIGNED_AT_ONCE_MAX: usize = 64;
+
+/// Bytes of what a signer says about a refusal; more is cut.
+pub const SIGNER_TEXT_BYTES_MAX: usize = 1_024;
+
+/// Shares of a root's key. A share has its number in one octet; nobody gathers a hundred people.
+pub const SHARES_MAX: u8 = 100;
+
+/// Bytes of a share, a transcript or another text of a ceremony.
+pub const CEREMONY_TEXT_BYTES_MAX: usize = 64 * 1024;
+
+/// Life of an issuer that a root outside signs, unless said otherwise, days: people have to come together for the next one.
+pub const CEREMONY_ISSUER_DAYS: u32 = 90;
+
+/// Longest life of such an issuer, days: somewhat more than a year.
+pub const CEREMONY_ISSUER_DAYS_MAX: u32 = 398;

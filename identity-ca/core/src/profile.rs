@@ -1,8 +1,8 @@
 //! Lifetimes: what is asked for, bounded by the profile and by the issuer, which no leaf outlives.
 
 use crate::limits::{
-    BACKDATE_SECS, ISSUER_LIFETIME_SECS, ISSUER_MARGIN_SECS, LEAF_LIFETIME_SECS,
-    LEAF_LIFETIME_SECS_MAX, LEAF_LIFETIME_SECS_MIN, ROOT_LIFETIME_SECS,
+    BACKDATE_SECS, CEREMONY_ISSUER_DAYS_MAX, ISSUER_LIFETIME_SECS, ISSUER_MARGIN_SECS,
+    LEAF_LIFETIME_SECS, LEAF_LIFETIME_SECS_MAX, LEAF_LIFETIME_SECS_MIN, ROOT_LIFETIME_SECS,
 };
 use mesh_trust::Timestamp;
 
@@ -98,6 +98,19 @@ impl Profile {
             lifetime_secs_max: ISSUER_LIFETIME_SECS,
             backdate_secs: BACKDATE_SECS,
         }
+    }
+
+    /// Issuers below a root that is used rarely, of `days`, 1 to [`CEREMONY_ISSUER_DAYS_MAX`]; at the end of the root's
+    /// life shorter ones, but at least a day. `None` outside of that.
+    pub fn issuer_of_days(days: u32) -> Option<Self> {
+        let secs = u64::from(days) * 24 * 3_600;
+        (1..=CEREMONY_ISSUER_DAYS_MAX)
+            .contains(&days)
+            .then_some(Self {
+                lifetime_secs: secs,
+                lifetime_secs_max: secs,
+                ..Self::issuer()
+            })
     }
 
     /// Roots of [`ROOT_LIFETIME_SECS`].

@@ -1,7 +1,7 @@
 //! Whether an issuer that somebody else keeps can sign our leaves: every constraint that it breaks, not only the first.
 
 use super::AdoptionError;
-use super::source::IssuerFiles;
+use super::source::{IssuerFiles, IssuerKey};
 use crate::authority::Authority;
 use crate::key::PublicKey;
 use mesh_trust::{Timestamp, TrustBundle, TrustDomain};
@@ -157,9 +157,14 @@ pub(super) fn roots_broken(roots: &[CertificateDer<'static>]) -> Vec<AdoptionErr
     broken
 }
 
-fn key_broken(issuer: &X509Certificate<'_>, pkcs8: &[u8]) -> Option<AdoptionError> {
+fn key_broken(issuer: &X509Certificate<'_>, key: &IssuerKey) -> Option<AdoptionError> {
     let Ok(certified) = PublicKey::from_info(issuer.public_key()) else {
         return Some(AdoptionError::KeyKind);
+    };
+    let pkcs8 = match key {
+        IssuerKey::Pkcs8(pkcs8) => pkcs8,
+        IssuerKey::InFile { public, .. } if *public == certified => return None,
+        IssuerKey::InFile { .. } => return Some(AdoptionError::KeyMismatch),
     };
     let random = SystemRandom::new();
     let pair = [

@@ -1,27 +1,46 @@
 //! From the data of a Secret, a ConfigMap or a bundle to certificates and key. What could be read in two ways is refused.
 
 use super::AdoptionError;
+use crate::der::{OCTET_STRING, SEQUENCE, tlv};
+use crate::key::PublicKey;
 use crate::limits::{ADOPTED_CHAIN_MAX, ADOPTED_ROOTS_MAX};
 use rustls_pki_types::pem::{PemObject, SectionKind};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use zeroize::Zeroizing;
 
 /// Keys and values of a Secret or a ConfigMap, or files of the same names in a folder that it is mounted in.
 pub type Data = BTreeMap<String, Vec<u8>>;
 
 /// Names under which an issuer is kept: Kubernetes' TLS Secrets, and Linkerd's of old.
-const ISSUER_KEYS: [(&str, &str); 2] = [("tls.crt", "tls.key"), ("crt.pem", "key.pem")];
+pub const ISSUER_KEYS: [(&str, &str); 2] = [("tls.crt", "tls.key"), ("crt.pem", "key.pem")];
+/// The same, for people.
+pub const ISSUER_NAMES: &str = "`tls.crt` with `tls.key`, `crt.pem` with `key.pem`";
 /// Names under which roots are kept, if none is given: trust-manager's and Linkerd's.
 const ROOTS_KEY: &str = "ca-bundle.crt";
 
-/// An issuer as it is kept: certificates from the issuer upwards, and the issuer's key in PKCS #8.
+/// The private key of an issuer that others keep.
+#[derive(Clone, PartialEq, Eq)]
+pub enum IssuerKey {
+    /// PKCS #8, DER: it came over the network.
+    Pkcs8(Zeroizing<Vec<u8>>),
+    /// In a file that the signer alone reads.
+    InFile {
+        /// The file.
+        file: PathBuf,
+        /// The public half, as the signer found it.
+        public: PublicKey,
+    },
+}
+
+/// An issuer as it is kept: certificates from the issuer upwards, and the issuer's key.
 #[derive(Clone, PartialEq, Eq)]
 pub struct IssuerFiles {
     /// The issuer, then each authority above it; no root.
     pub chain: Vec<CertificateDer<'static>>,
-    /// Its private key, DER.
-    pub key: Zeroizing<Vec<u8>>,
+    /// Its private key, or where it is.
+    pub key: IssuerKey,
     /// `ca.crt`, which is best effort and never an anchor by itself.
     pub hint_of_root: Option<CertificateDer<'static>>,
 }
@@ -41,21 +60,37 @@ pub fn issuer_from(data: &Data) -> Result<IssuerFiles, AdoptionError> {
         .iter()
         .find_map(|(chain, key)| Some((data.get(*chain)?, data.get(*key)?)));
     let (chain, key) = found.ok_or(AdoptionError::NoKey {
-        wanted: "`tls.crt` with `tls.key`, `crt.pem` with `key.pem`",
+        wanted: ISSUER_NAMES,
     })?;
-    let chain = certificates("chain", chain, ADOPTED_CHAIN_MAX)?;
-    let unreadable = |why: String| AdoptionError::Unreadable { what: "key", why };
-    let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| unreadable(error.to_string()))?;
-    let key = pkcs8(&key).ok_or_else(|| unreadable("it is neither PKCS #8 nor SEC1".to_owned()))?;
-    // Best effort, as its keepers say: what cannot be read is as good as absent.
-    let hint_of_root = data
-        .get("ca.crt")
-        .and_then(|pem| CertificateDer::from_pem_slice(pem).ok());
+    let key = IssuerKey::Pkcs8(key_from_pem(key)?);
+    issuer_of(chain, data.get("ca.crt"), key)
+}
+
+/// The same where the signer reads the key: from the chain's PEM, and from that of `ca.crt`.
+///
+/// # Errors
+/// [`AdoptionError`]: a chain that cannot be read.
+pub fn issuer_of(
+    chain: &[u8],
+    beside: Option<&Vec<u8>>,
+    key: IssuerKey,
+) -> Result<IssuerFiles, AdoptionError> {
     Ok(IssuerFiles {
-        chain,
+        chain: certificates("chain", chain, ADOPTED_CHAIN_MAX)?,
         key,
-        hint_of_root,
+        // Best effort, as its keepers say: what cannot be read is as good as absent.
+        hint_of_root: beside.and_then(|pem| CertificateDer::from_pem_slice(pem).ok()),
     })
+}
+
+/// Reads a private key, PKCS #8 or SEC1, into PKCS #8.
+///
+/// # Errors
+/// [`AdoptionError::Unreadable`].
+pub fn key_from_pem(pem: &[u8]) -> Result<Zeroizing<Vec<u8>>, AdoptionError> {
+    let unreadable = |why: String| AdoptionError::Unreadable { what: "key", why };
+    let key = PrivateKeyDer::from_pem_slice(pem).map_err(|error| unreadable(error.to_string()))?;
+    pkcs8(&key).ok_or_else(|| unreadable("it is neither PKCS #8 nor SEC1".to_owned()))
 }
 
 /// Reads roots from a ConfigMap, or a Secret that holds no private key: under `key`, or under the usual name.
@@ -152,21 +187,10 @@ fn pkcs8(key: &PrivateKeyDer<'_>) -> Option<Zeroizing<Vec<u8>>> {
                 (false, true) => EC_P384,
                 _ => return None,
             };
-            let inner = Zeroizing::new(tlv(4, sec1));
+            let inner = Zeroizing::new(tlv(OCTET_STRING, sec1));
             let content = Zeroizing::new([&[2, 1, 0], algorithm, &inner].concat());
-            Some(Zeroizing::new(tlv(0x30, &content)))
+            Some(Zeroizing::new(tlv(SEQUENCE, &content)))
         }
         _ => None,
     }
-}
-
-/// A DER value of at most 65,535 octets.
-fn tlv(tag: u8, content: &[u8]) -> Vec<u8> {
-    let [.., high, low] = content.len().to_be_bytes();
-    let head: &[u8] = match content.len() {
-        0..=0x7f => &[tag, low],
-        0x80..=0xff => &[tag, 0x81, low],
-        _ => &[tag, 0x82, high, low],
-    };
-    [head, content].concat()
 }
