@@ -7,8 +7,8 @@
 
 use crate::PlatformError;
 use landlock::{
-    ABI, Access as _, AccessFs, BitFlags, Ruleset, RulesetAttr as _, RulesetCreatedAttr as _,
-    RulesetStatus, path_beneath_rules,
+    ABI, Access as _, AccessFs, BitFlags, CompatLevel, Compatible as _, Ruleset, RulesetAttr as _,
+    RulesetCreatedAttr as _, RulesetStatus, path_beneath_rules,
 };
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
 use std::collections::BTreeMap;
@@ -101,30 +101,98 @@ const NEVER: &[libc::c_long] = &[
     libc::SYS_personality,
 ];
 
+/// System calls beyond [`NEVER`] that a process makes that neither dials nor starts anything. What it was born with, one
+/// socket for instance, it still reads and writes.
+const ALONE: &[libc::c_long] = &[
+    libc::SYS_socket,
+    libc::SYS_socketpair,
+    libc::SYS_connect,
+    libc::SYS_bind,
+    libc::SYS_listen,
+    libc::SYS_accept,
+    libc::SYS_accept4,
+    libc::SYS_clone,
+    libc::SYS_clone3,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_fork,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_vfork,
+    libc::SYS_kill,
+    libc::SYS_tkill,
+    libc::SYS_pidfd_open,
+    libc::SYS_pidfd_send_signal,
+    libc::SYS_memfd_create,
+    libc::SYS_process_madvise,
+    libc::SYS_inotify_init1,
+    libc::SYS_fanotify_init,
+    libc::SYS_mq_open,
+    libc::SYS_shmget,
+    libc::SYS_msgget,
+    libc::SYS_semget,
+];
+
+/// What a sealed process may still reach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// Its files and what it was born with: no network, no other process, not even a thread.
+    Files,
+    /// Code that others wrote runs in it, and may open sockets, start threads and read what the system has for everybody.
+    ForeignCode,
+}
+
+/// Seals this process more tightly than [`confine`] does: for one that holds what nobody else may see. It must have one
+/// thread.
+///
+/// # Errors
+/// [`PlatformError::Kernel`], as [`confine`].
+pub fn seal(files: &Files, reach: Reach) -> Result<FilesKept, PlatformError> {
+    match reach {
+        Reach::Files => enter(files, &[], &[NEVER, ALONE].concat()),
+        Reach::ForeignCode => enter(files, SYSTEM, NEVER),
+    }
+}
+
 /// Confines this thread, and all that it starts from now on: call it before there is another.
 ///
 /// # Errors
 /// [`PlatformError::Kernel`] if the kernel takes no filter. That it has no Landlock is no error, but an answer.
 pub fn confine(files: &Files) -> Result<FilesKept, PlatformError> {
+    enter(files, SYSTEM, NEVER)
+}
+
+fn enter(
+    files: &Files,
+    system: &[&str],
+    never: &[libc::c_long],
+) -> Result<FilesKept, PlatformError> {
     let failed = |source: io::Error| PlatformError::Kernel {
         doing: "confine this process",
         source,
     };
     // First, as it also takes away what a set-user-ID program would give back, without which a filter needs root.
-    let kept = keep_files(files).map_err(|error| failed(io::Error::other(error)))?;
+    let kept = keep_files(files, system).map_err(|error| failed(io::Error::other(error)))?;
     rustix::thread::set_no_new_privs(true).map_err(|errno| failed(errno.into()))?;
-    let filter = filter().map_err(|error| failed(io::Error::other(error)))?;
+    let filter = filter(never).map_err(|error| failed(io::Error::other(error)))?;
     apply_filter(&filter).map_err(|error| failed(io::Error::other(error)))?;
     Ok(kept)
 }
 
-fn keep_files(files: &Files) -> Result<FilesKept, landlock::RulesetError> {
+/// Whether this kernel can keep processes from files at all. Changes nothing.
+pub fn landlock_is_there() -> bool {
+    Ruleset::default()
+        .set_compatibility(CompatLevel::HardRequirement)
+        .handle_access(AccessFs::from_all(ABI::V1))
+        .and_then(Ruleset::create)
+        .is_ok()
+}
+
+fn keep_files(files: &Files, system: &[&str]) -> Result<FilesKept, landlock::RulesetError> {
     let reading: BitFlags<AccessFs> = AccessFs::ReadFile | AccessFs::ReadDir;
     let writing = AccessFs::from_all(RULES) & !AccessFs::Execute;
     let ruleset = Ruleset::default()
         .handle_access(AccessFs::from_all(RULES))?
         .create()?
-        .add_rules(path_beneath_rules(SYSTEM, reading))?
+        .add_rules(path_beneath_rules(system, reading))?
         .add_rules(path_beneath_rules(&files.reads, reading))?
         .add_rules(path_beneath_rules(&files.writes, writing))?;
     Ok(match ruleset.restrict_self()?.ruleset {
@@ -134,8 +202,8 @@ fn keep_files(files: &Files) -> Result<FilesKept, landlock::RulesetError> {
     })
 }
 
-fn filter() -> Result<BpfProgram, seccompiler::BackendError> {
-    let never: BTreeMap<_, _> = NEVER.iter().map(|call| (*call, Vec::new())).collect();
+fn filter(never: &[libc::c_long]) -> Result<BpfProgram, seccompiler::BackendError> {
+    let never: BTreeMap<_, _> = never.iter().map(|call| (*call, Vec::new())).collect();
     let filter = SeccompFilter::new(
         never,
         SeccompAction::Allow,
@@ -264,12 +332,92 @@ mod tests {
         }
     }
 
+    /// Which call a sealed process tries.
+    const TRIES: &str = "MESH_SEAL_TRIES";
+
+    #[test]
+    #[ignore = "run by the test below, in a process of its own"]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the test is about what the kernel lets through"
+    )]
+    fn sealed() {
+        let (Some(folder), Ok(tries)) = (std::env::var_os(FOLDER), std::env::var(TRIES)) else {
+            return;
+        };
+        let folder = PathBuf::from(folder);
+        let (mut born, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+        let files = Files {
+            reads: vec![],
+            writes: vec![folder.join("writes")],
+        };
+        let kept = seal(&files, Reach::Files).unwrap();
+        match tries.as_str() {
+            "write what it writes" => fs::write(folder.join("writes/new"), "x").unwrap(),
+            "talk on what it was born with" => io::Write::write_all(&mut born, b"x").unwrap(),
+            "read the system's" => {
+                let refused = fs::read("/etc/hosts").is_err();
+                assert!(refused || kept == FilesKept::NotAtAll);
+            }
+            "dial" => drop(std::net::TcpStream::connect("127.0.0.1:9")),
+            "listen" => {
+                drop(std::os::unix::net::UnixListener::bind(
+                    folder.join("writes/s"),
+                ));
+            }
+            "start a program" => drop(Command::new("/bin/true").spawn()),
+            "start a thread" => drop(std::thread::Builder::new().spawn(|| {})),
+            "signal" => {
+                let _ = rustix::process::kill_process(
+                    rustix::process::getpid(),
+                    rustix::process::Signal::CONT,
+                );
+            }
+            other => panic!("{other}"),
+        }
+        println!("went on");
+    }
+
+    #[test]
+    fn what_is_sealed_has_its_files_and_its_socket_and_ends_when_it_reaches_further() {
+        let folder = tempfile::tempdir().unwrap();
+        #[expect(clippy::disallowed_methods, reason = "the folder of the child")]
+        fs::create_dir(folder.path().join("writes")).unwrap();
+        for (tries, lives) in [
+            ("write what it writes", true),
+            ("talk on what it was born with", true),
+            ("read the system's", true),
+            ("dial", false),
+            ("listen", false),
+            ("start a program", false),
+            ("start a thread", false),
+            ("signal", false),
+        ] {
+            let child = Command::new(std::env::current_exe().unwrap())
+                .args([
+                    "--ignored",
+                    "--exact",
+                    "--nocapture",
+                    "confine::tests::sealed",
+                ])
+                .env(FOLDER, folder.path())
+                .env(TRIES, tries)
+                .output()
+                .unwrap();
+            let said = String::from_utf8_lossy(&child.stdout).into_owned();
+            assert_eq!(said.contains("went on"), lives, "{tries}: {said}");
+            let signal = (!lives).then_some(SIGSYS);
+            assert_eq!(child.status.signal(), signal, "{tries}: {said}");
+        }
+    }
+
     #[test]
     fn no_call_stands_twice_among_those_that_are_never_made() {
-        let mut calls = NEVER.to_vec();
+        let all = [NEVER, ALONE].concat();
+        let mut calls = all.clone();
         calls.sort_unstable();
         calls.dedup();
-        assert_eq!(calls.len(), NEVER.len());
-        assert!(filter().unwrap().len() > NEVER.len());
+        assert_eq!(calls.len(), all.len());
+        assert!(filter(&all).unwrap().len() > all.len());
     }
 }

@@ -25,7 +25,9 @@ pub fn read(path: &Path) -> Result<Vec<u8>, PlatformError> {
 pub fn read_limited(path: &Path, limit_bytes: u64) -> Result<Vec<u8>, PlatformError> {
     let failed = |source| PlatformError::from_io("read", path, source);
     let file = File::open(path).map_err(failed)?;
-    let mut bytes = Vec::new();
+    // All at once: a vector that grows leaves copies behind, of a key for instance.
+    let length = file.metadata().map_err(failed)?.len().min(limit_bytes);
+    let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0).saturating_add(1));
     file.take(limit_bytes.saturating_add(1))
         .read_to_end(&mut bytes)
         .map_err(failed)?;

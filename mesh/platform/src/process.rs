@@ -5,6 +5,7 @@
 
 use crate::PlatformError;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::mm::{MlockAllFlags, mlockall};
 use rustix::process::{
     DumpableBehavior, Pid, PidfdFlags, Resource, Rlimit, Signal, getppid, pidfd_open,
     pidfd_send_signal, set_dumpable_behavior, set_parent_process_death_signal, setrlimit,
@@ -58,6 +59,20 @@ pub fn no_core_dumps() -> Result<(), PlatformError> {
     )
     .map_err(failed)?;
     set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(failed)
+}
+
+/// Keeps all memory of this process out of swap space, now and later.
+///
+/// Pages are locked as they are used: those of a large program that never runs cost nothing.
+///
+/// # Errors
+/// [`PlatformError::Kernel`] if the limit (`RLIMIT_MEMLOCK`, without `CAP_IPC_LOCK`) does not let it.
+pub fn lock_memory() -> Result<(), PlatformError> {
+    let all = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT;
+    mlockall(all).map_err(|errno| PlatformError::Kernel {
+        doing: "lock the memory of this process",
+        source: errno.into(),
+    })
 }
 
 /// When process `pid` started, in clock ticks since boot (field 22 of `/proc/PID/stat`); `None` if it is gone.
