@@ -11,6 +11,8 @@ pub mod files;
 use crate::error::CaError;
 use crate::issuing::{Desk, Issuing};
 use crate::limits::{KEEPER_REREAD, ROOTS_ONCE_BYTES_MAX};
+use crate::signer::Signing;
+use crate::signer::error::SignerError;
 use crate::trust::error::TrustError;
 use mesh_api::error::{CodedError, Severity};
 use mesh_api::trust::KeptStatus;
@@ -38,11 +40,11 @@ pub trait Keeper: Send + Sync {
     /// Whether a CA without anything waits for them to appear; else it refuses to start.
     fn may_come(&self) -> bool;
 
-    /// What is there now.
+    /// What is there now. A private key in a file is for the signer to read, never for the CA.
     ///
     /// # Errors
     /// [`KeeperError`]; what is in force goes on.
-    async fn read(&self) -> Result<Offer, KeeperError>;
+    async fn read(&self, signing: &Signing) -> Result<Offer, KeeperError>;
 
     /// Ready once something may have changed since the last reading. It may be wrong both ways.
     async fn changed(&self);
@@ -70,6 +72,15 @@ pub enum KeeperError {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Content(#[from] AdoptionError),
+    /// The private key cannot be used.
+    #[error("the issuer's key in `{file}` cannot be used: {why}")]
+    #[diagnostic(forward(why))]
+    Key {
+        /// Its file.
+        file: String,
+        /// What the signer says.
+        why: SignerError,
+    },
 }
 
 /// What a desk knows of root and issuer that others keep.
@@ -106,7 +117,7 @@ impl Adoption {
 /// # Errors
 /// [`CaError::NothingToAdopt`] with all that is wrong, unless the keeper may still get it: then this waits.
 pub(crate) async fn first(
-    keeper: &dyn Keeper,
+    (keeper, signing): (&dyn Keeper, &Signing),
     domain: &TrustDomain,
     leaf_secs: u64,
     now: impl Fn() -> Timestamp,
@@ -114,7 +125,7 @@ pub(crate) async fn first(
 ) -> Result<Adoptable, CaError> {
     let mut said = String::new();
     loop {
-        let why = match keeper.read().await {
+        let why = match keeper.read(signing).await {
             Ok(Offer { roots, issuer }) => {
                 let demands = Demands {
                     roots: &roots,
@@ -148,9 +159,9 @@ pub(crate) async fn first(
 }
 
 /// Reads the keeper again and again, and has the desk follow. Never ends.
-pub(crate) async fn follow(keeper: Arc<dyn Keeper>, issuing: Issuing) {
+pub(crate) async fn follow(keeper: Arc<dyn Keeper>, signing: Signing, issuing: Issuing) {
     loop {
-        let read = keeper.read().await.map_err(|error| coded(&error));
+        let read = keeper.read(&signing).await.map_err(|error| coded(&error));
         match issuing.with_desk(move |desk| desk.adopt(read)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {

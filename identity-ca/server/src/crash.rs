@@ -4,10 +4,15 @@
 //! The test program runs itself under strace as a child that issues and rotates, and prints what it released. Afterwards
 //! the files must know all of that, start again, and go on.
 
+use crate::issuing::Desk;
 use crate::record::{LOG_FILE, replay};
-use crate::testing::{NOW, World, open};
+use crate::signer::Signing;
+use crate::signer::link::SignerStart;
+use crate::signer::tests::in_process;
+use crate::testing::{NOW, World, domain, open};
 use crate::trust::tests::{Verifier, finish};
-use mesh_issuance::rotation::Phase;
+use mesh_issuance::Profile;
+use mesh_issuance::rotation::{Event, Phase};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -49,33 +54,41 @@ fn child() {
     let Ok(mut desk) = open(Path::new(&dir), &world) else {
         return;
     };
+    let rotates = std::env::var_os(ROTATES).is_some();
+    if works(&mut desk, rotates, |serial| println!("{RELEASED}{serial}")) {
+        println!("{DONE}");
+    }
+}
+
+/// Issues to two verifiers, and has them follow a rotation if there is to be one. Says whether all of it was done.
+fn works(desk: &mut Desk, rotates: bool, mut released: impl FnMut(String)) -> bool {
     let mut verifiers = Vec::new();
     for name in ["a", "b"] {
-        let Some(verifier) = Verifier::try_join(&mut desk, name) else {
-            return;
+        let Some(verifier) = Verifier::try_join(desk, name) else {
+            return false;
         };
-        println!("{RELEASED}{}", verifier.serial());
+        released(verifier.serial().to_owned());
         verifiers.push(verifier);
     }
-    if std::env::var_os(ROTATES).is_some() {
+    if rotates {
         if matches!(desk.trust.state.phase, Phase::Steady { .. }) && desk.rotate().is_err() {
-            return;
+            return false;
         }
         desk.trust.drain_secs = 0;
         for _ in 0..12 {
             for verifier in &mut verifiers {
-                if !verifier.try_follow(&mut desk) {
-                    return;
+                if !verifier.try_follow(desk) {
+                    return false;
                 }
-                println!("{RELEASED}{}", verifier.serial());
+                released(verifier.serial().to_owned());
             }
-            while let Ok(true) = desk.trust_event(&mesh_issuance::rotation::Event::Tick) {}
+            while let Ok(true) = desk.trust_event(&Event::Tick) {}
             if matches!(desk.trust.state.phase, Phase::Steady { .. }) {
                 break;
             }
         }
     }
-    println!("{DONE}");
+    true
 }
 
 fn strace_is_there() -> bool {
@@ -178,6 +191,69 @@ fn look(ca: &Path, released: &[String], serials: &mut BTreeSet<String>, at: &str
             .unwrap_or_else(|error| panic!("{at}: {error}"));
     }
     finish(&mut desk, &mut verifiers);
+}
+
+/// The same, with the signer a process of its own: that one is killed at each of its calls, as often as it is started
+/// again, and the CA lives.
+#[test]
+fn a_signer_that_is_killed_at_any_of_its_calls_leaves_files_that_a_ca_starts_with() {
+    if !strace_is_there() {
+        return;
+    }
+    let (mut points, mut serials) = (0, BTreeSet::new());
+    for call in CALLS {
+        for number in 1..1_000 {
+            let dir = tempfile::tempdir().unwrap();
+            let ca = dir.path().join("ca");
+            std::fs::create_dir(&ca).unwrap();
+            let at = format!("signer, {call} {number}");
+            let (mut released, mut unharmed) = (Vec::new(), false);
+            let traced = traced(&ca, call, number);
+            if let Ok(signing) = Signing::start(traced) {
+                let profile = Profile::leaf(86_400).unwrap();
+                let with = (&signing, None, None);
+                let opened = Desk::open_with(&ca, &domain(), profile, World::at(NOW), with);
+                if let Ok(mut desk) = opened {
+                    let done = works(&mut desk, true, |serial| released.push(serial));
+                    unharmed = done && signing.lives() == 1;
+                }
+            }
+            look(&ca, &released, &mut serials, &at);
+            if unharmed {
+                break;
+            }
+            points += 1;
+        }
+    }
+    println!("{points} calls interrupted");
+    assert!(points > 10, "only {points}: strace saw nothing");
+}
+
+/// A signer that is killed at its `number`th `call`.
+fn traced(ca: &Path, call: &str, number: u32) -> SignerStart {
+    let SignerStart::Process { program, arguments } = in_process(ca, &[]) else {
+        panic!("no process");
+    };
+    let inject = format!("inject=?{call}:signal=KILL:when={number}");
+    let strace = [
+        "-f",
+        "-qq",
+        "-o",
+        "/dev/null",
+        "-e",
+        &format!("trace=?{call}"),
+        "-e",
+        &inject,
+    ]
+    .map(Into::into);
+    SignerStart::Process {
+        program: "/usr/bin/strace".into(),
+        arguments: strace
+            .into_iter()
+            .chain([program.into()])
+            .chain(arguments)
+            .collect(),
+    }
 }
 
 #[test]

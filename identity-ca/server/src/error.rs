@@ -1,5 +1,6 @@
 //! What can go wrong in the CA: in its files, in an issuance, at its sockets.
 
+use crate::signer::error::SignerError;
 use crate::trust::error::TrustStateError;
 use mesh_issuance::authority::AuthorityError;
 use mesh_issuance::issue::IssueError;
@@ -74,6 +75,19 @@ pub enum CaError {
         found: TrustDomain,
         /// Asked for.
         wanted: TrustDomain,
+    },
+    /// The signer does not run.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Signer(#[from] SignerError),
+    /// A private key cannot be used, and it is not its file that is damaged.
+    #[error("the private key `{}` cannot be used: {why}", .path.display())]
+    #[diagnostic(forward(why))]
+    Key {
+        /// Its file.
+        path: PathBuf,
+        /// What the signer says.
+        why: SignerError,
     },
     /// Others may read or change a file that only we may.
     #[error("`{}` has mode {mode:04o}: other users may use it", .path.display())]
@@ -302,6 +316,10 @@ pub enum IssuanceError {
         help("its supervisor starts it again; look at its log for the cause")
     )]
     Stopped,
+    /// The signer makes no key, or does not answer.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Signer(#[from] SignerError),
     /// No key could be made.
     #[error("no key could be made: the kernel gives no random bytes")]
     #[diagnostic(code("MESH-0248"), help("a sandbox may forbid getrandom(2)"))]

@@ -13,7 +13,7 @@ use crate::audit::LogCopy;
 use crate::error::{CaError, IssuanceError};
 use crate::probes::{Health, Probes};
 use crate::record::Recorder;
-use crate::signer;
+use crate::signer::{HeldKey, Signing};
 use crate::store::{HeldAuthority, Store};
 use crate::trust::custody::Custody;
 use crate::trust::{Requester, Trust, desk, file};
@@ -22,10 +22,11 @@ use mesh_issuance::adoption::preflight::Adoptable;
 use mesh_issuance::issue::{self, Issued, Linted, Request};
 use mesh_issuance::rotation::roster::HeldLeaf;
 use mesh_issuance::rotation::{AuthorityId, Holder, Phase, TrustState};
-use mesh_issuance::{Authority, Profile, Serial};
+use mesh_issuance::{Authority, Profile, Serial, Signer};
 use mesh_platform::Platform;
 use mesh_trust::{Denials, Denied, Timestamp, TrustDomain};
 use rustls_pki_types::CertificateDer;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -92,7 +93,8 @@ impl Desk {
         profile: Profile,
         platform: Arc<dyn Platform>,
     ) -> Result<Self, CaError> {
-        Self::open_with(dir, domain, profile, platform, (None, None))
+        let signing = crate::testing::signing(dir)?;
+        Self::open_with(dir, domain, profile, platform, (&signing, None, None))
     }
 
     /// Opens the CA in `dir`; if there is nothing yet, begins with `first`, or makes root and issuer. What it records goes
@@ -102,10 +104,10 @@ impl Desk {
         domain: &TrustDomain,
         profile: Profile,
         platform: Arc<dyn Platform>,
-        (first, copy): (Option<&Adoptable>, Option<LogCopy>),
+        (signing, first, copy): (&Signing, Option<&Adoptable>, Option<LogCopy>),
     ) -> Result<Self, CaError> {
         let store = Store::new(dir);
-        store.recover()?;
+        store.recover(signing)?;
         let new = is_new(dir)?;
         if !new {
             store.check_log_is_there()?;
@@ -119,20 +121,20 @@ impl Desk {
         let now = platform.wall_clock();
         let state = file::read(dir, recorder.ledger())?;
         let custody = match &state {
-            Some((state, _)) => Custody::load(dir, domain, state, recorder.ledger())?,
+            Some((state, _)) => Custody::load(dir, domain, (state, recorder.ledger()), signing)?,
             None if new && let Some(first) = first => {
                 recorder.start(domain, now)?;
-                let mut custody = Custody::empty(dir);
+                let mut custody = Custody::empty(dir, signing);
                 let id = custody.keep_copy(domain, first)?;
                 tracing::info!(%domain, root = %id, "began a trust domain whose root others keep");
                 custody
             }
             None if new => {
                 recorder.start(domain, now)?;
-                first_start(&store, domain, &mut recorder, &*platform)?;
-                Custody::of_first(dir, domain)?
+                first_start((&store, signing), domain, &mut recorder, &*platform)?;
+                Custody::of_first(dir, domain, signing)?
             }
-            None => Custody::of_first(dir, domain)?,
+            None => Custody::of_first(dir, domain, signing)?,
         };
         custody.check_roots(now)?;
         if !new {
@@ -295,6 +297,7 @@ impl Desk {
         why: &str,
         now: Timestamp,
     ) -> Result<(), IssuanceError> {
+        let signing = self.custody.signing().clone();
         let Some(pair) = self.custody.get_mut(id) else {
             return Ok(());
         };
@@ -306,9 +309,9 @@ impl Desk {
             );
             return Ok(());
         };
-        let (pkcs8, public) = signer::generate()?;
+        let key = signing.make()?;
         let linted = issue::prepare_issuer(
-            public,
+            key.public_key().clone(),
             &Profile::issuer(),
             &pair.root,
             serial(&*self.platform)?,
@@ -320,11 +323,15 @@ impl Desk {
             why: why.to_string(),
         };
         pair.store
-            .replace_issuer(&pkcs8, &authority)
+            .replace_issuer(&key, &authority)
             .map_err(not_stored)?;
-        let key = signer::KeyInMemory::read(&pkcs8).ok_or(IssuanceError::KeyGeneration)?;
+        // From where it stays: a signer that is started again finds it there.
+        let key = pair.store.open_issuer(&signing).map_err(not_stored)?;
         tracing::info!(issuer = authority.subject_text(), not_after = %authority.validity().not_after, "renewed the issuer");
-        pair.issuer = HeldAuthority { authority, key };
+        let old = std::mem::replace(&mut pair.issuer, HeldAuthority { authority, key });
+        if let Err(error) = signing.retire(&old.key) {
+            tracing::warn!(%error, issuer = old.authority.subject_text(), "the key of the issuer before could not be destroyed in its token");
+        }
         Ok(())
     }
 
@@ -347,9 +354,38 @@ impl Desk {
                 .map(|outcome| outcome.and(Err(error.clone())))
                 .collect();
         }
-        prepared
+        self.sign_all(prepared, now)
+    }
+
+    /// Signs what is recorded, with one question to the signer for each authority that is needed.
+    fn sign_all(
+        &mut self,
+        prepared: Vec<Result<Prepared, IssuanceError>>,
+        now: Timestamp,
+    ) -> Vec<Result<Chain, IssuanceError>> {
+        let mut outcomes: Vec<Option<Result<Chain, IssuanceError>>> = Vec::new();
+        let mut by_authority: BTreeMap<AuthorityId, Vec<(usize, Prepared)>> = BTreeMap::new();
+        for (place, leaf) in prepared.into_iter().enumerate() {
+            match leaf {
+                Ok(leaf) => {
+                    outcomes.push(None);
+                    let of = by_authority.entry(leaf.authority.clone());
+                    of.or_default().push((place, leaf));
+                }
+                Err(error) => outcomes.push(Some(Err(error))),
+            }
+        }
+        for (authority, leaves) in by_authority {
+            let (places, leaves): (Vec<_>, Vec<_>) = leaves.into_iter().unzip();
+            for (place, outcome) in places.into_iter().zip(self.sign(&authority, leaves, now)) {
+                if let Some(at) = outcomes.get_mut(place) {
+                    *at = Some(outcome);
+                }
+            }
+        }
+        outcomes
             .into_iter()
-            .map(|leaf| self.sign(leaf?, now))
+            .map(|outcome| outcome.unwrap_or(Err(IssuanceError::Stopped)))
             .collect()
     }
 
@@ -413,11 +449,24 @@ impl Desk {
         Ok(leaf)
     }
 
-    fn sign(&mut self, leaf: Prepared, now: Timestamp) -> Result<Chain, IssuanceError> {
-        let serial = leaf.linted.serial().to_hex();
-        let signed = self.sign_under(&leaf.authority, leaf.linted, now);
-        if let (Err(_), Some(holder)) = (&signed, &leaf.holder) {
-            self.trust.roster.failed(holder, &serial);
+    fn sign(
+        &mut self,
+        authority: &AuthorityId,
+        leaves: Vec<Prepared>,
+        now: Timestamp,
+    ) -> Vec<Result<Chain, IssuanceError>> {
+        let (linted, holders): (Vec<_>, Vec<_>) = leaves
+            .into_iter()
+            .map(|leaf| {
+                let serial = leaf.linted.serial().to_hex();
+                (leaf.linted, (leaf.holder, serial))
+            })
+            .unzip();
+        let signed = self.sign_under(authority, linted, now);
+        for (outcome, (holder, serial)) in signed.iter().zip(holders) {
+            if let (Err(_), Some(holder)) = (outcome, holder) {
+                self.trust.roster.failed(&holder, &serial);
+            }
         }
         signed
     }
@@ -425,17 +474,22 @@ impl Desk {
     fn sign_under(
         &mut self,
         authority: &AuthorityId,
-        linted: Linted,
+        linted: Vec<Linted>,
         now: Timestamp,
-    ) -> Result<Chain, IssuanceError> {
-        let pair = self.custody.get(authority).ok_or(IssuanceError::Stopped)?;
-        let leaf = sign(&mut self.recorder, linted, &pair.issuer.key, now)?;
-        Ok(Chain {
+    ) -> Vec<Result<Chain, IssuanceError>> {
+        let Some(pair) = self.custody.get(authority) else {
+            return linted.iter().map(|_| Err(IssuanceError::Stopped)).collect();
+        };
+        let chain = |leaf| Chain {
             leaf,
             issuer: pair.issuer.authority.certificate().clone(),
             above: pair.above.clone(),
             authority: authority.clone(),
-        })
+        };
+        sign(&mut self.recorder, linted, &pair.issuer.key, now)
+            .into_iter()
+            .map(|leaf| leaf.map(chain))
+            .collect()
     }
 
     /// Issues a leaf that no verifier will hold, under the authority named.
@@ -449,7 +503,8 @@ impl Desk {
         let linted = self.prepare_under(authority, request, now)?;
         self.recorder.intend(&linted, evidence, now)?;
         self.recorder.flush()?;
-        self.sign_under(authority, linted, now)
+        let mut signed = self.sign_under(authority, vec![linted], now);
+        signed.pop().unwrap_or(Err(IssuanceError::Stopped))
     }
 
     #[cfg(test)]
@@ -468,33 +523,31 @@ impl Desk {
 
 /// Makes root and issuer; their issuance is in the log like any other.
 fn first_start(
-    store: &Store,
+    (store, signing): (&Store, &Signing),
     domain: &TrustDomain,
     recorder: &mut Recorder,
     platform: &dyn Platform,
 ) -> Result<(), CaError> {
-    let now = platform.wall_clock();
-    let (root, issuer) = make_authority(recorder, platform, domain, "first start", now)?;
+    let (root, issuer) = make_authority(recorder, (platform, signing), domain, "first start")?;
     store.create(domain, (&root.0, &root.1), (&issuer.0, &issuer.1))?;
     tracing::info!(%domain, dir = %store.dir().display(), "made the root and the issuer of a new trust domain");
     Ok(())
 }
 
 /// A key and its certificate.
-pub(crate) type Fresh = (signer::Pkcs8, Authority);
+pub(crate) type Fresh = (HeldKey, Authority);
 
 /// Makes a root and an issuer below it. They are in the log, and nowhere else yet.
 pub(crate) fn make_authority(
     recorder: &mut Recorder,
-    platform: &dyn Platform,
+    (platform, signing): (&dyn Platform, &Signing),
     domain: &TrustDomain,
     evidence: &str,
-    now: Timestamp,
 ) -> Result<(Fresh, Fresh), IssuanceError> {
-    let (root_pkcs8, root_public) = signer::generate()?;
-    let root_key = signer::KeyInMemory::read(&root_pkcs8).ok_or(IssuanceError::KeyGeneration)?;
+    let now = platform.wall_clock();
+    let root_key = signing.make()?;
     let linted = issue::prepare_root(
-        root_public,
+        root_key.public_key().clone(),
         &Profile::root(),
         domain,
         serial(platform)?,
@@ -505,9 +558,9 @@ pub(crate) fn make_authority(
         &record_and_sign(recorder, linted, &root_key, evidence, now)?,
         domain,
     )?;
-    let (issuer_pkcs8, issuer_public) = signer::generate()?;
+    let issuer_key = signing.make()?;
     let linted = issue::prepare_issuer(
-        issuer_public,
+        issuer_key.public_key().clone(),
         &Profile::issuer(),
         &root,
         serial(platform)?,
@@ -519,36 +572,41 @@ pub(crate) fn make_authority(
         domain,
     )?;
     recorder.flush()?;
-    Ok(((root_pkcs8, root), (issuer_pkcs8, issuer)))
+    Ok(((root_key, root), (issuer_key, issuer)))
 }
 
 fn record_and_sign(
     recorder: &mut Recorder,
     linted: Linted,
-    key: &signer::KeyInMemory,
+    key: &HeldKey,
     evidence: &str,
     now: Timestamp,
 ) -> Result<Issued, IssuanceError> {
     recorder.intend(&linted, evidence, now)?;
     recorder.flush()?;
-    sign(recorder, linted, key, now)
+    let mut signed = sign(recorder, vec![linted], key, now);
+    signed.pop().unwrap_or(Err(IssuanceError::Stopped))
 }
 
 /// Signs what is on disk as intended, and records that, before anybody gets it.
 fn sign(
     recorder: &mut Recorder,
-    linted: Linted,
-    key: &signer::KeyInMemory,
+    linted: Vec<Linted>,
+    key: &HeldKey,
     now: Timestamp,
-) -> Result<Issued, IssuanceError> {
-    let serial = linted.serial().to_hex();
-    match issue::sign(linted, key) {
-        Ok(issued) => recorder.signed(&issued, now).map(|()| issued),
-        Err(error) => {
-            recorder.failed(serial, error.to_string(), now);
-            Err(error.into())
-        }
-    }
+) -> Vec<Result<Issued, IssuanceError>> {
+    let serials: Vec<_> = linted.iter().map(|leaf| leaf.serial().to_hex()).collect();
+    issue::sign_all(linted, key)
+        .into_iter()
+        .zip(serials)
+        .map(|(signed, serial)| match signed {
+            Ok(issued) => recorder.signed(&issued, now).map(|()| issued),
+            Err(error) => {
+                recorder.failed(serial, error.to_string(), now);
+                Err(error.into())
+            }
+        })
+        .collect()
 }
 
 fn authority(issued: &Issued, domain: &TrustDomain) -> Result<Authority, IssuanceError> {

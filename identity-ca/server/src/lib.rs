@@ -8,6 +8,7 @@
 //! - [`inspect`], [`CaStatus`]: what its files say
 //! - [`error`]: what can go wrong
 //! - `store`, `record`: its files and its log
+//! - `signer`: the process that holds private keys, and how it is asked; [`serve_signer`], [`SignerStart`]
 //! - `issuing`: the one place where certificates are signed
 //! - `registry`: attestation
 //! - `svids`, `jwt`, `rate`: SVIDs in force, tokens and their keys, and how often one may ask; `own_svid`: the CA's own
@@ -20,6 +21,7 @@
 //! - `launch`, `listen`, `authority`: its sockets
 //! - `audit`: the same log in a Merkle tree, and what operators asked
 //! - [`adoption`]: root and issuer that others keep, cert-manager for instance
+//! - [`ceremony`]: roots that are made offline, in shares
 //! - `trust`: authorities, who verifies, rotation of the root
 //! - `limits`: every limit, with its reason
 
@@ -27,6 +29,7 @@ pub mod adoption;
 mod agent;
 mod audit;
 mod authority;
+pub mod ceremony;
 #[cfg(test)]
 mod crash;
 mod denials;
@@ -67,5 +70,10 @@ pub use network::NetworkConfig;
 pub use oidc::Oidc;
 pub use registry::Registration;
 pub use run::{CaConfig, run};
+pub use signer::Signing;
+pub use signer::error::SignerError;
+pub use signer::link::SignerStart;
+pub use signer::process::{SignerConfig, serve as serve_signer};
+pub use signer::token::TokenConfig;
 pub use status::{AuthorityStatus, CaStatus, LogStatus, inspect};
 pub use trust::error::TrustStateError;

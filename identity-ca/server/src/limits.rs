@@ -139,6 +139,24 @@ pub(crate) const TRUST_STREAMS_PER_PROCESS_MAX: usize = 4;
 /// Bytes of an acknowledgment, a chain of a few KiB; or a request of an operator, with the bundle of another domain.
 pub(crate) const TRUST_REQUEST_BYTES_MAX: usize = 128 * 1024;
 
+/// Keys that a signer holds: two of each authority, and a few that are being made or looked at.
+pub(crate) const SIGNER_KEYS_MAX: usize = 256;
+
+/// How long the signer may take to answer. A file takes a millisecond, a token over a network some hundred.
+pub(crate) const SIGNER_ANSWER_MAX: Duration = Duration::from_secs(20);
+
+/// Pause before a signer that ended is started again; doubled with each that ends young, up to the longest.
+pub(crate) const SIGNER_PAUSE_MIN: Duration = Duration::from_millis(50);
+
+/// Longest pause before that.
+pub(crate) const SIGNER_PAUSE_MAX: Duration = Duration::from_secs(10);
+
+/// A signer that lived this long was healthy: the next pause is the shortest again.
+pub(crate) const SIGNER_HEALTHY_AFTER: Duration = Duration::from_secs(10);
+
+/// Bytes of the file of a PIN. Tokens take 4 to 255 letters.
+pub(crate) const PIN_BYTES_MAX: u64 = 512;
+
 /// Bytes of a key or certificate file.
 pub(crate) const KEY_FILE_BYTES_MAX: u64 = 64 * 1024;
 

@@ -7,6 +7,8 @@ use zeroize::Zeroizing;
 pub(crate) const PRIVATE_KEY: &str = "PRIVATE KEY";
 /// Label of certificates.
 pub(crate) const CERTIFICATE: &str = "CERTIFICATE";
+/// Label of certificate requests.
+pub(crate) const REQUEST: &str = "CERTIFICATE REQUEST";
 
 /// One block, lines of 64 letters.
 pub(crate) fn encode(label: &str, der: &[u8]) -> Zeroizing<String> {

@@ -25,6 +25,8 @@ use crate::proto::envoy::service::secret::v3::secret_discovery_service_server::S
 use crate::proto::spiffe_workload_api_server::SpiffeWorkloadApiServer;
 use crate::registry::{Registration, Registry};
 use crate::sds::Sds;
+use crate::signer::Signing;
+use crate::signer::link::SignerStart;
 use crate::svids::Svids;
 use crate::trust::admin::TrustDesk;
 use crate::trust::keep;
@@ -75,6 +77,8 @@ pub struct CaConfig {
     pub svid_ttl: Duration,
     /// Issuance over the network; none: Unix sockets only.
     pub network: Option<NetworkConfig>,
+    /// What holds the private keys of roots and issuers.
+    pub signer: SignerStart,
     /// Who keeps root and issuer; none: this CA makes its own.
     pub keeper: Option<Arc<dyn Keeper>>,
     /// Where `/live`, `/ready` and `/metrics` are served to everybody, plain HTTP; none: nowhere.
@@ -92,11 +96,12 @@ pub struct CaConfig {
 }
 
 impl CaConfig {
-    /// A CA in `dir` with the defaults.
+    /// A CA in `dir` with the defaults, and `signer`.
     pub fn new(
         dir: &Path,
         trust_domain: TrustDomain,
         workload_api: &Path,
+        signer: SignerStart,
         platform: Arc<dyn Platform>,
     ) -> Self {
         Self {
@@ -110,6 +115,7 @@ impl CaConfig {
             launcher_pid: std::os::unix::process::parent_id(),
             svid_ttl: Duration::from_secs(LEAF_LIFETIME_SECS),
             network: None,
+            signer,
             keeper: None,
             probes: None,
             registrations: Vec::new(),
@@ -151,8 +157,10 @@ pub async fn run(
     let mut tasks = tokio::task::JoinSet::new();
     let health = Probes::new(config.network.is_some());
     probes::serve(config.probes, health.clone(), &mut tasks).await?;
+    let signing = start_signer(&config).await?;
     // The log is dropped last, after all that records.
-    let (_log, copy, desk, federation) = open_desk(&config, profile, health.clone()).await?;
+    let (_log, copy, desk, federation) =
+        open_desk(&config, &signing, profile, health.clone()).await?;
     let issuing = Issuing::new(desk).with_denials(denials.follow());
     let tokens = open_tokens(&config).await?;
     let anchors = issuing.anchors();
@@ -204,7 +212,7 @@ pub async fn run(
     let upkeep = upkeep(&issuing, &tokens);
     let denying = heed_denials(&denials, &registry, &issuing);
     let rotations = keep::move_on(issuing.clone());
-    let keeping = follow_keeper(&config, &issuing);
+    let keeping = follow_keeper(&config, &signing, &issuing);
     tokio::pin!(workloads, launches, admin, network, steering);
     let outcome = tokio::select! {
         () = shutdown => None,
@@ -234,15 +242,26 @@ pub async fn run(
 }
 
 /// Follows whoever keeps root and issuer; without such a one, waits for ever.
-async fn follow_keeper(config: &CaConfig, issuing: &Issuing) {
+async fn follow_keeper(config: &CaConfig, signing: &Signing, issuing: &Issuing) {
     match &config.keeper {
-        Some(keeper) => adoption::follow(Arc::clone(keeper), issuing.clone()).await,
+        Some(keeper) => {
+            adoption::follow(Arc::clone(keeper), signing.clone(), issuing.clone()).await
+        }
         None => std::future::pending().await,
     }
 }
 
+/// Starts the signer, and waits until it is ready.
+async fn start_signer(config: &CaConfig) -> Result<Signing, CaError> {
+    let start = config.signer.clone();
+    let started = tokio::task::spawn_blocking(move || Signing::start(start)).await;
+    let stopped = CaError::Issuance(crate::error::IssuanceError::Stopped);
+    Ok(started.map_err(|_| stopped)??)
+}
+
 async fn open_desk(
     config: &CaConfig,
+    signing: &Signing,
     profile: Profile,
     probes: Probes,
 ) -> Result<(AuditLog, LogCopy, Desk, Federation), CaError> {
@@ -253,7 +272,7 @@ async fn open_desk(
             let say = |why: &str| probes.waits_for(why);
             Some(
                 adoption::first(
-                    &**keeper,
+                    (&**keeper, signing),
                     &config.trust_domain,
                     profile.lifetime_secs(),
                     now,
@@ -273,13 +292,19 @@ async fn open_desk(
     let endpoint = config.bundle_endpoint.as_ref();
     let federation_secs =
         endpoint.map(|endpoint| refresh_secs(Some(endpoint.refresh_secs)) * HINTS_BEFORE_USE);
+    let signing = signing.clone();
     let open = move || {
         let federation = Federation::open(&dir, &domain, Arc::clone(&platform))?;
         // Not before it is known with what the CA begins: who is refused leaves nothing behind.
         let (log, copy) = audit::open(&dir, Arc::clone(&platform))?;
         let of_desk = Some(copy.clone());
-        let mut desk =
-            Desk::open_with(&dir, &domain, profile, platform, (first.as_ref(), of_desk))?;
+        let mut desk = Desk::open_with(
+            &dir,
+            &domain,
+            profile,
+            platform,
+            (&signing, first.as_ref(), of_desk),
+        )?;
         if let Some(place) = place {
             desk.kept_in(place)?;
         }

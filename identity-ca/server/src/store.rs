@@ -5,6 +5,7 @@
 //! | `trust-domain` | whose CA this is; written last, so its presence says that the first start was completed |
 //! | `root.key`, `root.pem` | the trust anchor |
 //! | `issuer.key`, `issuer.pem` | signs SVIDs; renewed under the same root |
+//! | … | of all these, `*.key` are written, read and destroyed by the signer alone; they hold the key, or its name in a token |
 //! | `trust.json` | which roots are trusted, and where a rotation stands; see [`crate::trust`] |
 //! | `authorities/*/` | roots and issuers beyond the first, each with the files above; see [`kept`] for those of others |
 //! | `issuer.next.*` | the next issuer while it takes the place of the present one |
@@ -17,13 +18,13 @@ use crate::error::CaError;
 use crate::limits::KEY_FILE_BYTES_MAX;
 use crate::pem;
 use crate::record::LOG_FILE;
-use crate::signer::{KeyInMemory, Pkcs8};
+use crate::signer::error::SignerError;
+use crate::signer::{HeldKey, KeyInMemory, Pkcs8, Signing};
 use mesh_issuance::rotation::AuthorityId;
 use mesh_issuance::{Authority, Signer};
 use mesh_platform::{PlatformError, files};
 use mesh_trust::TrustDomain;
 use std::fs::{self, File};
-use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
@@ -48,7 +49,7 @@ const FILES: [&str; 5] = [
 #[derive(Debug)]
 pub(crate) struct HeldAuthority {
     pub(crate) authority: Authority,
-    pub(crate) key: KeyInMemory,
+    pub(crate) key: HeldKey,
 }
 
 /// The certificates of a CA, without keys.
@@ -77,7 +78,7 @@ impl Store {
     }
 
     /// Completes or undoes what a power cut interrupted. Only while nobody else uses the directory.
-    pub(crate) fn recover(&self) -> Result<(), CaError> {
+    pub(crate) fn recover(&self, signing: &Signing) -> Result<(), CaError> {
         let staging = self.dir.join(FIRST_START);
         if staging.exists() {
             if staging.join(TRUST_DOMAIN).exists() {
@@ -87,7 +88,7 @@ impl Store {
                 remove_dir(&staging)?;
             }
         }
-        self.recover_issuer()
+        self.recover_issuer(signing)
     }
 
     fn complete_first_start(&self) -> Result<(), CaError> {
@@ -110,14 +111,14 @@ impl Store {
 
     /// The next issuer's key is moved first: if the key in place fits the next certificate, the move goes on, else the
     /// next issuer never took over.
-    fn recover_issuer(&self) -> Result<(), CaError> {
+    fn recover_issuer(&self, signing: &Signing) -> Result<(), CaError> {
         let (next_key, next_pem) = (
             self.dir.join(key_of(NEXT_ISSUER)),
             self.dir.join(pem_of(NEXT_ISSUER)),
         );
         if next_pem.exists() && !next_key.exists() {
             let domain = self.trust_domain()?;
-            let key = self.read_key(ISSUER)?;
+            let key = self.open_key(ISSUER, signing)?;
             let next = match self.is_kept() {
                 true => self.read_kept_at(&next_pem, &domain, None)?.0,
                 false => self.read_authority_at(&next_pem, &domain)?,
@@ -126,6 +127,7 @@ impl Store {
                 rename(&next_pem, &self.dir.join(pem_of(ISSUER)))?;
             }
         }
+        // The file alone: where it names a key in a token, the issuer in force may be that one.
         files::remove(&next_key)?;
         files::remove(&next_pem)?;
         Ok(())
@@ -156,8 +158,8 @@ impl Store {
     pub(crate) fn create(
         &self,
         domain: &TrustDomain,
-        root: (&Pkcs8, &Authority),
-        issuer: (&Pkcs8, &Authority),
+        root: (&HeldKey, &Authority),
+        issuer: (&HeldKey, &Authority),
     ) -> Result<(), CaError> {
         let staging = self.dir.join(FIRST_START);
         files::create_dir_private(&staging)?;
@@ -174,7 +176,11 @@ impl Store {
     }
 
     /// Puts a new issuer in the place of the present one.
-    pub(crate) fn replace_issuer(&self, key: &Pkcs8, authority: &Authority) -> Result<(), CaError> {
+    pub(crate) fn replace_issuer(
+        &self,
+        key: &HeldKey,
+        authority: &Authority,
+    ) -> Result<(), CaError> {
         write_pair(&self.dir, NEXT_ISSUER, key, authority)?;
         self.take_next_issuer()
     }
@@ -194,6 +200,7 @@ impl Store {
     pub(crate) fn load(
         &self,
         domain: &TrustDomain,
+        signing: &Signing,
     ) -> Result<(HeldAuthority, HeldAuthority), CaError> {
         let certificates = self.certificates()?;
         if certificates.trust_domain != *domain {
@@ -205,8 +212,8 @@ impl Store {
             });
         }
         Ok((
-            self.with_key(ROOT, certificates.root)?,
-            self.with_key(ISSUER, certificates.issuer)?,
+            self.with_key(ROOT, certificates.root, signing)?,
+            self.with_key(ISSUER, certificates.issuer, signing)?,
         ))
     }
 
@@ -254,25 +261,26 @@ impl Store {
         Ok(Some(AuthorityId::of_certificate(&der)))
     }
 
-    /// Destroys the private keys; certificates stay. Overwritten first, for disks that write in place.
-    pub(crate) fn destroy_keys(&self) -> Result<(), CaError> {
+    /// Destroys the private keys, those in a token too; certificates stay.
+    pub(crate) fn destroy_keys(&self, signing: &Signing) -> Result<(), CaError> {
         for name in [ROOT, ISSUER, NEXT_ISSUER] {
             let path = self.dir.join(key_of(name));
-            let Ok(found) = fs::symlink_metadata(&path) else {
-                continue;
-            };
-            let failed = |source| PlatformError::from_io("overwrite", &path, source);
-            let zeros = vec![0; usize::try_from(found.len().min(KEY_FILE_BYTES_MAX)).unwrap_or(0)];
-            let mut file = File::options().write(true).open(&path).map_err(failed)?;
-            file.write_all(&zeros).map_err(failed)?;
-            file.sync_all().map_err(failed)?;
-            files::remove(&path)?;
+            if fs::symlink_metadata(&path).is_ok() {
+                signing
+                    .destroy(&path)
+                    .map_err(|why| CaError::Key { path, why })?;
+            }
         }
         Ok(())
     }
 
-    fn with_key(&self, name: &str, authority: Authority) -> Result<HeldAuthority, CaError> {
-        let key = self.read_key(name)?;
+    fn with_key(
+        &self,
+        name: &str,
+        authority: Authority,
+        signing: &Signing,
+    ) -> Result<HeldAuthority, CaError> {
+        let key = self.open_key(name, signing)?;
         if key.public_key() != authority.key() {
             return Err(CaError::KeyMismatch {
                 key: self.dir.join(key_of(name)),
@@ -280,6 +288,27 @@ impl Store {
             });
         }
         Ok(HeldAuthority { authority, key })
+    }
+
+    /// Opens the issuer's key where it stays, once it took its place.
+    pub(crate) fn open_issuer(&self, signing: &Signing) -> Result<HeldKey, CaError> {
+        self.open_key(ISSUER, signing)
+    }
+
+    /// Has the signer open `<name>.key`, which must be there, be ours, and be nobody else's.
+    fn open_key(&self, name: &str, signing: &Signing) -> Result<HeldKey, CaError> {
+        let path = self.dir.join(key_of(name));
+        match check_mode(&path) {
+            Ok(()) => {}
+            Err(CaError::Platform(error)) if error.is_not_found() => {
+                return Err(self.missing(&key_of(name)));
+            }
+            Err(error) => return Err(error),
+        }
+        signing.open(&path).map_err(|why| match why {
+            SignerError::Damaged => corrupt(&path, &why.to_string()),
+            why => CaError::Key { path, why },
+        })
     }
 
     pub(crate) fn trust_domain(&self) -> Result<TrustDomain, CaError> {
@@ -292,7 +321,7 @@ impl Store {
         domain.ok_or_else(|| corrupt(&path, "it is not one trust domain and a line feed"))
     }
 
-    /// The private key in `<name>.key`.
+    /// The private key in `<name>.key`, into the memory of this process.
     pub(crate) fn read_key(&self, name: &str) -> Result<KeyInMemory, CaError> {
         let path = self.dir.join(key_of(name));
         let pkcs8 = pem::decode(pem::PRIVATE_KEY, &self.read(&path)?);
@@ -403,16 +432,19 @@ fn corrupt(path: &Path, why: &str) -> CaError {
     }
 }
 
-fn write_pair(dir: &Path, name: &str, key: &Pkcs8, authority: &Authority) -> Result<(), CaError> {
+fn write_pair(dir: &Path, name: &str, key: &HeldKey, authority: &Authority) -> Result<(), CaError> {
     // The certificate first: a key alone must never look like a completed move.
     let certificate = pem::encode(pem::CERTIFICATE, authority.certificate());
     files::write_atomic(&dir.join(pem_of(name)), certificate.as_bytes(), 0o600)?;
-    files::write_atomic(
-        &dir.join(key_of(name)),
-        pem::encode(pem::PRIVATE_KEY, key).as_bytes(),
-        0o600,
-    )?;
-    Ok(())
+    save(key, &dir.join(key_of(name)))
+}
+
+/// Has the signer write a key to its file.
+fn save(key: &HeldKey, path: &Path) -> Result<(), CaError> {
+    key.save(path).map_err(|why| CaError::Key {
+        path: path.to_owned(),
+        why,
+    })
 }
 
 fn check_mode(path: &Path) -> Result<(), CaError> {

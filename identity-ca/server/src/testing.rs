@@ -1,6 +1,9 @@
 //! What the tests of several modules share: a world whose clock can be set, and a CA in a temporary directory.
 
 use crate::issuing::Desk;
+use crate::signer::Signing;
+use crate::signer::link::SignerStart;
+use crate::signer::process::SignerConfig;
 use crate::trust::Requester;
 use crate::{CaError, signer};
 use mesh_issuance::Profile;
@@ -85,6 +88,19 @@ pub(crate) fn domain() -> TrustDomain {
 
 pub(crate) fn id(path: &str) -> SpiffeId {
     SpiffeId::parse(&format!("spiffe://cluster.local/{path}")).unwrap()
+}
+
+/// A signer in a thread, for the CA in `dir`.
+pub(crate) fn in_thread(dir: &Path) -> SignerStart {
+    SignerStart::DangerThread(SignerConfig {
+        dir: dir.to_owned(),
+        ..SignerConfig::default()
+    })
+}
+
+/// The same, started.
+pub(crate) fn signing(dir: &Path) -> Result<Signing, CaError> {
+    Ok(Signing::start(in_thread(dir))?)
 }
 
 pub(crate) fn open(dir: &Path, world: &Arc<World>) -> Result<Desk, CaError> {

@@ -2,7 +2,7 @@
 
 use crate::proto::spiffe_workload_api_client::SpiffeWorkloadApiClient;
 use crate::proto::{JwtBundlesRequest, JwtsvidRequest, X509BundlesRequest, X509svidRequest};
-use crate::testing::{domain, id};
+use crate::testing::{domain, id, in_thread};
 use crate::{CaConfig, CaError, Registration, run};
 use futures_util::StreamExt;
 use hyper_util::rt::TokioIo;
@@ -36,6 +36,7 @@ fn config(dir: &Path) -> CaConfig {
         &dir.join("ca"),
         domain(),
         &dir.join("api.sock"),
+        in_thread(&dir.join("ca")),
         System::new(),
     );
     config.control = Some(dir.join("control.sock"));

@@ -2,11 +2,11 @@
 
 use super::files::KeptFiles;
 use super::*;
-use crate::testing::{DAY, NOW, World, domain, open};
+use crate::testing::{DAY, NOW, World, domain, in_thread, open, signing};
 use crate::trust::tests::{Verifier, finish};
 use crate::{CaConfig, inspect};
 use mesh_issuance::Profile;
-use mesh_issuance::adoption::source::IssuerFiles;
+use mesh_issuance::adoption::source::{IssuerFiles, IssuerKey};
 use mesh_trust::{Svid, TrustBundles};
 use miette::Diagnostic;
 use rcgen::{
@@ -56,7 +56,7 @@ fn offer(roots: &[&Made], chain: &[&Made]) -> Offer {
         roots: roots.iter().map(|root| der(root)).collect(),
         issuer: IssuerFiles {
             chain: chain.iter().map(|made| der(made)).collect(),
-            key: chain[0].key().serialize_der().into(),
+            key: IssuerKey::Pkcs8(chain[0].key().serialize_der().into()),
             hint_of_root: None,
         },
     }
@@ -101,8 +101,9 @@ impl Kept {
     fn open(&self, first: Option<&Adoptable>) -> Desk {
         let profile = Profile::leaf(86_400).unwrap();
         let world = self.world.clone();
-        let mut desk =
-            Desk::open_with(self.dir.path(), &domain(), profile, world, (first, None)).unwrap();
+        let signing = signing(self.dir.path()).unwrap();
+        let with = (&signing, first, None);
+        let mut desk = Desk::open_with(self.dir.path(), &domain(), profile, world, with).unwrap();
         desk.kept_in("the test".to_owned()).unwrap();
         desk
     }
@@ -495,7 +496,7 @@ impl Keeper for Silent {
         true
     }
 
-    async fn read(&self) -> Result<Offer, KeeperError> {
+    async fn read(&self, _: &Signing) -> Result<Offer, KeeperError> {
         Ok(self.0.lock().unwrap().clone())
     }
 
@@ -509,7 +510,11 @@ async fn an_event_that_never_comes_is_made_good_by_reading_again() {
     let (kept, desk) = Kept::new();
     let issuing = Issuing::new(desk);
     let keeper = Arc::new(Silent(Mutex::new(kept.same())));
-    let following = tokio::spawn(follow(keeper.clone(), issuing.clone()));
+    let following = tokio::spawn(follow(
+        keeper.clone(),
+        signing(kept.dir.path()).unwrap(),
+        issuing.clone(),
+    ));
     tokio::time::sleep(Duration::from_secs(1)).await;
     let next = below(&kept.root);
     *keeper.0.lock().unwrap() = offer(&[&kept.root], &[&next]);
@@ -540,8 +545,9 @@ async fn files_are_read_as_a_secret_is_mounted_and_a_ca_refuses_to_begin_with_wr
         issuer: dir.path().to_owned(),
         roots: None,
     };
+    let keys = signing(dir.path()).unwrap();
     let refused = async |files: &KeptFiles| {
-        first(files, &domain(), 86_400, || NOW, |_| {})
+        first((files, &keys), &domain(), 86_400, || NOW, |_| {})
             .await
             .unwrap_err()
             .to_string()
@@ -553,7 +559,7 @@ async fn files_are_read_as_a_secret_is_mounted_and_a_ca_refuses_to_begin_with_wr
     write("tls.key", &below(&root).key().serialize_pem());
     assert!(refused(&files).await.contains("MESH-0936"));
     write("tls.key", &issuer.key().serialize_pem());
-    let read = first(&files, &domain(), 86_400, || NOW, |_| {})
+    let read = first((&files, &keys), &domain(), 86_400, || NOW, |_| {})
         .await
         .unwrap();
     assert_eq!(
@@ -582,6 +588,7 @@ async fn files_are_read_as_a_secret_is_mounted_and_a_ca_refuses_to_begin_with_wr
             &state.path().join("ca"),
             domain(),
             &state.path().join("api"),
+            in_thread(&state.path().join("ca")),
             now,
         )
     };

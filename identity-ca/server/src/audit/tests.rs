@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::issuing::Desk;
-use crate::testing::{NOW, World, domain};
+use crate::testing::{NOW, World, domain, signing};
 use mesh_issuance::Profile;
 use mesh_platform::log_files::LogFiles;
 use mesh_tlog::VerifierKey;
@@ -11,7 +11,8 @@ use std::collections::BTreeMap;
 fn desk(dir: &Path, world: &Arc<World>, copy: Option<LogCopy>) -> Desk {
     let profile = Profile::leaf(3_600).unwrap();
     let platform: Arc<dyn Platform> = world.clone();
-    Desk::open_with(dir, &domain(), profile, platform, (None, copy)).unwrap()
+    let signing = signing(dir).unwrap();
+    Desk::open_with(dir, &domain(), profile, platform, (&signing, None, copy)).unwrap()
 }
 
 /// Lines of the copy by number, proved; and those of the issuance log.

@@ -2,6 +2,7 @@
 //! held must stay in force.
 
 use super::endpoint::{BundleEndpoint, EndpointProof};
+use crate::testing::in_thread;
 use crate::{CaConfig, CaError, Registration, run};
 use mesh_api::federation::{HeldStatus, RelationStatus};
 use mesh_api::proto::federate_request::Profile;
@@ -81,7 +82,13 @@ impl House {
                 proof,
                 refresh_secs: 60,
             }),
-            ..CaConfig::new(&dir.path().join("ca"), own.clone(), &api, System::new())
+            ..CaConfig::new(
+                &dir.path().join("ca"),
+                own.clone(),
+                &api,
+                in_thread(&dir.path().join("ca")),
+                System::new(),
+            )
         };
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(run(config, async move {

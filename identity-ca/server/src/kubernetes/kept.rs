@@ -1,6 +1,7 @@
 //! Root and issuer in objects of a cluster: cert-manager's Secret, and the bundle that trust-manager or a person keeps.
 
 use crate::adoption::{Keeper, KeeperError};
+use crate::signer::Signing;
 use mesh_issuance::adoption::source::{self, Data};
 use mesh_issuance::adoption::staging::Offer;
 use mesh_kubernetes::Client;
@@ -64,7 +65,7 @@ impl Keeper for KeptObjects {
         true
     }
 
-    async fn read(&self) -> Result<Offer, KeeperError> {
+    async fn read(&self, _: &Signing) -> Result<Offer, KeeperError> {
         let issuer = self.data(&self.issuer).await?;
         let roots = match &self.roots {
             Some((object, key)) => source::roots_from(&self.data(object).await?, key.as_deref())?,

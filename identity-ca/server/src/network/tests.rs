@@ -2,7 +2,7 @@
 //! played by a table.
 
 use super::*;
-use crate::testing::{domain, id};
+use crate::testing::{domain, id, in_thread};
 use crate::{CaConfig, run};
 use mesh_api::proto::issuance_client::IssuanceClient;
 use mesh_ca_client::{Material, RemoteCa, Steering};
@@ -130,6 +130,7 @@ impl House {
                 &dir.path().join("ca"),
                 domain(),
                 &dir.path().join("api.sock"),
+                in_thread(&dir.path().join("ca")),
                 System::new(),
             )
         };

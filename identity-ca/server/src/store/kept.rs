@@ -9,10 +9,12 @@
 //! | `trust-domain` | whose CA this is |
 
 use super::{
-    Certificates, HeldAuthority, ISSUER, NEXT_ISSUER, ROOT, Store, TRUST_DOMAIN, corrupt, pem_of,
+    Certificates, HeldAuthority, ISSUER, NEXT_ISSUER, ROOT, Store, TRUST_DOMAIN, corrupt, key_of,
+    pem_of, save,
 };
 use crate::error::CaError;
 use crate::pem;
+use crate::signer::{HeldKey, Signing};
 use mesh_issuance::adoption::preflight::{Adoptable, ends};
 use mesh_issuance::{Authority, Signer};
 use mesh_trust::{Timestamp, TrustDomain};
@@ -41,30 +43,34 @@ impl Store {
     pub(crate) fn create_kept(
         &self,
         domain: &TrustDomain,
-        with: &Adoptable,
+        (with, key): (&Adoptable, &HeldKey),
     ) -> Result<(), CaError> {
         self.write(MARK, b"")?;
         let root = pem::encode(pem::CERTIFICATE, &with.root);
         self.write(&pem_of(ROOT), root.as_bytes())?;
-        self.write_chain(ISSUER, with)?;
+        self.write_chain(ISSUER, with, key)?;
         self.write(TRUST_DOMAIN, format!("{domain}\n").as_bytes())
     }
 
     /// Puts another issuer of the same root in the place of the present one.
-    pub(crate) fn replace_kept(&self, with: &Adoptable) -> Result<(), CaError> {
-        self.write_chain(NEXT_ISSUER, with)?;
+    pub(crate) fn replace_kept(&self, with: &Adoptable, key: &HeldKey) -> Result<(), CaError> {
+        self.write_chain(NEXT_ISSUER, with, key)?;
         self.take_next_issuer()
     }
 
-    fn write_chain(&self, name: &str, with: &Adoptable) -> Result<(), CaError> {
+    fn write_chain(&self, name: &str, with: &Adoptable, key: &HeldKey) -> Result<(), CaError> {
         // The certificates first: a key alone must never look like a completed move.
         let chain = mesh_trust::bundle::to_pem(&with.issuer.chain);
         self.write(&pem_of(name), chain.as_bytes())?;
-        self.write_key(name, &with.issuer.key)
+        save(key, &self.dir.join(key_of(name)))
     }
 
     /// Reads such an authority with the issuer's key.
-    pub(crate) fn load_kept(&self, domain: &TrustDomain) -> Result<KeptAuthority, CaError> {
+    pub(crate) fn load_kept(
+        &self,
+        domain: &TrustDomain,
+        signing: &Signing,
+    ) -> Result<KeptAuthority, CaError> {
         let found = self.trust_domain()?;
         if found != *domain {
             let (dir, wanted) = (self.dir.clone(), domain.clone());
@@ -74,10 +80,10 @@ impl Store {
         let ends = root.validity().not_after;
         let path = self.dir.join(pem_of(ISSUER));
         let (authority, above) = self.read_kept_at(&path, domain, Some(ends))?;
-        let key = self.read_key(ISSUER)?;
+        let key = self.open_key(ISSUER, signing)?;
         if key.public_key() != authority.key() {
             return Err(CaError::KeyMismatch {
-                key: self.dir.join(super::key_of(ISSUER)),
+                key: self.dir.join(key_of(ISSUER)),
                 certificate: path,
             });
         }

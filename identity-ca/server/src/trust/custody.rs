@@ -5,12 +5,14 @@ use super::error::TrustStateError;
 use super::file;
 use crate::error::CaError;
 use crate::issuing::check_root;
-use crate::signer::{KeyInMemory, Pkcs8};
+use crate::signer::error::SignerError;
+use crate::signer::{HeldKey, Signing};
 use crate::store::{HeldAuthority, Store};
-use mesh_issuance::Authority;
 use mesh_issuance::adoption::preflight::Adoptable;
+use mesh_issuance::adoption::source::IssuerKey;
 use mesh_issuance::log::Ledger;
 use mesh_issuance::rotation::{AuthorityId, TrustState};
+use mesh_issuance::{Authority, Signer};
 use mesh_platform::{PlatformError, files};
 use mesh_trust::{Timestamp, TrustDomain};
 use rustls_pki_types::CertificateDer;
@@ -26,7 +28,7 @@ pub(crate) struct Pair {
     pub(crate) store: Store,
     pub(crate) root: Authority,
     /// None: others keep it, and give us its issuers.
-    pub(crate) root_key: Option<KeyInMemory>,
+    pub(crate) root_key: Option<HeldKey>,
     pub(crate) issuer: HeldAuthority,
     /// Authorities between issuer and root, upwards; none between our own.
     pub(crate) above: Vec<CertificateDer<'static>>,
@@ -35,22 +37,24 @@ pub(crate) struct Pair {
 /// All authorities whose keys are at hand.
 pub(crate) struct Custody {
     dir: PathBuf,
+    signing: Signing,
     pairs: BTreeMap<AuthorityId, Pair>,
 }
 
 /// An authority that was made and is not yet in custody.
 pub(crate) struct Made<'a> {
-    pub(crate) root: (&'a Pkcs8, &'a Authority),
-    pub(crate) issuer: (&'a Pkcs8, &'a Authority),
+    pub(crate) root: (&'a HeldKey, &'a Authority),
+    pub(crate) issuer: (&'a HeldKey, &'a Authority),
 }
 
 impl Custody {
     /// The authority of a CA that has one alone, in its directory itself.
-    pub(crate) fn of_first(dir: &Path, domain: &TrustDomain) -> Result<Self, CaError> {
-        let mut custody = Self {
-            dir: dir.to_owned(),
-            pairs: BTreeMap::new(),
-        };
+    pub(crate) fn of_first(
+        dir: &Path,
+        domain: &TrustDomain,
+        signing: &Signing,
+    ) -> Result<Self, CaError> {
+        let mut custody = Self::empty(dir, signing);
         custody.add(Store::new(dir), domain)?;
         Ok(custody)
     }
@@ -60,26 +64,23 @@ impl Custody {
     pub(crate) fn load(
         dir: &Path,
         domain: &TrustDomain,
-        state: &TrustState,
-        log: &Ledger,
+        (state, log): (&TrustState, &Ledger),
+        signing: &Signing,
     ) -> Result<Self, CaError> {
         let needed = state.authorities();
         let mut custody = if dir.join(AUTHORITIES).exists() {
-            Self {
-                dir: dir.to_owned(),
-                pairs: BTreeMap::new(),
-            }
+            Self::empty(dir, signing)
         } else {
-            Self::of_first(dir, domain)?
+            Self::of_first(dir, domain, signing)?
         };
         for store in stores(dir)? {
-            store.recover()?;
+            store.recover(signing)?;
             let id = store.root_id(domain)?;
             match id {
                 Some(id) if custody.pairs.contains_key(&id) => {}
                 Some(id) if needed.contains(&id) => drop(custody.add(store, domain)?),
                 // A part of an authority, or another CA's: said below if it is needed.
-                _ => destroy_if_ours(&store, domain, log)?,
+                _ => destroy_if_ours(&store, domain, log, signing)?,
             }
         }
         custody.pairs.retain(|id, _| needed.contains(id));
@@ -97,16 +98,17 @@ impl Custody {
     }
 
     /// No authority yet.
-    pub(crate) fn empty(dir: &Path) -> Self {
+    pub(crate) fn empty(dir: &Path, signing: &Signing) -> Self {
         Self {
             dir: dir.to_owned(),
+            signing: signing.clone(),
             pairs: BTreeMap::new(),
         }
     }
 
     /// Reads an authority with its keys.
     fn add(&mut self, store: Store, domain: &TrustDomain) -> Result<AuthorityId, CaError> {
-        let pair = Pair::read(store, domain)?;
+        let pair = Pair::read(store, domain, &self.signing)?;
         let id = AuthorityId::of(&pair.root);
         self.pairs.insert(id.clone(), pair);
         Ok(id)
@@ -140,7 +142,8 @@ impl Custody {
         let folder = parent.join(id.short());
         files::create_dir_private(&folder)?;
         let store = Store::new(&folder);
-        store.create_kept(domain, of)?;
+        let key = self.key_of(of)?;
+        store.create_kept(domain, (of, &key))?;
         self.add(store, domain)
     }
 
@@ -151,17 +154,45 @@ impl Custody {
         domain: &TrustDomain,
         of: &Adoptable,
     ) -> Result<(), CaError> {
+        let key = self.key_of(of)?;
         if let Some(pair) = self.pairs.get_mut(id) {
-            pair.store.replace_kept(of)?;
-            *pair = Pair::read(pair.store.clone(), domain)?;
+            pair.store.replace_kept(of, &key)?;
+            *pair = Pair::read(pair.store.clone(), domain, &self.signing)?;
         }
         Ok(())
+    }
+
+    /// Has the signer take the key of an issuer that others keep.
+    fn key_of(&self, of: &Adoptable) -> Result<HeldKey, CaError> {
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |why| CaError::Key { path, why }
+        };
+        match &of.issuer.key {
+            IssuerKey::Pkcs8(pkcs8) => {
+                let place = Path::new("the issuer that others keep");
+                self.signing.take(pkcs8).map_err(failed(place))
+            }
+            IssuerKey::InFile { file, public } => {
+                let key = self.signing.open_kept(file).map_err(failed(file))?;
+                match key.public_key() == public {
+                    true => Ok(key),
+                    // Another was put there since it was looked at.
+                    false => Err(failed(file)(SignerError::Damaged)),
+                }
+            }
+        }
+    }
+
+    /// Who holds the keys.
+    pub(crate) fn signing(&self) -> &Signing {
+        &self.signing
     }
 
     /// Lets go of an authority that nobody was told of.
     pub(crate) fn forget(&mut self, id: &AuthorityId) -> Result<(), CaError> {
         match self.pairs.remove(id) {
-            Some(pair) => pair.store.destroy_keys(),
+            Some(pair) => pair.store.destroy_keys(&self.signing),
             None => Ok(()),
         }
     }
@@ -175,7 +206,7 @@ impl Custody {
         self.pairs.remove(id);
         for store in stores(&self.dir)? {
             if store.root_id(domain)?.as_ref() == Some(id) {
-                store.destroy_keys()?;
+                store.destroy_keys(&self.signing)?;
             }
         }
         Ok(())
@@ -214,9 +245,9 @@ impl Custody {
 }
 
 impl Pair {
-    fn read(store: Store, domain: &TrustDomain) -> Result<Self, CaError> {
+    fn read(store: Store, domain: &TrustDomain, signing: &Signing) -> Result<Self, CaError> {
         if store.is_kept() {
-            let kept = store.load_kept(domain)?;
+            let kept = store.load_kept(domain, signing)?;
             return Ok(Self {
                 store,
                 root: kept.root,
@@ -225,7 +256,7 @@ impl Pair {
                 above: kept.above,
             });
         }
-        let (root, issuer) = store.load(domain)?;
+        let (root, issuer) = store.load(domain, signing)?;
         Ok(Self {
             store,
             root: root.authority,
@@ -237,13 +268,20 @@ impl Pair {
 }
 
 /// Destroys the keys of an authority that is whole and that the log knows: only then it is certain what they are.
-fn destroy_if_ours(store: &Store, domain: &TrustDomain, log: &Ledger) -> Result<(), CaError> {
+fn destroy_if_ours(
+    store: &Store,
+    domain: &TrustDomain,
+    log: &Ledger,
+    signing: &Signing,
+) -> Result<(), CaError> {
     // Those of others are copies.
     if store.is_kept() {
-        return store.destroy_keys();
+        return store.destroy_keys(signing);
     }
-    match store.load(domain) {
-        Ok((root, _)) if log.has_key(&root.authority.key().fingerprint()) => store.destroy_keys(),
+    match store.load(domain, signing) {
+        Ok((root, _)) if log.has_key(&root.authority.key().fingerprint()) => {
+            store.destroy_keys(signing)
+        }
         _ => Ok(()),
     }
 }

@@ -218,9 +218,13 @@ impl Desk {
     /// Makes an authority that nobody trusts yet.
     fn make(&mut self, why: &str) -> Result<AuthorityId, TrustError> {
         let domain = self.domain().clone();
-        let now = self.now();
-        let (root, issuer) =
-            make_authority(&mut self.recorder, &*self.platform, &domain, why, now)?;
+        let signing = self.custody.signing().clone();
+        let (root, issuer) = make_authority(
+            &mut self.recorder,
+            (&*self.platform, &signing),
+            &domain,
+            why,
+        )?;
         let made = Made {
             root: (&root.0, &root.1),
             issuer: (&issuer.0, &issuer.1),
