@@ -1,11 +1,12 @@
 //! Every command of `mesh`, what it calls, and the form of its errors.
 
+use crate::ceremony::CaCommand;
 use crate::exit::Exit;
 use crate::fault::Fault;
 use crate::output::{Format, Output, Surroundings};
 use crate::{
-    audit, authz, check, demo, identity, kubernetes, pages, parts, reference, traffic, trust, up,
-    version,
+    audit, authz, check, demo, identity, kubernetes, pages, parts, reference, signer, traffic,
+    trust, up, version,
 };
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
@@ -79,6 +80,9 @@ enum Command {
     /// Runs a command that ends when its parent ends.
     #[command(hide = true)]
     Launch(parts::LaunchArgs),
+    /// Holds the private keys of a CA, which starts it.
+    #[command(hide = true)]
+    Signer(signer::SignerArgs),
     /// Prints docs/reference/cli.md.
     #[command(hide = true)]
     Reference,
@@ -101,6 +105,10 @@ impl Command {
             Self::Audit(command) => command.format(),
             Self::Explain(args) => args.output,
             Self::Version(args) => args.output,
+            Self::Ca(args) => {
+                let command = args.command.as_ref();
+                command.map_or(Format::Text, CaCommand::format)
+            }
             Self::Up(_)
             | Self::Install(_)
             | Self::Uninstall(_)
@@ -109,11 +117,11 @@ impl Command {
             | Self::Injector(_)
             | Self::Charts(_)
             | Self::Completion(_)
-            | Self::Ca(_)
             | Self::Controller(_)
             | Self::Proxy(_)
             | Self::DemoApp(_)
             | Self::Launch(_)
+            | Self::Signer(_)
             | Self::Reference => Format::Text,
         }
     }
@@ -141,7 +149,7 @@ impl Command {
             Self::Explain(args) => pages::explain(&args, output),
             Self::Version(args) => version::run(&args, output),
             Self::Completion(args) => reference::completion(&args, output),
-            Self::Ca(args) => parts::ca(*args),
+            Self::Ca(args) => parts::ca(*args, output),
             Self::Controller(args) => parts::controller(args),
             Self::Proxy(args) => parts::proxy(args),
             Self::DemoApp(args) => {
@@ -149,6 +157,7 @@ impl Command {
                 demo::run(args, mesh_variables(), Output::standard(surroundings))
             }
             Self::Launch(args) => parts::launch(args),
+            Self::Signer(args) => signer::run(args),
             Self::Reference => reference::print(Cli::command(), output),
         }
     }

@@ -7,13 +7,15 @@
 //!   Kubernetes cluster
 //! - [`up`], [`local_mesh`], [`demo`]: a mesh on one machine, its file, and the applications of its demo
 //! - [`kubernetes`]: what is installed on a cluster, and added to workloads there
-//! - [`parts`]: CA, controller and proxy, as processes of their own
+//! - [`parts`]: CA, controller and proxy, as processes of their own; [`signer`]: that of the CA's keys
+//! - [`ceremony`]: roots that are made offline
 //! - [`pages`], [`reference`]: documentation that the command carries
 
 mod arguments;
 mod audit;
 mod authz;
 mod bundle_endpoint;
+mod ceremony;
 mod check;
 mod cluster;
 mod commands;
@@ -30,6 +32,7 @@ mod pages;
 mod parts;
 mod reference;
 mod registrations;
+mod signer;
 mod traffic;
 mod trust;
 mod up;

@@ -1,10 +1,13 @@
 //! The parts of a mesh as processes of their own: `mesh up` starts them, and a person may.
 
 use crate::bundle_endpoint::BundleEndpointArgs;
+use crate::ceremony::{self, CaCommand};
 use crate::exit::Exit;
 use crate::fault::Fault;
 use crate::manifests::{MeshSettings, trust_domain};
+use crate::output::Output;
 use crate::registrations;
+use crate::signer::{self, TokenArgs};
 use clap::Args;
 use mesh_ca::adoption::Keeper;
 use mesh_ca::adoption::files::KeptFiles;
@@ -32,16 +35,19 @@ const WORKERS: usize = 2;
 
 /// Runs the identity CA.
 #[derive(Args, Clone, Debug)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(crate) struct CaArgs {
+    #[command(subcommand)]
+    pub(crate) command: Option<CaCommand>,
     /// Trust domain that it signs for.
     #[arg(long, value_name = "NAME", default_value = "cluster.local", value_parser = trust_domain)]
     trust_domain: TrustDomain,
     /// Folder of keys, certificates and the issuance log.
-    #[arg(long, value_name = "DIR")]
-    dir: PathBuf,
+    #[arg(long, value_name = "DIR", required = true)]
+    dir: Option<PathBuf>,
     /// Socket of the SPIFFE Workload API.
-    #[arg(long, value_name = "SOCKET")]
-    workload_api: PathBuf,
+    #[arg(long, value_name = "SOCKET", required = true)]
+    workload_api: Option<PathBuf>,
     /// Socket on which the process that started the CA says which process is which workload; without it nobody can.
     #[arg(long, value_name = "SOCKET")]
     control: Option<PathBuf>,
@@ -112,6 +118,8 @@ pub(crate) struct CaArgs {
     /// Where `/live`, `/ready` and `/metrics` are served to everybody, over plain HTTP.
     #[arg(long, value_name = "IP:PORT")]
     probes: Option<SocketAddr>,
+    #[command(flatten)]
+    token: TokenArgs,
     #[command(flatten)]
     bundle_endpoint: BundleEndpointArgs,
     #[command(flatten)]
@@ -290,9 +298,17 @@ pub(crate) fn launch(args: LaunchArgs) -> Result<Exit, Fault> {
     .into())
 }
 
-/// Runs the identity CA until it is ended.
-pub(crate) fn ca(args: CaArgs) -> Result<Exit, Fault> {
+/// Runs the identity CA until it is ended, or what else there is to do for it.
+pub(crate) fn ca(mut args: CaArgs, output: &mut Output) -> Result<Exit, Fault> {
+    if let Some(command) = args.command.take() {
+        return ceremony::run(command, output);
+    }
     log_to_stderr("info");
+    // Required on the command line, unless there is a command.
+    let (dir, workload_api) = (
+        args.dir.take().unwrap_or_default(),
+        args.workload_api.take().unwrap_or_default(),
+    );
     let registrations = match &args.registrations {
         Some(file) => registrations::read(file)?,
         None => Vec::new(),
@@ -320,9 +336,10 @@ pub(crate) fn ca(args: CaArgs) -> Result<Exit, Fault> {
                 .zip(args.jwt_issuer)
                 .map(|(listen, issuer)| Oidc { listen, issuer }),
             ..CaConfig::new(
-                &args.dir,
+                &dir,
                 args.trust_domain,
-                &args.workload_api,
+                &workload_api,
+                signer::start(&dir, args.issuer.as_deref(), &args.token),
                 System::new(),
             )
         };
