@@ -8,6 +8,8 @@ use mesh_audits::line::{Line, Parts};
 use mesh_audits::redact::{self, Redactable};
 use mesh_compliance::bundle as snapshot;
 use mesh_compliance::{framework, report};
+use mesh_issuance::ceremony::shares::Share;
+use mesh_issuance::signing::{Answer, LENGTH_BYTES, Question};
 use mesh_policy::canonical;
 use mesh_policy::decide::Generation;
 use mesh_policy::request::RequestRecord;
@@ -44,12 +46,35 @@ pub const TARGETS: &[Target] = &[
     ("mux", mux),
     ("http1_response", http1_response),
     ("audit_line", audit_line),
+    ("signer_words", signer_words),
+    ("ceremony_share", ceremony_share),
     ("snapshot_bundle", snapshot_bundle),
     ("mapping", mapping),
     ("checkpoint", checkpoint),
     ("residual_vs_cedar", residual_vs_cedar),
     ("decisions", decisions),
 ];
+
+/// What a signer and its CA read of each other has one form: what is read is written again octet for octet.
+pub fn signer_words(data: &[u8]) {
+    if let Ok(question) = Question::parse(data) {
+        assert_eq!(question.to_frame().get(LENGTH_BYTES..), Some(data));
+    }
+    if let Ok(answer) = Answer::parse(data) {
+        assert_eq!(answer.to_frame().get(LENGTH_BYTES..), Some(data));
+    }
+}
+
+/// A share that is read is written as it was, but for the ends of its lines; and its numbers can be used.
+pub fn ceremony_share(data: &[u8]) {
+    let Ok(share) = Share::parse("fuzz", data) else {
+        return;
+    };
+    let text = std::str::from_utf8(data).expect("a share is text");
+    assert!(share.to_text().lines().eq(text.lines().map(str::trim_end)));
+    share.set.check().expect("numbers that make shares");
+    assert!((1..=share.set.shares).contains(&share.number));
+}
 
 /// What is accepted is the grammar of the standard, read here a second time, and prints as it was read.
 pub fn spiffe_id(data: &[u8]) {
