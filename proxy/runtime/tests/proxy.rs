@@ -6,6 +6,7 @@
 )]
 
 mod proxy {
+    pub(crate) mod stage;
     pub(crate) mod ways;
     pub(crate) mod world;
 
