@@ -5,6 +5,7 @@
 //!
 //! - [`headers`]: reserved and hop-by-hop names, trailers, responses
 //! - [`carry`]: HTTP/1 over HTTP/2 between proxies and back, the client's identity for the application
+//! - `deadline`: the time that a client gives a request, told to the next hop
 //! - [`upgrade`]: which `Upgrade` may pass
 //! - [`refusal`]: why a request is refused, and how a refusal is spoken in HTTP and gRPC
 //! - [`wire`]: what must be refused while HTTP/1 is still bytes
@@ -18,7 +19,7 @@ pub mod upgrade;
 pub mod wire;
 
 pub use carry::{OrigVersion, set_host, set_path, to_app, to_mesh};
-pub use deadline::grpc_timeout;
+pub use deadline::{EXPECTED_MS, tell_time, time_given};
 pub use headers::{sanitize_response, sanitize_trailers};
 pub use refusal::{Refusal, RequestRefusal};
 pub use upgrade::Upgrade;

@@ -7,6 +7,7 @@ use crate::body::Body;
 use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue, LOCATION};
 use http::{Response, StatusCode, Version};
 use mesh_proxy_core::http_hygiene::Refusal;
+use std::fmt;
 use std::net::SocketAddr;
 
 /// A response of the proxy.
@@ -90,21 +91,29 @@ pub(crate) enum Trouble {
         route: String,
         why: String,
     },
-    /// A route's limit of time is over.
-    #[error("service `{service}` did not answer in time: the route's `{limit}` timeout is over")]
+    /// A limit of time is over: one of a route, or the client's own.
+    #[error("service `{service}` did not answer in time: {limit} is over")]
     #[diagnostic(
         code("MESH-0443"),
         help(
-            "the request may have been served; `timeouts` of the route's rule say how long is waited"
+            "the request may have been served; `timeouts` of the route's rule, and the client, say how long is waited"
         )
     )]
     TimedOut {
         service: String,
-        /// `request` or `backendRequest`.
-        limit: &'static str,
+        limit: Limit,
         /// Whether it may have been served.
         sent: bool,
     },
+    /// The client's time was over before anything was passed on.
+    #[error("the time that the client gave the request was over before it could be passed on")]
+    #[diagnostic(
+        code("MESH-0447"),
+        help(
+            "it was not served: `grpc-timeout` or `x-envoy-expected-rq-timeout-ms` said how long it may take, all hops together"
+        )
+    )]
+    NoTimeLeft,
     /// The rule that takes the request cannot be applied.
     #[error("rule {rule} of `{route}` cannot be applied: {why}")]
     #[diagnostic(
@@ -163,6 +172,27 @@ pub(crate) enum Trouble {
     NoIdentity { why: String },
 }
 
+/// Whose limit of time it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Limit {
+    /// `timeouts.request`.
+    Request,
+    /// `timeouts.backendRequest`.
+    BackendRequest,
+    /// What the client said.
+    Client,
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Request => "the route's `request` timeout",
+            Self::BackendRequest => "the route's `backendRequest` timeout",
+            Self::Client => "the time that the client gave it",
+        })
+    }
+}
+
 impl Trouble {
     fn code(&self) -> &'static str {
         match self {
@@ -178,6 +208,7 @@ impl Trouble {
             Self::UnusableRoute { .. } => "MESH-0444",
             Self::EgressDenied { .. } => "MESH-0445",
             Self::EgressRevoked { .. } => "MESH-0446",
+            Self::NoTimeLeft => "MESH-0447",
             Self::NoPolicy => "MESH-0476",
             Self::NoRecord => "MESH-0539",
             Self::NoIdentity { .. } => "MESH-0477",
@@ -194,7 +225,8 @@ impl Trouble {
             }
             Self::Unreachable { late: true, .. }
             | Self::AppBroke { late: true, .. }
-            | Self::TimedOut { .. } => StatusCode::GATEWAY_TIMEOUT,
+            | Self::TimedOut { .. }
+            | Self::NoTimeLeft => StatusCode::GATEWAY_TIMEOUT,
             Self::AppNotAnswering { .. } | Self::AppBroke { .. } | Self::PeerBroke { .. } => {
                 StatusCode::BAD_GATEWAY
             }
@@ -212,7 +244,8 @@ impl Trouble {
             // DEADLINE_EXCEEDED
             Self::Unreachable { late: true, .. }
             | Self::AppBroke { late: true, .. }
-            | Self::TimedOut { .. } => 4,
+            | Self::TimedOut { .. }
+            | Self::NoTimeLeft => 4,
             Self::EgressDenied { .. } | Self::EgressRevoked { .. } => 7, // PERMISSION_DENIED
             Self::NoRoute { .. } => 12,                                  // UNIMPLEMENTED
             Self::UnusableRoute { .. } => 13,                            // INTERNAL

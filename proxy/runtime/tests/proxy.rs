@@ -13,6 +13,7 @@ mod proxy {
     mod authorization;
     mod bytes;
     mod counts;
+    mod deadlines;
     mod detection;
     mod egress;
     mod exact_answers;

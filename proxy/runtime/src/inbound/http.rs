@@ -17,13 +17,14 @@ use mesh_policy::decide::{Permit, Phase, Verdict};
 use mesh_policy::record::RecordRequest;
 use mesh_proxy_core::http_hygiene::upgrade::{is_done, restore};
 use mesh_proxy_core::http_hygiene::{
-    Admitted, Entry, OrigVersion, Refusal, RequestLimits, RequestRefusal, Upgrade, admit,
-    grpc_timeout, is_grpc, sanitize_response, set_host, set_path, to_app,
+    Admitted, Entry, OrigVersion, Refusal, RequestLimits, RequestRefusal, Upgrade, admit, is_grpc,
+    sanitize_response, set_host, set_path, tell_time, time_given, to_app,
 };
 use mesh_proxy_core::metrics::Failure;
 use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
+use tokio::time::Instant;
 
 /// Where a request came in: one HTTP connection.
 pub(crate) struct Arrival {
@@ -80,6 +81,8 @@ async fn answer(at: Rc<Arrival>, mut request: Request<Arriving>) -> Answer {
         Ok(admitted) => admitted,
         Err(refusal) => return at.refuse(raw, refusal, grpc, measure),
     };
+    let given = time_given(&parts.headers, admitted.grpc);
+    let due = given.and_then(|given| Instant::now().checked_add(given));
     let head = Rc::new(JudgedHead {
         method: parts.method.clone(),
         uri: parts.uri.clone(),
@@ -121,6 +124,7 @@ async fn answer(at: Rc<Arrival>, mut request: Request<Arriving>) -> Answer {
         kill,
         registration,
         measure,
+        due,
     };
     passage.forward(permit, parts, body, upgrading).await
 }
@@ -195,6 +199,8 @@ struct Passage<'a> {
     kill: Kill,
     registration: Registration,
     measure: Measure,
+    /// When the time is over that the client gave it.
+    due: Option<Instant>,
 }
 
 impl Passage<'_> {
@@ -221,16 +227,15 @@ impl Passage<'_> {
         }
     }
 
-    async fn exchange(self, parts: Parts, body: Arriving) -> Answer {
+    async fn exchange(self, mut parts: Parts, body: Arriving) -> Answer {
         let app = &self.at.port.app;
-        let timeout = match self.admitted.grpc {
-            true => grpc_timeout(&parts.headers),
-            false => None,
-        };
-        let due_us = timeout.map(|timeout| {
-            let timeout = u64::try_from(timeout.as_micros()).unwrap_or(u64::MAX);
-            self.at.core.now_us().saturating_add(timeout)
-        });
+        if let Some(due) = self.due {
+            let left = due.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return self.trouble(&Trouble::NoTimeLeft);
+            }
+            tell_time(&mut parts.headers, self.admitted.grpc, left);
+        }
         let request = Request::from_parts(parts, Body::request(body, self.kill.clone()));
         let sent = async {
             match self.admitted.version {
@@ -258,7 +263,7 @@ impl Passage<'_> {
                 self.trouble(&trouble)
             }
             Err(Trouble::AppBroke { port, why, .. }) => {
-                let late = due_us.is_some_and(|due| self.at.core.now_us() >= due);
+                let late = self.due.is_some_and(|due| Instant::now() >= due);
                 self.trouble(&Trouble::AppBroke { port, why, late })
             }
             Err(trouble) => self.trouble(&trouble),
@@ -322,12 +327,11 @@ impl Passage<'_> {
 
     fn trouble(self, trouble: &Trouble) -> Answer {
         tracing::warn!(%trouble, "a request failed");
-        self.measure
-            .failed(if matches!(trouble, Trouble::AppNotAnswering { .. }) {
-                Failure::Connect
-            } else {
-                Failure::Reset
-            });
+        self.measure.failed(match trouble {
+            Trouble::AppNotAnswering { .. } => Failure::Connect,
+            Trouble::NoTimeLeft => Failure::Timeout,
+            _ => Failure::Reset,
+        });
         trouble.answer(self.admitted.grpc)
     }
 }

@@ -203,7 +203,7 @@ pub(super) async fn answer(
         match upgrade {
             None => {
                 let body = Body::request(body, kill.clone());
-                let mut reply = passage.send(parts, body, &admitted, None).await?;
+                let mut reply = passage.send(parts, body, &admitted, call.due).await?;
                 reply.kill = kill.clone();
                 reply.held.leave = Some(leave);
                 Ok(call.respond(reply))

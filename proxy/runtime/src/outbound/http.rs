@@ -13,17 +13,18 @@ use crate::serve::Service;
 use crate::telemetry::Ask;
 use crate::tunnel;
 use http::request::Parts;
-use http::{Request, Response, Version};
+use http::{HeaderMap, Request, Response, Version};
 use hyper::upgrade::OnUpgrade;
 use mesh_policy::record::RecordRequest;
 use mesh_proxy_core::http_hygiene::upgrade::{is_done, restore};
 use mesh_proxy_core::http_hygiene::{
     Admitted, Entry, Refusal, RequestLimits, RequestRefusal, Upgrade, admit, is_grpc,
-    sanitize_response, to_app, to_mesh,
+    sanitize_response, time_given, to_app, to_mesh,
 };
 use std::future::Future;
 use std::net::IpAddr;
 use std::rc::Rc;
+use tokio::time::Instant;
 
 /// Where requests of the application leave from: one HTTP connection.
 pub(crate) struct Departure {
@@ -106,6 +107,7 @@ async fn answer(from: Rc<Departure>, mut request: Request<Arriving>) -> Answer {
         core: &from.core,
         listener: &from.listener,
         admitted: &admitted,
+        due: due(&parts.headers, admitted.grpc),
     };
     let told = |trouble: Trouble| {
         tracing::warn!(%trouble, "a request failed");
@@ -144,6 +146,15 @@ pub(super) struct Outgoing<'a> {
     pub(super) core: &'a Rc<Core>,
     pub(super) listener: &'a Rc<Listener>,
     pub(super) admitted: &'a Admitted,
+    /// When the time is over that the client gave it.
+    pub(super) due: Option<Instant>,
+}
+
+/// When the time is over that the client of a request that has just come gave it; `None` also for what is longer than a
+/// clock counts.
+fn due(headers: &HeaderMap, grpc: bool) -> Option<Instant> {
+    let given = time_given(headers, grpc)?; // most give none, and need no clock
+    Instant::now().checked_add(given)
 }
 
 impl<'a> Outgoing<'a> {
@@ -153,12 +164,13 @@ impl<'a> Outgoing<'a> {
             core: self.core,
             to: service,
             grpc: self.admitted.grpc,
+            due: self.due,
         }
     }
 
     async fn exchange(&self, parts: Parts, body: Arriving) -> Result<Answer, Trouble> {
         let request = Request::from_parts(parts, Body::request(body, Kill::default()));
-        match self.to(self.listener).mesh(request, None).await {
+        match self.to(self.listener).mesh(request, self.due).await {
             Ok(reply) => Ok(self.respond(reply)),
             Err(Failed::Refused(refusal)) => Ok(refused(&refusal.into(), self.admitted.grpc)),
             Err(Failed::Trouble(trouble)) => Err(trouble),

@@ -94,6 +94,7 @@ impl Copy {
             core: &self.core,
             to: &self.to,
             grpc: self.admitted.grpc,
+            due: None,
         };
         let sent = passage.send(self.head.clone(), body, &self.admitted, None);
         let Reply {

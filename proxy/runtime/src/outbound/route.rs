@@ -5,7 +5,7 @@ use super::Listener;
 use super::http::Outgoing;
 use super::mirror::Copy;
 use super::send::{Failed, Passage, Reply, within};
-use crate::answer::{Answer, Trouble, redirect};
+use crate::answer::{Answer, Limit, Trouble, redirect};
 use crate::body::{Arriving, Body};
 use crate::config::ServiceName;
 use crate::core::Core;
@@ -174,7 +174,7 @@ async fn follow(
         passage: call.to(&to),
         plan,
         admitted,
-        deadline: plan.request_limit.map(|limit| arrived + limit),
+        deadline: sooner(plan.request_limit.map(|limit| arrived + limit), call.due),
         count,
     };
     let mut answer = match upgrade {
@@ -237,12 +237,20 @@ fn copies(
     copies.collect()
 }
 
+/// The one that comes first.
+fn sooner(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}
+
 /// A request on its way to the backend that was drawn for it.
 struct Way<'a> {
     passage: Passage<'a>,
     plan: &'a Plan,
     admitted: Admitted,
-    /// When the whole of it is over.
+    /// When the whole of it is over: by the rule, or by what its client said.
     deadline: Option<Instant>,
     count: &'a mut Count,
 }
@@ -328,24 +336,29 @@ impl Way<'_> {
     /// When this try is over.
     fn until(&self) -> Option<Instant> {
         let of_try = self.plan.try_limit.map(|limit| Instant::now() + limit);
-        match (of_try, self.deadline) {
-            (Some(of_try), Some(deadline)) => Some(of_try.min(deadline)),
-            (of_try, deadline) => of_try.or(deadline),
-        }
+        sooner(of_try, self.deadline)
     }
 
     /// Counts a try that was late, and says which limit it was.
     fn timed(&mut self, failed: Failed) -> Failed {
         match failed {
-            Failed::Trouble(Trouble::TimedOut { service, sent, .. }) => {
+            Failed::Trouble(Trouble::TimedOut {
+                service,
+                limit,
+                sent,
+            }) => {
                 self.count.routed.timeouts += 1;
-                let whole = self.is_over(Duration::ZERO);
-                let limit = if whole { "request" } else { "backendRequest" };
+                let whole = limit != Limit::Client && self.is_over(Duration::ZERO);
+                let limit = if whole { Limit::Request } else { limit };
                 Failed::Trouble(Trouble::TimedOut {
                     service,
                     limit,
                     sent,
                 })
+            }
+            Failed::Trouble(Trouble::NoTimeLeft) => {
+                self.count.routed.timeouts += 1;
+                failed
             }
             other => other,
         }
@@ -372,7 +385,10 @@ impl Way<'_> {
                 status: reply.parts.status.as_u16(),
                 grpc: grpc_code(&reply.parts.headers),
             },
-            Err(Failed::Refused(_) | Failed::Trouble(Trouble::NoIdentity { .. })) => return None,
+            Err(Failed::Refused(_))
+            | Err(Failed::Trouble(Trouble::NoIdentity { .. } | Trouble::NoTimeLeft)) => {
+                return None;
+            }
             Err(Failed::Trouble(trouble)) => TryEnd::Failed {
                 status: trouble.status().as_u16(),
                 grpc: u16::from(trouble.grpc_status()),

@@ -1,7 +1,7 @@
 //! One try: a request to an endpoint of one service, in the mesh or outside it, and what came back.
 
 use super::{Chosen, Listener};
-use crate::answer::Trouble;
+use crate::answer::{Limit, Trouble};
 use crate::app::root_cause;
 use crate::body::{Arriving, Body, Held};
 use crate::core::Core;
@@ -14,9 +14,11 @@ use crate::outbound::egress::Leave;
 use crate::remotes::Standing;
 use crate::telemetry::{Ask, Measure};
 use http::request::Parts;
-use http::{Request, Response, StatusCode, Version, response};
+use http::{HeaderMap, Request, Response, StatusCode, Version, response};
 use mesh_proxy_core::balance::Outcome;
-use mesh_proxy_core::http_hygiene::{Admitted, RequestRefusal, grpc_code, to_app, to_mesh};
+use mesh_proxy_core::http_hygiene::{
+    Admitted, RequestRefusal, grpc_code, tell_time, to_app, to_mesh,
+};
 use mesh_proxy_core::mesh_header::Kind;
 use mesh_proxy_core::metrics::Failure;
 use std::future::Future;
@@ -31,6 +33,8 @@ pub(super) struct Passage<'a> {
     /// The service: that of the listener, or a backend.
     pub(super) to: &'a Rc<Listener>,
     pub(super) grpc: bool,
+    /// When the time is over that the client gave the request.
+    pub(super) due: Option<Instant>,
 }
 
 /// Why a request got no answer from a backend.
@@ -144,6 +148,10 @@ impl Passage<'_> {
                     return Err(self.late(false).into());
                 }
             };
+            if let Err(over) = self.tell_time(request.headers_mut(), until) {
+                measure.failed(Failure::Timeout);
+                return Err(over.into());
+            }
             measure.allowed(None);
             match within(until, sender.send(request)).await {
                 Some(Ok(response)) => {
@@ -195,13 +203,17 @@ impl Passage<'_> {
     /// outside the mesh.
     pub(super) async fn outside(
         &self,
-        request: Request<Body>,
+        mut request: Request<Body>,
         endpoints: &[SocketAddr],
         until: Option<Instant>,
     ) -> Result<Reply, Trouble> {
         let measure = self.measure(None);
         let version = request.version();
         let app = self.reach(endpoints, version, until, &measure).await?;
+        if let Err(over) = self.tell_time(request.headers_mut(), until) {
+            measure.failed(Failure::Timeout);
+            return Err(over);
+        }
         measure.allowed(None);
         let sent = within(until, async {
             match version {
@@ -387,10 +399,34 @@ impl Passage<'_> {
         }
     }
 
+    /// Tells whoever gets the request how much of its time is left: until this try is given up, but for gRPC, whose
+    /// servers hold the whole call to it, streams included, where the limits of routes end with the answer's head.
+    fn tell_time(&self, headers: &mut HeaderMap, until: Option<Instant>) -> Result<(), Trouble> {
+        let Some(ends) = (if self.grpc { self.due } else { until }) else {
+            return Ok(());
+        };
+        let left = ends.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(self.late(false));
+        }
+        tell_time(headers, self.grpc, left);
+        Ok(())
+    }
+
+    /// A limit of time is over.
     pub(super) fn late(&self, sent: bool) -> Trouble {
+        let client = self.due.is_some_and(|due| due <= Instant::now());
+        match (client, sent) {
+            (true, false) => Trouble::NoTimeLeft,
+            (true, true) => self.timed_out(Limit::Client, sent),
+            (false, _) => self.timed_out(Limit::BackendRequest, sent),
+        }
+    }
+
+    fn timed_out(&self, limit: Limit, sent: bool) -> Trouble {
         Trouble::TimedOut {
             service: self.to.name.clone(),
-            limit: "backendRequest",
+            limit,
             sent,
         }
     }
