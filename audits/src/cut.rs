@@ -123,6 +123,9 @@ fn cut_decision(record: &mut DecisionRecord, cut: &mut Cut) {
     if let Some(shadow) = &mut record.shadow {
         cut_list(&mut shadow.reasons, "shadow.reasons", cut);
     }
+    if let Some(fault) = &mut record.fault {
+        cut_text(&mut fault.name, NAME_BYTES_MAX, "fault.name", cut);
+    }
     if record.near_misses.len() > LIST_MAX {
         cut.insert("near_misses".to_owned(), record.near_misses.len() as u64);
         record.near_misses.truncate(LIST_MAX);

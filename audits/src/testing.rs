@@ -58,6 +58,7 @@ pub(crate) fn decision(number: u64) -> DecisionRecord {
         first: false,
         near_misses: Vec::new(),
         shadow: None,
+        fault: None,
     }
 }
 

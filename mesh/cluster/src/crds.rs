@@ -4,7 +4,7 @@
 //! webhook and the controller say the rest. Unknown fields are kept and not pruned: a misspelt condition that the API
 //! server drops is a condition that is missing, and nobody would see it (docs/decisions/0020).
 //!
-//! - [`mesh`]: CedarPolicy, ClusterCedarPolicy, Invariant, Federation
+//! - [`mesh`]: CedarPolicy, ClusterCedarPolicy, Invariant, Federation, HTTPFault
 //! - [`linkerd`]: Server and whatever grants
 //! - [`routes`]: HTTPRoute of the policy group
 //! - [`checked`]: kinds of Linkerd that are checked, not enforced

@@ -103,6 +103,7 @@ pub const POLICY_SOURCES: &[Kind] = &[
     CEDAR_POLICY,
     CLUSTER_CEDAR_POLICY,
     INVARIANT,
+    HTTP_FAULT,
 ];
 
 const SERVER: Kind = custom(
@@ -152,6 +153,7 @@ const CLUSTER_CEDAR_POLICY: Kind = Kind {
     ..custom(MESH, ALPHA, "ClusterCedarPolicy", "clustercedarpolicies")
 };
 const INVARIANT: Kind = custom(MESH, ALPHA, "Invariant", "invariants");
+const HTTP_FAULT: Kind = custom(MESH, ALPHA, "HTTPFault", "httpfaults");
 
 /// Linkerd's own HTTPRoute.
 const LINKERD_HTTP_ROUTE: Kind = custom(
@@ -202,6 +204,7 @@ pub const WITH_STATUS: &[Kind] = &[
     CEDAR_POLICY,
     CLUSTER_CEDAR_POLICY,
     INVARIANT,
+    HTTP_FAULT,
 ];
 
 impl Kind {

@@ -402,10 +402,11 @@ impl Touched {
     }
 }
 
-/// All but grants and sets, which are compared one by one: there may be ten thousand.
+/// All but grants and sets, which are compared one by one: there may be ten thousand; and faults, which decide nothing.
 fn without_grants(data: &SnapshotData) -> SnapshotData {
     let bare = |port: &PortPolicy| PortPolicy {
         grants: Vec::new(),
+        faults: Vec::new(),
         ..port.clone()
     };
     deciding_part(SnapshotData {

@@ -293,6 +293,7 @@ fn carried(policy: &SnapshotData) -> BTreeSet<String> {
         limits.extend(port.rate_limit.as_ref());
     }
     policy.grants.iter().for_each(|grant| add(&grant.source));
+        port.faults.iter().for_each(|fault| add(&fault.source));
     let sets = policy.identity_sets.values().map(|set| &set.source);
     sets.for_each(&mut add);
     let sets = policy.network_sets.values().map(|set| &set.source);
@@ -425,6 +426,7 @@ pub(crate) fn deny_all(
         },
         grants: Vec::new(),
         identity_sets: BTreeMap::new(),
+            faults: Vec::new(),
         network_sets: BTreeMap::new(),
         cedar_policies: Vec::new(),
         egress: vec![closed_to_all(&why, source.clone())],

@@ -197,6 +197,7 @@ fn skeleton() -> SnapshotData {
         rate_limit: None,
         paths: PathOptions::default(),
         l7_limits: false,
+        faults: Vec::new(),
     };
     let prefix = |name: &str, path: &str| Route {
         kind: "HTTPRoute".to_owned(),

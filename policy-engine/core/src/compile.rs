@@ -264,6 +264,7 @@ impl Snapshot {
                 rate_limit: None,
                 paths: PathOptions::default(),
                 l7_limits: false,
+                faults: Vec::new(),
             },
             grants: Vec::new(),
             identity_sets: BTreeMap::new(),

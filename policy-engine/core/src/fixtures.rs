@@ -89,6 +89,7 @@ pub(crate) fn port_of(server: ServerInfo) -> PortPolicy {
         rate_limit: None,
         paths: PathOptions::default(),
         l7_limits: false,
+        faults: Vec::new(),
     }
 }
 

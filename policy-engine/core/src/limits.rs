@@ -58,3 +58,22 @@ pub const PROGRAM_SET_MAX: usize = 256;
 
 /// Tries of one request after the first. More only multiply the load on what is already failing.
 pub const RETRY_ATTEMPTS_MAX: u32 = 10;
+
+/// Longest wait before a second try beside the first, in milliseconds: who waits a minute needs no hedge.
+pub const HEDGE_MS_MAX: u64 = 60_000;
+
+/// Longest time for which an endpoint that joins is new, in milliseconds: an hour.
+pub const SLOW_START_MS_MAX: u64 = 3_600_000;
+
+/// Most shares of one endpoint beside others.
+pub const ENDPOINT_WEIGHT_MAX: u32 = 100;
+
+/// Longest wait that a fault may put before a request, in milliseconds: five minutes. A request that waits holds a place on
+/// its connection, and a client that waits longer was not written.
+pub const FAULT_DELAY_MS_MAX: u64 = 300_000;
+
+/// Faults on one Server. Each is looked at for each allowed request there.
+pub const FAULTS_MAX: usize = 16;
+
+/// Clients of one fault.
+pub const FAULT_CLIENTS_MAX: usize = 64;

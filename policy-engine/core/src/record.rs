@@ -46,6 +46,26 @@ pub struct DecisionRecord {
     pub near_misses: Vec<NearMiss>,
     /// What the candidate beside the policy in force decides, if it decides otherwise.
     pub shadow: Option<RecordShadow>,
+    /// The fault that a proxy injected into the allowed request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fault: Option<RecordFault>,
+}
+
+/// A fault that was injected for a test.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RecordFault {
+    /// `HTTPFault/<namespace>/<name>`.
+    pub name: String,
+    /// How long it waited, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delay_ms: Option<u64>,
+    /// The HTTP status, or code of gRPC, that the proxy answered in place of the application.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub abort: Option<u16>,
+    /// The rate of its answer, in bytes per second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_per_second: Option<u32>,
 }
 
 /// Decision of a candidate: it was not carried out.
@@ -334,6 +354,7 @@ impl DecisionRecord {
             first: false,
             near_misses: Vec::new(),
             shadow: None,
+            fault: None,
         }
     }
 }

@@ -84,6 +84,9 @@ pub struct PortPolicy {
     pub paths: PathOptions,
     /// Whether any rate limit names this Server (raw TCP is refused then, settled reading 11).
     pub l7_limits: bool,
+    /// Faults that are injected into allowed requests, the older first. They decide nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub faults: Vec<Fault>,
 }
 
 /// Which Server speaks for a port.
@@ -449,6 +452,66 @@ pub struct RateLimit {
     pub identity: Option<u32>,
     /// In place of `identity` for these.
     pub overrides: Vec<(Vec<SpiffeId>, u32)>,
+}
+
+/// What is done, for a test of whoever calls, to requests that are allowed: they wait, are answered by the proxy instead of
+/// the application, or get their answers slowly. It never decides whether a request is allowed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fault {
+    /// Namespace of the object.
+    pub namespace: String,
+    /// Name of the object.
+    pub name: String,
+    /// Whose requests: verified identities, sorted, never empty. Nobody else's, and never those of clients without one.
+    pub clients: Vec<SpiffeId>,
+    /// It counts before this instant and not from it on.
+    pub until: Timestamp,
+    /// Requests wait before they are passed on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delay: Option<FaultDelay>,
+    /// Requests are answered by the proxy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub abort: Option<FaultAbort>,
+    /// Bodies of answers are held to a rate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bandwidth: Option<FaultBandwidth>,
+    /// Where it is declared.
+    pub source: Source,
+}
+
+/// A wait before a request is passed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FaultDelay {
+    /// Share of the requests, 1 to 100.
+    pub percent: u8,
+    /// How long, in milliseconds; 1 to [`crate::limits::FAULT_DELAY_MS_MAX`].
+    pub ms: u64,
+}
+
+/// An answer in place of the application's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FaultAbort {
+    /// Share of the requests, 1 to 100.
+    pub percent: u8,
+    /// HTTP status, 400 to 599; `None`: requests that are no gRPC pass.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+    /// gRPC code, 1 to 16; `None`: calls of gRPC pass.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grpc_status: Option<u8>,
+}
+
+/// A rate to which the body of an answer is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FaultBandwidth {
+    /// Share of the requests, 1 to 100.
+    pub percent: u8,
+    /// Bytes per second of each answer, at least 1.
+    pub bytes_per_second: u32,
 }
 
 /// Opt-outs from path canonicalization by annotation of the Server (settled reading 3).

@@ -128,6 +128,10 @@ codes! {
     MatchesNobody = "MESH-0378", Warning, "identities are `spiffe://<trust domain>/ns/<namespace>/sa/<service account>`";
     /// A kind that is read and checked, but not enforced.
     NotEnforced = "MESH-0379", Info, "this version only checks its form";
+    /// A fault that proxies inject.
+    FaultInjected = "MESH-0449", Info, "delete the object to end it; `until` ends it in any case";
+    /// A fault without effect.
+    IdleFault = "MESH-0458", Warning, "name a Server that speaks HTTP, and clients as `spiffe://<trust domain>/ns/<namespace>/sa/<service account>`";
     /// A path that no request can have.
     DeadPath = "MESH-0380", Warning, "write the path in canonical form, or keep escapes with the annotation on the Server";
     /// A probe that stays closed.

@@ -14,6 +14,7 @@ mod cedar_texts;
 mod change;
 mod egress;
 mod invariants;
+mod faults;
 mod lint;
 mod object_status;
 mod patience;
@@ -150,6 +151,8 @@ pub struct Index {
     /// Rate limits that name a Server, oldest first.
     rate_limits: HashMap<Key, Vec<usize>>,
     policies: Policies,
+    /// Faults that name a Server, oldest first.
+    faults: HashMap<Key, Vec<usize>>,
     authorities: Authorities,
     cedar: CedarTexts,
     invariants: Vec<Invariant>,
@@ -271,6 +274,12 @@ impl Index {
                     .collect()
             }),
             policies: Policies::of(&resources),
+            faults: by(&resources.faults, |fault| {
+                let server = fault.spec.server.iter();
+                server
+                    .map(|name| Key::new(&fault.key.namespace, name))
+                    .collect()
+            }),
             config: config.clone(),
             resources,
             workloads,
@@ -283,6 +292,7 @@ impl Index {
         };
         lint::lint(&index, &mut findings);
         route_status::lint(&index, &mut findings);
+        faults::lint(&index, &mut findings);
         egress::lint(&index, &mut findings);
         cedar_texts::lint(&index, &mut findings);
         findings.sort();

@@ -49,6 +49,9 @@ pub const JUDGED_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Seconds that broken glass may stay so after its object was created: one shift and the night after it.
 pub const BREAK_GLASS_SECS_MAX: i64 = 24 * 3600;
 
+/// Seconds that a fault may be injected after its object was created: a week of tests.
+pub const FAULT_SECS_MAX: i64 = 7 * 24 * 3600;
+
 /// Bytes of the reason of a break-glass grant; it stands in every record of its use.
 pub const REASON_BYTES_MAX: usize = 1024;
 

@@ -11,6 +11,7 @@ mod cedar_scan;
 mod checked_only;
 mod core_kinds;
 mod egress;
+mod fault_kind;
 pub(crate) mod identity;
 pub(crate) mod invariant_kind;
 mod kinds;

@@ -289,6 +289,7 @@ fn record_of(class: &Traffic) -> DecisionRecord {
         first: false,
         near_misses: Vec::new(),
         shadow: None,
+        fault: None,
     }
 }
 

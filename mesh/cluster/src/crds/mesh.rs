@@ -1,6 +1,8 @@
 //! The kinds of `mesh.internal`.
 
-use super::schema::{any_text, anything, boolean, described, list, object, rule, text, text_of};
+use super::schema::{
+    any_text, anything, boolean, described, integer, list, list_of, object, rule, text, text_of,
+};
 use super::{Column, Kind, Scope, Version};
 use serde_json::Value;
 
@@ -16,6 +18,7 @@ pub(super) fn kinds() -> Vec<Kind> {
         cluster_cedar_policy(),
         invariant(),
         federation(),
+        http_fault(),
     ]
 }
 
@@ -160,6 +163,93 @@ fn invariant() -> Kind {
     kind(
         "Invariant",
         "invariants",
+        &[],
+        Scope::Namespaced,
+        spec,
+        columns,
+    )
+}
+
+fn http_fault() -> Kind {
+    let target = rule(
+        object(
+            &[
+                ("group", any_text()),
+                ("kind", text_of(63)),
+                ("name", text_of(253)),
+            ],
+            &["kind", "name"],
+        ),
+        "self.kind == 'Server' && has(self.group) && self.group == 'policy.linkerd.io'",
+        "must be a Server with `group: policy.linkerd.io`",
+    );
+    let percent = || described(integer(1, 100), "Share of the requests.");
+    let delay = object(
+        &[
+            ("percent", percent()),
+            ("duration", described(text_of(32), "How long they wait.")),
+        ],
+        &["percent", "duration"],
+    );
+    let abort = rule(
+        object(
+            &[
+                ("percent", percent()),
+                ("httpStatus", integer(400, 599)),
+                ("grpcStatus", integer(1, 16)),
+            ],
+            &["percent"],
+        ),
+        "has(self.httpStatus) || has(self.grpcStatus)",
+        "`httpStatus`, `grpcStatus` or both must stand",
+    );
+    let bandwidth = object(
+        &[
+            ("percent", percent()),
+            ("bytesPerSecond", integer(1, i64::from(u32::MAX))),
+        ],
+        &["percent", "bytesPerSecond"],
+    );
+    let clients = described(
+        list_of(text(), 1, mesh_policy::limits::FAULT_CLIENTS_MAX as u64),
+        "Whose requests are disturbed, by identity; nobody else's ever are.",
+    );
+    let spec = rule(
+        object(
+            &[
+                ("targetRef", target),
+                ("identities", clients),
+                ("until", described(text_of(64), "When it ends, RFC 3339.")),
+                ("delay", described(delay, "Requests wait.")),
+                (
+                    "abort",
+                    described(abort, "Requests are answered in place of the application."),
+                ),
+                (
+                    "bandwidth",
+                    described(bandwidth, "Answers come no faster than this."),
+                ),
+            ],
+            &["targetRef", "identities", "until"],
+        ),
+        "has(self.delay) || has(self.abort) || has(self.bandwidth)",
+        "one of `delay`, `abort` and `bandwidth` must stand",
+    );
+    let spec = described(
+        spec,
+        "Faults that are injected into allowed requests of named clients, for a test.",
+    );
+    let columns = vec![
+        Column(
+            "Server",
+            ".spec.targetRef.name",
+            "The Server that injects it.",
+        ),
+        Column("Until", ".spec.until", "When it ends."),
+    ];
+    kind(
+        "HTTPFault",
+        "httpfaults",
         &[],
         Scope::Namespaced,
         spec,

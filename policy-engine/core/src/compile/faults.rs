@@ -4,8 +4,8 @@
 use super::SnapshotError;
 use crate::cedar::raw::Raw;
 use crate::limits::{
-    CEDAR_TEXTS_MAX, EGRESS_NETWORKS_MAX, GRANTS_MAX, MATCHES_MAX, MEMBERS_MAX, PORT_GRANTS_MAX,
-    PORTS_MAX,
+    CEDAR_TEXTS_MAX, EGRESS_NETWORKS_MAX, FAULT_CLIENTS_MAX, FAULTS_MAX, GRANTS_MAX, MATCHES_MAX,
+    MEMBERS_MAX, PORT_GRANTS_MAX, PORTS_MAX,
 };
 use crate::question::SetNames;
 use crate::snapshot::{
@@ -58,6 +58,20 @@ pub(super) fn check_limits(data: &SnapshotData) -> Result<(), SnapshotError> {
             CEDAR_TEXTS_MAX,
         ),
         ("members of identity and network sets", members, MEMBERS_MAX),
+        (
+            "faults on one Server",
+            ports().map(|policy| policy.faults.len()).max().unwrap_or(0),
+            FAULTS_MAX,
+        ),
+        (
+            "clients of one fault",
+            ports()
+                .flat_map(|policy| &policy.faults)
+                .map(|fault| fault.clients.len())
+                .max()
+                .unwrap_or(0),
+            FAULT_CLIENTS_MAX,
+        ),
     ] {
         if count > limit {
             return Err(SnapshotError::TooLarge { what, count, limit });

@@ -516,6 +516,7 @@ impl Facts {
             first: false,
             near_misses: Vec::new(),
             shadow: None,
+            fault: None,
         }
     }
 

@@ -234,6 +234,7 @@ impl EgressDecision {
             first: false,
             near_misses: Vec::new(),
             shadow: None,
+            fault: None,
         }
     }
 }

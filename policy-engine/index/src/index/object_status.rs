@@ -80,6 +80,7 @@ impl Index {
             network_authentications,
             routes,
             rate_limits,
+            faults,
             federations,
             egress_networks,
             cedar_policies,
@@ -99,6 +100,7 @@ impl Index {
         });
         add(&mut out, &findings, routes, |_| Reach::Parents);
         add(&mut out, &findings, rate_limits, |_| Reach::Snapshots);
+        add(&mut out, &findings, faults, |_| Reach::Snapshots);
         add(&mut out, &findings, cedar_policies, |_| Reach::Snapshots);
         add(&mut out, &findings, federations, |one| {
             if one.spec.in_wildcards {

@@ -209,6 +209,7 @@ impl Assembly<'_> {
         self.server_grants(&mut draft, server, &scope);
         self.routes(&mut draft, server);
         self.limits(&mut draft, server);
+        self.faults(&mut draft, server);
         draft.policy.probes = self.probes(Some(port));
         draft
     }
@@ -374,6 +375,16 @@ impl Assembly<'_> {
         }
     }
 
+    fn faults(&mut self, draft: &mut Draft, server: &Object<Server>) {
+        let index = self.index;
+        for number in index.faults.get(&server.key).into_iter().flatten() {
+            if let Some(fault) = index.resources.faults.get(*number) {
+                self.bears_object(fault);
+            }
+        }
+        draft.policy.faults = index.faults_of(server);
+    }
+
     fn rate_limit(&self, limit: &Object<RateLimit>) -> core::RateLimit {
         let domain = &self.index.config.trust_domain;
         let ids = |clients: &[Key]| {
@@ -521,6 +532,7 @@ impl Draft {
             rate_limit: None,
             paths,
             l7_limits: false,
+            faults: Vec::new(),
         };
         Self {
             policy,

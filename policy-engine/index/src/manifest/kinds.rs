@@ -17,6 +17,7 @@ pub(crate) enum Kind {
     MeshTls,
     NetworkAuthentication,
     RateLimit,
+    HttpFault,
     EgressNetwork,
     HttpRoute,
     GrpcRoute,
@@ -152,6 +153,7 @@ pub(crate) const KINDS: &[Row] = &[
         ALPHA,
     ),
     Row("mesh.internal", "Invariant", Kind::Invariant, ALPHA),
+    Row("mesh.internal", "HTTPFault", Kind::HttpFault, ALPHA),
 ];
 
 /// Gateway API kinds that are not ours to read.

@@ -6,6 +6,7 @@ mod egress;
 use super::checked_only::check_external_workload;
 use super::core_kinds::{read_endpoint_slice, read_pod, read_service, read_template};
 use super::egress::{read_egress_network, read_stream_route};
+use super::fault_kind::read_fault;
 use super::kinds::{GATEWAY_OTHERS, KINDS, Kind, Row};
 use super::limit_kinds::{read_federation, read_rate_limit};
 use super::meta::{Meta, read_meta};
@@ -507,6 +508,11 @@ impl Loader {
                 let spec = read_rate_limit(r, &mut root, &own);
                 let object = self.object_of(context, reading, root, meta, spec);
                 self.resources.rate_limits.push(Arc::new(object));
+            }
+            Kind::HttpFault => {
+                let spec = read_fault(r, &mut root, meta.created);
+                let object = self.object_of(context, reading, root, meta, spec);
+                self.resources.faults.push(Arc::new(object));
             }
             Kind::HttpRoute | Kind::GrpcRoute => {
                 let grpc = context.kind == Kind::GrpcRoute;

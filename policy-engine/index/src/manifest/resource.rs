@@ -13,7 +13,8 @@ use crate::map::HashSet;
 use hashbrown::Equivalent;
 use ipnet::IpNet;
 use mesh_policy::snapshot::{
-    Filter, Network, ObjectRef, PathOptions, RouteMatch, ServerProtocol, Source,
+    FaultAbort, FaultBandwidth, FaultDelay, Filter, Network, ObjectRef, PathOptions, RouteMatch,
+    ServerProtocol, Source,
 };
 use mesh_trust::{Timestamp, TrustDomain};
 use std::collections::{BTreeMap, BTreeSet};
@@ -39,6 +40,7 @@ pub struct Resources {
     pub(crate) network_authentications: All<Vec<NetworkEntry>>,
     pub(crate) routes: All<Route>,
     pub(crate) rate_limits: All<RateLimit>,
+    pub(crate) faults: All<HttpFault>,
     pub(crate) federations: All<Federation>,
     pub(crate) egress_networks: All<EgressNetwork>,
     /// CedarPolicies and ClusterCedarPolicies.
@@ -73,6 +75,7 @@ macro_rules! each_list {
             network_authentications,
             routes,
             rate_limits,
+            faults,
             federations,
             egress_networks,
             cedar_policies,
@@ -136,6 +139,10 @@ macro_rules! each_list {
             $do
         }
         {
+            let $list = faults;
+            $do
+        }
+        {
             let $list = federations;
             $do
         }
@@ -190,6 +197,7 @@ impl Resources {
             .extend_from_slice(&other.network_authentications);
         self.routes.extend_from_slice(&other.routes);
         self.rate_limits.extend_from_slice(&other.rate_limits);
+        self.faults.extend_from_slice(&other.faults);
         self.federations.extend_from_slice(&other.federations);
         self.egress_networks
             .extend_from_slice(&other.egress_networks);
@@ -666,6 +674,17 @@ pub(crate) struct RateLimit {
     pub(crate) identity: Option<u32>,
     /// Service accounts and their rate.
     pub(crate) overrides: Vec<(Vec<Key>, u32)>,
+}
+
+/// An HTTPFault; what could not be read is not there.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct HttpFault {
+    pub(crate) server: Option<String>,
+    pub(crate) clients: Vec<Identity>,
+    pub(crate) until: Option<Timestamp>,
+    pub(crate) delay: Option<FaultDelay>,
+    pub(crate) abort: Option<FaultAbort>,
+    pub(crate) bandwidth: Option<FaultBandwidth>,
 }
 
 /// A Federation.

@@ -209,7 +209,7 @@ pub(crate) fn read_share(reading: &mut Reading, mirror: &mut Fields<'_>) -> Opti
 }
 
 /// Milliseconds of a Gateway API duration: up to four groups of digits with `h`, `m`, `s` or `ms`.
-fn duration_ms(text: &str) -> Option<u64> {
+pub(crate) fn duration_ms(text: &str) -> Option<u64> {
     let (mut rest, mut groups, mut sum) = (text, 0, 0u64);
     while !rest.is_empty() {
         let digits = rest.bytes().take_while(u8::is_ascii_digit).count();

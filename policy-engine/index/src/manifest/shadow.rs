@@ -108,6 +108,7 @@ fn decides_callers(kind: Kind) -> bool {
         | Kind::Service
         | Kind::EndpointSlice
         | Kind::EgressNetwork
+        | Kind::HttpFault
         | Kind::TlsRoute
         | Kind::TcpRoute
         | Kind::ReferenceGrant

@@ -27,7 +27,7 @@ pub(crate) struct ReadTerm {
 /// Reads the term of an object.
 pub(crate) fn read_term(annotations: &BTreeMap<String, String>, created: Created) -> ReadTerm {
     let mut out = ReadTerm::default();
-    let expires = annotations.get(EXPIRES).map(|text| instant(text));
+    let expires = annotations.get(EXPIRES).map(|text| end(text));
     let reason = annotations.get(BREAK_GLASS).map(|text| reason(text));
     for problem in [
         expires.as_ref().and_then(|e| e.as_ref().err()),
@@ -62,21 +62,22 @@ pub(crate) fn read_term(annotations: &BTreeMap<String, String>, created: Created
     out
 }
 
+fn end(text: &str) -> Result<Timestamp, String> {
+    instant(text).ok_or_else(|| {
+        let shown: String = text.chars().take(64).collect();
+        format!("annotation `{EXPIRES}: {shown}` is not an RFC 3339 time since 1970 with at most milliseconds")
+    })
+}
+
 /// An RFC 3339 time of this era, in whole milliseconds: what Cedar's `datetime` holds without rounding.
-fn instant(text: &str) -> Result<Timestamp, String> {
+pub(crate) fn instant(text: &str) -> Option<Timestamp> {
     static FORM: OnceLock<Option<Regex>> = OnceLock::new();
     let form = FORM.get_or_init(|| {
         Regex::new(r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,3})?(Z|[+-][0-9]{2}:[0-9]{2})$").ok()
     });
     let well_formed = form.as_ref().is_some_and(|form| form.is_match(text));
-    let time = text
-        .parse::<Timestamp>()
-        .ok()
-        .filter(|time| well_formed && time.unix_secs() >= 0);
-    time.ok_or_else(|| {
-        let shown: String = text.chars().take(64).collect();
-        format!("annotation `{EXPIRES}: {shown}` is not an RFC 3339 time since 1970 with at most milliseconds")
-    })
+    let time = text.parse::<Timestamp>().ok();
+    time.filter(|time| well_formed && time.unix_secs() >= 0)
 }
 
 fn reason(text: &str) -> Result<String, String> {

@@ -28,6 +28,8 @@ mod complete;
 #[cfg(test)]
 mod egress;
 #[cfg(test)]
+mod faults;
+#[cfg(test)]
 mod fields_policies;
 #[cfg(test)]
 mod fields_workloads;
