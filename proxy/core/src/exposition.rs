@@ -169,6 +169,7 @@ fn write_all(out: &mut String, registry: &Registry) -> fmt::Result {
     routes(out, registry)?;
     authz(out, registry)?;
     shadow(out, registry)?;
+    faults(out, registry)?;
     own(out, registry)
 }
 
@@ -299,6 +300,21 @@ fn shadow(out: &mut String, registry: &Registry) -> fmt::Result {
             phase_label(key.phase),
             Escaped(&key.reason),
         )?;
+    }
+    Ok(())
+}
+
+fn faults(out: &mut String, registry: &Registry) -> fmt::Result {
+    let name = "mesh_faults_injected_total";
+    family(
+        out,
+        name,
+        "counter",
+        "Faults injected into allowed requests for tests, by HTTPFault and what it did.",
+    )?;
+    for ((fault, kind), count) in registry.faults() {
+        let fault = Escaped(fault);
+        writeln!(out, "{name}{{fault=\"{fault}\",kind=\"{kind}\"}} {count}")?;
     }
     Ok(())
 }

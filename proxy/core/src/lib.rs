@@ -11,6 +11,7 @@
 //! - [`capture`]: which connections are redirected to the proxy, as rules
 //! - [`redirect`]: whether a redirected connection may go on to where it was going
 //! - [`limit`]: local rate limits
+//! - [`fault`]: which fault is injected into a request for a test
 //! - [`first_use`]: which uses of policy are new, and so recorded
 //! - [`admission`]: how many connections a listener holds, and how it ends
 //! - [`metrics`]: counters and latencies of one core, merged over cores; [`exposition`] writes and reads their text
@@ -22,6 +23,7 @@ pub mod capture;
 pub mod detect;
 pub mod error;
 pub mod exposition;
+pub mod fault;
 pub mod first_use;
 pub mod http1;
 pub mod http_hygiene;

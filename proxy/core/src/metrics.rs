@@ -8,6 +8,7 @@
 //! - [`routes`]: requests to a Service by the rule that took them and the backend that got them
 //! - [`shadow`]: what a candidate policy would have decided otherwise
 
+pub mod faults;
 pub mod histogram;
 pub mod routes;
 pub mod shadow;
@@ -271,6 +272,7 @@ pub struct Registry {
     authz: IndexMap<AuthzKey, u64>,
     routes: routes::RouteCounts,
     shadow: shadow::ShadowCounts,
+    faults: faults::FaultCounts,
     counters: BTreeMap<(&'static str, OneLabel), u64>,
     gauges: BTreeMap<&'static str, f64>,
 }
@@ -289,6 +291,7 @@ impl Registry {
             authz: IndexMap::new(),
             routes: routes::RouteCounts::default(),
             shadow: shadow::ShadowCounts::default(),
+            faults: faults::FaultCounts::default(),
             counters: BTreeMap::new(),
             gauges: BTreeMap::new(),
         }
@@ -426,6 +429,16 @@ impl Registry {
         self.shadow.iter()
     }
 
+    /// A fault was injected: `namespace/name` of it, and what it did.
+    pub fn on_fault(&mut self, fault: &str, kind: &'static str) {
+        self.faults.add(fault, kind, 1);
+    }
+
+    /// All that were injected.
+    pub fn faults(&self) -> impl Iterator<Item = (&faults::FaultKey, u64)> {
+        self.faults.iter()
+    }
+
     /// Adds to a counter of the proxy itself, `mesh_<what>_total`.
     pub fn count(&mut self, name: &'static str, by: u64) {
         *self.counters.entry((name, None)).or_default() += by;
@@ -461,6 +474,7 @@ impl Registry {
         }
         self.routes.merge(&other.routes);
         self.shadow.merge(&other.shadow);
+        self.faults.merge(&other.faults);
         for (key, count) in &other.counters {
             *self.counters.entry(*key).or_default() += count;
         }

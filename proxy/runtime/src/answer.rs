@@ -147,6 +147,19 @@ pub(crate) enum Trouble {
         )
     )]
     EgressRevoked { to: SocketAddr },
+    /// A fault answers in place of the application.
+    #[error("HTTPFault `{fault}` answers in place of the application")]
+    #[diagnostic(
+        code("MESH-0448"),
+        help(
+            "it is a test, and names this client: delete the HTTPFault to end it; the request was not served"
+        )
+    )]
+    Injected {
+        fault: String,
+        /// HTTP status, or code of gRPC where the request was one.
+        answer: u16,
+    },
     /// No policy yet.
     #[error("the proxy has no policy yet and denies everything")]
     #[diagnostic(
@@ -209,6 +222,7 @@ impl Trouble {
             Self::EgressDenied { .. } => "MESH-0445",
             Self::EgressRevoked { .. } => "MESH-0446",
             Self::NoTimeLeft => "MESH-0447",
+            Self::Injected { .. } => "MESH-0448",
             Self::NoPolicy => "MESH-0476",
             Self::NoRecord => "MESH-0539",
             Self::NoIdentity { .. } => "MESH-0477",
@@ -219,6 +233,9 @@ impl Trouble {
     pub(crate) fn status(&self) -> StatusCode {
         match self {
             Self::NoRoute { .. } => StatusCode::NOT_FOUND,
+            Self::Injected { answer, .. } => {
+                StatusCode::from_u16(*answer).unwrap_or(StatusCode::SERVICE_UNAVAILABLE)
+            }
             Self::EgressDenied { .. } | Self::EgressRevoked { .. } => StatusCode::FORBIDDEN,
             Self::NoBackend { .. } | Self::InvalidBackend { .. } | Self::UnusableRoute { .. } => {
                 StatusCode::INTERNAL_SERVER_ERROR
@@ -247,9 +264,10 @@ impl Trouble {
             | Self::TimedOut { .. }
             | Self::NoTimeLeft => 4,
             Self::EgressDenied { .. } | Self::EgressRevoked { .. } => 7, // PERMISSION_DENIED
-            Self::NoRoute { .. } => 12,                                  // UNIMPLEMENTED
-            Self::UnusableRoute { .. } => 13,                            // INTERNAL
-            _ => 14,                                                     // UNAVAILABLE
+            Self::Injected { answer, .. } => u8::try_from(*answer).unwrap_or(14),
+            Self::NoRoute { .. } => 12,       // UNIMPLEMENTED
+            Self::UnusableRoute { .. } => 13, // INTERNAL
+            _ => 14,                          // UNAVAILABLE
         }
     }
 

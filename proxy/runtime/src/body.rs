@@ -6,6 +6,7 @@ use crate::live::{End, Kill, Registration, Slot};
 use crate::mux::body::MuxBody;
 use crate::outbound::egress::Leave;
 use crate::outbound::pool::Flight;
+use crate::pace::Paced;
 use crate::remotes::Standing;
 use crate::replay::Replay;
 use crate::telemetry::Measure;
@@ -65,6 +66,8 @@ pub(crate) enum Arriving {
     Whole(Whole),
     /// Of one that began before its request was all sent.
     Early(Early),
+    /// One that a fault holds to a rate.
+    Paced(Box<Paced>),
 }
 
 impl From<Incoming> for Arriving {
@@ -80,7 +83,7 @@ impl From<MuxBody> for Arriving {
 }
 
 impl Arriving {
-    fn poll_frame(
+    pub(crate) fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
@@ -93,6 +96,7 @@ impl Arriving {
             Self::Answer(body) => body.poll_frame(cx),
             Self::Whole(body) => Poll::Ready(body.take().map(Frame::data).map(Ok)),
             Self::Early(body) => body.poll_frame(cx),
+            Self::Paced(body) => body.poll_frame(cx),
         }
     }
 
@@ -105,10 +109,11 @@ impl Arriving {
             Self::Answer(body) => body.is_end_stream(),
             Self::Whole(body) => body.is_end_stream(),
             Self::Early(body) => body.is_end_stream(),
+            Self::Paced(body) => body.is_end_stream(),
         }
     }
 
-    fn size_hint(&self) -> SizeHint {
+    pub(crate) fn size_hint(&self) -> SizeHint {
         match self {
             Self::Nothing => SizeHint::with_exact(0),
             Self::Http(body) => body.size_hint(),
@@ -116,6 +121,7 @@ impl Arriving {
             Self::Answer(body) => body.size_hint(),
             Self::Whole(body) => body.size_hint(),
             Self::Early(body) => body.size_hint(),
+            Self::Paced(body) => body.size_hint(),
         }
     }
 }

@@ -407,6 +407,15 @@ pub(crate) struct Whole {
 }
 
 impl Whole {
+    /// One whose length was said.
+    #[cfg(test)]
+    pub(crate) fn promised(data: Bytes) -> Self {
+        Self {
+            data: Some(data),
+            promised: true,
+        }
+    }
+
     pub(crate) fn take(&mut self) -> Option<Bytes> {
         self.data.take()
     }

@@ -21,12 +21,34 @@ use mesh_policy::decide::{Decision, Generation, Phase, Verdict};
 use mesh_policy::equivalence::Sample;
 use mesh_policy::record::{DecisionRecord, RecordClient, RecordRequest, RecordServer};
 use mesh_policy::request::{Call, Client, canonical_ip};
+use mesh_proxy_core::fault::Injection;
 use mesh_proxy_core::first_use::Use;
 use mesh_proxy_core::metrics::Failure;
 use mesh_trust::Timestamp;
 use std::net::SocketAddr;
 
-/// Records a decision, with that of a candidate which decides otherwise: every denial, every use of a break-glass grant,
+/// A decision, and what is recorded with it.
+#[derive(Clone, Copy)]
+pub(crate) struct Judged<'a> {
+    pub(crate) decision: &'a Decision,
+    /// That of a candidate which decides otherwise.
+    pub(crate) otherwise: Option<&'a Decision>,
+    /// What is injected into the request.
+    pub(crate) fault: Option<&'a Injection>,
+}
+
+impl<'a> Judged<'a> {
+    /// A decision alone.
+    pub(crate) fn only(decision: &'a Decision) -> Self {
+        Self {
+            decision,
+            otherwise: None,
+            fault: None,
+        }
+    }
+}
+
+/// Records a decision: every denial, every use of a break-glass grant, every request that a fault is injected into,
 /// and of the other allows a sample and each that is new, in itself or in what the candidate makes of it; these are all
 /// counted by class too. Hands a few decisions to Cedar, to be made again off this path.
 ///
@@ -34,10 +56,15 @@ use std::net::SocketAddr;
 pub(crate) fn record(
     core: &Core,
     peer: &Peer,
-    (decision, otherwise): (&Decision, Option<&Decision>),
+    judged: Judged<'_>,
     call: &Call<'_>,
     now: Timestamp,
 ) -> bool {
+    let Judged {
+        decision,
+        otherwise,
+        fault,
+    } = judged;
     // Cedar knows no rate limits; and a port that was caught once need not be caught again.
     let comparable =
         decision.phase != Phase::RateLimit && !decision.snapshot().is_distrusted(decision.port);
@@ -62,13 +89,17 @@ pub(crate) fn record(
             .first_uses
             .borrow_mut()
             .is_first(&use_of(decision, peer), now);
-    let chosen = !allowed || decision.break_glass || core.random.happens(audit.allow_sample);
+    let chosen = !allowed
+        || decision.break_glass
+        || fault.is_some()
+        || core.random.happens(audit.allow_sample);
     let turns =
         allowed && otherwise.is_some_and(|one| core.trials.is_first(one, &use_of(one, peer), now));
     if chosen || new || turns {
         let record = DecisionRecord {
             first: !chosen,
             shadow: otherwise.map(|one| one.as_shadow()),
+            fault: fault.map(Injection::record),
             ..decision.record(Some(now), &peer.client, call)
         };
         core.shared.records.send(record);
@@ -151,6 +182,7 @@ pub(crate) fn refusal_record() -> DecisionRecord {
         first: false,
         near_misses: Vec::new(),
         shadow: None,
+        fault: None,
     }
 }
 
@@ -199,7 +231,7 @@ pub(crate) fn record_end(core: &Core, revoked: &Revoked) {
             record(
                 core,
                 &revoked.peer,
-                (&revoked.decision, None),
+                Judged::only(&revoked.decision),
                 &Call::Tcp,
                 revoked.at,
             );
@@ -208,7 +240,7 @@ pub(crate) fn record_end(core: &Core, revoked: &Revoked) {
             record(
                 core,
                 &revoked.peer,
-                (&revoked.decision, None),
+                Judged::only(&revoked.decision),
                 &head.call(),
                 revoked.at,
             );

@@ -42,6 +42,7 @@ mod live;
 mod mux;
 mod original;
 mod outbound;
+mod pace;
 mod pages;
 mod random;
 mod remotes;

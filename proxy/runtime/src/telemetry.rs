@@ -9,6 +9,7 @@ use mesh_policy::decide::{Cause, Denial, Facts, Verdict};
 use mesh_policy::egress::EgressDecision;
 use mesh_policy::request::Protocol;
 use mesh_policy::{Reason, Snapshot};
+use mesh_proxy_core::fault::Injection;
 use mesh_proxy_core::http_hygiene::{Refusal, RequestRefusal};
 use mesh_proxy_core::metrics::routes::{RouteKey, Routed};
 use mesh_proxy_core::metrics::shadow::ShadowKey;
@@ -262,6 +263,19 @@ impl Meter {
     pub(crate) fn retry_refused(&self, why: &'static str) {
         self.registry()
             .count_by("mesh_retries_refused_total", "why", why, 1);
+    }
+
+    /// A second try was made beside the first, and one of them won, or neither.
+    pub(crate) fn hedged(&self, won: &'static str) {
+        self.registry().count_by("mesh_hedges_total", "won", won, 1);
+    }
+
+    /// A fault was injected.
+    pub(crate) fn fault(&self, injection: &Injection) {
+        let mut registry = self.registry();
+        for kind in injection.kinds() {
+            registry.on_fault(&injection.fault, kind);
+        }
     }
 
     /// A copy of a request was sent, or dropped for this reason.

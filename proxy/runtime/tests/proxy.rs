@@ -24,6 +24,7 @@ mod proxy {
     mod hygiene;
     mod identity;
     mod leaving;
+    mod injected;
     mod requests;
     mod revocation;
     mod routing;

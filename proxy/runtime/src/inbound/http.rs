@@ -1,11 +1,12 @@
 //! One request: one reading, one decision, and what was judged is what is forwarded.
 
-use super::{filter, record, record_refused_request};
+use super::{Judged, filter, record, record_refused_request};
 use crate::answer::{Answer, Trouble, closing, refused};
 use crate::body::{Arriving, Body, Held};
 use crate::core::{Core, Port};
 use crate::guarded::WireRefusal;
 use crate::live::{Alive, End, JudgedHead, JudgedHeaders, Kill, Peer, Registration};
+use crate::pace::Paced;
 use crate::serve::Service;
 use crate::shadow::{self, Policy};
 use crate::telemetry::{Ask, Measure};
@@ -15,12 +16,14 @@ use http::{Request, StatusCode, Version, response};
 use hyper::upgrade::OnUpgrade;
 use mesh_policy::decide::{Permit, Phase, Verdict};
 use mesh_policy::record::RecordRequest;
+use mesh_proxy_core::fault::{self, Injection};
 use mesh_proxy_core::http_hygiene::upgrade::{is_done, restore};
 use mesh_proxy_core::http_hygiene::{
     Admitted, Entry, OrigVersion, Refusal, RequestLimits, RequestRefusal, Upgrade, admit, is_grpc,
     sanitize_response, set_host, set_path, tell_time, time_given, to_app,
 };
 use mesh_proxy_core::metrics::Failure;
+use mesh_trust::Timestamp;
 use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -90,8 +93,8 @@ async fn answer(at: Rc<Arrival>, mut request: Request<Arriving>) -> Answer {
         grpc: admitted.grpc,
         headers: JudgedHeaders(parts.headers.clone()),
     });
-    let permit = match at.decide(&policy, &head, &measure) {
-        Ok(permit) => permit,
+    let (permit, fault) = match at.decide(&policy, &head, &measure) {
+        Ok(allowed) => allowed,
         Err(answer) => {
             // Between proxies the other one reads on, for its own client.
             if parts.version == Version::HTTP_2 && matches!(body, Arriving::Http(_)) {
@@ -107,12 +110,6 @@ async fn answer(at: Rc<Arrival>, mut request: Request<Arriving>) -> Answer {
         measure.failed(Failure::Reset);
         return refused(&Refusal::from(refusal), admitted.grpc);
     }
-    if let Some(route) = &permit.route
-        && let Some(answer) = filter::apply(&route.filters, &mut parts, admitted.authority.as_ref())
-    {
-        measure.answered_with(answer.status());
-        return answer;
-    }
     let kill = Kill::default();
     let registration = at
         .core
@@ -125,18 +122,26 @@ async fn answer(at: Rc<Arrival>, mut request: Request<Arriving>) -> Answer {
         registration,
         measure,
         due,
+        bytes_per_second: None,
     };
-    passage.forward(permit, parts, body, upgrading).await
+    match fault {
+        None => passage.forward(permit, parts, body, upgrading).await,
+        // Boxed: what is not disturbed should not carry room for it.
+        Some(fault) => {
+            let request = (permit, parts, body, upgrading);
+            Box::pin(passage.disturbed(fault, request)).await
+        }
+    }
 }
 
 impl Arrival {
-    /// Decides, spends the tokens of a limit, records and counts.
+    /// Decides, spends the tokens of a limit, records and counts; draws what is injected into what is allowed.
     fn decide(
         &self,
         policy: &Arc<Policy>,
         head: &JudgedHead,
         measure: &Measure,
-    ) -> Result<Permit, Box<Answer>> {
+    ) -> Result<(Permit, Option<Injection>), Box<Answer>> {
         let call = head.call();
         let now = self.core.shared.platform.wall_clock();
         let mut decision = self.peer.decide(policy, &call, now);
@@ -153,7 +158,15 @@ impl Arrival {
             decision = decision.rate_limited();
         }
         let otherwise = shadow::otherwise(&self.core, &self.peer, policy, &decision, &call, now);
-        let judged = (&decision, otherwise.as_ref());
+        let fault = match decision.verdict {
+            Verdict::Allow => self.fault(policy, head.grpc, now),
+            Verdict::Deny => None,
+        };
+        let judged = Judged {
+            decision: &decision,
+            otherwise: otherwise.as_ref(),
+            fault: fault.as_ref(),
+        };
         if !record(&self.core, &self.peer, judged, &call, now) {
             measure.no_record();
             return Err(Box::new(Trouble::NoRecord.answer(head.grpc)));
@@ -166,6 +179,17 @@ impl Arrival {
                 Box::new(refused(&refusal, head.grpc))
             })
             .inspect(|permit| measure.allowed(Some(permit)))
+            .map(|permit| (permit, fault))
+    }
+
+    /// What is injected into an allowed request.
+    fn fault(&self, policy: &Policy, grpc: bool, now: Timestamp) -> Option<Injection> {
+        let faults = &policy.port(self.port.port).faults;
+        if faults.is_empty() {
+            return None;
+        }
+        let (client, random) = (self.peer.client.id.as_ref(), &self.core.random);
+        fault::drawn(faults, client, grpc, now, || random.next())
     }
 
     /// Refuses a request that could be read in two ways: recorded like a decision, in phase `request`.
@@ -201,9 +225,37 @@ struct Passage<'a> {
     measure: Measure,
     /// When the time is over that the client gave it.
     due: Option<Instant>,
+    /// The rate that a fault holds its answer to.
+    bytes_per_second: Option<u32>,
 }
 
+/// All of an allowed request.
+type Allowed = (Permit, Parts, Arriving, Option<OnUpgrade>);
+
 impl Passage<'_> {
+    /// Forwards under a fault: after a wait, or not at all, or with an answer that comes slowly.
+    async fn disturbed(mut self, fault: Injection, request: Allowed) -> Answer {
+        self.at.core.meter.fault(&fault);
+        if let Some(delay) = fault.delay {
+            tokio::select! {
+                biased;
+                end = self.kill.ended() => return self.ended(end),
+                () = tokio::time::sleep(delay) => {}
+            }
+        }
+        if let Some(answer) = fault.abort {
+            let trouble = Trouble::Injected {
+                fault: fault.fault,
+                answer,
+            };
+            self.measure.answered_with(trouble.status());
+            return trouble.answer(self.admitted.grpc);
+        }
+        self.bytes_per_second = fault.bytes_per_second;
+        let (permit, parts, body, upgrading) = request;
+        self.forward(permit, parts, body, upgrading).await
+    }
+
     /// Forwards, for the permit that it takes, exactly what was judged.
     async fn forward(
         self,
@@ -212,6 +264,13 @@ impl Passage<'_> {
         body: Arriving,
         upgrading: Option<OnUpgrade>,
     ) -> Answer {
+        if let Some(route) = &permit.route
+            && let Some(answer) =
+                filter::apply(&route.filters, &mut parts, self.admitted.authority.as_ref())
+        {
+            self.measure.answered_with(answer.status());
+            return answer;
+        }
         let judged = permit
             .rewritten_path()
             .map_or(Ok(()), |path| set_path(&mut parts, path));
@@ -274,6 +333,10 @@ impl Passage<'_> {
         sanitize_response(&mut parts);
         parts.extensions.clear();
         self.measure.answered_with(parts.status);
+        let body = match self.bytes_per_second {
+            None => body,
+            Some(rate) => Arriving::Paced(Box::new(Paced::new(body, rate))),
+        };
         let held = Held {
             registration: Some(self.registration),
             measure: Some(self.measure),

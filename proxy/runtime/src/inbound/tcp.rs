@@ -1,6 +1,6 @@
 //! One byte stream from a client to the application.
 
-use super::record;
+use super::{Judged, record};
 use crate::copy::{Finish, both_ways};
 use crate::core::{Core, Port};
 use crate::io::BreakOff;
@@ -46,7 +46,10 @@ pub(crate) async fn take<T>(
         return; // a probe: connected, and nothing passed
     }
     let otherwise = shadow::otherwise(core, peer, &policy, &decision, &Call::Tcp, now);
-    let judged = (&decision, otherwise.as_ref());
+    let judged = Judged {
+        otherwise: otherwise.as_ref(),
+        ..Judged::only(&decision)
+    };
     if !record(core, peer, judged, &Call::Tcp, now) {
         return measure.no_record();
     }
