@@ -1,6 +1,6 @@
 //! Where services are: what a proxy needs to reach them, and who it must find there.
 
-use mesh_policy::traffic::{FailureAccrual, ServiceRoute};
+use mesh_policy::traffic::{Balancing, FailureAccrual, ServiceRoute};
 use mesh_trust::SpiffeId;
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, SocketAddr};
@@ -43,6 +43,12 @@ pub struct ServicePort {
     /// When endpoints are left out for their answers; `None`: never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure_accrual: Option<FailureAccrual>,
+    /// How endpoints share requests; `None`: by latency and requests under way, all alike.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub balancing: Option<Balancing>,
+    /// Shares of `endpoints`, in their order; none: one each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub weights: Vec<u32>,
 }
 
 /// What discovery knows of a port's protocol.

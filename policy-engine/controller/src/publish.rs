@@ -219,6 +219,7 @@ impl Publishing {
     }
 
     fn service(&self, service: &ServiceEndpoints) -> ServicePort {
+        let meshed = || service.endpoints.iter().filter(|one| one.proxied);
         ServicePort {
             namespace: service.namespace.clone(),
             name: service.name.clone(),
@@ -231,6 +232,11 @@ impl Publishing {
             addresses: service.addresses.clone(),
             routes: service.routes.clone(),
             failure_accrual: service.failure_accrual,
+            balancing: service.balancing.clone(),
+            weights: match meshed().all(|endpoint| endpoint.weight == 1) {
+                true => Vec::new(),
+                false => meshed().map(|endpoint| endpoint.weight).collect(),
+            },
             unmeshed: service
                 .endpoints
                 .iter()
@@ -238,10 +244,7 @@ impl Publishing {
                 .map(|endpoint| SocketAddr::new(endpoint.ip, endpoint.port))
                 .chain(service.others.iter().copied())
                 .collect(),
-            endpoints: service
-                .endpoints
-                .iter()
-                .filter(|endpoint| endpoint.proxied)
+            endpoints: meshed()
                 .map(|endpoint| Endpoint {
                     proxy: SocketAddr::new(endpoint.ip, self.proxy_port),
                     port: endpoint.port,
@@ -290,10 +293,10 @@ fn carried(policy: &SnapshotData) -> BTreeSet<String> {
     for port in ports {
         add(&port.server.source);
         port.routes.iter().for_each(|route| add(&route.source));
+        port.faults.iter().for_each(|fault| add(&fault.source));
         limits.extend(port.rate_limit.as_ref());
     }
     policy.grants.iter().for_each(|grant| add(&grant.source));
-        port.faults.iter().for_each(|fault| add(&fault.source));
     let sets = policy.identity_sets.values().map(|set| &set.source);
     sets.for_each(&mut add);
     let sets = policy.network_sets.values().map(|set| &set.source);
@@ -423,10 +426,10 @@ pub(crate) fn deny_all(
             rate_limit: None,
             paths: PathOptions::default(),
             l7_limits: false,
+            faults: Vec::new(),
         },
         grants: Vec::new(),
         identity_sets: BTreeMap::new(),
-            faults: Vec::new(),
         network_sets: BTreeMap::new(),
         cedar_policies: Vec::new(),
         egress: vec![closed_to_all(&why, source.clone())],

@@ -46,6 +46,12 @@ pub struct ServiceRule {
     /// What is tried again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<Retry>,
+    /// When a second try is made beside the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hedge: Option<Hedge>,
+    /// Whether clients come back to the endpoint that they had.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<Session>,
 }
 
 /// A Service port that requests are sent to.
@@ -95,7 +101,84 @@ pub struct Retry {
     pub backoff_ms: u64,
 }
 
-/// When an endpoint of a Service is left out for its answers: a breaker on consecutive failures, as Linkerd has it.
+/// When a second try of a request is made at another endpoint, beside the first; the first good answer counts. Only of
+/// what may be done twice, and within the budget of retries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub enum Hedge {
+    /// So many milliseconds after the first, 1 to [`crate::limits::HEDGE_MS_MAX`].
+    AfterMs(u64),
+    /// Once the first has taken longer than so many percent of those before it, 50 to 99.
+    Percentile(u8),
+}
+
+/// How clients come back to the endpoint that they had (Gateway API, `sessionPersistence`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Session {
+    /// Name of the cookie or header.
+    pub name: String,
+    /// What carries it.
+    pub carrier: SessionCarrier,
+    /// `Path` of the cookie.
+    pub path: String,
+    /// How long a session lasts, in seconds; `None`: as long as its endpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lives_secs: Option<u32>,
+    /// Whether a cookie outlives the client's own session, for as long as this one lasts.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub permanent: bool,
+}
+
+/// What carries a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SessionCarrier {
+    /// `Set-Cookie`, then `Cookie`.
+    Cookie,
+    /// A header of both answers and requests.
+    Header,
+}
+
+/// How the endpoints of a Service share requests.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Balancing {
+    /// By what.
+    #[serde(default)]
+    pub by: BalanceBy,
+    /// For how long an endpoint that joins others gets less than its share, in milliseconds.
+    #[serde(default)]
+    pub slow_start_ms: u64,
+}
+
+/// What an endpoint is chosen by.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub enum BalanceBy {
+    /// Of two drawn the one with the smaller product of latency and requests under way.
+    #[default]
+    PeakEwma,
+    /// Of two drawn the one with fewer requests under way.
+    Requests,
+    /// The same one for the same key; what has none as [`BalanceBy::PeakEwma`].
+    Key(BalanceKey),
+}
+
+/// What requests that go to one endpoint have in common.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub enum BalanceKey {
+    /// The first value of this header, in lower case.
+    Header(String),
+    /// This cookie.
+    Cookie(String),
+    /// The identity of the client's own proxy.
+    SourceIdentity,
+}
+
+/// When an endpoint of a Service is left out for its answers: a breaker on consecutive failures, as Linkerd has it, and
+/// beside it one on the share of successes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FailureAccrual {
@@ -108,6 +191,35 @@ pub struct FailureAccrual {
     pub max_penalty_ms: u64,
     /// Up to this share of each penalty is added at random, in percent.
     pub jitter_percent: u32,
+    /// The share of successes, if that counts too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub success_rate: Option<SuccessRate>,
+    /// The share of a Service's endpoints that may be left out for their answers at one time, in percent; `None`: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ejected_percent_max: Option<u32>,
+}
+
+/// The share of successes below which an endpoint is left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SuccessRate {
+    /// In percent of the requests of the window, 1 to 100.
+    pub percent_min: u32,
+    /// How far back requests count, in milliseconds.
+    pub window_ms: u64,
+    /// Requests below which their share means nothing; at least 1.
+    pub requests_min: u32,
+}
+
+impl Default for SuccessRate {
+    /// Linkerd's values.
+    fn default() -> Self {
+        Self {
+            percent_min: 80,
+            window_ms: 10_000,
+            requests_min: 5,
+        }
+    }
 }
 
 impl Default for FailureAccrual {
@@ -118,6 +230,8 @@ impl Default for FailureAccrual {
             min_penalty_ms: 1_000,
             max_penalty_ms: 60_000,
             jitter_percent: 50,
+            success_rate: None,
+            ejected_percent_max: None,
         }
     }
 }

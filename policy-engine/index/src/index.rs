@@ -8,6 +8,7 @@
 mod about;
 mod annotations;
 mod authority;
+mod balancing;
 mod breaker;
 mod candidate;
 mod cedar_texts;

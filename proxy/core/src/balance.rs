@@ -1,8 +1,11 @@
-//! Chooses the endpoint for a request: of two drawn at random the one with less load.
+//! Chooses the endpoint for a request: of two drawn at random the one with less load; or, for requests that have a key,
+//! always the same one.
 //!
 //! Two random choices, not least-loaded: load figures are late, and everyone would run to the same idle endpoint.
-//! Load is peak-EWMA latency times requests under way: a slow answer counts at once, a fast one slowly. An endpoint that
-//! cannot be connected to is left out for a time that doubles with every failure, then tried with one request. So is one
+//! Load is peak-EWMA latency times requests under way: a slow answer counts at once, a fast one slowly; or requests under
+//! way alone ([`Load`]). Where endpoints have shares of different size, or one is new, a lot decides among all of them, in
+//! proportion to share by load: of two the one with less load would get all that comes while nothing waits. An endpoint
+//! that cannot be connected to is left out for a time that doubles with every failure, then tried with one request. So is one
 //! whose answers failed too often in a row, if there is a [`Breaker`].
 //!
 //! ```text
@@ -10,6 +13,16 @@
 //!                                                             ^------------------failed, twice as long------'
 //! ```
 //! Never dials, never waits; one balancer per service port and core, so there is no lock.
+//!
+//! - [`breaker`]: when an endpoint is left out for its answers
+//! - [`key`]: what requests that go to one endpoint have in common
+
+pub mod breaker;
+pub mod key;
+
+pub use breaker::{Breaker, SuccessRate};
+
+use breaker::Outcomes;
 
 /// Latency assumed of an endpoint that has not answered yet.
 const FIRST_RTT_US: f64 = 30_000.0;
@@ -35,28 +48,18 @@ impl Default for BalanceConfig {
     }
 }
 
-/// When an endpoint is left out for its answers: a breaker on consecutive failures.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Breaker {
-    /// Failures in a row; 0 counts as 1.
-    pub failures_max: u32,
-    /// How long the endpoint is left out the first time, in microseconds; doubled each time that its trial fails.
-    pub penalty_min_us: u64,
-    /// The longest time, before jitter.
-    pub penalty_max_us: u64,
-    /// Up to this share of each penalty is added at random, in percent.
-    pub jitter_percent: u32,
+/// What an endpoint's load is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Load {
+    /// Its latency, where a slow answer counts at once, times the requests under way.
+    #[default]
+    PeakEwma,
+    /// The requests under way.
+    Requests,
 }
 
-impl Breaker {
-    /// How long an endpoint is left out after `penalties` others in a row.
-    fn penalty_us(&self, penalties: u32, random: u64) -> u64 {
-        let doubled = self.penalty_min_us.saturating_mul(1 << penalties.min(30));
-        let longest = doubled.min(self.penalty_max_us.max(self.penalty_min_us));
-        let jitter = longest.saturating_mul(u64::from(self.jitter_percent)) / 100;
-        longest.saturating_add(random % (jitter + 1))
-    }
-}
+/// The least that a new endpoint gets, of what its weight says: less would never warm it up.
+const NEW_SHARE_MIN: f64 = 0.1;
 
 /// Names an endpoint of one balancer; ids are never used again, so a late report about a removed one changes nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -135,7 +138,13 @@ struct Endpoint<E> {
     strikes: u32,
     /// Times in a row that the breaker left it out.
     penalties: u32,
+    /// How its requests ended, if a breaker looks at their share.
+    outcomes: Option<Box<Outcomes>>,
     health: Health,
+    /// Its share beside that of the others.
+    weight: u32,
+    /// When it joined others that were there already.
+    joined_us: Option<u64>,
 }
 
 /// The endpoints of one service port.
@@ -143,6 +152,13 @@ struct Endpoint<E> {
 pub struct Balancer<E> {
     config: BalanceConfig,
     breaker: Option<Breaker>,
+    load: Load,
+    /// How long an endpoint that joins is new, in microseconds.
+    slow_start_us: u64,
+    /// Whether some share is not 1.
+    uneven: bool,
+    /// Until when some endpoint is new.
+    new_until_us: u64,
     /// INVARIANT: sorted by id; new ones get higher ids and go to the end.
     endpoints: Vec<Endpoint<E>>,
     next_id: u64,
@@ -154,6 +170,10 @@ impl<E: Eq> Balancer<E> {
         Self {
             config,
             breaker: None,
+            load: Load::default(),
+            slow_start_us: 0,
+            uneven: false,
+            new_until_us: 0,
             endpoints: Vec::new(),
             next_id: 0,
         }
@@ -164,8 +184,23 @@ impl<E: Eq> Balancer<E> {
         self.breaker = breaker;
     }
 
+    /// Sets what load is, and for how long an endpoint that joins is new: it gets a tenth of its share at first, all of it
+    /// after `slow_start_us` microseconds.
+    pub fn set_load(&mut self, load: Load, slow_start_us: u64) {
+        (self.load, self.slow_start_us) = (load, slow_start_us);
+    }
+
+    /// Sets the shares of endpoints, 1 where it is 0.
+    pub fn set_weights(&mut self, weight_of: impl Fn(&E) -> u32) {
+        for endpoint in &mut self.endpoints {
+            endpoint.weight = weight_of(&endpoint.address).max(1);
+        }
+        self.uneven = self.endpoints.iter().any(|endpoint| endpoint.weight != 1);
+    }
+
     /// Makes the set the given one; those in both keep load and health. Returns what left.
     pub fn update(&mut self, wanted: impl IntoIterator<Item = E>, now_us: u64) -> Vec<E> {
+        let joins = !self.endpoints.is_empty();
         let mut old = std::mem::take(&mut self.endpoints);
         let mut new: Vec<Endpoint<E>> = Vec::with_capacity(old.len());
         for address in wanted {
@@ -175,7 +210,13 @@ impl<E: Eq> Balancer<E> {
             match old.iter().position(|known| known.address == address) {
                 Some(at) => new.push(old.swap_remove(at)),
                 None => {
-                    new.push(Endpoint::new(EndpointId(self.next_id), address, now_us));
+                    let id = EndpointId(self.next_id);
+                    let mut endpoint = Endpoint::new(id, address, now_us);
+                    endpoint.joined_us = joins.then_some(now_us);
+                    if joins {
+                        self.new_until_us = now_us.saturating_add(self.slow_start_us);
+                    }
+                    new.push(endpoint);
                     self.next_id += 1;
                 }
             }
@@ -187,24 +228,95 @@ impl<E: Eq> Balancer<E> {
 
     /// Chooses; `random` is 64 fresh random bits.
     pub fn pick(&self, random: u64, now_us: u64) -> Pick {
+        match self.pick_of(random, now_us, |_| true) {
+            Some(id) => Pick::Endpoint(id),
+            None => self.none_open(now_us),
+        }
+    }
+
+    /// Of two drawn of those that are open and `meant`, the one with less load; by lot, where shares are uneven.
+    fn pick_of(
+        &self,
+        random: u64,
+        now_us: u64,
+        meant: impl Fn(&Endpoint<E>) -> bool,
+    ) -> Option<EndpointId> {
         let open = self
             .endpoints
             .iter()
-            .filter(|endpoint| endpoint.is_open(now_us));
+            .filter(|endpoint| endpoint.is_open(now_us) && meant(endpoint));
+        if self.uneven || now_us < self.new_until_us {
+            return self.by_lot(open, random, now_us);
+        }
         let count = open.clone().count();
         if count == 0 {
-            return self.none_open(now_us);
+            return None;
         }
         let (first, second) = two_of(count, random);
-        let chosen = match (
-            open.clone().nth(first),
+        let (first, second) = (
+            open.clone().nth(first)?,
             second.and_then(|at| open.clone().nth(at)),
-        ) {
-            (Some(a), Some(b)) if b.load(now_us, &self.config) < a.load(now_us, &self.config) => b,
-            (Some(a), _) => a,
-            (None, _) => return self.none_open(now_us),
+        );
+        let less = |other: &&Endpoint<E>| self.load(other, now_us) < self.load(first, now_us);
+        Some(second.filter(less).unwrap_or(first).id)
+    }
+
+    /// Chooses for a request that has a key: of all that are open the same one each time, so that one that comes or goes
+    /// moves no keys but its own (rendezvous hashing, Thaler and Ravishankar, 1998). `place` is a hash of an endpoint, which
+    /// is the same everywhere.
+    pub fn pick_by_key(&self, key: u64, now_us: u64, place: impl Fn(&E) -> u64) -> Pick {
+        let open = self.endpoints.iter().filter(|one| one.is_open(now_us));
+        let best = open
+            .map(|one| (one.rank(mixed(key ^ place(&one.address))), one.id))
+            .max_by(|(a, _), (b, _)| a.total_cmp(b));
+        match best {
+            Some((_, id)) => Pick::Endpoint(id),
+            None => self.none_open(now_us),
+        }
+    }
+
+    /// One of `open`, each as likely as its share by its load.
+    fn by_lot<'e>(
+        &'e self,
+        open: impl Iterator<Item = &'e Endpoint<E>> + Clone,
+        random: u64,
+        now_us: u64,
+    ) -> Option<EndpointId> {
+        let share = |endpoint: &Endpoint<E>| {
+            let whole = f64::from(endpoint.weight) * endpoint.warm(now_us, self.slow_start_us);
+            whole / self.load(endpoint, now_us).max(f64::MIN_POSITIVE)
         };
-        Pick::Endpoint(chosen.id)
+        let all: f64 = open.clone().map(share).sum();
+        let mut at = unit(random) * all;
+        let mut last = None;
+        for endpoint in open {
+            last = Some(endpoint.id);
+            at -= share(endpoint);
+            if at < 0.0 {
+                break;
+            }
+        }
+        last
+    }
+
+    /// Expected wait, or requests.
+    fn load(&self, endpoint: &Endpoint<E>, now_us: u64) -> f64 {
+        match self.load {
+            Load::PeakEwma => endpoint.expected_wait(now_us, &self.config),
+            Load::Requests => f64::from(endpoint.pending) + 1.0,
+        }
+    }
+
+    /// Chooses one that is not `other`; `None`: there is none that may be picked.
+    pub fn pick_other(&self, other: EndpointId, random: u64, now_us: u64) -> Option<EndpointId> {
+        self.pick_of(random, now_us, |endpoint| endpoint.id != other)
+    }
+
+    /// The first endpoint of which `wanted` is true, if it may be picked now.
+    pub fn find(&self, now_us: u64, wanted: impl Fn(&E) -> bool) -> Option<EndpointId> {
+        let mut all = self.endpoints.iter();
+        let one = all.find(|endpoint| wanted(&endpoint.address))?;
+        one.is_open(now_us).then_some(one.id)
     }
 
     fn none_open(&self, now_us: u64) -> Pick {
@@ -272,6 +384,12 @@ impl<E: Eq> Balancer<E> {
         random: u64,
     ) {
         let (config, breaker) = (self.config, self.breaker);
+        let failed = matches!(outcome, Outcome::Rejected | Outcome::Failed);
+        // Looked at before the endpoint is: how many others are left out.
+        let may_eject = failed
+            && breaker.is_some_and(|breaker| {
+                breaker.may_eject(self.ejected_besides(id, now_us), self.endpoints.len())
+            });
         let Some(endpoint) = self.endpoint(id) else {
             return;
         };
@@ -287,12 +405,29 @@ impl<E: Eq> Balancer<E> {
         if let Health::Ejected { trial, .. } = &mut endpoint.health {
             *trial = false;
         }
+        if let Some(rate) = breaker.and_then(|breaker| breaker.success_rate)
+            && outcome != Outcome::Cancelled
+        {
+            let outcomes = endpoint.outcomes.get_or_insert_default();
+            outcomes.add(!failed, &rate, now_us);
+        }
         match (outcome, breaker) {
             (Outcome::Answered, _) | (Outcome::Rejected, None) => endpoint.recover(),
             (Outcome::Rejected | Outcome::Failed, Some(breaker)) => {
-                endpoint.strike(outcome, &breaker, now_us, random);
+                endpoint.strike(outcome, may_eject.then_some(&breaker), now_us, random);
             }
             (Outcome::Failed, None) | (Outcome::Cancelled, _) => {}
+        }
+    }
+
+    /// A request was taken away from an endpoint that had not answered it for so long, because another had. It is over
+    /// already; that it took at least so long is no failure, and counts where it is more than was known.
+    pub fn on_outrun(&mut self, id: EndpointId, waited_us: u64, now_us: u64) {
+        let config = self.config;
+        if let Some(endpoint) = self.endpoint(id)
+            && waited_us as f64 > endpoint.rtt_us
+        {
+            endpoint.observe(waited_us, now_us, &config);
         }
     }
 
@@ -320,6 +455,15 @@ impl<E: Eq> Balancer<E> {
         };
     }
 
+    /// How many endpoints besides this one are left out for their answers.
+    fn ejected_besides(&self, id: EndpointId, now_us: u64) -> usize {
+        let others = self.endpoints.iter().filter(|one| one.id != id);
+        let ejected = others.filter(|one| {
+            matches!(one.health, Health::Ejected { why: Why::Answers, until_us, trial } if trial || until_us > now_us)
+        });
+        ejected.count()
+    }
+
     fn endpoint(&mut self, id: EndpointId) -> Option<&mut Endpoint<E>> {
         let at = self
             .endpoints
@@ -341,7 +485,10 @@ impl<E> Endpoint<E> {
             failures: 0,
             strikes: 0,
             penalties: 0,
+            outcomes: None,
             health: Health::Ready,
+            weight: 1,
+            joined_us: None,
         }
     }
 
@@ -351,12 +498,31 @@ impl<E> Endpoint<E> {
         self.health = Health::Ready;
     }
 
-    /// A request failed; one failure too many leaves the endpoint out, and so does that of its trial.
-    fn strike(&mut self, outcome: Outcome, breaker: &Breaker, now_us: u64, random: u64) {
+    /// A request failed; one failure too many leaves the endpoint out, and so do too few successes, and the failure of its
+    /// trial. Without a breaker it stays, for too many others are left out.
+    fn strike(&mut self, outcome: Outcome, breaker: Option<&Breaker>, now_us: u64, random: u64) {
         self.strikes = self.strikes.saturating_add(1);
-        if self.strikes >= breaker.failures_max {
+        let opens = |breaker: &&Breaker| {
+            let few = |rate| {
+                let outcomes = self.outcomes.as_ref();
+                outcomes.is_some_and(|outcomes| outcomes.too_few(&rate, now_us))
+            };
+            let on_trial = matches!(
+                self.health,
+                Health::Ejected {
+                    why: Why::Answers,
+                    ..
+                }
+            );
+            on_trial
+                || self.strikes >= breaker.failures_max
+                || breaker.success_rate.is_some_and(few)
+        };
+        if let Some(breaker) = breaker.filter(opens) {
             let wait = breaker.penalty_us(self.penalties, random);
             self.penalties = self.penalties.saturating_add(1);
+            // What it did before says nothing of how it is when it comes back.
+            self.outcomes = None;
             self.health = Health::Ejected {
                 until_us: now_us.saturating_add(wait),
                 trial: false,
@@ -379,13 +545,29 @@ impl<E> Endpoint<E> {
     }
 
     /// Expected wait: latency, forgotten with time, times the requests before this one and itself.
-    fn load(&self, now_us: u64, config: &BalanceConfig) -> f64 {
-        self.rtt_us * self.weight(now_us, config) * (f64::from(self.pending) + 1.0)
+    fn expected_wait(&self, now_us: u64, config: &BalanceConfig) -> f64 {
+        self.rtt_us * self.freshness(now_us, config) * (f64::from(self.pending) + 1.0)
+    }
+
+    /// Which part of its share it gets: less while it is new.
+    fn warm(&self, now_us: u64, slow_start_us: u64) -> f64 {
+        match self.joined_us {
+            Some(joined) if slow_start_us > 0 => {
+                let age = now_us.saturating_sub(joined) as f64;
+                (age / slow_start_us as f64).clamp(NEW_SHARE_MIN, 1.0)
+            }
+            _ => 1.0,
+        }
+    }
+
+    /// Its rank for a key, from the bits that the two make: the highest has the key, in proportion to the weights.
+    fn rank(&self, bits: u64) -> f64 {
+        -f64::from(self.weight) / unit(bits).ln()
     }
 
     fn observe(&mut self, rtt_us: u64, now_us: u64, config: &BalanceConfig) {
         let rtt = rtt_us as f64;
-        let old = self.weight(now_us, config);
+        let old = self.freshness(now_us, config);
         self.rtt_us = if rtt > self.rtt_us {
             rtt
         } else {
@@ -395,10 +577,22 @@ impl<E> Endpoint<E> {
     }
 
     /// What is left of the last latency: 1 at once, towards 0 with age.
-    fn weight(&self, now_us: u64, config: &BalanceConfig) -> f64 {
+    fn freshness(&self, now_us: u64, config: &BalanceConfig) -> f64 {
         let age = now_us.saturating_sub(self.rtt_at_us) as f64;
         (-age / config.decay_us.max(1) as f64).exp()
     }
+}
+
+/// A number between 0 and 1, never either, from 52 bits: with its half as many as a double holds.
+fn unit(bits: u64) -> f64 {
+    ((bits >> 12) as f64 + 0.5) / (1_u64 << 52) as f64
+}
+
+/// All bits of all bits (SplitMix64, Steele and others, 2014).
+fn mixed(bits: u64) -> u64 {
+    let bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    bits ^ (bits >> 31)
 }
 
 /// Two different places below `count`, or the one there is.
@@ -414,5 +608,7 @@ fn two_of(count: usize, random: u64) -> (usize, Option<usize>) {
     (first, Some(second))
 }
 
+#[cfg(test)]
+mod shares;
 #[cfg(test)]
 mod tests;

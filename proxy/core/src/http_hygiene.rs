@@ -25,7 +25,7 @@ pub use refusal::{Refusal, RequestRefusal};
 pub use upgrade::Upgrade;
 
 use crate::detect::METHOD_BYTES_MAX;
-use http::header::{CONTENT_TYPE, HOST, HeaderMap};
+use http::header::{CONTENT_TYPE, COOKIE, HOST, HeaderMap};
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery};
 use http::{Method, Uri, Version};
@@ -209,6 +209,17 @@ pub fn is_grpc(headers: &HeaderMap) -> bool {
 /// The gRPC code in the head of an answer, which then has no messages ("trailers-only").
 pub fn grpc_code(headers: &HeaderMap) -> Option<u16> {
     headers.get("grpc-status")?.to_str().ok()?.parse().ok()
+}
+
+/// The first value of a cookie (RFC 6265 §5.4: the one with the longest path comes first).
+pub(crate) fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+    let values = headers.get_all(COOKIE).iter();
+    let pairs = values
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|text| text.split(';'));
+    let mut named = pairs.filter_map(|pair| pair.split_once('='));
+    let (_, value) = named.find(|(known, _)| known.trim() == name)?;
+    Some(value.trim())
 }
 
 /// A request's headers as the decision reads them.

@@ -2,14 +2,27 @@
 //!
 //! A value that cannot be read is reported, and its default holds; a breaker of a kind that is not known is none.
 
-use mesh_policy::traffic::FailureAccrual;
+use mesh_policy::traffic::{FailureAccrual, SuccessRate};
 use std::collections::BTreeMap;
 
 /// What all the annotations begin with.
 const PREFIX: &str = "balancer.linkerd.io/failure-accrual";
 
-/// The kind of breaker that is known.
+/// The kinds of breakers that are known: failures in a row, and beside them the share of successes.
 const CONSECUTIVE: &str = "consecutive";
+const UNIFIED: &str = "unified";
+
+/// What the annotations about the share of successes begin with.
+const ALPHA: &str = "balancer.alpha.linkerd.io/failure-accrual";
+
+/// How many endpoints may be left out at one time: ours.
+const EJECTED_MAX: &str = "mesh.internal/max-ejected-percent";
+
+/// Longest window, an hour; shortest, Linkerd's.
+const WINDOW_MS: std::ops::RangeInclusive<u64> = 10..=3_600_000;
+
+/// Most requests that a share may need (Linkerd).
+const REQUESTS_MAX: u32 = 1_000_000;
 
 /// Most failures in a row, and the longest penalty: a day. What is more was not meant.
 const FAILURES_MAX: u32 = 1_000_000;
@@ -36,18 +49,17 @@ impl Breaker {
         let Some(kind) = annotations.get(PREFIX) else {
             return out;
         };
-        if kind == "unified" {
-            out.not_applied.push(format!("`{PREFIX}: unified`"));
-            return out;
-        }
-        if kind != CONSECUTIVE {
-            let problem = format!("`{PREFIX}: {kind}` is not `{CONSECUTIVE}`");
+        if ![CONSECUTIVE, UNIFIED].contains(&kind.as_str()) {
+            let problem = format!("`{PREFIX}: {kind}` is not `{CONSECUTIVE}` or `{UNIFIED}`");
             out.problems.push(problem);
             return out;
         }
         let mut accrual = FailureAccrual::default();
         let mut read = |key: &str, what: &str, take: &mut dyn FnMut(&str) -> Option<()>| {
-            let name = format!("{PREFIX}-{CONSECUTIVE}-{key}");
+            let name = match key.contains('/') {
+                true => key.to_owned(),
+                false => format!("{PREFIX}-{CONSECUTIVE}-{key}"),
+            };
             if let Some(text) = annotations.get(&name)
                 && take(text).is_none()
             {
@@ -77,6 +89,41 @@ impl Breaker {
             accrual.jitter_percent = percent(ratio)?;
             Some(())
         });
+        read(EJECTED_MAX, "a whole number from 0 to 100", &mut |text| {
+            let percent = text.parse().ok().filter(|percent| *percent <= 100)?;
+            accrual.ejected_percent_max = Some(percent);
+            Some(())
+        });
+        if kind == UNIFIED {
+            let mut rate = SuccessRate::default();
+            let key = |key: &str| format!("{ALPHA}-{key}");
+            let name = key("success-rate-threshold");
+            read(&name, "a number above 0, at most 1", &mut |text| {
+                let share: f64 = text.parse().ok()?;
+                rate.percent_min = percent(share).filter(|share| (1..=100).contains(share))?;
+                Some(())
+            });
+            let name = key("success-rate-window");
+            read(&name, "a time from `10ms` to `1h`", &mut |text| {
+                let ms = super::patience::duration_ms(text)?;
+                rate.window_ms = WINDOW_MS.contains(&ms).then_some(ms)?;
+                Some(())
+            });
+            let name = key("success-rate-min-requests");
+            read(&name, "a whole number above 0", &mut |text| {
+                let number = text.parse().ok();
+                rate.requests_min = number.filter(|n| (1..=REQUESTS_MAX).contains(n))?;
+                Some(())
+            });
+            accrual.success_rate = Some(rate);
+            let retry_after = key("honor-retry-after");
+            if annotations
+                .get(&retry_after)
+                .is_some_and(|said| said != "false")
+            {
+                out.not_applied.push(format!("`{retry_after}`"));
+            }
+        }
         if accrual.min_penalty_ms > accrual.max_penalty_ms {
             out.problems.push(format!(
                 "the shortest penalty of `{PREFIX}` is longer than the longest; the longest is raised to it"
@@ -128,6 +175,7 @@ mod tests {
             min_penalty_ms: 500,
             max_penalty_ms: 120_000,
             jitter_percent: 25,
+            ..FailureAccrual::default()
         };
         assert_eq!(all.accrual, Some(wanted));
     }
@@ -136,10 +184,68 @@ mod tests {
     fn the_rest_says_nothing_without_a_kind_that_is_known() {
         let alone = breaker(&[("-consecutive-max-failures", "3")]);
         assert_eq!(alone, Breaker::default());
-        let unified = breaker(&[("", "unified")]);
-        assert_eq!((unified.accrual, unified.not_applied.len()), (None, 1));
         let unknown = breaker(&[("", "Consecutive")]);
         assert_eq!((unknown.accrual, unknown.problems.len()), (None, 1));
+    }
+
+    fn unified(annotations: &[(&str, &str)]) -> Breaker {
+        let kind = (PREFIX.to_owned(), UNIFIED.to_owned());
+        let own = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
+        Breaker::of(&annotations.iter().map(own).chain([kind]).collect())
+    }
+
+    #[test]
+    fn a_unified_breaker_looks_at_the_share_of_successes_too() {
+        let rate = |read: Breaker| read.accrual.and_then(|accrual| accrual.success_rate);
+        assert_eq!(rate(unified(&[])), Some(SuccessRate::default()));
+        assert_eq!(rate(breaker(&[("", "consecutive")])), None);
+        const A: &str = "balancer.alpha.linkerd.io/failure-accrual-success-rate-threshold";
+        const B: &str = "balancer.alpha.linkerd.io/failure-accrual-success-rate-window";
+        const C: &str = "balancer.alpha.linkerd.io/failure-accrual-success-rate-min-requests";
+        let all = unified(&[
+            (A, "0.95"),
+            (B, "30s"),
+            (C, "20"),
+            (EJECTED_MAX, "50"),
+            (
+                "balancer.linkerd.io/failure-accrual-consecutive-max-failures",
+                "3",
+            ),
+        ]);
+        assert_eq!(all.problems, [""; 0]);
+        let wanted = SuccessRate {
+            percent_min: 95,
+            window_ms: 30_000,
+            requests_min: 20,
+        };
+        let accrual = all.accrual.unwrap();
+        assert_eq!(accrual.success_rate, Some(wanted));
+        assert_eq!(
+            (accrual.max_failures, accrual.ejected_percent_max),
+            (3, Some(50))
+        );
+        for (key, value) in [
+            (A, "0"),
+            (A, "1.01"),
+            (A, "-0.5"),
+            (A, "NaN"),
+            (A, "80%"),
+            (B, "9ms"),
+            (B, "2h"),
+            (B, "10"),
+            (C, "0"),
+            (C, "1000001"),
+            (EJECTED_MAX, "101"),
+            (EJECTED_MAX, "-1"),
+            (EJECTED_MAX, "half"),
+        ] {
+            let read = unified(&[(key, value)]);
+            assert_eq!(read.problems.len(), 1, "{key}: {value}");
+            assert_eq!(rate(read), Some(SuccessRate::default()), "{key}: {value}");
+        }
+        let after = "balancer.alpha.linkerd.io/failure-accrual-honor-retry-after";
+        assert_eq!(unified(&[(after, "true")]).not_applied.len(), 1);
+        assert_eq!(unified(&[(after, "false")]).not_applied.len(), 0);
     }
 
     #[test]

@@ -1,13 +1,14 @@
 //! Names to workloads: what a request record means by a pod or a Service, and where Services are.
 
 use super::annotations::OPAQUE_PORTS;
+use super::balancing::{self, ReadBalancing};
 use super::breaker::Breaker;
 use super::workloads::Workload;
 use super::{Index, Proxied, WorkloadKey, snapshot};
 use crate::manifest::resource::{EndpointSlice, Object, PortRef, Service, ServicePort};
 use mesh_policy::request::TargetRecord;
 use mesh_policy::snapshot::ServerProtocol;
-use mesh_policy::traffic::{FailureAccrual, ServiceRoute};
+use mesh_policy::traffic::{Balancing, FailureAccrual, ServiceRoute};
 use mesh_trust::SpiffeId;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -107,6 +108,8 @@ pub struct ServiceEndpoints {
     pub routes: Vec<ServiceRoute>,
     /// When endpoints are left out for their answers.
     pub failure_accrual: Option<FailureAccrual>,
+    /// How endpoints share requests; `None`: as they do anyway.
+    pub balancing: Option<Balancing>,
 }
 
 /// One pod behind a Service port.
@@ -124,6 +127,8 @@ pub struct ServiceEndpoint {
     pub identity: SpiffeId,
     /// Whether a proxy stands in front of it. Without one nobody proves anything there.
     pub proxied: bool,
+    /// How many shares of the requests it gets.
+    pub weight: u32,
 }
 
 /// A pod with an address, whether or not a Service selects it.
@@ -349,6 +354,7 @@ impl Index {
                     service_account: info.service_account.clone(),
                     identity,
                     proxied: self.is_proxied(workload),
+                    weight: balancing::weight(&workload.labels).unwrap_or(1),
                 });
             }
         }
@@ -373,6 +379,7 @@ impl Index {
             others,
             routes: self.routes_of(service, port),
             failure_accrual: Breaker::of(&service.annotations).accrual,
+            balancing: ReadBalancing::of(&service.annotations).balancing,
         }
     }
 

@@ -224,8 +224,8 @@ fn a_slow_answer_is_forgotten_with_time() {
     balancer.on_end(id, Outcome::Answered, 0, SEC, 0);
     let config = balancer.config;
     let (soon, late) = (
-        balancer.endpoints[0].load(SEC, &config),
-        balancer.endpoints[0].load(60 * SEC, &config),
+        balancer.endpoints[0].expected_wait(SEC, &config),
+        balancer.endpoints[0].expected_wait(60 * SEC, &config),
     );
     assert!(soon >= 1_000_000.0 && late < 10_000.0, "{soon} {late}");
 }
@@ -235,6 +235,8 @@ const BREAKER: Breaker = Breaker {
     penalty_min_us: SEC,
     penalty_max_us: 60 * SEC,
     jitter_percent: 0,
+    success_rate: None,
+    ejected_percent_max: 100,
 };
 
 /// One endpoint with a breaker.
