@@ -14,8 +14,8 @@ mod candidate;
 mod cedar_texts;
 mod change;
 mod egress;
-mod invariants;
 mod faults;
+mod invariants;
 mod lint;
 mod object_status;
 mod patience;
@@ -151,9 +151,9 @@ pub struct Index {
     by_address: HashMap<IpAddr, usize>,
     /// Rate limits that name a Server, oldest first.
     rate_limits: HashMap<Key, Vec<usize>>,
-    policies: Policies,
     /// Faults that name a Server, oldest first.
     faults: HashMap<Key, Vec<usize>>,
+    policies: Policies,
     authorities: Authorities,
     cedar: CedarTexts,
     invariants: Vec<Invariant>,
@@ -274,13 +274,13 @@ impl Index {
                     .map(|name| Key::new(&l.key.namespace, name))
                     .collect()
             }),
-            policies: Policies::of(&resources),
             faults: by(&resources.faults, |fault| {
                 let server = fault.spec.server.iter();
                 server
                     .map(|name| Key::new(&fault.key.namespace, name))
                     .collect()
             }),
+            policies: Policies::of(&resources),
             config: config.clone(),
             resources,
             workloads,
@@ -292,8 +292,8 @@ impl Index {
             findings_of: HashMap::default(),
         };
         lint::lint(&index, &mut findings);
-        route_status::lint(&index, &mut findings);
         faults::lint(&index, &mut findings);
+        route_status::lint(&index, &mut findings);
         egress::lint(&index, &mut findings);
         cedar_texts::lint(&index, &mut findings);
         findings.sort();

@@ -29,6 +29,7 @@ mod route;
 mod route_backend;
 mod route_filter;
 pub(crate) mod route_match;
+mod route_session;
 mod selector;
 mod server_kinds;
 mod service_profile;

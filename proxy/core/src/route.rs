@@ -4,19 +4,25 @@
 //! here is what a client's proxy does: which routes bear on it, what they change, which backend gets the request.
 //!
 //! - [`filter`]: changes of headers, host and path, redirects
+//! - [`hedge`]: when a second try is made beside the first
 //! - [`retry`]: what is tried again, when, and how much of it
+//! - [`session`]: how clients come back to the endpoint that they had
 //!
 //! A rule that cannot be applied in full still takes its requests, and they fail: a mistake in a narrow rule must not
 //! hand its requests to a wider one.
 
 pub mod filter;
+pub mod hedge;
 pub mod retry;
+pub mod session;
 
 use filter::{FilterFault, Filters};
+use hedge::Hedge;
 use mesh_policy::route::{RouteRequest, RouteTable};
 use mesh_policy::snapshot::{Route, RouteMatch, RouteRule};
 use mesh_policy::traffic::{self, ServiceRoute, ServiceRule, TrafficFilter};
 use retry::Retry;
+use session::Session;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -71,6 +77,10 @@ pub struct Plan {
     pub try_limit: Option<Duration>,
     /// What is tried again.
     pub retry: Option<Retry>,
+    /// When a second try is made beside the first; never where there are sessions, which it would break.
+    pub hedge: Option<Hedge>,
+    /// How clients come back to the endpoint that they had.
+    pub session: Option<Session>,
     backends: Vec<Backend>,
     /// Sum of the weights of `backends`.
     weights: u64,
@@ -214,12 +224,23 @@ impl Plan {
             request_limit: millis(rule.timeouts.request_ms),
             try_limit: millis(rule.timeouts.backend_request_ms),
             retry: rule.retry.as_ref().map(Retry::compile),
+            hedge: match rule.session {
+                None => rule.hedge.as_ref().map(Hedge::compile),
+                Some(_) => None,
+            },
+            session: rule.session.as_ref().map(Session::compile).transpose()?,
             weights: backends
                 .iter()
                 .map(|backend| u64::from(backend.weight))
                 .sum(),
             backends,
         })
+    }
+
+    /// Those that a session may lead back to: what has no share is left, and so is what is invalid.
+    pub fn kept_backends(&self) -> impl Iterator<Item = &Backend> {
+        let all = self.backends.iter();
+        all.filter(|backend| backend.weight > 0 && backend.invalid.is_none())
     }
 
     /// The backend that gets a request, by weight; `random` is 64 fresh random bits. `None`: no backend has a share.

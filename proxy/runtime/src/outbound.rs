@@ -4,12 +4,13 @@
 //! - [`egress`]: what leaves the mesh, and whether it may
 //! - [`plain`]: what leaves the mesh, in plaintext
 //! - [`http`]: one request
-//! - [`route`]: one request to a service that has routes; [`mirror`]: copies of it
+//! - [`route`]: one request to a service that has routes; [`mirror`]: copies of it; [`hedge`]: a second try beside the first
 //! - [`send`]: one try, at one service
 //! - [`tcp`]: one byte stream
 //! - [`pool`]: connections to the proxies of endpoints
 
 pub(crate) mod egress;
+mod hedge;
 pub(crate) mod http;
 pub(crate) mod mirror;
 pub(crate) mod plain;
@@ -29,15 +30,21 @@ use crate::limits::{APP_QUIET, H2_STREAMS_MAX};
 use crate::live::Kill;
 use crate::serve::{Speaks, serve};
 use crate::services::{PodWay, Services};
+use ::http::HeaderMap;
 use mesh_api::discovery::{Endpoint, ProtocolHint};
 use mesh_policy::decide::Generation;
 use mesh_policy::record::{DecisionRecord, RecordClient, RecordRequest, RecordServer};
 use mesh_policy::request::canonical_ip;
-use mesh_policy::traffic::FailureAccrual;
-use mesh_proxy_core::balance::{BalanceConfig, Balancer, Breaker, EndpointId, Outcome, Pick};
+use mesh_policy::traffic::{BalanceBy, Balancing, FailureAccrual};
+use mesh_proxy_core::balance::key::{self, Key};
+use mesh_proxy_core::balance::{
+    BalanceConfig, Balancer, Breaker, EndpointId, Load, Outcome, Pick, SuccessRate,
+};
 use mesh_proxy_core::detect::{DetectPolicy, Detection, OpaqueReason};
 use mesh_proxy_core::route::ServiceRoutes;
+use mesh_proxy_core::route::hedge::Latencies;
 use mesh_proxy_core::route::retry::Budget;
+use mesh_proxy_core::route::session::Token;
 use plain::Reason;
 use pool::Remote;
 use route::Routing;
@@ -76,6 +83,8 @@ pub(crate) struct Listener {
     known: RefCell<Known>,
     /// What may be tried again of what goes to its endpoints.
     retries: RefCell<Budget>,
+    /// How long their answers take, where a rule asks for that.
+    latencies: RefCell<Option<Box<Latencies>>>,
     /// When an endpoint was last looked for.
     used_us: Cell<u64>,
 }
@@ -92,6 +101,16 @@ struct Known {
     outside: Vec<(SocketAddr, Rc<App>)>,
     /// Routes that requests to it follow, if there are any.
     routing: Option<Rc<Routing>>,
+    /// What requests that go to one endpoint have in common, if they are chosen by that.
+    key: Option<Key>,
+}
+
+impl Known {
+    /// The endpoint of a session of `service`, if it may be had.
+    fn holder(&self, service: &str, token: Token, now_us: u64) -> Option<EndpointId> {
+        let has = |remote: &Rc<Remote>| remote.token(service) == token;
+        self.balancer.find(now_us, has)
+    }
 }
 
 /// What discovery says of a target.
@@ -101,7 +120,34 @@ struct Found {
     endpoints: Vec<Endpoint>,
     unmeshed: Vec<SocketAddr>,
     breaker: Option<Breaker>,
+    balancing: Balancing,
+    /// Shares of `endpoints`; none: one each.
+    weights: Vec<u32>,
     routes: Option<Arc<ServiceRoutes>>,
+}
+
+impl Found {
+    /// The share of one of its endpoints.
+    fn weight_of(&self, endpoint: &Endpoint) -> u32 {
+        let mut pairs = self.endpoints.iter().zip(&self.weights);
+        pairs
+            .find(|(one, _)| *one == endpoint)
+            .map_or(1, |(_, weight)| *weight)
+    }
+}
+
+/// How the endpoint of a request is chosen.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) enum By {
+    /// By load.
+    #[default]
+    Load,
+    /// The one of a session, while it is there; `None`: the session begins.
+    Session(Option<Token>),
+    /// By load, but not this one.
+    Other(EndpointId),
+    /// The same one for the same key.
+    Key(u64),
 }
 
 /// An endpoint chosen for one request. Who drops it without a word has left: that says nothing about the endpoint.
@@ -195,12 +241,14 @@ impl Listener {
             unmeshed: Vec::new(),
             outside: Vec::new(),
             routing: None,
+            key: None,
         };
         Rc::new(Self {
             leads,
             name,
             known: RefCell::new(known),
             retries: RefCell::default(),
+            latencies: RefCell::default(),
             used_us: Cell::default(),
         })
     }
@@ -214,9 +262,20 @@ impl Listener {
         }
         let found = self.find(&discovery);
         // Remotes that stay keep their connections: the balancer compares endpoints, not connections.
-        let remotes: Vec<_> = found.endpoints.into_iter().map(Remote::new).collect();
+        let remotes: Vec<_> = found.endpoints.iter().cloned().map(Remote::new).collect();
+        let slow_start_us = found.balancing.slow_start_ms.saturating_mul(1_000);
+        known
+            .balancer
+            .set_load(load(&found.balancing.by), slow_start_us);
         known.balancer.update(remotes, core.now_us());
         known.balancer.set_breaker(found.breaker);
+        known
+            .balancer
+            .set_weights(|remote| found.weight_of(&remote.endpoint));
+        known.key = match &found.balancing.by {
+            BalanceBy::Key(key) => Key::compile(key),
+            BalanceBy::PeakEwma | BalanceBy::Requests => None,
+        };
         known.version = Some(discovery.version);
         known.opaque = found.opaque;
         known
@@ -276,6 +335,8 @@ impl Listener {
                 endpoints: service.endpoints.clone(),
                 unmeshed: service.unmeshed.clone(),
                 breaker: service.failure_accrual.map(breaker),
+                balancing: service.balancing.clone().unwrap_or_default(),
+                weights: service.weights.clone(),
                 routes: discovery.routes(service).cloned(),
             },
             None => Found::default(),
@@ -363,25 +424,38 @@ impl Listener {
     }
 
     /// Chooses an endpoint; waits a moment if all are left out after failures. `None`: there is none.
-    pub(crate) async fn choose(self: &Rc<Self>, core: &Core) -> Option<Chosen> {
-        match self.pick(core) {
+    pub(crate) async fn choose(self: &Rc<Self>, core: &Core, by: By) -> Option<Chosen> {
+        match self.pick(core, by) {
             Ok(chosen) => chosen,
             // A breaker keeps endpoints out for longer than anybody should wait.
             Err(wait) if wait > EJECT_MAX => None,
             Err(wait) => {
                 tokio::time::sleep(wait).await;
-                self.pick(core).ok().flatten()
+                self.pick(core, by).ok().flatten()
             }
         }
     }
 
     /// One choice; an error says how long all endpoints are still left out.
-    fn pick(self: &Rc<Self>, core: &Core) -> Result<Option<Chosen>, Duration> {
+    fn pick(self: &Rc<Self>, core: &Core, by: By) -> Result<Option<Chosen>, Duration> {
         self.refresh(core);
         let now = core.now_us();
         self.used_us.set(now);
         let mut known = self.known.borrow_mut();
-        let id = match known.balancer.pick(core.random.next(), now) {
+        let picked = match by {
+            By::Session(Some(token)) => known.holder(&self.name, token, now).map(Pick::Endpoint),
+            By::Other(other) => {
+                let random = core.random.next();
+                let another = known.balancer.pick_other(other, random, now);
+                Some(another.map_or(Pick::Empty, Pick::Endpoint))
+            }
+            By::Key(key) => {
+                let place = |remote: &Rc<Remote>| remote.token(&self.name).bits();
+                Some(known.balancer.pick_by_key(key, now, place))
+            }
+            By::Session(None) | By::Load => None,
+        };
+        let id = match picked.unwrap_or_else(|| known.balancer.pick(core.random.next(), now)) {
             Pick::Endpoint(id) => id,
             Pick::Empty => return Ok(None),
             Pick::AllEjected { retry_at_us } => {
@@ -400,6 +474,27 @@ impl Listener {
             listener: self.clone(),
             over: false,
         }))
+    }
+
+    /// How the endpoint of a request with these headers is chosen. Call [`Listener::refresh`] before.
+    pub(crate) fn by(&self, core: &Core, headers: &HeaderMap) -> By {
+        let known = self.known.borrow();
+        let Some(key) = &known.key else {
+            return By::Load;
+        };
+        let source = || {
+            let identity = core.shared.identity.load();
+            let id = identity.as_ref().map(|own| own.svid.id().as_str());
+            id.map(|id| key::hash(id.as_bytes()))
+        };
+        key.of(headers, source).map_or(By::Load, By::Key)
+    }
+
+    /// Whether the endpoint of a session is one of its own, and may be had now.
+    fn holds(&self, core: &Core, token: Token) -> bool {
+        self.refresh(core);
+        let known = self.known.borrow();
+        known.holder(&self.name, token, core.now_us()).is_some()
     }
 
     /// Records a request of the application that was refused before it went anywhere, because it can be read in two
@@ -446,6 +541,21 @@ fn breaker(data: FailureAccrual) -> Breaker {
         penalty_min_us: data.min_penalty_ms.saturating_mul(1_000),
         penalty_max_us: data.max_penalty_ms.saturating_mul(1_000),
         jitter_percent: data.jitter_percent,
+        success_rate: data.success_rate.map(|rate| SuccessRate {
+            percent_min: rate.percent_min,
+            window_us: rate.window_ms.saturating_mul(1_000),
+            requests_min: rate.requests_min,
+        }),
+        ejected_percent_max: data.ejected_percent_max.unwrap_or(100),
+    }
+}
+
+/// What load is to the balancer.
+fn load(by: &BalanceBy) -> Load {
+    match by {
+        BalanceBy::Requests => Load::Requests,
+        // What has no key goes by the load that holds anyway.
+        BalanceBy::PeakEwma | BalanceBy::Key(_) => Load::PeakEwma,
     }
 }
 

@@ -93,6 +93,13 @@ impl Kept {
         matches!(self.0.borrow().stage, Stage::Open | Stage::Whole)
     }
 
+    /// All of it, if all of it came, was kept, and has no trailers.
+    pub(crate) fn whole(&self) -> Option<Bytes> {
+        let state = self.0.borrow();
+        let whole = state.stage == Stage::Whole && state.trailers.is_none();
+        whole.then(|| Bytes::copy_from_slice(&state.seen))
+    }
+
     /// Has `tell` called with the body, once all of it came and was kept; or with the reason why that will never be.
     pub(crate) fn when_whole(&self, tell: WhenWhole) {
         self.0.borrow_mut().waiting.push(tell);

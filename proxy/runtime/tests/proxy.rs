@@ -21,13 +21,16 @@ mod proxy {
     mod framing;
     mod grpc;
     mod h2_floods;
+    mod hedges;
     mod hygiene;
     mod identity;
-    mod leaving;
     mod injected;
+    mod leaving;
     mod requests;
     mod revocation;
     mod routing;
+    mod sessions;
     mod shadow;
+    mod sharing;
     mod streams;
 }

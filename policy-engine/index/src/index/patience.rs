@@ -1,16 +1,19 @@
-//! Linkerd's annotations of Services and routes: retries and timeouts.
+//! Annotations of Services and routes: retries and timeouts, which are Linkerd's, and hedges, which are ours.
 //!
 //! What a route's own annotations say comes before what its rules say, and that before what the annotations of the Service
 //! say (as with Linkerd). A value that cannot be read is reported and counts as if it did not stand: one more try is
 //! never made by mistake.
 
 use crate::limits::RETRY_BACKOFF_MS;
-use mesh_policy::limits::RETRY_ATTEMPTS_MAX;
-use mesh_policy::traffic::{Retry, Timeouts};
+use mesh_policy::limits::{HEDGE_MS_MAX, RETRY_ATTEMPTS_MAX};
+use mesh_policy::traffic::{Hedge, Retry, Timeouts};
 use std::collections::BTreeMap;
 
 /// Annotations about waiting that are known, and not applied.
 const NOT_APPLIED: [&str; 2] = ["timeout.linkerd.io/response", "timeout.linkerd.io/idle"];
+
+/// When a second try of a request is made beside the first.
+const HEDGE_AFTER: &str = "mesh.internal/hedge-after";
 
 /// What annotations of one object ask for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,6 +28,8 @@ pub(super) struct Patience {
     grpc_codes: Vec<u16>,
     /// `retry.linkerd.io/limit`.
     limit: Option<u32>,
+    /// `mesh.internal/hedge-after`.
+    hedge: Option<Hedge>,
     /// What is wrong with them.
     pub(super) problems: Vec<String>,
     /// What is known, and not applied.
@@ -37,7 +42,9 @@ impl Patience {
         let mut out = Self::default();
         // Most objects have none.
         let some = annotations.keys().any(|key| {
-            key.starts_with("retry.linkerd.io/") || key.starts_with("timeout.linkerd.io/")
+            key.starts_with("retry.linkerd.io/")
+                || key.starts_with("timeout.linkerd.io/")
+                || key == HEDGE_AFTER
         });
         if !some {
             return out;
@@ -83,6 +90,11 @@ impl Patience {
                 .filter(|n| (1..=RETRY_ATTEMPTS_MAX).contains(n));
             out.limit.is_some()
         });
+        let hedge = "a percentile from `p50` to `p99`, or a time from `1ms` to `1m`";
+        read(HEDGE_AFTER, hedge, &mut |text| {
+            out.hedge = hedge_after(text);
+            out.hedge.is_some()
+        });
         out.problems = problems;
         out.not_applied = NOT_APPLIED
             .into_iter()
@@ -93,7 +105,17 @@ impl Patience {
 
     /// Whether it asks for anything that can be done.
     pub(super) fn asks(&self) -> bool {
-        self.request_ms.is_some() || self.retries()
+        self.request_ms.is_some() || self.retries() || self.hedge.is_some()
+    }
+
+    /// Whether it asks for second tries beside the first.
+    pub(super) fn hedges(&self) -> bool {
+        self.hedge.is_some()
+    }
+
+    /// When a second try is made beside the first; what a route says comes before what its Service says.
+    pub(super) fn hedge(&self, of_service: &Self) -> Option<Hedge> {
+        self.hedge.or(of_service.hedge)
     }
 
     fn retries(&self) -> bool {
@@ -157,6 +179,19 @@ pub(super) fn own(of_service: &Patience) -> (Timeouts, Option<Retry>) {
     };
     let retry = of_service.retry(&of_service.statuses, &of_service.grpc_codes);
     (timeouts, retry)
+}
+
+/// `p95`, or a duration.
+fn hedge_after(text: &str) -> Option<Hedge> {
+    let Some(percent) = text.strip_prefix('p') else {
+        let ms = duration_ms(text).filter(|ms| (1..=HEDGE_MS_MAX).contains(ms))?;
+        return Some(Hedge::AfterMs(ms));
+    };
+    let two_digits = percent.len() == 2 && percent.bytes().all(|byte| byte.is_ascii_digit());
+    let percent: u8 = two_digits.then(|| percent.parse().ok()).flatten()?;
+    (50..=99)
+        .contains(&percent)
+        .then_some(Hedge::Percentile(percent))
 }
 
 /// A duration as Linkerd writes it: one whole number and one unit; 0 needs none.
@@ -236,7 +271,14 @@ mod tests {
             ("retry.linkerd.io/grpc", "unavailable,cancelled"),
             ("retry.linkerd.io/limit", "3"),
             ("timeout.linkerd.io/idle", "1s"),
+            ("mesh.internal/hedge-after", "p95"),
         ]);
+        assert_eq!(read.hedge, Some(Hedge::Percentile(95)));
+        let fixed = patience(&[("mesh.internal/hedge-after", "1m")]);
+        assert_eq!(fixed.hedge, Some(Hedge::AfterMs(60_000)));
+        assert!(fixed.asks() && fixed.problems.is_empty());
+        assert_eq!(fixed.hedge(&read), Some(Hedge::AfterMs(60_000)));
+        assert_eq!(Patience::default().hedge(&read), read.hedge);
         assert_eq!(read.problems, Vec::<String>::new());
         assert_eq!(read.not_applied, ["timeout.linkerd.io/idle"]);
         let (timeouts, retry) = own(&read);
@@ -275,6 +317,14 @@ mod tests {
             ("retry.linkerd.io/limit", "0"),
             ("retry.linkerd.io/limit", "11"),
             ("retry.linkerd.io/limit", "-1"),
+            ("mesh.internal/hedge-after", ""),
+            ("mesh.internal/hedge-after", "p"),
+            ("mesh.internal/hedge-after", "p49"),
+            ("mesh.internal/hedge-after", "p100"),
+            ("mesh.internal/hedge-after", "p+9"),
+            ("mesh.internal/hedge-after", "95"),
+            ("mesh.internal/hedge-after", "0"),
+            ("mesh.internal/hedge-after", "2m"),
         ] {
             let read = patience(&[(key, value)]);
             assert_eq!(read.problems.len(), 1, "{key}: {value}");

@@ -2,6 +2,7 @@
 //! `status.parents`). Both from one look, so that they never differ.
 
 use super::Index;
+use super::balancing::{self, ReadBalancing};
 use super::breaker::Breaker;
 use super::egress::NotTaken;
 use super::patience::Patience;
@@ -11,7 +12,7 @@ use crate::finding::{Code, finding};
 use crate::manifest::policy_kinds::POLICY_GROUP;
 use crate::manifest::resource::{Key, Object, Route, Service};
 use crate::manifest::traffic::{BackendRef, EgressParent, OutboundFilter, ServiceParent};
-use mesh_policy::snapshot::Finding;
+use mesh_policy::snapshot::{Finding, ObjectRef};
 use mesh_policy::traffic::TrafficFilter;
 
 /// What the Servers and Services that a route names make of it.
@@ -215,6 +216,21 @@ pub(super) fn lint(index: &Index, findings: &mut Vec<Finding>) {
     for service in &index.resources.services {
         patience(service, findings);
         breaker(service, findings);
+        for problem in ReadBalancing::of(&service.annotations).problems {
+            Index::note(findings, Code::BadPatience, service, problem);
+        }
+    }
+    for workload in &index.workloads {
+        if let Err(problem) = balancing::weight(&workload.labels) {
+            let object = ObjectRef {
+                kind: workload.kind.to_owned(),
+                namespace: workload.key.namespace.clone(),
+                name: workload.object_name.clone(),
+                source: workload.info.source.clone(),
+            };
+            let source = object.source.clone();
+            findings.push(finding(Code::BadPatience, problem, Some(object), source));
+        }
     }
     let routes = index.resources.routes.iter();
     for route in routes.filter(|route| !route.spec.services.is_empty()) {
@@ -297,6 +313,12 @@ fn rules(route: &Object<Route>, findings: &mut Vec<Finding>) {
             .backends
             .as_ref()
             .is_some_and(|all| all.iter().all(|one| one.weight == 0));
+        if outbound.session.is_some() && Patience::of(&route.annotations).hedges() {
+            let message = format!(
+                "rule {number} has sessions, which a second try would break: it is not hedged"
+            );
+            Index::note(findings, Code::NotEnforced, route, message);
+        }
         if nowhere && !redirects {
             let message =
                 format!("rule {number} has no backend with a weight: its requests get 500");

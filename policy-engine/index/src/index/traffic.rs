@@ -10,9 +10,11 @@ use super::routes::canonical_path;
 use crate::finding::Code;
 use crate::limits::SERVICE_ROUTES_MAX;
 use crate::manifest::resource::{Key, Object, Route, Rule, Service, ServicePort};
-use crate::manifest::traffic::{BackendRef, OutboundFilter, ServiceParent};
+use crate::manifest::traffic::{BackendRef, OutboundFilter, ServiceParent, SessionPersistence};
 use mesh_policy::snapshot::{PathMatch, PathOptions, RouteMatch};
-use mesh_policy::traffic::{Backend, ServiceRoute, ServiceRule, TrafficFilter};
+use mesh_policy::traffic::{
+    Backend, ServiceRoute, ServiceRule, Session, SessionCarrier, TrafficFilter,
+};
 
 /// Kind of the route that stands for what a Service's own annotations ask for.
 const SERVICE_KIND: &str = "Service";
@@ -234,7 +236,7 @@ impl Index {
         of_service: &Patience,
     ) -> ServiceRoute {
         let own = Patience::of(&route.annotations);
-        let rule = |rule: &Rule| {
+        let rule = |(number, rule): (usize, &Rule)| {
             let outbound = &rule.outbound;
             let filters = self.filters(route, service, &outbound.filters);
             let redirects = filters
@@ -257,6 +259,11 @@ impl Index {
                 backends,
                 timeouts,
                 retry,
+                hedge: own.hedge(of_service),
+                session: outbound
+                    .session
+                    .as_ref()
+                    .map(|session| session_of(session, route, number, &rule.matches)),
             }
         };
         ServiceRoute {
@@ -264,7 +271,7 @@ impl Index {
             namespace: route.key.namespace.clone(),
             name: route.key.name.clone(),
             created: route.created.time(),
-            rules: route.spec.rules.iter().map(rule).collect(),
+            rules: route.spec.rules.iter().enumerate().map(rule).collect(),
             source: route.source.clone(),
         }
     }
@@ -305,6 +312,41 @@ impl Index {
             },
         });
         filters.collect()
+    }
+}
+
+/// A rule's sessions, with a name and a path where the rule says none.
+fn session_of(
+    session: &SessionPersistence,
+    route: &Object<Route>,
+    number: usize,
+    matches: &[RouteMatch],
+) -> Session {
+    // A hash: what routes are called is no business of whoever gets the cookie.
+    let made = || {
+        let Key { namespace, name } = &route.key;
+        let place = format!("{}/{namespace}/{name}/{number}", route.kind);
+        let hash = place.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        match session.carrier {
+            SessionCarrier::Cookie => format!("mesh-session-{hash:016x}"),
+            SessionCarrier::Header => format!("x-session-{hash:016x}"),
+        }
+    };
+    let path = match matches {
+        [one] => match &one.path {
+            PathMatch::Exact(path) | PathMatch::Prefix(path) => path.as_str(),
+            PathMatch::Regex(_) | PathMatch::Rpc { .. } => "/",
+        },
+        _ => "/",
+    };
+    Session {
+        name: session.name.clone().unwrap_or_else(made),
+        carrier: session.carrier,
+        path: path.to_owned(),
+        lives_secs: session.lives_secs,
+        permanent: session.permanent,
     }
 }
 
@@ -350,6 +392,8 @@ fn own_route(service: &Object<Service>, port: &ServicePort, own: &Patience) -> S
             backends: vec![itself(service, port)],
             timeouts,
             retry,
+            hedge: own.hedge(&Patience::default()),
+            session: None,
         }],
         source: service.source.clone(),
     }

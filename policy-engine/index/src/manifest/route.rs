@@ -14,6 +14,7 @@ use super::resource::{Key, Route, Rule};
 use super::route_backend::{read_backends, read_retry, read_timeouts};
 use super::route_filter::{check_together, read_filter};
 use super::route_match::{every_request, read_grpc_match, read_http_match};
+use super::route_session::read_session;
 use super::traffic::{EgressParent, Outbound, ServerParent, ServiceParent};
 use super::tree::Node;
 use crate::finding::Code;
@@ -312,8 +313,8 @@ fn read_rule(
         if let Some(node) = fields.optional(reading, "sessionPersistence")
             && kind.outbound
         {
-            let message = format!("`{path}.sessionPersistence` is not applied");
-            reading.doubt(node.at, Code::NotEnforced, message);
+            let path = format!("{path}.sessionPersistence");
+            rule.outbound.session = read_session(reading, node, &path);
         }
     }
     let listed = fields.stands("matches");

@@ -4,7 +4,7 @@
 
 use super::resource::Key;
 use mesh_policy::snapshot::Source;
-use mesh_policy::traffic::{Retry, Timeouts, TrafficFilter};
+use mesh_policy::traffic::{Retry, SessionCarrier, Timeouts, TrafficFilter};
 
 /// A Service that a route attaches to, or one port of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,6 +66,17 @@ pub(crate) struct Outbound {
     pub(crate) backends: Option<Vec<BackendRef>>,
     pub(crate) timeouts: Timeouts,
     pub(crate) retry: Option<Retry>,
+    pub(crate) session: Option<SessionPersistence>,
+}
+
+/// `sessionPersistence` of a rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SessionPersistence {
+    /// `None`: one is made of the rule's place.
+    pub(crate) name: Option<String>,
+    pub(crate) carrier: SessionCarrier,
+    pub(crate) lives_secs: Option<u32>,
+    pub(crate) permanent: bool,
 }
 
 impl Outbound {

@@ -62,6 +62,8 @@ mod service_routes;
 #[cfg(test)]
 mod services;
 #[cfg(test)]
+mod sessions;
+#[cfg(test)]
 mod shadow;
 #[cfg(test)]
 mod side_by_side;

@@ -1,9 +1,9 @@
 //! One request of the application: admitted, sent to an endpoint, answered or refused with the cause.
 
-use super::Listener;
 use super::egress;
 use super::route;
 use super::send::{Failed, Opened, Passage, Reply};
+use super::{By, Listener};
 use crate::answer::{Answer, Trouble, closing, refused};
 use crate::body::{Arriving, Body, Held};
 use crate::core::Core;
@@ -165,12 +165,19 @@ impl<'a> Outgoing<'a> {
             to: service,
             grpc: self.admitted.grpc,
             due: self.due,
+            by: By::Load,
+            picked: None,
         }
     }
 
     async fn exchange(&self, parts: Parts, body: Arriving) -> Result<Answer, Trouble> {
+        let by = self.listener.by(self.core, &parts.headers);
         let request = Request::from_parts(parts, Body::request(body, Kill::default()));
-        match self.to(self.listener).mesh(request, self.due).await {
+        let passage = Passage {
+            by,
+            ..self.to(self.listener)
+        };
+        match passage.mesh(request, self.due).await {
             Ok(reply) => Ok(self.respond(reply)),
             Err(Failed::Refused(refusal)) => Ok(refused(&refusal.into(), self.admitted.grpc)),
             Err(Failed::Trouble(trouble)) => Err(trouble),
@@ -183,6 +190,7 @@ impl<'a> Outgoing<'a> {
             body,
             held,
             kill,
+            token: _,
         } = reply;
         sanitize_response(&mut parts);
         parts.extensions.clear();
@@ -201,8 +209,13 @@ impl<'a> Outgoing<'a> {
         upgrading: OnUpgrade,
     ) -> Result<Answer, Trouble> {
         restore(&mut parts, upgrade);
+        let by = self.listener.by(self.core, &parts.headers);
         let request = Request::from_parts(parts, Body::Empty);
-        let opened = self.to(self.listener).open(request).await?;
+        let passage = Passage {
+            by,
+            ..self.to(self.listener)
+        };
+        let opened = passage.open(request).await?;
         Ok(self.switch(opened, upgrade, upgrading))
     }
 
@@ -215,6 +228,7 @@ impl<'a> Outgoing<'a> {
             kill,
             standing,
             leave,
+            token: _,
         } = opened;
         let (mut parts, body) = response.into_parts();
         let switched = switched.filter(|_| is_done(&parts, upgrade));

@@ -1,8 +1,8 @@
 //! Copies of requests: sent beside the request, never waited for, their answers thrown away. They are bounded in number
 //! and bytes, and what finds no room is dropped and counted: a copy must never cost the request anything.
 
-use super::Listener;
 use super::send::{Failed, Passage, Reply};
+use super::{By, Listener};
 use crate::body::Body;
 use crate::core::Core;
 use crate::limits::{MIRROR_BYTES_MAX, MIRROR_LIMIT, MIRRORS_MAX};
@@ -95,6 +95,8 @@ impl Copy {
             to: &self.to,
             grpc: self.admitted.grpc,
             due: None,
+            by: By::Load,
+            picked: None,
         };
         let sent = passage.send(self.head.clone(), body, &self.admitted, None);
         let Reply {

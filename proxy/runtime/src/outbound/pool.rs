@@ -11,9 +11,10 @@ use crate::telemetry::Edges;
 use mesh_api::discovery::Endpoint;
 use mesh_proxy_core::mesh_header::{self, Header, Kind};
 use mesh_proxy_core::metrics::Failure;
+use mesh_proxy_core::route::session::Token;
 use mesh_trust::tls::{refusal_in_io, server_name, verified_peer};
 use mesh_trust::{SpiffeId, Timestamp};
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::{Rc, Weak};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -32,6 +33,8 @@ pub(crate) struct Remote {
     edges: Edges,
     /// Whether the pool of its core knows it.
     noted: Cell<bool>,
+    /// What stands for it in sessions, once somebody asked.
+    token: OnceCell<Token>,
 }
 
 struct Connection {
@@ -78,12 +81,21 @@ impl Remote {
             dialing: tokio::sync::Mutex::default(),
             edges: Edges::default(),
             noted: Cell::default(),
+            token: OnceCell::new(),
         })
     }
 
     /// Who must answer, and where that is counted.
     pub(crate) fn edge(&self) -> (&SpiffeId, &Edges) {
         (&self.endpoint.identity, &self.edges)
+    }
+
+    /// What stands for it in sessions of `service`, of which it is an endpoint.
+    pub(crate) fn token(&self, service: &str) -> Token {
+        *self.token.get_or_init(|| {
+            let one = &self.endpoint;
+            Token::of(service, &one.workload, one.port, &one.identity)
+        })
     }
 
     /// A place for one request.

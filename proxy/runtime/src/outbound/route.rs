@@ -1,10 +1,10 @@
 //! One request to a service that has routes: the rule that takes it, what that changes, the backend that gets it, how
 //! long is waited and what is tried again. What is decided is decided by [`mesh_proxy_core::route`].
 
-use super::Listener;
 use super::http::Outgoing;
 use super::mirror::Copy;
 use super::send::{Failed, Passage, Reply, within};
+use super::{By, Listener};
 use crate::answer::{Answer, Limit, Trouble, redirect};
 use crate::body::{Arriving, Body};
 use crate::config::ServiceName;
@@ -22,6 +22,7 @@ use mesh_proxy_core::metrics::Failure;
 use mesh_proxy_core::metrics::routes::{RouteKey, Routed};
 use mesh_proxy_core::route::filter::{Redirection, canonical_path};
 use mesh_proxy_core::route::retry::{Repeatable, TryEnd};
+use mesh_proxy_core::route::session::Token;
 use mesh_proxy_core::route::{Backend, Plan, Rule, ServiceRoutes};
 use std::cell::RefCell;
 use std::rc::{Rc, Weak};
@@ -83,6 +84,15 @@ impl Routing {
             *place = Rc::downgrade(&listener);
         }
         Some(listener)
+    }
+
+    /// The backend that has the endpoint of a session, if that may be had.
+    fn holder<'p>(&self, call: &Outgoing<'_>, plan: &'p Plan, token: Token) -> Option<&'p Backend> {
+        let mut backends = plan.kept_backends();
+        backends.find(|backend| {
+            let listener = self.listener(call, backend);
+            listener.is_some_and(|listener| listener.holds(call.core, token))
+        })
     }
 
     fn choose(&self, parts: &Parts) -> Option<&Rule> {
@@ -153,10 +163,18 @@ async fn follow(
     })?;
     let mut admitted = call.admitted.clone();
     let (_, port) = call.listener.place(&call.core.shared.config.namespace);
+    let now = || call.core.shared.platform.wall_clock();
+    // Before filters, which may take away what the client says.
+    let asked = plan.session.as_ref();
+    let asked = asked.and_then(|session| session.asked(&parts.headers, now));
     if let Some(to) = plan.filters.apply(&mut parts, &mut admitted, port)? {
         return Ok(redirected(&to));
     }
-    let backend = backend(call, rule, plan)?;
+    let had = asked.and_then(|token| routing.holder(call, plan, token));
+    let backend = match had {
+        Some(backend) => backend,
+        None => backend(call, rule, plan)?,
+    };
     count.key.backend = backend.name.clone();
     let copies = match upgrade {
         Some(_) => Vec::new(),
@@ -171,18 +189,36 @@ async fn follow(
             service: backend.name.to_string(),
         })?;
     let mut way = Way {
-        passage: call.to(&to),
+        passage: Passage {
+            by: match &plan.session {
+                None => {
+                    to.refresh(call.core);
+                    to.by(call.core, &parts.headers)
+                }
+                Some(_) => By::Session(asked.filter(|_| had.is_some())),
+            },
+            ..call.to(&to)
+        },
         plan,
         admitted,
         deadline: sooner(plan.request_limit.map(|limit| arrived + limit), call.due),
         count,
     };
-    let mut answer = match upgrade {
+    let (mut answer, token) = match upgrade {
         Some((upgrade, upgrading)) => way.tunnel(call, parts, upgrade, upgrading).await?,
-        None => call.respond(way.exchange(parts, body, copies).await?),
+        None => {
+            let reply = way.exchange(parts, body, copies).await?;
+            let token = reply.token;
+            (call.respond(reply), token)
+        }
     };
     plan.filters.apply_to_answer(answer.headers_mut());
     backend.filters.apply_to_answer(answer.headers_mut());
+    if let (Some(session), Some(token)) = (&plan.session, token)
+        && asked != Some(token)
+    {
+        session.tell(answer.headers_mut(), token, now);
+    }
     Ok(answer)
 }
 
@@ -246,24 +282,24 @@ fn sooner(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
 }
 
 /// A request on its way to the backend that was drawn for it.
-struct Way<'a> {
-    passage: Passage<'a>,
-    plan: &'a Plan,
-    admitted: Admitted,
+pub(super) struct Way<'a> {
+    pub(super) passage: Passage<'a>,
+    pub(super) plan: &'a Plan,
+    pub(super) admitted: Admitted,
     /// When the whole of it is over: by the rule, or by what its client said.
     deadline: Option<Instant>,
     count: &'a mut Count,
 }
 
 /// The body of a request, for as many tries as it can be had.
-enum Bodies {
+pub(super) enum Bodies {
     Empty,
     Once(Option<Arriving>),
     Kept(Kept),
 }
 
 impl Bodies {
-    fn next(&mut self) -> Body {
+    pub(super) fn next(&mut self) -> Body {
         match self {
             Self::Empty => Body::Empty,
             Self::Once(body) => body
@@ -296,11 +332,15 @@ impl Way<'_> {
         loop {
             tries += 1;
             let until = self.until();
-            let head = parts.clone();
-            let sent = self
-                .passage
-                .send(head, bodies.next(), &self.admitted, until);
-            let sent = sent.await.map_err(|failed| self.timed(failed));
+            let sent = match self.hedge(tries, &parts.method) {
+                None => {
+                    let (head, body) = (parts.clone(), bodies.next());
+                    self.passage.send(head, body, &self.admitted, until).await
+                }
+                // Boxed: two tries need twice the room.
+                Some(hedge) => Box::pin(self.hedged(&parts, &mut bodies, until, hedge)).await,
+            };
+            let sent = sent.map_err(|failed| self.timed(failed));
             let Some(wait) = self.wait_before_next(tries, &sent, &bodies, &parts.method) else {
                 return sent;
             };
@@ -310,6 +350,11 @@ impl Way<'_> {
                 measure.answered_with(reply.parts.status); // nobody else will see it
             }
             self.count.routed.retries += 1;
+            // An endpoint that is the request's own had its chance.
+            self.passage.by = match self.passage.by {
+                By::Session(_) => By::Session(None),
+                By::Load | By::Other(_) | By::Key(_) => By::Load,
+            };
             sleep(wait).await;
         }
     }
@@ -320,7 +365,8 @@ impl Way<'_> {
             copies.into_iter().for_each(|copy| copy.send(None));
             return Bodies::Empty;
         }
-        if copies.is_empty() && self.plan.retry.is_none() {
+        let again = self.plan.retry.is_some() || self.plan.hedge.is_some();
+        if copies.is_empty() && !again {
             return Bodies::Once(Some(body));
         }
         let kept = Kept::new(body);
@@ -426,11 +472,11 @@ impl Way<'_> {
         mut parts: Parts,
         upgrade: Upgrade,
         upgrading: OnUpgrade,
-    ) -> Result<Answer, Failed> {
+    ) -> Result<(Answer, Option<Token>), Failed> {
         to_app(&mut parts, &self.admitted, None)?;
         restore(&mut parts, upgrade);
         let request = Request::from_parts(parts, Body::Empty);
-        let outside = self.passage.to.draw(self.passage.core);
+        let outside = self.passage.outside_drawn();
         let opened = within(self.until(), async {
             match &outside {
                 Some(outside) => self.passage.open_outside(request, outside).await,
@@ -438,7 +484,11 @@ impl Way<'_> {
             }
         });
         match opened.await {
-            Some(opened) => Ok(call.switch(opened?, upgrade, upgrading)),
+            Some(opened) => {
+                let opened = opened?;
+                let token = opened.token;
+                Ok((call.switch(opened, upgrade, upgrading), token))
+            }
             None => {
                 self.passage.measure(None).failed(Failure::Timeout);
                 Err(self.timed(Failed::Trouble(self.passage.late(true))))
@@ -454,7 +504,7 @@ impl Listener {
     }
 
     /// Takes a retry out of the budget of the service, if there is one left.
-    fn take_retry(&self, core: &Core) -> bool {
+    pub(super) fn take_retry(&self, core: &Core) -> bool {
         self.retries.borrow_mut().take(core.now_us())
     }
 }

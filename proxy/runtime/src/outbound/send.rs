@@ -1,6 +1,6 @@
 //! One try: a request to an endpoint of one service, in the mesh or outside it, and what came back.
 
-use super::{Chosen, Listener};
+use super::{By, Chosen, Listener};
 use crate::answer::{Limit, Trouble};
 use crate::app::root_cause;
 use crate::body::{Arriving, Body, Held};
@@ -15,12 +15,14 @@ use crate::remotes::Standing;
 use crate::telemetry::{Ask, Measure};
 use http::request::Parts;
 use http::{HeaderMap, Request, Response, StatusCode, Version, response};
-use mesh_proxy_core::balance::Outcome;
+use mesh_proxy_core::balance::{EndpointId, Outcome};
 use mesh_proxy_core::http_hygiene::{
     Admitted, RequestRefusal, grpc_code, tell_time, to_app, to_mesh,
 };
 use mesh_proxy_core::mesh_header::Kind;
 use mesh_proxy_core::metrics::Failure;
+use mesh_proxy_core::route::session::Token;
+use std::cell::Cell;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -35,6 +37,10 @@ pub(super) struct Passage<'a> {
     pub(super) grpc: bool,
     /// When the time is over that the client gave the request.
     pub(super) due: Option<Instant>,
+    /// How its endpoint is chosen.
+    pub(super) by: By,
+    /// Where to say which one was.
+    pub(super) picked: Option<&'a Cell<Option<EndpointId>>>,
 }
 
 /// Why a request got no answer from a backend.
@@ -74,6 +80,8 @@ pub(super) struct Reply {
     pub(super) held: Held,
     /// Ends the answer.
     pub(super) kill: Kill,
+    /// The endpoint, where a session is to lead back to it.
+    pub(super) token: Option<Token>,
 }
 
 /// What came back on a connection that may become a tunnel.
@@ -88,6 +96,8 @@ pub(super) struct Opened {
     pub(super) standing: Option<Standing>,
     /// Its place among what has left the mesh.
     pub(super) leave: Option<Leave>,
+    /// The endpoint, where a session is to lead back to it.
+    pub(super) token: Option<Token>,
 }
 
 /// What comes before `until`.
@@ -108,7 +118,7 @@ impl Passage<'_> {
         admitted: &Admitted,
         until: Option<Instant>,
     ) -> Result<Reply, Failed> {
-        match self.to.draw(self.core) {
+        match self.outside_drawn() {
             Some(outside) => {
                 to_app(&mut head, admitted, None)?;
                 let request = Request::from_parts(head, body);
@@ -129,10 +139,13 @@ impl Passage<'_> {
     ) -> Result<Reply, Failed> {
         let mut last = None;
         for _ in 0..ENDPOINT_ATTEMPTS {
-            let chosen = within(until, self.to.choose(self.core)).await;
+            let chosen = within(until, self.to.choose(self.core, self.by)).await;
             let Some(mut chosen) = chosen.ok_or_else(|| self.late(false))? else {
                 break;
             };
+            if let Some(picked) = self.picked {
+                picked.set(Some(chosen.id));
+            }
             let measure = self.measure(Some(&chosen));
             let place = within(until, chosen.remote.requests(self.core)).await;
             let (sender, flight) = match place {
@@ -168,6 +181,7 @@ impl Passage<'_> {
                         body,
                         held,
                         kill: Kill::default(),
+                        token: self.token(&chosen),
                     });
                 }
                 Some(Err(error)) => {
@@ -237,6 +251,7 @@ impl Passage<'_> {
                     body,
                     held,
                     kill: Kill::default(),
+                    token: None,
                 })
             }
             Some(Err(trouble)) => {
@@ -283,6 +298,21 @@ impl Passage<'_> {
         })
     }
 
+    /// Endpoints outside the mesh, if one of them was drawn. What has an endpoint in the mesh already goes back there.
+    pub(super) fn outside_drawn(&self) -> Option<Vec<SocketAddr>> {
+        match self.by {
+            By::Session(Some(token)) if self.to.holds(self.core, token) => None,
+            By::Session(_) | By::Load | By::Key(_) => self.to.draw(self.core),
+            By::Other(_) => None,
+        }
+    }
+
+    /// What stands for an endpoint where a session is to lead back to it.
+    fn token(&self, chosen: &Chosen) -> Option<Token> {
+        let in_session = matches!(self.by, By::Session(_));
+        in_session.then(|| chosen.remote.token(&self.to.name))
+    }
+
     fn leaves_in_plaintext(&self, to: SocketAddr) {
         let reason = self.to.plain_reason().as_str();
         self.core.meter.plaintext(reason);
@@ -291,7 +321,7 @@ impl Passage<'_> {
 
     /// Sends a request that wants an upgrade over a connection of its own through the mesh.
     pub(super) async fn open(&self, request: Request<Body>) -> Result<Opened, Trouble> {
-        let Some(mut chosen) = self.to.choose(self.core).await else {
+        let Some(mut chosen) = self.to.choose(self.core, self.by).await else {
             return Err(self.unreachable(None));
         };
         let measure = self.measure(Some(&chosen));
@@ -304,6 +334,7 @@ impl Passage<'_> {
             }
         };
         chosen.ended(self.core, Outcome::Cancelled);
+        let token = self.token(&chosen);
         let standing = self.core.remotes.enter(stream.get_ref().1);
         let kill = standing.kill().clone();
         let answered = tokio::select! {
@@ -321,6 +352,7 @@ impl Passage<'_> {
             kill,
             standing: Some(standing),
             leave: None,
+            token,
         })
     }
 
@@ -345,6 +377,7 @@ impl Passage<'_> {
                 kill: Kill::default(),
                 standing: None,
                 leave: None,
+                token: None,
             }),
             Err(trouble) => {
                 measure.failed(Failure::Reset);

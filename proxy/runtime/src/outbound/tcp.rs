@@ -6,6 +6,7 @@ use crate::core::Core;
 use crate::io::BreakOff;
 use crate::limits::ENDPOINT_ATTEMPTS;
 use crate::telemetry::Ask;
+use http::HeaderMap;
 use mesh_proxy_core::balance::Outcome;
 use mesh_proxy_core::mesh_header::Kind;
 use std::rc::Rc;
@@ -17,8 +18,9 @@ pub(crate) async fn take<T: AsyncRead + AsyncWrite + BreakOff + Unpin>(
     listener: &Rc<Listener>,
     mut stream: T,
 ) {
+    let by = listener.by(core, &HeaderMap::new());
     for _ in 0..ENDPOINT_ATTEMPTS {
-        let Some(mut chosen) = listener.choose(core).await else {
+        let Some(mut chosen) = listener.choose(core, by).await else {
             break;
         };
         let mut measure = core

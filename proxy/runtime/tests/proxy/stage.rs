@@ -214,6 +214,11 @@ impl Stage {
     }
 
     pub(crate) async fn speaking(routes: Value, http2: bool) -> Self {
+        Self::with(&json!({"routes": routes}), http2).await
+    }
+
+    /// One where `echo` has these fields from the beginning.
+    pub(crate) async fn with(of_echo: &Value, http2: bool) -> Self {
         let mut world = World::new(&policy());
         world.discovers = true;
         let stage_v1 = Origin::start("v1", world.address(2, 8081), http2).await;
@@ -221,7 +226,7 @@ impl Stage {
         let outside = Origin::start("outside", world.address(3, 8083), http2).await;
         world.write_svid("cart", &world.authority.svid(CART));
         world.write_svid("web", &world.authority.svid(WEB));
-        write_discovery(&world, &routes, &Value::Null);
+        write_services(&world, of_echo, &json!({}));
         let ports = PORTS.map(|port| {
             format!(
                 "{{ listen: \"{}\", port: {port}, app: \"{}\" }}",

@@ -1,0 +1,98 @@
+//! How endpoints of a service share requests, and when one is left out for the share of its failures.
+
+use super::stage::*;
+use super::world::*;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+/// Waits until the service `echo`, with these fields, is known.
+async fn known(stage: &Stage, of_echo: &Value) {
+    let mut fields = of_echo.clone();
+    // What follows the fields is seen by where requests of a path of its own go.
+    fields["routes"] = route(json!([
+        {"matches": [prefix("/known")], "backends": []},
+        {"matches": [every()], "backends": [to("echo", 1)]},
+    ]));
+    write_services(&stage.world, &fields, &json!({}));
+    eventually("the fields are known", async || {
+        status(&stage.get("/known").await) == "500"
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_with_one_key_go_to_one_endpoint_with_and_without_routes() {
+    let by = |key: Value| json!({"balancing": {"by": {"key": key}, "slow_start_ms": 0}});
+    let header = by(json!({"header": "x-user"}));
+    let stage = Stage::with(&header, false).await;
+    let of = async |line: &str| app(&stage.send("GET /", line, "").await).to_owned();
+    let mut owners = BTreeMap::new();
+    for user in 0..24 {
+        let line = format!("x-user: user-{user}\r\n");
+        let owner = of(&line).await;
+        for _ in 0..4 {
+            assert_eq!(of(&line).await, owner, "{line}");
+        }
+        owners.insert(line, owner);
+    }
+    assert!(owners.values().any(|app| app == "v1") && owners.values().any(|app| app == "v2"));
+    assert_eq!(of("").await.len(), 2, "what has no key goes by load");
+
+    known(&stage, &header).await;
+    for (line, owner) in &owners {
+        assert_eq!(of(line).await, *owner, "under routes, and after a change");
+    }
+    known(&stage, &by(json!({"cookie": "sid"}))).await;
+    let first = of("Cookie: a=b; sid=1\r\n").await;
+    for _ in 0..10 {
+        assert_eq!(of("Cookie: sid=1\r\n").await, first);
+    }
+    known(&stage, &by(json!("sourceIdentity"))).await;
+    let first = of("").await;
+    for _ in 0..10 {
+        assert_eq!(of("x-user: ada\r\n").await, first, "all of one client");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn weights_are_shares() {
+    let stage = Stage::new(Value::Array(Vec::new())).await;
+    let fields = json!({"weights": [1, 9], "balancing": {"by": "requests", "slow_start_ms": 0}});
+    known(&stage, &fields).await;
+    let mut to_v2 = 0;
+    for _ in 0..200 {
+        to_v2 += u32::from(app(&stage.get("/").await) == "v2");
+    }
+    assert!((160..=198).contains(&to_v2), "{to_v2}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_breaker_on_successes_leaves_out_what_fails_every_other_time() {
+    let stage = Stage::new(Value::Array(Vec::new())).await;
+    let accrual = json!({"max_failures": 100, "min_penalty_ms": 30_000, "max_penalty_ms": 60_000, "jitter_percent": 0,
+        "success_rate": {"percent_min": 80, "window_ms": 10_000, "requests_min": 6}});
+    let routes = route(json!([
+        {"matches": [prefix("/known")], "backends": []},
+        {"matches": [every()], "backends": [to("v1", 1)]},
+    ]));
+    write_services(
+        &stage.world,
+        &json!({"routes": routes}),
+        &json!({"failure_accrual": accrual}),
+    );
+    eventually("the breaker is known", async || {
+        status(&stage.get("/known").await) == "500"
+    })
+    .await;
+    let before = stage.v1.count();
+    stage
+        .v1
+        .will(&[Step::Status(503), Step::Status(200)].repeat(20));
+    let mut open = 0;
+    for _ in 0..40 {
+        open += usize::from(stage.get("/").await.contains("MESH-0473"));
+    }
+    let reached = stage.v1.count() - before;
+    assert!((5..=12).contains(&reached), "{reached}");
+    assert_eq!(open, 40 - reached, "the rest fails at once");
+}
