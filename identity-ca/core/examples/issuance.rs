@@ -133,6 +133,7 @@ fn main() -> Outcome<()> {
             id: SpiffeId::parse(&format!("spiffe://cluster.local/ns/shop/sa/s{n}"))?,
             key: csr::parse(request)?,
             lifetime_secs: None,
+            backdate_secs_max: None,
         };
         let linted = issue::prepare(request, &profile, &issuer, serial(&random)?, now)?;
         leaves.push(issue::sign(linted, &issuer_key)?.certificate().clone());

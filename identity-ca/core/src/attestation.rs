@@ -2,6 +2,8 @@
 //!
 //! - [`join`]: single-use tokens with which an operator lets another machine in; no command makes one yet
 //! - [`kubernetes`]: a projected service account token, and the pod that it is bound to
+//! - [`pod_certificate`]: a PodCertificateRequest, which the API server itself vouches for
 
 pub mod join;
 pub mod kubernetes;
+pub mod pod_certificate;

@@ -74,6 +74,8 @@ pub struct Request {
     pub key: PublicKey,
     /// A wish, clamped to the profile; none: its default.
     pub lifetime_secs: Option<u64>,
+    /// How far `notBefore` may lie in the past at most, seconds; none: as the profile says.
+    pub backdate_secs_max: Option<u64>,
 }
 
 /// What will be signed, octet for octet, and the proof that [`lint::RULES`] hold for it.
@@ -201,6 +203,7 @@ pub fn prepare(
         id,
         key,
         lifetime_secs,
+        backdate_secs_max,
     } = request;
     if id.trust_domain() != issuer.domain() || id.path().is_empty() {
         return Err(IssueError::Identity {
@@ -208,6 +211,7 @@ pub fn prepare(
             domain: issuer.domain().clone(),
         });
     }
+    let profile = &profile.backdated_by_at_most(backdate_secs_max);
     let validity = profile.validity(lifetime_secs, Some(issuer.validity()), now)?;
     let mut params = common(&id, &serial, validity)?;
     params.is_ca = IsCa::ExplicitNoCa;

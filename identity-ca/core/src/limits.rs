@@ -88,11 +88,10 @@ pub const ADOPTED_CHAIN_MAX: usize = 5;
 /// Roots in a bundle that others keep, as many as a trust bundle may have.
 pub const ADOPTED_ROOTS_MAX: usize = mesh_trust::limits::ANCHORS_MAX;
 
-/// Life of a certificate that a CertificateRequest does not state, seconds: cert-manager's 90 days, clamped to the profile.
-pub const REQUEST_LIFETIME_SECS: u64 = 90 * 24 * 3_600;
-
-/// Shortest life that cert-manager knows, seconds.
-pub const REQUEST_LIFETIME_SECS_MIN: u64 = 3_600;
+/// How long whoever takes certificates from the Kubernetes API has to take a new root too, before anything is signed under
+/// it, seconds. A ClusterTrustBundle or ConfigMap reaches a mounted volume within a minute or two (kubelet's sync period);
+/// KEP-3257 aims at five minutes for a whole cluster.
+pub const OUTSIDE_SECS: i64 = 600;
 
 /// Trust domains that one CA federates with. Each costs every proxy its anchors, and the bundle map of all must fit in one
 /// message (`mesh_trust::limits::BUNDLE_MAP_BYTES_MAX`).

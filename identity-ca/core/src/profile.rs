@@ -123,6 +123,14 @@ impl Profile {
         }
     }
 
+    /// The same, which backdates by no more than `secs_max`; none changes nothing.
+    pub fn backdated_by_at_most(self, secs_max: Option<u64>) -> Self {
+        Self {
+            backdate_secs: self.backdate_secs.min(secs_max.unwrap_or(u64::MAX)),
+            ..self
+        }
+    }
+
     /// What this profile grants unless something else is asked for, seconds.
     pub fn lifetime_secs(&self) -> u64 {
         self.lifetime_secs

@@ -118,6 +118,7 @@ impl World {
             id,
             key: TestKey::new().public,
             lifetime_secs: None,
+            backdate_secs_max: None,
         }
     }
 

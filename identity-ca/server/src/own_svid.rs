@@ -63,6 +63,7 @@ impl OwnSvid {
             id: self.identity.clone(),
             key,
             lifetime_secs: None,
+            backdate_secs_max: None,
         };
         let requester = Requester {
             evidence: format!("the CA's own, for {}", self.door),

@@ -227,6 +227,7 @@ impl Keeper {
             id: identity.clone(),
             key,
             lifetime_secs: None,
+            backdate_secs_max: None,
         };
         let chain = self
             .svids

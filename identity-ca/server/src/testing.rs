@@ -119,6 +119,7 @@ pub(crate) fn request() -> (Request, Requester) {
             id: id("ns/shop/sa/cart"),
             key,
             lifetime_secs: None,
+            backdate_secs_max: None,
         },
         Requester {
             evidence: "test".to_owned(),

@@ -128,7 +128,7 @@ pub struct BlockerStatus {
     /// Which of its processes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance: Option<String>,
-    /// For programs: `notAcknowledged`, `canaryRefused`, `away`, `cannotAcknowledge`, `holdsLeaf`, `federation`.
+    /// For programs: `notAcknowledged`, `canaryRefused`, `away`, `cannotAcknowledge`, `outside`, `holdsLeaf`, `federation`.
     pub kind: String,
     /// For people.
     pub reason: String,

@@ -2,15 +2,13 @@
 
 use super::AdoptionError;
 use super::preflight::{Demands, check};
-use super::request::{Refusal, RequestDecision, RequestError, RequestFacts, decide};
 use super::source::{Data, IssuerFiles, issuer_from, roots_beside, roots_from, roots_from_pem};
 use crate::testing::NOW;
-use mesh_trust::{SpiffeId, Timestamp, TrustDomain};
+use mesh_trust::{Timestamp, TrustDomain};
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose,
 };
 use rustls_pki_types::CertificateDer;
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Seconds from now, as rcgen wants it.
@@ -423,188 +421,6 @@ fn a_key_never_shows_in_debug_output() {
     let issuer = root();
     let files: IssuerFiles = issuer_from(&secret(&[&issuer], &issuer)).unwrap();
     assert_eq!(format!("{files:?}"), "IssuerFiles(1 certificates)");
-}
-
-fn facts() -> RequestFacts {
-    let key = KeyPair::generate().unwrap();
-    let mut hostile = CertificateParams::default();
-    hostile.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    RequestFacts {
-        issuer_group: "mesh.internal".into(),
-        issuer_kind: "MeshIssuer".into(),
-        issuer_exists: true,
-        approved: true,
-        namespace: "shop".into(),
-        username: "system:serviceaccount:shop:cart".into(),
-        csr_pem: hostile
-            .serialize_request(&key)
-            .unwrap()
-            .pem()
-            .unwrap()
-            .into_bytes(),
-        usages: vec!["server auth".into(), "client auth".into()],
-        extra: BTreeMap::from([
-            (
-                "authentication.kubernetes.io/pod-name".to_owned(),
-                vec!["cart-0".to_owned()],
-            ),
-            (
-                "authentication.kubernetes.io/pod-uid".to_owned(),
-                vec!["u1".to_owned()],
-            ),
-        ]),
-        ..RequestFacts::default()
-    }
-}
-
-fn decided(change: impl FnOnce(&mut RequestFacts)) -> RequestDecision {
-    let mut facts = facts();
-    change(&mut facts);
-    decide(
-        &facts,
-        "mesh.internal",
-        &TrustDomain::parse("cluster.local").unwrap(),
-    )
-}
-
-#[test]
-fn an_approved_request_gets_the_identity_of_whoever_created_it() {
-    let RequestDecision::Issue {
-        id,
-        lifetime_secs,
-        evidence,
-        ..
-    } = decided(|_| {})
-    else {
-        panic!("not issued")
-    };
-    assert_eq!(
-        id,
-        SpiffeId::parse("spiffe://cluster.local/ns/shop/sa/cart").unwrap()
-    );
-    assert_eq!(lifetime_secs, 90 * 86_400);
-    assert_eq!(
-        evidence,
-        "certificate request of system:serviceaccount:shop:cart pod=cart-0 uid=u1"
-    );
-    for (wish, want) in [(1, 3_600), (3_600, 3_600), (7_200, 7_200)] {
-        let decision = decided(|facts| facts.duration_secs = Some(wish));
-        assert!(
-            matches!(decision, RequestDecision::Issue { lifetime_secs, .. } if lifetime_secs == want),
-            "{wish}"
-        );
-    }
-}
-
-#[test]
-fn what_is_not_ours_not_approved_or_done_is_left_alone() {
-    for (what, change, want) in [
-        (
-            "another group",
-            (|f: &mut RequestFacts| f.issuer_group = "cert-manager.io".into())
-                as fn(&mut RequestFacts),
-            RequestDecision::Leave,
-        ),
-        (
-            "another kind",
-            |f| f.issuer_kind = "Issuer".into(),
-            RequestDecision::Leave,
-        ),
-        (
-            "issued",
-            |f| f.ready_reason = Some("Issued".into()),
-            RequestDecision::Leave,
-        ),
-        (
-            "failed",
-            |f| f.ready_reason = Some("Failed".into()),
-            RequestDecision::Leave,
-        ),
-        (
-            "not approved",
-            |f| f.approved = false,
-            RequestDecision::Wait,
-        ),
-        (
-            "pending, not approved",
-            |f| {
-                f.approved = false;
-                f.ready_reason = Some("Pending".into())
-            },
-            RequestDecision::Wait,
-        ),
-        (
-            "denied",
-            |f| {
-                f.approved = false;
-                f.denied = true
-            },
-            RequestDecision::NoteDenied,
-        ),
-        (
-            "denied and approved",
-            |f| f.denied = true,
-            RequestDecision::NoteDenied,
-        ),
-    ] {
-        assert_eq!(decided(change), want, "{what}");
-    }
-}
-
-#[test]
-fn what_a_mesh_issuer_does_not_give_fails_for_good() {
-    let user = |name: &str| Refusal::NoServiceAccount {
-        username: name.into(),
-    };
-    for (change, want) in [
-        (
-            (|f: &mut RequestFacts| f.is_ca = true) as fn(&mut RequestFacts),
-            Refusal::Authority,
-        ),
-        (|f| f.issuer_exists = false, Refusal::NoIssuer),
-        (
-            |f| f.username = "system:node:n1".into(),
-            user("system:node:n1"),
-        ),
-        (
-            |f| f.username = "system:serviceaccount:shop".into(),
-            user("system:serviceaccount:shop"),
-        ),
-        (
-            |f| f.username = "system:serviceaccount:shop:a/b".into(),
-            user("system:serviceaccount:shop:a/b"),
-        ),
-        (|f| f.username = String::new(), user("")),
-        (
-            |f| f.username = "system:serviceaccount:bank:cart".into(),
-            Refusal::OtherNamespace {
-                asks: "bank".into(),
-                asked_in: "shop".into(),
-            },
-        ),
-        (
-            |f| f.usages.push("cert sign".into()),
-            Refusal::Usage {
-                usage: "cert sign".into(),
-            },
-        ),
-        (|f| f.csr_pem.clear(), Refusal::NotPem),
-        (|f| f.csr_pem = f.csr_pem.repeat(2), Refusal::NotPem),
-    ] {
-        assert_eq!(
-            decided(change),
-            RequestDecision::Fail(RequestError::Refused(want))
-        );
-    }
-    let broken = decided(|facts| {
-        facts.csr_pem =
-            b"-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n"
-                .to_vec()
-    });
-    assert!(
-        matches!(broken, RequestDecision::Fail(RequestError::Csr(_))),
-        "{broken:?}"
-    );
 }
 
 #[test]

@@ -82,6 +82,35 @@ pub struct Attested {
     pub node: Option<String>,
 }
 
+/// A service account by its names.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ServiceAccount {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+impl ServiceAccount {
+    /// The account that a user name is of; none if it is somebody else's.
+    pub fn of_user(username: &str) -> Option<Self> {
+        let (namespace, name) = username.strip_prefix(USER_PREFIX)?.split_once(':')?;
+        let named = !namespace.is_empty() && !name.is_empty() && !name.contains(':');
+        named.then(|| Self {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        })
+    }
+
+    /// Whether these groups are those that the API server gives to every service account of its namespace.
+    pub fn is_in(&self, groups: &[String]) -> bool {
+        let of_namespace = format!("{GROUP}:{}", self.namespace);
+        [GROUP, &of_namespace]
+            .iter()
+            .all(|group| groups.iter().any(|found| found == group))
+    }
+}
+
 /// A pod that holds SVIDs. Its UID is never used again.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct BoundPod {
@@ -104,9 +133,24 @@ impl std::fmt::Display for BoundPod {
     }
 }
 
+/// What the instance of a holder begins with who takes certificates from the Kubernetes API: it has no trust stream, so it
+/// never says which roots it trusts, and it may show what it was given until that ends.
+const OUTSIDE: &str = "outside: ";
+
+/// The instance of a holder that takes certificates from the Kubernetes API.
+pub fn outside(what: &str) -> String {
+    format!("{OUTSIDE}{what}")
+}
+
+/// Whether an instance is one that [`outside`] made.
+pub fn is_outside(instance: &str) -> bool {
+    instance.starts_with(OUTSIDE)
+}
+
 impl BoundPod {
-    /// Reads what [`Attested::instance`] says; none if it names no pod.
+    /// Reads what [`Attested::instance`] says, or [`outside`] of that; none if it names no pod.
     pub fn parse(instance: &str) -> Option<Self> {
+        let instance = instance.strip_prefix(OUTSIDE).unwrap_or(instance);
         let (place, uid) = instance.strip_prefix("pod ")?.split_once(" uid ")?;
         let (namespace, name) = place.split_once('/')?;
         let [namespace, name, uid] = [namespace, name, uid].map(str::to_owned);
@@ -224,24 +268,16 @@ pub fn bound(review: &Review) -> Result<Bound, Refused> {
     let not_account = || Refused::NotServiceAccount {
         username: review.username.clone(),
     };
-    let (namespace, service_account) = review
-        .username
-        .strip_prefix(USER_PREFIX)
-        .and_then(|rest| rest.split_once(':'))
-        .filter(|(namespace, name)| {
-            !namespace.is_empty() && !name.is_empty() && !name.contains(':')
-        })
-        .ok_or_else(not_account)?;
-    let in_group = |group: &str| review.groups.iter().any(|found| found == group);
-    if !in_group(GROUP) || !in_group(&format!("{GROUP}:{namespace}")) || review.uid.is_empty() {
+    let account = ServiceAccount::of_user(&review.username).ok_or_else(not_account)?;
+    if !account.is_in(&review.groups) || review.uid.is_empty() {
         return Err(not_account());
     }
     let not_bound = || Refused::NotBound {
         username: review.username.clone(),
     };
     Ok(Bound {
-        namespace: namespace.to_owned(),
-        service_account: service_account.to_owned(),
+        namespace: account.namespace,
+        service_account: account.name,
         pod: single(review, POD_NAME).ok_or_else(not_bound)?,
         pod_uid: single(review, POD_UID).ok_or_else(not_bound)?,
         node: single(review, NODE_NAME),
@@ -258,6 +294,23 @@ fn single(review: &Review, key: &str) -> Option<String> {
 }
 
 impl Bound {
+    /// What an API server asserts of a pod by itself, without a token: `pod` is its name and UID.
+    pub(crate) fn asserted(
+        namespace: String,
+        service_account: String,
+        (pod, pod_uid): (String, String),
+        node: String,
+    ) -> Self {
+        Self {
+            namespace,
+            service_account,
+            pod,
+            pod_uid,
+            node: Some(node),
+            credential: None,
+        }
+    }
+
     /// The identity, if the pod is what the token says and alive. `pod` is what the API server has under that name now.
     ///
     /// # Errors

@@ -2,6 +2,7 @@
 
 use super::roster::{Holder, Presence};
 use super::{AuthorityId, Facts, Phase, TrustState};
+use crate::limits::OUTSIDE_SECS;
 use mesh_trust::Timestamp;
 use std::fmt;
 
@@ -39,6 +40,11 @@ pub enum Reason {
     /// It takes its SVID from the Workload API and cannot acknowledge anything.
     CannotAcknowledge {
         /// End of its newest SVID.
+        until: Timestamp,
+    },
+    /// It takes certificates from the Kubernetes API, where it finds the bundle too: it is given the time to.
+    Outside {
+        /// When it has had it.
         until: Timestamp,
     },
     /// It may still show a leaf under the root that goes.
@@ -85,6 +91,7 @@ impl Reason {
             Self::CanaryRefused { .. } => "canaryRefused",
             Self::Away { .. } => "away",
             Self::CannotAcknowledge { .. } => "cannotAcknowledge",
+            Self::Outside { .. } => "outside",
             Self::HoldsLeaf { .. } => "holdsLeaf",
             Self::Federation { .. } => "federation",
         }
@@ -117,6 +124,10 @@ impl fmt::Display for Reason {
                     "is a plain SPIFFE client and cannot acknowledge; its SVID is good until {until}"
                 )
             }
+            Self::Outside { until } => write!(
+                f,
+                "has its certificate from the Kubernetes API; it has until {until} to take the bundle"
+            ),
             Self::HoldsLeaf { serial, until } => {
                 write!(
                     f,
@@ -167,6 +178,13 @@ fn unacknowledged(state: &TrustState, facts: &Facts<'_>) -> Vec<Blocker> {
                 .is_some_and(|last| last >= state.generation);
             if done {
                 return None;
+            }
+            // Nobody will ever hear of these whether they trust the new root. What they hold is waited for at gate 2.
+            if holder.is_outside() {
+                let until = state.since.plus_secs(OUTSIDE_SECS);
+                let proving = matches!(state.phase, Phase::Proving { .. });
+                let waits = proving && facts.now < until;
+                return waits.then(|| Blocker::holder(holder, Reason::Outside { until }));
             }
             let until = verifier.svid_ends;
             let reason = match (&verifier.refusal, verifier.presence) {

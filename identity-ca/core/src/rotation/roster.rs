@@ -4,6 +4,7 @@
 //! this generation, and with a leaf that this CA issued to it. Everything else changes nothing (invariant I6).
 
 use super::AuthorityId;
+use crate::attestation::kubernetes::is_outside;
 use crate::key::sha256;
 use mesh_trust::{SpiffeId, Timestamp};
 use std::collections::BTreeMap;
@@ -139,6 +140,11 @@ pub struct Roster {
 }
 
 impl Holder {
+    /// Whether it takes its certificates from the Kubernetes API, and so has no trust stream.
+    pub fn is_outside(&self) -> bool {
+        is_outside(&self.instance)
+    }
+
     /// Its place among all holders, uniform over all values: who is in which wave.
     pub fn place(&self) -> u64 {
         let hash = sha256(format!("{}#{}", self.id, self.instance).as_bytes());

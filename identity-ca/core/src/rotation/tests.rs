@@ -489,6 +489,61 @@ fn federated_domains_get_their_time() {
     );
 }
 
+/// A certificate that somebody took from the Kubernetes API: nobody ever acknowledges for it.
+#[test]
+fn whoever_is_outside_gets_time_to_take_the_bundle_and_keeps_the_old_root_for_as_long_as_its_leaf()
+{
+    use crate::limits::OUTSIDE_SECS;
+    let outside = Holder {
+        instance: crate::attestation::kubernetes::outside("certificate request shop/w-1 uid 1"),
+        ..holder("web")
+    };
+    let mut mesh = Mesh::of(&["cart"]);
+    mesh.roster.issued(&outside, leaf("web-1", 1));
+    mesh.rotate();
+    mesh.acknowledge("cart", "cart-1").unwrap();
+    mesh.now = NOW.plus_secs(OUTSIDE_SECS - 1);
+    assert!(!mesh.step(Event::Tick).unwrap());
+    let reasons = |mesh: &Mesh| -> Vec<&str> {
+        let blockers = mesh.state.blockers(&mesh.facts());
+        blockers.iter().map(|one| one.reason.kind()).collect()
+    };
+    assert_eq!(reasons(&mesh), ["outside"]);
+    mesh.now = NOW.plus_secs(OUTSIDE_SECS);
+    assert!(mesh.step(Event::Tick).unwrap(), "it cuts over");
+    mesh.move_to("cart", 2);
+    while mesh.step(Event::Tick).unwrap() {}
+    assert!(matches!(mesh.state.phase, Phase::Retiring { .. }));
+    assert_eq!(reasons(&mesh), ["holdsLeaf"]);
+    mesh.now = leaf("web-1", 1).not_after.plus_secs(2);
+    mesh.roster.issued(
+        &holder("cart"),
+        HeldLeaf {
+            not_after: mesh.now.plus_secs(600),
+            ..leaf("cart-3", 2)
+        },
+    );
+    mesh.roster.forget_expired(mesh.now);
+    // A new one of the same, under the new root, stands in nobody's way.
+    mesh.roster.issued(
+        &outside,
+        HeldLeaf {
+            not_after: mesh.now.plus_secs(600),
+            ..leaf("web-2", 2)
+        },
+    );
+    assert!(reasons(&mesh).is_empty(), "{:?}", mesh.blockers());
+    mesh.step(Event::Tick).unwrap();
+    mesh.now = mesh.now.plus_secs(DRAIN_SECS as i64 + 1);
+    while mesh.step(Event::Tick).unwrap() {}
+    assert!(
+        matches!(mesh.state.phase, Phase::Dropping { .. }),
+        "{:?}",
+        mesh.state.phase
+    );
+    assert_eq!(reasons(&mesh), ["notAcknowledged"], "of `cart` alone");
+}
+
 #[test]
 fn a_state_is_read_as_it_was_written_and_only_if_it_fits_together() {
     let mut mesh = Mesh::until_retiring(&["a"]);

@@ -375,6 +375,7 @@ impl Desk {
                 id,
                 key,
                 lifetime_secs: Some(CANARY_LIFETIME_SECS),
+                backdate_secs_max: None,
             };
             let chain = self.issue_under(&authority, request, "a canary; its key was not kept")?;
             let life = now.secs_until(chain.leaf.validity().not_after);

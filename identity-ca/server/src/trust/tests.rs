@@ -45,6 +45,7 @@ fn issue(desk: &mut Desk, requester: &Requester, path: &str) -> Option<TlsIdenti
         id: id(path),
         key,
         lifetime_secs: None,
+        backdate_secs_max: None,
     };
     let chain = desk.issue(vec![(request, requester.clone())]).remove(0);
     chain.ok().map(|chain| identity_of(&chain, &pkcs8))
@@ -631,6 +632,7 @@ async fn live(
                 id: spiffe_id.clone(),
                 key,
                 lifetime_secs: None,
+                backdate_secs_max: None,
             };
             let Ok(chain) = issuing.issue(request, requester.clone(), Turn::First).await else {
                 // Too much to do: as a client that tries again.
