@@ -19,6 +19,8 @@ pub struct Kind {
     pub namespaced: bool,
     /// Which of its objects are read, as a label selector; `None`: all.
     pub labels: Option<&'static str>,
+    /// Which of them, as a field selector; `None`: all.
+    pub fields: Option<&'static str>,
 }
 
 const fn built_in(kind: &'static str, plural: &'static str) -> Kind {
@@ -30,6 +32,7 @@ const fn built_in(kind: &'static str, plural: &'static str) -> Kind {
         built_in: true,
         namespaced: true,
         labels: None,
+        fields: None,
     }
 }
 
@@ -47,6 +50,7 @@ const fn custom(
         built_in: false,
         namespaced: true,
         labels: None,
+        fields: None,
     }
 }
 
@@ -154,6 +158,70 @@ const CLUSTER_CEDAR_POLICY: Kind = Kind {
 };
 const INVARIANT: Kind = custom(MESH, ALPHA, "Invariant", "invariants");
 const HTTP_FAULT: Kind = custom(MESH, ALPHA, "HTTPFault", "httpfaults");
+
+/// cert-manager's requests, and the kinds that name us as their issuer.
+pub const CERTIFICATE_REQUESTS: &[Kind] = &[CERTIFICATE_REQUEST, MESH_ISSUER, MESH_CLUSTER_ISSUER];
+/// cert-manager's CertificateRequest.
+pub const CERTIFICATE_REQUEST: Kind = custom(
+    "cert-manager.io",
+    &["v1"],
+    "CertificateRequest",
+    "certificaterequests",
+);
+/// An issuer for its namespace.
+pub const MESH_ISSUER: Kind = custom(MESH, ALPHA, "MeshIssuer", "meshissuers");
+/// An issuer for all namespaces.
+pub const MESH_CLUSTER_ISSUER: Kind = Kind {
+    namespaced: false,
+    ..custom(MESH, ALPHA, "MeshClusterIssuer", "meshclusterissuers")
+};
+
+const CERTIFICATES: &str = "certificates.k8s.io";
+const FROM_BETA: &[&str] = &["v1", "v1beta1"];
+
+/// Requests of kubelets for the certificates of pods, those to our signer (KEP-4317).
+pub const POD_CERTIFICATE_REQUEST: Kind = Kind {
+    fields: Some("spec.signerName=mesh.internal/identity"),
+    ..custom(
+        CERTIFICATES,
+        FROM_BETA,
+        "PodCertificateRequest",
+        "podcertificaterequests",
+    )
+};
+/// Bundles of trust anchors (KEP-3257).
+pub const CLUSTER_TRUST_BUNDLE: Kind = Kind {
+    namespaced: false,
+    ..custom(
+        CERTIFICATES,
+        FROM_BETA,
+        "ClusterTrustBundle",
+        "clustertrustbundles",
+    )
+};
+
+const ADMISSION: &str = "admissionregistration.k8s.io";
+
+/// What the API server itself checks before it stores something.
+pub const ADMISSION_POLICY: Kind = Kind {
+    namespaced: false,
+    ..custom(
+        ADMISSION,
+        &["v1"],
+        "ValidatingAdmissionPolicy",
+        "validatingadmissionpolicies",
+    )
+};
+/// Where such a check counts.
+pub const ADMISSION_POLICY_BINDING: Kind = Kind {
+    namespaced: false,
+    ..custom(
+        ADMISSION,
+        &["v1"],
+        "ValidatingAdmissionPolicyBinding",
+        "validatingadmissionpolicybindings",
+    )
+};
 
 /// Linkerd's own HTTPRoute.
 const LINKERD_HTTP_ROUTE: Kind = custom(

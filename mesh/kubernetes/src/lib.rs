@@ -12,6 +12,7 @@
 //! - [`config_map`]: small texts for pods to mount
 //! - [`named`]: one Secret or ConfigMap that somebody named
 //! - [`namespace`]: what a namespace says about itself
+//! - [`trust_bundle`]: a ClusterTrustBundle, written and read
 //! - [`webhooks`]: the authorities by which API servers know a webhook
 
 pub mod client;
@@ -26,6 +27,7 @@ pub mod object;
 pub mod read;
 pub mod review;
 pub mod status;
+pub mod trust_bundle;
 pub mod watch;
 pub mod webhooks;
 

@@ -1,8 +1,11 @@
-//! One Secret or ConfigMap that somebody named: its data as they are, and word of changes.
+//! One Secret, ConfigMap or ClusterTrustBundle that somebody named: its data as they are, and word of changes.
 //!
 //! A Role can give exactly this: `get`, `list` and `watch` of one name, nothing else of its kind.
 
 use crate::error::{KubernetesError, root_cause};
+use crate::kinds::CLUSTER_TRUST_BUNDLE;
+use crate::trust_bundle;
+use crate::watch::served_version;
 use futures_util::{Stream, StreamExt, pin_mut};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::Client;
@@ -10,6 +13,10 @@ use kube::api::Api;
 use kube::runtime::{WatchStreamExt, watcher};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
+
+/// Pause before an API server is asked again whether it has ClusterTrustBundles.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
 /// Which one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +36,8 @@ pub enum DataKind {
     Secret,
     /// ConfigMap.
     ConfigMap,
+    /// ClusterTrustBundle: its anchors stand under `ca-bundle.crt`. It has no namespace.
+    ClusterTrustBundle,
 }
 
 impl fmt::Display for Named {
@@ -36,6 +45,9 @@ impl fmt::Display for Named {
         let kind = match self.kind {
             DataKind::Secret => "Secret",
             DataKind::ConfigMap => "ConfigMap",
+            DataKind::ClusterTrustBundle => {
+                return write!(f, "ClusterTrustBundle {}", self.name);
+            }
         };
         write!(f, "{kind} {}/{}", self.namespace, self.name)
     }
@@ -75,6 +87,13 @@ impl Named {
                         .collect()
                 }))
             }
+            DataKind::ClusterTrustBundle => {
+                let Some(version) = served_version(client, &CLUSTER_TRUST_BUNDLE).await? else {
+                    return Ok(None);
+                };
+                let found = trust_bundle::read(client, version, &self.name).await?;
+                Ok(found.map(|pem| BTreeMap::from([trust_bundle::as_data(pem)])))
+            }
         }
     }
 
@@ -92,6 +111,13 @@ impl Named {
                 self.follow(watcher::watch_object(api, &self.name), tell)
                     .await;
             }
+            DataKind::ClusterTrustBundle => loop {
+                // It is read from time to time as well, so an API that is not there yet costs no more than that.
+                if let Ok(Some(version)) = served_version(client, &CLUSTER_TRUST_BUNDLE).await {
+                    trust_bundle::follow(client, version, &self.name, |_| tell()).await;
+                }
+                tokio::time::sleep(LOOK_AGAIN).await;
+            },
         }
     }
 

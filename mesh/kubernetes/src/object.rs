@@ -84,6 +84,18 @@ pub fn name(group: &str, kind: &str, namespace: Option<&str>, name: &str) -> Str
     }
 }
 
+/// Leaves of `object` all but the bookkeeping of who wrote what: for those who write its status.
+pub fn whole(kind: &str, api_version: &str, mut object: Value) -> Value {
+    if let Some(fields) = object.as_object_mut() {
+        fields.insert("apiVersion".to_owned(), Value::from(api_version));
+        fields.insert("kind".to_owned(), Value::from(kind));
+        if let Some(metadata) = fields.get_mut("metadata").and_then(Value::as_object_mut) {
+            metadata.shift_remove("managedFields");
+        }
+    }
+    object
+}
+
 /// Leaves of `object` what counts. Policy kinds keep their whole spec: an unknown field in it must be seen.
 pub fn essence(kind: &str, api_version: &str, object: Value) -> Value {
     let Value::Object(mut object) = object else {

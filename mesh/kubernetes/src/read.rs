@@ -71,6 +71,25 @@ pub async fn objects(
     Ok(out)
 }
 
+/// One object without namespace, as JSON; none if there is no such object.
+///
+/// # Errors
+/// [`KubernetesError`] if the API server does not answer.
+pub async fn one(
+    client: &Client,
+    (kind, version): (&Kind, &str),
+    name: &str,
+) -> Result<Option<Value>, KubernetesError> {
+    let api: Api<DynamicObject> = Api::all_with(client.clone(), &kind.api_resource(version));
+    let what = || format!("read {} {name}", kind.kind);
+    let found = api
+        .get_opt(name)
+        .await
+        .map_err(|error| KubernetesError::of(what(), &error))?;
+    // Came from JSON, so it has a JSON form.
+    Ok(found.map(|object| serde_json::to_value(object).unwrap_or_default()))
+}
+
 /// How each of `kinds` is served.
 ///
 /// # Errors

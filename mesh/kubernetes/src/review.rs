@@ -5,7 +5,7 @@
 
 use crate::error::KubernetesError;
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, TokenReviewStatus};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
 use kube::Client;
 use kube::api::{Api, PostParams};
 use std::collections::BTreeMap;
@@ -81,6 +81,24 @@ impl From<TokenReviewStatus> for Review {
             error: status.error,
         }
     }
+}
+
+/// UID of a service account; `None` if there is none of that name.
+///
+/// # Errors
+/// [`KubernetesError`] if the API server does not answer.
+pub async fn service_account_uid(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+) -> Result<Option<String>, KubernetesError> {
+    let api: Api<ServiceAccount> = Api::namespaced(client.clone(), namespace);
+    let what = || format!("read service account {namespace}/{name}");
+    let account = api
+        .get_opt(name)
+        .await
+        .map_err(|error| KubernetesError::of(what(), &error))?;
+    Ok(account.and_then(|account| account.metadata.uid))
 }
 
 /// Reads a pod; `None` if there is none of that name.

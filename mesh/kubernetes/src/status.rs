@@ -32,6 +32,28 @@ pub async fn write(
     resource_version: &str,
     (field, value): (&str, &Value),
 ) -> Result<Written, KubernetesError> {
+    let status = json!({ field: value });
+    merge(
+        client,
+        (kind, version),
+        (namespace, name),
+        resource_version,
+        &status,
+    )
+    .await
+}
+
+/// The same for several fields: those of `status`.
+///
+/// # Errors
+/// [`KubernetesError`] if the API server does not take it.
+pub async fn merge(
+    client: &Client,
+    (kind, version): (&Kind, &str),
+    (namespace, name): (&str, &str),
+    resource_version: &str,
+    status: &Value,
+) -> Result<Written, KubernetesError> {
     let resource = kind.api_resource(version);
     let api: Api<DynamicObject> = if kind.namespaced {
         Api::namespaced_with(client.clone(), namespace, &resource)
@@ -40,7 +62,7 @@ pub async fn write(
     };
     let patch = json!({
         "metadata": { "resourceVersion": resource_version },
-        "status": { field: value },
+        "status": status,
     });
     let parameters = PatchParams {
         field_manager: Some(FIELD_MANAGER.to_owned()),

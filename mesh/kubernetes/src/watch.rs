@@ -80,6 +80,16 @@ pub async fn watch(client: Client, kinds: &'static [Kind], view: View, tell: mps
     tell.closed().await;
 }
 
+/// Watches a kind in a version that is served, and tells every change, until nobody listens.
+pub async fn watch_served(
+    client: Client,
+    (kind, version): (&'static Kind, &'static str),
+    view: View,
+    tell: mpsc::Sender<Change>,
+) {
+    stream(&client, (kind, version, view), &tell).await;
+}
+
 /// Names of all CRDs; `None` until they were listed.
 type Definitions = Option<BTreeSet<String>>;
 
@@ -168,8 +178,11 @@ async fn follow(
     }
 }
 
-/// The first of the kind's versions that the API server serves.
-async fn served_version(
+/// The first of the kind's versions that the API server serves; none: it has no such kind.
+///
+/// # Errors
+/// [`KubernetesError`] if the API server does not answer.
+pub async fn served_version(
     client: &Client,
     kind: &'static Kind,
 ) -> Result<Option<&'static str>, KubernetesError> {
@@ -207,6 +220,7 @@ async fn stream(
     // Pages bound the memory of one answer; bookmarks keep a quiet watch young.
     let config = watcher::Config {
         label_selector: kind.labels.map(str::to_owned),
+        field_selector: kind.fields.map(str::to_owned),
         ..watcher::Config::default()
     };
     let events = watcher(api, config).default_backoff();
