@@ -2,7 +2,11 @@
 
 use mesh_cluster::crds::{self, Which};
 use mesh_cluster::install::{self, Values};
-use mesh_kubernetes::kinds::{POLICY_SOURCES, WITH_STATUS};
+use mesh_issuance::adoption::request::guard::{EXPRESSIONS, guarded_since};
+use mesh_issuance::attestation::pod_certificate::SIGNER;
+use mesh_kubernetes::kinds::{
+    CERTIFICATE_REQUESTS, POD_CERTIFICATE_REQUEST, POLICY_SOURCES, WITH_STATUS,
+};
 use serde_json::Value;
 use std::collections::BTreeSet;
 
@@ -86,4 +90,89 @@ fn kinds_are_stored_in_the_version_that_is_asked_for_first() {
         assert_eq!(crd["spec"]["names"]["kind"], kind.kind);
     }
     assert!(compared >= 12, "{compared}");
+}
+
+/// The installation with cert-manager's requests answered.
+fn with_issuer() -> Vec<Value> {
+    let values = Values::default().set("identity.externalIssuer=true");
+    install::objects(&values.expect("allowed")).expect("objects")
+}
+
+#[test]
+fn the_policy_that_is_installed_is_the_one_that_the_ca_demands() {
+    let installed = |kind: &str| {
+        let objects = with_issuer();
+        let mut found = objects.into_iter().find(|o| o["kind"] == kind).expect(kind);
+        found["metadata"]["creationTimestamp"] = "2026-11-30T10:00:00Z".into();
+        found
+    };
+    let policy = installed("ValidatingAdmissionPolicy");
+    let binding = installed("ValidatingAdmissionPolicyBinding");
+    guarded_since(Some(&policy), Some(&binding)).expect("guarded");
+    let validations = policy["spec"]["validations"].as_array().expect("a list");
+    assert_eq!(validations.len(), EXPRESSIONS.len());
+    let without = install::objects(&Values::default()).expect("objects");
+    assert!(without.iter().all(|o| o["kind"] != policy["kind"]));
+}
+
+#[test]
+fn the_ca_may_answer_requests_and_approve_none() {
+    let rights = |objects: &[Value]| -> BTreeSet<(String, String, String)> {
+        let role = objects
+            .iter()
+            .find(|o| o["kind"] == "ClusterRole" && o["metadata"]["name"] == "mesh-identity")
+            .expect("the role");
+        let words = |rule: &Value, field: &str| -> Vec<String> {
+            let list = rule[field].as_array().cloned().unwrap_or_default();
+            list.iter()
+                .filter_map(|one| one.as_str().map(str::to_owned))
+                .collect()
+        };
+        let mut all = BTreeSet::new();
+        for rule in role["rules"].as_array().expect("rules") {
+            for group in words(rule, "apiGroups") {
+                for resource in words(rule, "resources") {
+                    for verb in words(rule, "verbs") {
+                        all.insert((group.clone(), resource.clone(), verb));
+                    }
+                }
+            }
+        }
+        all
+    };
+    let plain = rights(&install::objects(&Values::default()).expect("objects"));
+    let more: BTreeSet<_> = rights(&with_issuer()).difference(&plain).cloned().collect();
+    let mut wanted = BTreeSet::new();
+    let mut want = |group: &str, resource: &str, verbs: &[&str]| {
+        for verb in verbs {
+            wanted.insert((group.to_owned(), resource.to_owned(), (*verb).to_owned()));
+        }
+    };
+    want(
+        "apiextensions.k8s.io",
+        "customresourcedefinitions",
+        &["list", "watch"],
+    );
+    want("", "serviceaccounts", &["get"]);
+    for kind in [
+        "validatingadmissionpolicies",
+        "validatingadmissionpolicybindings",
+    ] {
+        want("admissionregistration.k8s.io", kind, &["get"]);
+    }
+    for kind in CERTIFICATE_REQUESTS {
+        want(kind.group, kind.plural, &["list", "watch"]);
+        want(kind.group, &format!("{}/status", kind.plural), &["patch"]);
+    }
+    assert_eq!(more, wanted);
+    let has = |resource: &str, verb: &str| {
+        let group = POD_CERTIFICATE_REQUEST.group.to_owned();
+        plain.contains(&(group, resource.to_owned(), verb.to_owned()))
+    };
+    assert!(
+        has("podcertificaterequests", "watch") && has("podcertificaterequests/status", "patch")
+    );
+    assert!(has("signers", "sign") && has("signers", "attest") && !has("signers", "approve"));
+    let fields = POD_CERTIFICATE_REQUEST.fields.expect("a selector");
+    assert_eq!(fields, format!("spec.signerName={SIGNER}"));
 }

@@ -1,19 +1,72 @@
-//! Evidence that a Kubernetes API server judges, the ConfigMap by which pods learn whom to trust, and objects in which
-//! others keep root and issuer.
+//! Evidence that a Kubernetes API server judges, the objects by which pods learn whom to trust, objects in which others keep
+//! root and issuer, and requests for certificates that stand in objects.
+//!
+//! - `bundle`: the trust bundle as a ClusterTrustBundle
+//! - `issuer`: cert-manager's CertificateRequests; `pod_certificates`: those of kubelets
+//! - `signing`, `backlog`: what both take
+//! - [`KeptObjects`]: root and issuer of others
 
+mod backlog;
+mod bundle;
+mod issuer;
 mod kept;
+mod pod_certificates;
+mod signing;
 
+pub use bundle::TRUST_BUNDLE;
 pub use kept::KeptObjects;
 
+use crate::issuing::Issuing;
 use crate::network::Cluster;
 use mesh_issuance::attestation::kubernetes::{AUDIENCE, Pod, Review};
 use mesh_kubernetes::{Client, config_map, review};
+use mesh_platform::Platform;
+use mesh_trust::TrustDomain;
+use signing::Signing;
+use std::convert::Infallible;
+use std::sync::Arc;
 
 /// Name of the ConfigMap that holds the trust bundle, in every namespace that needs it.
 pub const BUNDLE_CONFIG_MAP: &str = "mesh-trust-bundle";
 
 /// Key in that ConfigMap, as trust-manager and cert-manager name it.
 pub const BUNDLE_KEY: &str = "ca-bundle.crt";
+
+/// What the CA does for a cluster beside serving pods on the network.
+#[derive(Clone)]
+pub struct ClusterWork {
+    /// The API server.
+    pub client: Client,
+    /// Namespace of the control plane.
+    pub namespace: String,
+    /// Whether cert-manager's requests that name a mesh issuer are answered.
+    pub external_issuer: bool,
+}
+
+impl ClusterWork {
+    /// Publishes the trust bundle and answers requests, for as long as it is polled.
+    pub(crate) async fn run(
+        self,
+        issuing: Issuing,
+        platform: Arc<dyn Platform>,
+        (domain, leaf_secs): (TrustDomain, u64),
+    ) -> Infallible {
+        let cluster = Arc::new(ApiServer::new(self.client.clone(), &self.namespace));
+        let api = (self.client, cluster as Arc<dyn Cluster>, &*self.namespace);
+        let signing = Signing::new(api, issuing, platform, (domain, leaf_secs));
+        let issuer = async {
+            match self.external_issuer {
+                true => issuer::serve(signing.clone()).await,
+                false => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            never = issuer => never,
+            never = pod_certificates::serve(signing.clone()) => never,
+            never = bundle::keep(signing.clone()) => never,
+        }
+    }
+}
 
 /// An API server, and the namespace of the CA.
 pub struct ApiServer {
@@ -73,3 +126,6 @@ impl Cluster for ApiServer {
         .map_err(|error| error.to_string())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -124,6 +124,17 @@ pub(crate) const REVIEW_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause before the CA tries again to issue its own certificate for the network.
 pub(crate) const OWN_SVID_RETRY: Duration = Duration::from_secs(1);
 
+/// Requests of one kind, of those that stand in objects, that are worked on at a time. Each asks the API server two to five
+/// questions and waits for the log's disk, about 20 ms in all.
+pub(crate) const REQUESTS_AT_ONCE: usize = 16;
+
+/// How often it is looked whether the API server still vouches for user names in requests, while there are issuers. Before
+/// each issuance it is looked at anyway.
+pub(crate) const GUARD_LOOK: Duration = Duration::from_secs(30);
+
+/// How often an API server is asked whether it has an API by now that it did not have: it begins anew for that.
+pub(crate) const API_LOOK: Duration = Duration::from_secs(600);
+
 /// Pause before the trust bundle is published again after a failure.
 pub(crate) const PUBLISH_RETRY: Duration = Duration::from_secs(1);
 

@@ -7,13 +7,11 @@
 use crate::error::{CaError, IssuanceError};
 use crate::issuing::{Chain, Issuing, Turn};
 use crate::limits::{
-    ISSUANCE_BURST, ISSUANCE_REFILL, NETWORK_CONNECTIONS_MAX, NETWORK_HANDSHAKE_TIMEOUT,
-    NETWORK_HANDSHAKES_MAX, NETWORK_REQUEST_BYTES_MAX, PUBLISH_RETRY, REVIEW_TIMEOUT,
-    TRUST_REQUEST_BYTES_MAX,
+    NETWORK_CONNECTIONS_MAX, NETWORK_HANDSHAKE_TIMEOUT, NETWORK_HANDSHAKES_MAX,
+    NETWORK_REQUEST_BYTES_MAX, PUBLISH_RETRY, REVIEW_TIMEOUT, TRUST_REQUEST_BYTES_MAX,
 };
 use crate::own_svid::OwnSvid;
 use crate::probes::Probes;
-use crate::rate::RateLimit;
 use crate::run::stopped;
 use crate::trust::Requester;
 use crate::trust::remote::{RemoteTrust, forget_ended_pods};
@@ -30,7 +28,7 @@ use mesh_trust::tls::{TlsIdentity, server_config_for_strangers};
 use mesh_trust::{SpiffeId, TrustBundle, TrustBundles, TrustDomain};
 use rustls::ServerConfig;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -102,7 +100,6 @@ pub(crate) async fn serve(
         anchors,
         trust_domain,
         cluster: config.cluster,
-        rate: Mutex::new(RateLimit::new(ISSUANCE_BURST, ISSUANCE_REFILL)),
     });
     let (settings, following) = watch::channel(None);
     let mut tasks = JoinSet::new();
@@ -139,7 +136,6 @@ struct Desk {
     anchors: watch::Receiver<Arc<crate::agent::Anchors>>,
     trust_domain: TrustDomain,
     cluster: Arc<dyn Cluster>,
-    rate: Mutex<RateLimit>,
 }
 
 /// All that a requester learns of a refusal of its evidence; the log has the reason.
@@ -200,6 +196,7 @@ impl Desk {
             id,
             key,
             lifetime_secs: None,
+            backdate_secs_max: None,
         };
         self.issuing.issue(request, requester, turn).await
     }
@@ -235,10 +232,7 @@ impl Desk {
     }
 
     fn within_rate(&self, id: &SpiffeId) -> bool {
-        self.rate
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take(id, self.platform.monotonic())
+        self.issuing.within_rate(id, self.platform.monotonic())
     }
 }
 

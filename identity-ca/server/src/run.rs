@@ -10,6 +10,7 @@ use crate::federation::endpoint::{BundleEndpoint, Endpoint, Serving};
 use crate::federation::keep::Fetcher;
 use crate::issuing::{self, Desk, Issuing};
 use crate::jwt::Tokens;
+use crate::kubernetes::ClusterWork;
 use crate::launch::{LaunchService, Launcher};
 use crate::limits::{
     CLOCK_CHECK, FETCH_TIMEOUT, LAUNCH_REQUEST_BYTES_MAX, SECRETS_REQUEST_BYTES_MAX,
@@ -79,6 +80,8 @@ pub struct CaConfig {
     pub network: Option<NetworkConfig>,
     /// What holds the private keys of roots and issuers.
     pub signer: SignerStart,
+    /// What it does for a Kubernetes cluster beside that; none: nothing.
+    pub cluster: Option<ClusterWork>,
     /// Who keeps root and issuer; none: this CA makes its own.
     pub keeper: Option<Arc<dyn Keeper>>,
     /// Where `/live`, `/ready` and `/metrics` are served to everybody, plain HTTP; none: nowhere.
@@ -116,6 +119,7 @@ impl CaConfig {
             svid_ttl: Duration::from_secs(LEAF_LIFETIME_SECS),
             network: None,
             signer,
+            cluster: None,
             keeper: None,
             probes: None,
             registrations: Vec::new(),
@@ -213,6 +217,7 @@ pub async fn run(
     let denying = heed_denials(&denials, &registry, &issuing);
     let rotations = keep::move_on(issuing.clone());
     let keeping = follow_keeper(&config, &signing, &issuing);
+    let cluster = work_for_cluster(&config, &issuing);
     tokio::pin!(workloads, launches, admin, network, steering);
     let outcome = tokio::select! {
         () = shutdown => None,
@@ -225,6 +230,7 @@ pub async fn run(
         never = fetcher.keep_fresh() => match never {},
         ended = &mut network => Some(ended),
         ended = &mut steering => Some(ended),
+        never = cluster => match never {},
         () = rotations => None,
         () = keeping => None,
         () = upkeep => Some(Err(CaError::Issuance(crate::error::IssuanceError::Stopped))),
@@ -257,6 +263,16 @@ async fn start_signer(config: &CaConfig) -> Result<Signing, CaError> {
     let started = tokio::task::spawn_blocking(move || Signing::start(start)).await;
     let stopped = CaError::Issuance(crate::error::IssuanceError::Stopped);
     Ok(started.map_err(|_| stopped)??)
+}
+
+/// Does what there is to do for a cluster; without one, waits for ever.
+async fn work_for_cluster(config: &CaConfig, issuing: &Issuing) -> Infallible {
+    let Some(work) = config.cluster.clone() else {
+        return std::future::pending().await;
+    };
+    let terms = (config.trust_domain.clone(), config.svid_ttl.as_secs());
+    work.run(issuing.clone(), Arc::clone(&config.platform), terms)
+        .await
 }
 
 async fn open_desk(

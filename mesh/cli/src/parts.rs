@@ -11,7 +11,7 @@ use crate::signer::{self, TokenArgs};
 use clap::Args;
 use mesh_ca::adoption::Keeper;
 use mesh_ca::adoption::files::KeptFiles;
-use mesh_ca::kubernetes::{ApiServer, KeptObjects};
+use mesh_ca::kubernetes::{ApiServer, ClusterWork, KeptObjects};
 use mesh_ca::{CaConfig, NetworkConfig, Oidc};
 use mesh_ca_client::RemoteCa;
 use mesh_controller::config::PROXY_PORT;
@@ -115,6 +115,18 @@ pub(crate) struct CaArgs {
         requires = "roots_config_map"
     )]
     roots_key: String,
+    /// ClusterTrustBundle of the roots to trust; without it, `ca.crt` of the issuer's Secret.
+    #[arg(
+        long,
+        value_name = "NAME",
+        requires = "issuer_secret",
+        conflicts_with = "roots_config_map"
+    )]
+    roots_trust_bundle: Option<String>,
+    /// Answers cert-manager's CertificateRequests that name a `MeshIssuer` or `MeshClusterIssuer`
+    /// (docs/guides/cert-manager.md).
+    #[arg(long, requires = "kubernetes")]
+    external_issuer: bool,
     /// Where `/live`, `/ready` and `/metrics` are served to everybody, over plain HTTP.
     #[arg(long, value_name = "IP:PORT")]
     probes: Option<SocketAddr>,
@@ -323,6 +335,11 @@ pub(crate) fn ca(mut args: CaArgs, output: &mut Output) -> Result<Exit, Fault> {
         let config = CaConfig {
             bundle_endpoint: args.bundle_endpoint.endpoint(identity),
             network: network(&args, client.clone())?,
+            cluster: client.clone().map(|client| ClusterWork {
+                client,
+                namespace: args.namespace.clone(),
+                external_issuer: args.external_issuer,
+            }),
             keeper: keeper(&args, client),
             probes: args.probes,
             control: args.control,
@@ -383,8 +400,12 @@ fn keeper(args: &CaArgs, client: Option<Client>) -> Option<Arc<dyn Keeper>> {
         name: name.clone(),
     };
     let issuer = named(DataKind::Secret, args.issuer_secret.as_ref()?);
-    let roots = args.roots_config_map.as_ref();
-    let roots = roots.map(|of| (named(DataKind::ConfigMap, of), Some(args.roots_key.clone())));
+    let map = args.roots_config_map.as_ref();
+    let map = map.map(|of| (named(DataKind::ConfigMap, of), Some(args.roots_key.clone())));
+    let roots = map.or_else(|| {
+        let of = (String::new(), args.roots_trust_bundle.clone()?);
+        Some((named(DataKind::ClusterTrustBundle, &of), None))
+    });
     Some(Arc::new(KeptObjects::new(client?, issuer, roots)))
 }
 

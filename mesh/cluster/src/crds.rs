@@ -4,7 +4,7 @@
 //! webhook and the controller say the rest. Unknown fields are kept and not pruned: a misspelt condition that the API
 //! server drops is a condition that is missing, and nobody would see it (docs/decisions/0020).
 //!
-//! - [`mesh`]: CedarPolicy, ClusterCedarPolicy, Invariant, Federation, HTTPFault
+//! - [`mesh`]: CedarPolicy, ClusterCedarPolicy, Invariant, Federation, HTTPFault, and the issuers
 //! - [`linkerd`]: Server and whatever grants
 //! - [`routes`]: HTTPRoute of the policy group
 //! - [`checked`]: kinds of Linkerd that are checked, not enforced
@@ -53,7 +53,7 @@ pub(crate) struct Kind {
     short: &'static [&'static str],
     scope: Scope,
     versions: Vec<Version>,
-    /// Columns of `kubectl get`, besides `Enforced` and `Age`.
+    /// Columns of `kubectl get`, besides `Enforced` (of issuers: `Ready`) and `Age`.
     columns: Vec<Column>,
 }
 
@@ -134,9 +134,8 @@ impl Kind {
     }
 
     fn version(&self, version: &Version, stored: bool) -> Value {
-        let enforced = r#".status.conditions[?(@.type=="Enforced")].status"#;
         let mut columns: Vec<Value> = self.columns.iter().map(Column::definition).collect();
-        columns.push(Column("Enforced", enforced, "Whether proxies apply it.").definition());
+        columns.push(self.outcome().definition());
         columns.push(
             json!({ "name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp" }),
         );
@@ -152,6 +151,16 @@ impl Kind {
             out.insert("schema".to_owned(), json!({ "openAPIV3Schema": root }));
         }
         out
+    }
+
+    /// The condition that says what became of the object.
+    fn outcome(&self) -> Column {
+        let enforced = r#".status.conditions[?(@.type=="Enforced")].status"#;
+        let ready = r#".status.conditions[?(@.type=="Ready")].status"#;
+        match self.kind {
+            "MeshIssuer" | "MeshClusterIssuer" => Column("Ready", ready, "Whether it signs."),
+            _ => Column("Enforced", enforced, "Whether proxies apply it."),
+        }
     }
 
     fn is_route(&self) -> bool {

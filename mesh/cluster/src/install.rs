@@ -37,6 +37,10 @@ const TEMPLATES: &[(&str, &str)] = &[
         include_str!("../../../charts/mesh/templates/identity.yaml"),
     ),
     (
+        "requests",
+        include_str!("../../../charts/mesh/templates/requests.yaml"),
+    ),
+    (
         "controller",
         include_str!("../../../charts/mesh/templates/controller.yaml"),
     ),

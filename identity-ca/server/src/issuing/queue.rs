@@ -3,11 +3,15 @@
 use super::{Chain, Desk};
 use crate::agent::Anchors;
 use crate::error::IssuanceError;
-use crate::limits::{ISSUANCE_BATCH_MAX, ISSUANCE_QUEUE_MAX, ISSUANCE_WAIT_MAX};
+use crate::limits::{
+    ISSUANCE_BATCH_MAX, ISSUANCE_BURST, ISSUANCE_QUEUE_MAX, ISSUANCE_REFILL, ISSUANCE_WAIT_MAX,
+};
+use crate::rate::RateLimit;
 use crate::trust::{Published, Requester};
 use data_encoding::HEXLOWER;
 use mesh_issuance::issue::Request;
-use mesh_trust::{Denials, Denied};
+use mesh_platform::Tick;
+use mesh_trust::{Denials, Denied, SpiffeId};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, oneshot, watch};
@@ -22,6 +26,7 @@ pub(crate) struct Issuing {
     published: watch::Receiver<Arc<Published>>,
     anchors: watch::Receiver<Arc<Anchors>>,
     moved: Arc<Notify>,
+    rate: Arc<Mutex<RateLimit>>,
 }
 
 /// Whose turn it is.
@@ -85,7 +90,16 @@ impl Issuing {
             queue: Arc::default(),
             denials: None,
             moved: Arc::default(),
+            rate: Arc::new(Mutex::new(RateLimit::new(ISSUANCE_BURST, ISSUANCE_REFILL))),
         }
+    }
+
+    /// Whether this identity may have one more certificate now, of those that are asked for from other machines.
+    pub(crate) fn within_rate(&self, id: &SpiffeId, now: Tick) -> bool {
+        self.rate
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take(id, now)
     }
 
     /// The same, which issues nothing to an identity or for a key that is denied.

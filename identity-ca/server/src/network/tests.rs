@@ -12,6 +12,7 @@ use mesh_trust::tls::{ExpectedPeer, TlsIdentity, client_config, client_config_wi
 use rcgen::{CertificateParams, KeyPair};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Mutex;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;

@@ -1,7 +1,8 @@
 //! The kinds of `mesh.internal`.
 
 use super::schema::{
-    any_text, anything, boolean, described, integer, list, list_of, object, rule, text, text_of,
+    WALKED_MAX, any_text, anything, boolean, described, integer, list, list_of, object, rule, text,
+    text_of,
 };
 use super::{Column, Kind, Scope, Version};
 use serde_json::Value;
@@ -19,7 +20,91 @@ pub(super) fn kinds() -> Vec<Kind> {
         invariant(),
         federation(),
         http_fault(),
+        mesh_issuer(),
+        mesh_cluster_issuer(),
     ]
+}
+
+/// What both kinds of issuer say of somebody who gets the identity of a service account that it is not.
+fn mapping(more: &[(&str, Value)], required: &[&str]) -> Value {
+    let user = described(
+        text_of(512),
+        "Who asks, as the API server knows it: `system:serviceaccount:cert-manager:cert-manager` for Certificates.",
+    );
+    let certificate = described(
+        text_of(253),
+        "Name of the Certificate that the request must be made for; any if it is left out.",
+    );
+    let account = described(
+        text_of(253),
+        "Service account of the request's namespace whose identity is issued.",
+    );
+    let mut fields = vec![
+        ("user", user),
+        ("certificate", certificate),
+        ("serviceAccount", account),
+    ];
+    fields.extend(more.iter().cloned());
+    rule(
+        object(&fields, &[&["user", "serviceAccount"], required].concat()),
+        "!self.user.startsWith('system:serviceaccount:') || self.user.split(':').size() == 4",
+        "a service account is `system:serviceaccount:NAMESPACE:NAME`",
+    )
+}
+
+fn mesh_issuer() -> Kind {
+    let mapping = mapping(&[], &[]);
+    let spec = object(&[("mappings", list_of(mapping, 0, WALKED_MAX))], &[]);
+    let spec = described(
+        spec,
+        "cert-manager's CertificateRequests of this namespace that name it get SVIDs, once somebody has approved them.",
+    );
+    let columns = issuer_columns();
+    kind(
+        "MeshIssuer",
+        "meshissuers",
+        &[],
+        Scope::Namespaced,
+        spec,
+        columns,
+    )
+}
+
+fn mesh_cluster_issuer() -> Kind {
+    let namespace = described(
+        text_of(63),
+        "Namespace of the requests that it is for, and of the service account.",
+    );
+    let mapping = mapping(&[("namespace", namespace)], &["namespace"]);
+    let namespaces = described(
+        list(text_of(63)),
+        "Namespaces whose requests may name it; all if it is left out.",
+    );
+    let spec = object(
+        &[
+            ("namespaces", namespaces),
+            ("mappings", list_of(mapping, 0, WALKED_MAX)),
+        ],
+        &[],
+    );
+    let spec = described(
+        spec,
+        "cert-manager's CertificateRequests that name it get SVIDs, once somebody has approved them.",
+    );
+    let columns = issuer_columns();
+    kind(
+        "MeshClusterIssuer",
+        "meshclusterissuers",
+        &[],
+        Scope::Cluster,
+        spec,
+        columns,
+    )
+}
+
+fn issuer_columns() -> Vec<Column> {
+    let path = r#".status.conditions[?(@.type=="Ready")].reason"#;
+    vec![Column("Reason", path, "Why it is ready or not.")]
 }
 
 fn kind(

@@ -77,7 +77,7 @@ fn where_linkerd_is_installed_only_ours_are_defined() {
             .iter()
             .all(|crd| crd["spec"]["group"] == "mesh.internal")
     );
-    assert_eq!(all(Which::Own).len(), 5);
+    assert_eq!(all(Which::Own).len(), 7);
 }
 
 #[test]

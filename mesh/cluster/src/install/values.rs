@@ -81,8 +81,12 @@ pub struct IdentityValues {
     pub issuer_secret: String,
     /// ConfigMap of the roots to trust; empty: `ca.crt` of that Secret.
     pub roots_config_map: String,
+    /// ClusterTrustBundle of the roots to trust, in place of that ConfigMap.
+    pub roots_trust_bundle: String,
     /// Life of SVIDs.
     pub svid_ttl: String,
+    /// Whether cert-manager's requests that name a mesh issuer are answered.
+    pub external_issuer: bool,
 }
 
 impl Default for IdentityValues {
@@ -94,7 +98,9 @@ impl Default for IdentityValues {
             storage_class: String::new(),
             issuer_secret: String::new(),
             roots_config_map: String::new(),
+            roots_trust_bundle: String::new(),
             svid_ttl: "24h".to_owned(),
+            external_issuer: false,
         }
     }
 }
@@ -252,7 +258,7 @@ impl Values {
         const MEMORY: &str = "bytes, with a unit or not: `64Mi`";
         let proxy = &self.proxy;
         let identity = &self.identity;
-        let checks: [(&'static str, &str, bool, &'static str); 19] = [
+        let checks: [(&'static str, &str, bool, &'static str); 20] = [
             (
                 "image.name",
                 &self.image.name,
@@ -321,6 +327,12 @@ impl Values {
                 "the name of a ConfigMap of mesh-system, or nothing",
             ),
             (
+                "identity.rootsTrustBundle",
+                &identity.roots_trust_bundle,
+                is_bundle_name(&identity.roots_trust_bundle),
+                "the name of a ClusterTrustBundle that is not our own, or nothing",
+            ),
+            (
                 "identity.svidTtl",
                 &identity.svid_ttl,
                 is_duration(&identity.svid_ttl),
@@ -376,6 +388,15 @@ impl Values {
                 why: "nothing without `identity.issuerSecret`: the CA's own root is not in it",
             });
         }
+        if !identity.roots_trust_bundle.is_empty()
+            && (identity.issuer_secret.is_empty() || !identity.roots_config_map.is_empty())
+        {
+            return Err(ValuesError::NotAllowed {
+                key: "identity.rootsTrustBundle",
+                value: identity.roots_trust_bundle.clone(),
+                why: "nothing without `identity.issuerSecret`, nor beside `identity.rootsConfigMap`",
+            });
+        }
         if proxy.uid == 0 || proxy.uid > UID_MAX {
             return Err(ValuesError::NotAllowed {
                 key: "proxy.uid",
@@ -426,6 +447,12 @@ fn is_name(text: &str) -> bool {
         && text
             .chars()
             .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || ".-".contains(c))
+}
+
+/// A name of a ClusterTrustBundle, or nothing: those of signers have colons. Not what the CA publishes itself: its roots
+/// would depend on themselves.
+fn is_bundle_name(text: &str) -> bool {
+    text.split(':').all(is_name) && !text.starts_with("mesh.internal:identity:")
 }
 
 /// A quantity of CPU, or nothing.

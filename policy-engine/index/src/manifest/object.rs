@@ -343,7 +343,10 @@ impl Loader {
         let ours = group.ends_with("linkerd.io") || group == "mesh.internal";
         let silent = matches!(
             (group, kind),
-            ("mesh.internal", "LocalMesh" | "PolicyTest") | ("multicluster.linkerd.io", _)
+            (
+                "mesh.internal",
+                "LocalMesh" | "PolicyTest" | "MeshIssuer" | "MeshClusterIssuer"
+            ) | ("multicluster.linkerd.io", _)
         );
         let gateway = group == GATEWAY_GROUP && !GATEWAY_OTHERS.contains(&kind);
         let alike = KINDS
