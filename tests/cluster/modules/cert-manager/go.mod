@@ -2,7 +2,10 @@ module cluster.test/cert-manager
 
 go 1.26.0
 
-tool github.com/cert-manager/cert-manager/cmd/controller
+tool (
+	github.com/cert-manager/cert-manager/cmd/controller
+	github.com/cert-manager/cert-manager/cmd/webhook
+)
 
 require (
 	cloud.google.com/go/compute v1.14.0 // indirect
