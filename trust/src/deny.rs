@@ -4,7 +4,7 @@
 //! beside the trust bundles and is asked wherever they are, so that there is no second place to forget.
 
 use crate::certificate::hex;
-use crate::limits::{DENIAL_REASON_BYTES_MAX, DENIALS_BYTES_MAX, DENIALS_MAX};
+use crate::limits::{DENIAL_REASON_BYTES_MAX, DENIALS_BYTES_MAX, DENIALS_MAX, NODE_NAME_BYTES_MAX};
 use crate::quoted::Quoted;
 use crate::{SpiffeId, Svid, Timestamp, strict_json};
 use aws_lc_rs::digest::{SHA256, digest};
@@ -29,6 +29,9 @@ pub enum Denied {
     Key(String),
     /// Everything that an issuer signed, by its subject key identifier, lower-case hex.
     Issuer(String),
+    /// A machine: nothing is issued to it or to what runs there. A certificate does not say on which machine it is, so
+    /// verifiers find what was issued there by other entries, which the CA makes with this one.
+    Node(String),
 }
 
 /// Since when, and why.
@@ -56,7 +59,7 @@ pub enum DenialError {
     #[diagnostic(
         code("MESH-0270"),
         help(
-            "serials, keys (SHA-256 of the public key) and issuers (key identifier) are lower-case hex, as `mesh identity show` prints them"
+            "serials, keys (SHA-256 of the public key) and issuers (key identifier) are lower-case hex, as `mesh identity show` prints them; nodes are host names"
         )
     )]
     Value {
@@ -123,6 +126,7 @@ impl Denied {
             Self::Serial(hex) => (is_hex_of(hex, 1..=20), "serial number", hex.as_str()),
             Self::Key(hex) => (is_hex_of(hex, 32..=32), "SHA-256 of a key", hex.as_str()),
             Self::Issuer(hex) => (is_hex_of(hex, 1..=64), "key identifier", hex.as_str()),
+            Self::Node(name) => (is_node(name), "name of a node", name.as_str()),
         };
         if holds {
             Ok(())
@@ -133,6 +137,16 @@ impl Denied {
             })
         }
     }
+}
+
+/// A DNS name, as machines have them (RFC 1123).
+fn is_node(name: &str) -> bool {
+    let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let byte = |byte: u8| inner(byte) || matches!(byte, b'-' | b'.');
+    (1..=NODE_NAME_BYTES_MAX).contains(&name.len())
+        && name.bytes().all(byte)
+        && name.bytes().next().is_some_and(inner)
+        && name.bytes().last().is_some_and(inner)
 }
 
 impl<'a> Marks<'a> {
@@ -193,6 +207,7 @@ impl fmt::Display for Denied {
             Self::Serial(serial) => write!(f, "serial {serial}"),
             Self::Key(key) => write!(f, "key {key}"),
             Self::Issuer(id) => write!(f, "issuer {id}"),
+            Self::Node(name) => write!(f, "node {name}"),
         }
     }
 }

@@ -61,3 +61,6 @@ pub const DENIALS_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// Bytes of the reason of a denial; more is cut.
 pub const DENIAL_REASON_BYTES_MAX: usize = 256;
+
+/// Bytes of a machine's name: a DNS name (RFC 1035 §2.3.4).
+pub const NODE_NAME_BYTES_MAX: usize = 253;

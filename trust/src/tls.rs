@@ -358,6 +358,23 @@ pub fn client_config_without_identity(
     Ok(Arc::new(finished(config, alpn)))
 }
 
+/// A client that cannot know yet whom to believe, for one question: what are your trust anchors? Whoever answers proves
+/// nothing, so the answer counts only if it has the hash that the client was given by other means. Nothing that is secret
+/// may be said on such a connection.
+///
+/// # Errors
+/// [`TlsError::Configuration`] if rustls refuses, which is a defect.
+pub fn client_config_before_trust(alpn: &[&[u8]]) -> Result<Arc<ClientConfig>, TlsError> {
+    let clock = Arc::new(DefaultTimeProvider);
+    let config = ClientConfig::builder_with_details(crypto_provider(), clock)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(TlsError::Configuration)?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier::Anybody))
+        .with_no_client_auth();
+    Ok(Arc::new(finished(config, alpn)))
+}
+
 fn client(
     bundles: Arc<TrustBundles>,
     expected: ExpectedPeer,
