@@ -15,6 +15,12 @@ pub const JOIN_LIFETIME_SECS_MIN: u64 = 30;
 /// Join tokens that are not spent. Each is 100 bytes in one file; a rack of machines joins at once.
 pub const JOIN_TOKENS_MAX: usize = 256;
 
+/// Machines that joined. The book of them is one file, written whole with each change.
+pub const NODES_MAX: usize = 1024;
+
+/// Service accounts, or namespaces, that one node speaks for: what one machine runs.
+pub const NODE_WORKLOADS_MAX: usize = 64;
+
 /// Octets of a serial number (RFC 5280 §4.1.2.2).
 pub const SERIAL_BYTES_MAX: usize = 20;
 

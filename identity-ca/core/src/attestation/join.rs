@@ -5,8 +5,11 @@
 //! Spending removes it from the list *before* anything is issued; whoever keeps the list must write it before it
 //! answers. The token is in no identity and in no log.
 
+use super::node::Workloads;
 use crate::key::sha256;
-use crate::limits::{JOIN_LIFETIME_SECS_MAX, JOIN_LIFETIME_SECS_MIN, JOIN_TOKENS_MAX};
+use crate::limits::{
+    JOIN_LIFETIME_SECS_MAX, JOIN_LIFETIME_SECS_MIN, JOIN_TOKENS_MAX, NODE_WORKLOADS_MAX, NODES_MAX,
+};
 use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
 use mesh_trust::{SpiffeId, Timestamp, TrustDomain};
 use serde::{Deserialize, Serialize};
@@ -38,6 +41,8 @@ pub struct JoinTokens {
 #[serde(deny_unknown_fields)]
 struct Open {
     node: String,
+    /// For whom it will speak.
+    workloads: Vec<Workloads>,
     expires: Timestamp,
 }
 
@@ -59,11 +64,30 @@ pub enum JoinError {
         help("they end by themselves within minutes; make tokens when machines are ready to join")
     )]
     TooMany,
+    /// A node that would speak for nobody, or for a long list.
+    #[error("a node speaks for 1 to {NODE_WORKLOADS_MAX} kinds of workloads, not for {found}")]
+    #[diagnostic(
+        code("MESH-0996"),
+        help(
+            "name those that will run there: `--workload NAMESPACE/SERVICE-ACCOUNT`, several times if need be"
+        )
+    )]
+    Workloads {
+        /// How many were named.
+        found: usize,
+    },
+    /// More machines than one CA knows.
+    #[error("{NODES_MAX} nodes have joined already")]
+    #[diagnostic(
+        code("MESH-0997"),
+        help("remove those that are gone: `mesh node list`, `mesh node remove NAME`")
+    )]
+    TooManyNodes,
     /// Not the text of a token.
     #[error("this is no join token")]
     #[diagnostic(
         code("MESH-0286"),
-        help("copy the whole line that `mesh ca` printed, from `mesh-join-1` on")
+        help("copy the whole line that `mesh node token` printed, from `mesh-join-1` on")
     )]
     Malformed,
     /// Unknown, spent or over: which one is nobody's business.
@@ -153,14 +177,14 @@ fn check_node(node: &str) -> Result<(), JoinError> {
 }
 
 impl JoinTokens {
-    /// Makes a token for `node` out of a `secret` drawn for it, and the list that knows it. A wish for its life is
-    /// clamped to 30 s..=600 s.
+    /// Makes a token for `node`, which will speak for `workloads`, out of a `secret` drawn for it, and the list that knows
+    /// it. A wish for its life is clamped to 30 s..=600 s.
     ///
     /// # Errors
     /// [`JoinError::Node`], [`JoinError::TooMany`].
     pub fn make(
         &self,
-        node: &str,
+        (node, workloads): (&str, Vec<Workloads>),
         (secret, bundle): ([u8; 32], [u8; 32]),
         lifetime_secs: u64,
         now: Timestamp,
@@ -173,23 +197,41 @@ impl JoinTokens {
         let secs = lifetime_secs.clamp(JOIN_LIFETIME_SECS_MIN, JOIN_LIFETIME_SECS_MAX);
         let open = Open {
             node: node.to_owned(),
+            workloads,
             expires: now.plus_secs(i64::try_from(secs).unwrap_or(0)),
         };
         next.open.insert(HEXLOWER.encode(&sha256(&secret)), open);
         Ok((JoinToken { secret, bundle }, next))
     }
 
-    /// Spends the token with this secret: its node, and the list without it, which must be on disk before the node is
-    /// told anything. Looked up by its hash, so how long it takes says nothing about the secret.
+    /// Spends the token with this secret: its node and for whom that speaks, and the list without it, which must be on
+    /// disk before the node is told anything. Looked up by its hash, so how long it takes says nothing about the secret.
     ///
     /// # Errors
     /// [`JoinError::NotValid`].
-    pub fn spend(&self, secret: &[u8; 32], now: Timestamp) -> Result<(String, Self), JoinError> {
+    pub fn spend(
+        &self,
+        secret: &[u8; 32],
+        now: Timestamp,
+    ) -> Result<((String, Vec<Workloads>), Self), JoinError> {
         let mut next = self.without_ended(now);
         let spent = next.open.remove(&HEXLOWER.encode(&sha256(secret)));
         spent
-            .map(|open| (open.node, next))
+            .map(|open| ((open.node, open.workloads), next))
             .ok_or(JoinError::NotValid)
+    }
+
+    /// The last moment of a token that was not spent.
+    pub fn ends(&self, token: &JoinToken) -> Option<Timestamp> {
+        let open = self.open.get(&HEXLOWER.encode(&sha256(&token.secret)))?;
+        Some(open.expires)
+    }
+
+    /// Forgets the tokens of `node`, and says whether there were any.
+    pub fn forget(&mut self, node: &str) -> bool {
+        let before = self.open.len();
+        self.open.retain(|_, open| open.node != node);
+        self.open.len() != before
     }
 
     /// How many there are that still count.
@@ -217,9 +259,13 @@ mod tests {
     use super::*;
     use crate::testing::NOW;
 
+    fn web() -> Vec<Workloads> {
+        vec!["shop/web".parse().unwrap()]
+    }
+
     fn make(tokens: &JoinTokens, node: &str, secret: u8) -> (JoinToken, JoinTokens) {
         tokens
-            .make(node, ([secret; 32], [9; 32]), 600, NOW)
+            .make((node, web()), ([secret; 32], [9; 32]), 600, NOW)
             .unwrap()
     }
 
@@ -227,17 +273,18 @@ mod tests {
     fn ca8_a_token_is_spent_once_and_names_its_node() {
         let (first, tokens) = make(&JoinTokens::default(), "worker-1", 1);
         let (second, tokens) = make(&tokens, "worker-2", 2);
-        let (node, left) = tokens.spend(second.secret(), NOW).unwrap();
+        let ((node, workloads), left) = tokens.spend(second.secret(), NOW).unwrap();
         assert_eq!((node.as_str(), left.len(NOW)), ("worker-2", 1));
+        assert_eq!(workloads, web());
         assert_eq!(left.spend(second.secret(), NOW), Err(JoinError::NotValid));
-        assert_eq!(left.spend(first.secret(), NOW).unwrap().0, "worker-1");
+        assert_eq!(left.spend(first.secret(), NOW).unwrap().0.0, "worker-1");
     }
 
     #[test]
     fn ca8_a_token_ends_within_ten_minutes_whatever_the_clock_does() {
         for (wish, lives) in [(0, 30), (60, 60), (600, 600), (601, 600), (u64::MAX, 600)] {
             let (token, tokens) = JoinTokens::default()
-                .make("worker-1", ([1; 32], [9; 32]), wish, NOW)
+                .make(("worker-1", web()), ([1; 32], [9; 32]), wish, NOW)
                 .unwrap();
             assert!(
                 tokens
@@ -310,7 +357,7 @@ mod tests {
             "a b",
             &"a".repeat(64),
         ] {
-            let made = JoinTokens::default().make(node, ([1; 32], [9; 32]), 60, NOW);
+            let made = JoinTokens::default().make((node, web()), ([1; 32], [9; 32]), 60, NOW);
             assert_eq!(made, Err(JoinError::Node), "{node}");
         }
         let mut tokens = JoinTokens::default();
@@ -318,16 +365,16 @@ mod tests {
             let mut secret = [0; 32];
             secret[..8].copy_from_slice(&n.to_be_bytes());
             tokens = tokens
-                .make("worker-1", (secret, [9; 32]), 60, NOW)
+                .make(("worker-1", web()), (secret, [9; 32]), 60, NOW)
                 .unwrap()
                 .1;
         }
-        let more = tokens.make("worker-1", ([0xff; 32], [9; 32]), 60, NOW);
+        let more = tokens.make(("worker-1", web()), ([0xff; 32], [9; 32]), 60, NOW);
         assert_eq!(more, Err(JoinError::TooMany));
         let later = NOW.plus_secs(61);
         assert!(
             tokens
-                .make("worker-1", ([0xff; 32], [9; 32]), 60, later)
+                .make(("worker-1", web()), ([0xff; 32], [9; 32]), 60, later)
                 .is_ok()
         );
     }

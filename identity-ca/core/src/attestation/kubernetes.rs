@@ -78,7 +78,7 @@ pub struct Attested {
     pub evidence: String,
     /// The pod, the same for each of its tokens: [`BoundPod`] as text.
     pub instance: String,
-    /// The node that it runs on, if the token says so.
+    /// The node that it runs on.
     pub node: Option<String>,
 }
 
@@ -334,7 +334,8 @@ impl Bound {
                 identity,
                 evidence: self.evidence(),
                 instance: self.pod().to_string(),
-                node: self.node,
+                // The token agrees, where it says.
+                node: pod.map(|pod| pod.node.clone()),
             }),
             Err(error) => Err(Refused::NoIdentity {
                 namespace: self.namespace,

@@ -229,6 +229,7 @@ impl PodCandidate {
             evidence,
             // Not the instance of the pod's proxy: that one acknowledges, and whoever reads the volume does not.
             instance: outside(&attested.instance),
+            node: attested.node,
         })
     }
 }
