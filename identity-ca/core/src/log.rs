@@ -99,6 +99,9 @@ pub struct Intent {
     /// The authority whose root is above it; absent in older logs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authority: Option<AuthorityId>,
+    /// The machine that it was issued to, where that is known: a node of the cluster, or one that joined.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
 }
 
 /// A leaf that was, or may have been, signed, and has not ended.
@@ -112,6 +115,8 @@ pub struct LiveLeaf {
     pub holder: Option<String>,
     /// The authority whose root is above it.
     pub authority: Option<AuthorityId>,
+    /// The machine that it was issued to, where that is known.
+    pub node: Option<String>,
     /// Its last moment.
     pub not_after: Timestamp,
     /// Line of its intent: the order of issuance, whatever clocks said.
@@ -315,6 +320,7 @@ impl Intent {
             evidence: evidence.to_owned(),
             holder: None,
             authority: None,
+            node: None,
         }
     }
 
@@ -323,6 +329,13 @@ impl Intent {
     pub fn held_by(mut self, holder: &Holder, authority: &AuthorityId) -> Self {
         self.holder = Some(holder.instance.clone());
         self.authority = Some(authority.clone());
+        self
+    }
+
+    /// The same for what is issued to the machine `node`.
+    #[must_use]
+    pub fn on(mut self, node: Option<&str>) -> Self {
+        self.node = node.map(str::to_owned);
         self
     }
 }
@@ -370,7 +383,16 @@ struct Live {
     not_after: Timestamp,
     line: u64,
     // Leaves only.
-    leaf: Option<(SpiffeId, Option<String>, Option<AuthorityId>)>,
+    leaf: Option<Held>,
+}
+
+/// Who holds a leaf, and where.
+#[derive(Clone, Debug)]
+struct Held {
+    spiffe_id: SpiffeId,
+    holder: Option<String>,
+    authority: Option<AuthorityId>,
+    node: Option<String>,
 }
 
 impl Ledger {
@@ -448,12 +470,11 @@ impl Ledger {
             Entry::Intent(intent) => {
                 self.open.insert(intent.serial.clone());
                 self.keys.insert(intent.key_sha256.clone());
-                let leaf = (intent.what == What::Leaf).then(|| {
-                    (
-                        intent.spiffe_id.clone(),
-                        intent.holder.clone(),
-                        intent.authority.clone(),
-                    )
+                let leaf = (intent.what == What::Leaf).then(|| Held {
+                    spiffe_id: intent.spiffe_id.clone(),
+                    holder: intent.holder.clone(),
+                    authority: intent.authority.clone(),
+                    node: intent.node.clone(),
                 });
                 let live = Live {
                     key_sha256: intent.key_sha256.clone(),
@@ -519,12 +540,13 @@ impl Ledger {
     /// Leaves among them, in no order.
     pub fn leaves_in_force(&self) -> impl Iterator<Item = LiveLeaf> {
         self.live.iter().filter_map(|(serial, live)| {
-            let (spiffe_id, holder, authority) = live.leaf.clone()?;
+            let held = live.leaf.clone()?;
             Some(LiveLeaf {
                 serial: serial.clone(),
-                spiffe_id,
-                holder,
-                authority,
+                spiffe_id: held.spiffe_id,
+                holder: held.holder,
+                authority: held.authority,
+                node: held.node,
                 not_after: live.not_after,
                 line: live.line,
             })

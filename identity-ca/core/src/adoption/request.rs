@@ -301,6 +301,8 @@ pub struct Granted {
     pub evidence: String,
     /// Who holds it, in the roster of a rotation.
     pub instance: String,
+    /// The machine that it goes to, where that is known.
+    pub node: Option<String>,
 }
 
 /// Whether it names us as its issuer.
@@ -512,6 +514,8 @@ impl Candidate {
             },
             evidence: self.evidence,
             instance: self.instance,
+            // Of whoever asks with a token that is bound to no pod it is not known.
+            node: self.pod.and(live.pod.as_ref()).map(|pod| pod.node.clone()),
         })
     }
 }
