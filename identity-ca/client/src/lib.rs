@@ -7,14 +7,14 @@
 //! Each SVID has a key of its own, made here and never sent. The CA is known by the trust bundle that was put into a
 //! file, and by its SPIFFE ID; what it answers brings the bundle up to date.
 //!
-//! [`follow_trust`] is the trust stream of the same CA: bundles with their canaries, which whoever holds an SVID
+//! [`connect`] leads to the trust stream of the same CA: bundles with their canaries, which whoever holds an SVID
 //! acknowledges. What it says reaches the asking side through a [`Steering`]: which bundle the CA is known by from now on,
 //! and that the SVID is to be replaced at once, because a rotation moves its holder to another root.
 
 use mesh_api::proto::issuance_client::IssuanceClient;
 use mesh_api::proto::issue_request::Evidence;
 use mesh_api::proto::{IssueReply, IssueRequest};
-use mesh_api::trust::{Outcome, TrustStreamError, Update};
+use mesh_api::trust::{TrustStreamError, Update};
 use mesh_issuance::renewal::{Event, Renewal};
 use mesh_platform::Platform;
 use mesh_trust::tls::{ExpectedPeer, TlsIdentity, client_config, client_config_without_identity};
@@ -27,8 +27,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tonic::Request;
+use tonic::transport::Channel;
+use zeroize::Zeroizing;
 
 pub mod limits;
+pub mod node;
 
 use limits::{FILES_POLL, FIRST_RETRY, ISSUE_TIMEOUT, RENEW_SPREAD, REPLY_BYTES_MAX, WAIT_MAX};
 
@@ -127,6 +130,11 @@ impl Steering {
         }
     }
 
+    /// Has the SVID in use replaced at once.
+    pub fn replace(&self) {
+        self.renew.notify_one();
+    }
+
     /// The bundles in force, once the stream gave some: newer than any that came with an SVID.
     fn bundles(&self) -> Option<Arc<TrustBundles>> {
         self.bundles
@@ -136,16 +144,15 @@ impl Steering {
     }
 }
 
-/// Follows the trust stream until it ends, as whoever `identity` is; see [`mesh_api::trust::follow`].
+/// Connects to the CA as whoever `identity` is: for its trust stream and its deny list.
 ///
 /// # Errors
-/// [`TrustStreamError`]; whoever calls tries again.
-pub async fn follow_trust(
+/// [`TrustStreamError::Ended`]; whoever calls tries again.
+pub async fn connect(
     config: &RemoteCa,
     identity: &TlsIdentity,
     bundles: Arc<TrustBundles>,
-    apply: impl FnMut(&Update, bool) -> Option<Outcome>,
-) -> Result<(), TrustStreamError> {
+) -> Result<Channel, TrustStreamError> {
     let ended = |why: String| TrustStreamError::Ended {
         ca: config.address.clone(),
         why,
@@ -153,10 +160,9 @@ pub async fn follow_trust(
     let expected = ExpectedPeer::OneOf(Arc::from([config.identity.clone()]));
     let settings = client_config(identity, bundles, expected, &[ALPN])
         .map_err(|error| ended(error.to_string()))?;
-    let channel = mesh_api::dial::connect(&config.address, settings)
+    mesh_api::dial::connect(&config.address, settings)
         .await
-        .map_err(ended)?;
-    mesh_api::trust::follow(&config.address, channel, apply).await
+        .map_err(ended)
 }
 
 /// Asks for SVIDs for as long as it is polled, and gives each to `take`, also when only the bundle is new.
@@ -209,16 +215,9 @@ impl Asker<'_> {
     /// Asks once.
     async fn ask(&mut self, take: &mut impl FnMut(Material)) -> Result<(), AskError> {
         let token = self.text(&self.config.token)?;
-        let key = KeyPair::generate().map_err(|error| unusable(&error))?;
-        let mut names = CertificateParams::default();
-        // Names in a request count for nothing; the library would put some in.
-        names.distinguished_name = DistinguishedName::new();
-        let request = names
-            .serialize_request(&key)
-            .map_err(|error| unusable(&error))?;
-        let reply = self.send(request.der().to_vec(), token).await?;
-        let pkcs8 = key.serialize_der();
-        let held = self.read(reply, pkcs8)?;
+        let (request, pkcs8) = certificate_request()?;
+        let reply = self.send(request, token).await?;
+        let held = self.read(reply, pkcs8.to_vec())?;
         take(held.material());
         self.held = Some(held);
         Ok(())
@@ -391,6 +390,18 @@ impl Held {
             bundles: self.bundles.clone(),
         }
     }
+}
+
+/// A fresh key, PKCS #8, and the request for its certificate, PKCS #10, both DER.
+fn certificate_request() -> Result<(Vec<u8>, Zeroizing<Vec<u8>>), AskError> {
+    let key = KeyPair::generate().map_err(|error| unusable(&error))?;
+    let mut names = CertificateParams::default();
+    // Names in a request count for nothing; the library would put some in.
+    names.distinguished_name = DistinguishedName::new();
+    let request = names
+        .serialize_request(&key)
+        .map_err(|error| unusable(&error))?;
+    Ok((request.der().to_vec(), Zeroizing::new(key.serialize_der())))
 }
 
 fn unusable(error: &dyn std::fmt::Display) -> AskError {

@@ -19,3 +19,6 @@ pub const WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// Time over which a wave of a rotation asks for its SVIDs: as short as a person notices, long enough for some thousands.
 pub const RENEW_SPREAD: Duration = Duration::from_millis(500);
+
+/// Octets of what a node is told: the bundles of [`REPLY_BYTES_MAX`], keys for tokens, and the longest deny list.
+pub const NODE_UPDATE_BYTES_MAX: usize = 16 << 20;

@@ -7,7 +7,7 @@
 
 use crate::error::IssuanceError;
 use crate::federation::Foreign;
-use crate::jwt::Tokens;
+use crate::jwt::TokenSource;
 use crate::launch::coded;
 use crate::limits::{ATTESTATION_WAIT, RETRY_AFTER_SECS, STREAMS_PER_PROCESS_MAX};
 use crate::listen::{Counted, Counts, Peer};
@@ -30,7 +30,7 @@ pub(crate) type Anchors = std::collections::BTreeMap<TrustDomain, Vec<Certificat
 pub(crate) struct Agent {
     pub(crate) registry: Registry,
     pub(crate) svids: Svids,
-    pub(crate) tokens: Tokens,
+    pub(crate) tokens: Arc<dyn TokenSource>,
     /// Whose tokens are not believed any more.
     pub(crate) denials: watch::Receiver<Arc<Denials>>,
     pub(crate) anchors: watch::Receiver<Arc<Anchors>>,

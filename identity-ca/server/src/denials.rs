@@ -2,25 +2,32 @@
 //!
 //! A change is on disk before it counts. Then the CA gives a denied identity neither SVIDs nor tokens and ends its
 //! streams; a workload whose certificate or key was denied gets a new one at once; a denied issuer is replaced. Every
-//! proxy follows [`Watching`] on the Workload API's socket, and says which list it enforces.
+//! proxy follows the list, on the Workload API's socket ([`Watching`]) or over the network ([`remote`]), and says which
+//! one it enforces.
+
+mod enforcers;
+pub(crate) mod remote;
+
+pub(crate) use enforcers::{Enforcers, Enforcing, Follower};
 
 use crate::agent::{Agent, nobody};
 use crate::audit::{self, LogCopy};
 use crate::error::CaError;
+use crate::issuing::Issuing;
 use crate::launch::coded;
 use crate::listen::Peer;
 use crate::store::Store;
 use mesh_api::proto::denial_admin_server::DenialAdmin;
 use mesh_api::proto::denials_server::Denials as DenialsService;
 use mesh_api::proto::{
-    AllowRequest, DenialsAck, DenialsReply, DenialsUpdate, DeniedRequest, DenyRequest, Enforcer,
+    AllowRequest, DenialsAck, DenialsReply, DenialsUpdate, DeniedRequest, DenyRequest,
 };
 use mesh_platform::Platform;
 use mesh_trust::deny::DenialError;
-use mesh_trust::{Denials, Denied, SpiffeId};
-use std::collections::BTreeMap;
+use mesh_trust::limits::DENIALS_BYTES_MAX;
+use mesh_trust::{Denials, Denied};
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -59,7 +66,7 @@ enum ChangeError {
 pub(crate) struct DenyList {
     store: Arc<Mutex<Store>>,
     list: Arc<watch::Sender<Arc<Denials>>>,
-    enforcers: Arc<Mutex<BTreeMap<(SpiffeId, u32), u64>>>,
+    enforcers: Enforcers,
     platform: Arc<dyn Platform>,
 }
 
@@ -67,7 +74,7 @@ impl DenyList {
     /// Reads the list in `dir`; none is an empty one.
     pub(crate) fn open(dir: &Path, platform: Arc<dyn Platform>) -> Result<Self, CaError> {
         let store = Store::new(dir);
-        let list = match store.read_if_there(FILE)? {
+        let list = match store.read_if_there(FILE, DENIALS_BYTES_MAX as u64)? {
             None => Denials::default(),
             Some(text) => Denials::from_json(&text)
                 .map_err(|error| store.corrupt(FILE, &error.to_string()))?,
@@ -75,7 +82,7 @@ impl DenyList {
         Ok(Self {
             store: Arc::new(Mutex::new(store)),
             list: Arc::new(watch::Sender::new(Arc::new(list))),
-            enforcers: Arc::default(),
+            enforcers: Enforcers::default(),
             platform,
         })
     }
@@ -113,6 +120,18 @@ impl DenyList {
         self.change(|list| Ok(list.deny(what, now, reason)?))
     }
 
+    fn deny_serials(&self, serials: Vec<String>, reason: &str) -> Result<(), ChangeError> {
+        if serials.is_empty() {
+            return Ok(());
+        }
+        let now = self.platform.wall_clock();
+        self.change(|list| {
+            let mut denied = serials.into_iter().map(Denied::Serial);
+            let all = denied.try_fold(list.clone(), |list, what| list.deny(what, now, reason));
+            Ok(all?)
+        })
+    }
+
     fn allow(&self, what: &Denied) -> Result<(), ChangeError> {
         tracing::warn!(%what, "an operator allowed again");
         self.change(|list| {
@@ -123,7 +142,7 @@ impl DenyList {
     }
 
     /// A proxy holds a newer list than we do: our files are from a backup. Its number must not hide ours.
-    fn catch_up(&self, generation: u64) {
+    pub(crate) fn catch_up(&self, generation: u64) {
         if generation <= self.current().generation() {
             return;
         }
@@ -136,67 +155,63 @@ impl DenyList {
         }
     }
 
-    fn enforcers(&self) -> MutexGuard<'_, BTreeMap<(SpiffeId, u32), u64>> {
-        self.enforcers
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    /// What a stream of the list is fed from.
+    pub(crate) fn source(&self) -> ListSource {
+        ListSource {
+            lists: self.follow(),
+            enforcers: self.enforcers.clone(),
+            own: Some(self.clone()),
+        }
     }
 
     fn reply(&self) -> DenialsReply {
-        let enforcers = self.enforcers();
         DenialsReply {
             list_json: self.current().to_json().into_bytes(),
-            enforcers: enforcers
-                .iter()
-                .map(|((id, pid), generation)| Enforcer {
-                    spiffe_id: id.to_string(),
-                    pid: *pid,
-                    generation: *generation,
-                })
-                .collect(),
+            enforcers: self.enforcers.all(),
         }
     }
 }
 
-/// A proxy that says which list it enforces, until it goes.
-struct Enforcing {
-    list: DenyList,
-    who: (SpiffeId, u32),
+/// The list for those who follow it, and what they say. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct ListSource {
+    pub(crate) lists: watch::Receiver<Arc<Denials>>,
+    pub(crate) enforcers: Enforcers,
+    /// The list that may be from a backup; none: it is kept on another machine, which is told of everything.
+    pub(crate) own: Option<DenyList>,
 }
 
-impl Enforcing {
-    fn acknowledged(&self, generation: u64) {
-        self.list.enforcers().insert(self.who.clone(), generation);
-        self.list.catch_up(generation);
-    }
-}
-
-impl Drop for Enforcing {
-    fn drop(&mut self) {
-        self.list.enforcers().remove(&self.who);
+impl ListSource {
+    /// Notes that `enforcing` enforces the list of this number.
+    pub(crate) fn acknowledged(&self, enforcing: &Enforcing, generation: u64) {
+        enforcing.acknowledged(generation);
+        if let Some(own) = &self.own {
+            own.catch_up(generation);
+        }
     }
 }
 
 /// Streams the list to attested processes.
 pub(crate) struct Watching {
     pub(crate) agent: Agent,
-    pub(crate) list: DenyList,
+    pub(crate) list: ListSource,
 }
 
 async fn follow(
     caller: &crate::agent::Caller,
-    list: DenyList,
+    list: ListSource,
     mut acks: Streaming<DenialsAck>,
     out: &mpsc::Sender<Result<DenialsUpdate, Status>>,
 ) -> Result<(), Status> {
     let entitled = caller.attest().await?;
     let first = entitled.first().ok_or_else(nobody)?;
-    let enforcing = Enforcing {
-        who: (first.identity.clone(), caller.pid()),
-        list: list.clone(),
-    };
+    let enforcing = list.enforcers.begin(Follower {
+        id: first.identity.clone(),
+        pid: caller.pid(),
+        instance: String::new(),
+    });
     let mut waits = caller.waits();
-    let mut lists = list.follow();
+    let mut lists = list.lists.clone();
     lists.mark_changed();
     loop {
         caller.recheck(&entitled)?;
@@ -208,7 +223,7 @@ async fn follow(
         }
         tokio::select! {
             ack = acks.message() => match ack? {
-                Some(ack) => enforcing.acknowledged(ack.generation),
+                Some(ack) => list.acknowledged(&enforcing, ack.generation),
                 None => return Ok(()),
             },
             _ = lists.changed() => lists.mark_changed(),
@@ -241,18 +256,20 @@ impl DenialsService for Watching {
 /// Takes changes from the operator.
 pub(crate) struct Admin {
     pub(crate) list: DenyList,
+    pub(crate) issuing: Issuing,
     pub(crate) copy: LogCopy,
 }
 
-impl Admin {
-    fn check<T>(request: &Request<T>) -> Result<(), Status> {
-        let ours = rustix::process::geteuid().as_raw();
-        match request.extensions().get::<Peer>() {
-            Some(Peer(peer)) if peer.uid == ours || peer.uid == 0 => Ok(()),
-            _ => Err(Status::permission_denied("only the CA's own user may")),
-        }
+/// Lets in the CA's own user, and root.
+pub(crate) fn check_operator<T>(request: &Request<T>) -> Result<(), Status> {
+    let ours = rustix::process::geteuid().as_raw();
+    match request.extensions().get::<Peer>() {
+        Some(Peer(peer)) if peer.uid == ours || peer.uid == 0 => Ok(()),
+        _ => Err(Status::permission_denied("only the CA's own user may")),
     }
+}
 
+impl Admin {
     async fn apply(
         &self,
         (action, by, detail): (&str, String, String),
@@ -278,6 +295,28 @@ impl Admin {
     }
 }
 
+impl Admin {
+    /// Denies what was issued to a node, now that nothing more is.
+    async fn deny_issued_to(
+        &self,
+        name: String,
+        (node, by, reason): (Denied, String, String),
+    ) -> Result<Response<DenialsReply>, Status> {
+        let serials = self.issuing.with_desk(move |desk| desk.serials_on(&name));
+        let serials = serials
+            .await
+            .map_err(|error| Status::unavailable(coded(&error)))?;
+        let asked = (
+            "deny",
+            by,
+            format!("{} certificates of {node}", serials.len()),
+        );
+        let reason = format!("{node}: {reason}");
+        self.apply(asked, move |list| list.deny_serials(serials, &reason))
+            .await
+    }
+}
+
 fn read(json: &[u8]) -> Result<Denied, Status> {
     serde_json::from_slice(json)
         .map_err(|_| Status::invalid_argument("this is nothing that can be denied"))
@@ -286,20 +325,30 @@ fn read(json: &[u8]) -> Result<Denied, Status> {
 #[tonic::async_trait]
 impl DenialAdmin for Admin {
     async fn deny(&self, request: Request<DenyRequest>) -> Result<Response<DenialsReply>, Status> {
-        Self::check(&request)?;
+        check_operator(&request)?;
         let by = audit::who(&request);
         let DenyRequest { what_json, reason } = request.into_inner();
         let what = read(&what_json)?;
-        let asked = ("deny", by, format!("{what} ({reason})"));
-        self.apply(asked, move |list| list.deny(what, &reason))
-            .await
+        let asked = ("deny", by.clone(), format!("{what} ({reason})"));
+        let node = match &what {
+            Denied::Node(name) => Some(name.clone()),
+            _ => None,
+        };
+        let (of_node, why) = (what.clone(), reason.clone());
+        let reply = self
+            .apply(asked, move |list| list.deny(what, &reason))
+            .await?;
+        match node {
+            Some(name) => self.deny_issued_to(name, (of_node, by, why)).await,
+            None => Ok(reply),
+        }
     }
 
     async fn allow(
         &self,
         request: Request<AllowRequest>,
     ) -> Result<Response<DenialsReply>, Status> {
-        Self::check(&request)?;
+        check_operator(&request)?;
         let by = audit::who(&request);
         let what = read(&request.into_inner().what_json)?;
         let asked = ("allow", by, what.to_string());
@@ -310,7 +359,7 @@ impl DenialAdmin for Admin {
         &self,
         request: Request<DeniedRequest>,
     ) -> Result<Response<DenialsReply>, Status> {
-        Self::check(&request)?;
+        check_operator(&request)?;
         Ok(Response::new(self.list.reply()))
     }
 }

@@ -309,6 +309,18 @@ pub enum IssuanceError {
         help("clients try again by themselves; if it stays, look at the speed of the CA's disk")
     )]
     Busy,
+    /// The CA is on another machine, and gives none.
+    #[error("the CA elsewhere issues nothing: {why}")]
+    #[diagnostic(
+        code("MESH-0239"),
+        help(
+            "this machine has joined a mesh; is its CA reached, and may this node speak for the identity? The agent's log says so, and the CA's says why it refuses"
+        )
+    )]
+    Elsewhere {
+        /// In its words.
+        why: String,
+    },
     /// The CA stops, or its issuing part has failed before.
     #[error("the CA has stopped issuing")]
     #[diagnostic(

@@ -5,6 +5,7 @@
 //! serves many; the cost of a certificate is then the cost of its signature.
 
 mod queue;
+mod workloads;
 
 pub(crate) use queue::{Issuing, Turn};
 
@@ -198,6 +199,15 @@ impl Desk {
             .authority
     }
 
+    /// Serial numbers of what was issued to the machine `node` and has not ended.
+    pub(crate) fn serials_on(&self, node: &str) -> Vec<String> {
+        let leaves = self.recorder.ledger().leaves_in_force();
+        leaves
+            .filter(|leaf| leaf.node.as_deref() == Some(node))
+            .map(|leaf| leaf.serial)
+            .collect()
+    }
+
     /// Whose CA this is.
     pub(crate) fn domain(&self) -> &TrustDomain {
         &self.domain
@@ -344,7 +354,7 @@ impl Desk {
         let mut prepared: Vec<Result<Prepared, IssuanceError>> = Vec::with_capacity(requests.len());
         for (request, requester) in requests {
             let leaf = self.prepare(request, &requester, now);
-            prepared.push(leaf.and_then(|leaf| self.intend(leaf, &requester.evidence, now)));
+            prepared.push(leaf.and_then(|leaf| self.intend(leaf, &requester, now)));
         }
         if let Err(error) = self.recorder.flush() {
             // Nothing is signed after a failed flush, so nobody will show these leaves; that the roster still has them
@@ -430,16 +440,17 @@ impl Desk {
     fn intend(
         &mut self,
         leaf: Prepared,
-        evidence: &str,
+        requester: &Requester,
         now: Timestamp,
     ) -> Result<Prepared, IssuanceError> {
         let Some(holder) = &leaf.holder else {
-            self.recorder.intend(&leaf.linted, evidence, now)?;
+            self.recorder
+                .intend(&leaf.linted, &requester.evidence, now)?;
             return Ok(leaf);
         };
         let held = (holder, &leaf.authority);
         self.recorder
-            .intend_for(&leaf.linted, evidence, held, now)?;
+            .intend_for(&leaf.linted, requester, held, now)?;
         let held = HeldLeaf {
             serial: leaf.linted.serial().to_hex(),
             authority: leaf.authority.clone(),

@@ -4,7 +4,7 @@
 //! signs only after it was published. Tokens are not in the issuance log: they live for five minutes, a burst of them
 //! would bury the certificates. Each has a number of its own, and the CA's own log names it with subject and audience.
 
-use crate::error::CaError;
+use crate::error::{CaError, IssuanceError};
 use crate::federation::Foreign;
 use crate::limits::{TOKEN_BURST, TOKEN_REFILL};
 use crate::rate::RateLimit;
@@ -40,6 +40,10 @@ pub(crate) enum TokenError {
         /// Who.
         id: SpiffeId,
     },
+    /// The CA is on another machine, and gives none.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Elsewhere(IssuanceError),
     /// No key may sign now.
     #[error("no key for JWT-SVIDs may sign at this time")]
     #[diagnostic(
@@ -49,6 +53,27 @@ pub(crate) enum TokenError {
         )
     )]
     NoKey,
+}
+
+/// Who hands out JWT-SVIDs on this machine: the CA here, or one on another machine.
+#[tonic::async_trait]
+pub(crate) trait TokenSource: Send + Sync {
+    /// The public keys of our own trust domain, as they change.
+    fn bundle(&self) -> watch::Receiver<Arc<JwtBundle>>;
+
+    /// A token, if the identity is within its rate.
+    async fn mint(&self, request: &JwtRequest) -> Result<String, TokenError>;
+}
+
+#[tonic::async_trait]
+impl TokenSource for Tokens {
+    fn bundle(&self) -> watch::Receiver<Arc<JwtBundle>> {
+        Self::bundle(self)
+    }
+
+    async fn mint(&self, request: &JwtRequest) -> Result<String, TokenError> {
+        Self::mint(self, request).map(|issued| issued.token)
+    }
 }
 
 /// The keys, and who may ask how often. Cheap to clone.

@@ -15,6 +15,7 @@
 //! - `agent`: what every service for workloads shares; `workload_api`, `sds`: SPIFFE's and Envoy's
 //! - [`Oidc`]: where readers outside of SPIFFE find the keys of tokens; `public_http`: documents for everybody
 //! - [`network`]: issuance for whoever no Unix socket reaches; [`kubernetes`]: evidence that an API server judges
+//! - `nodes`: machines that join, and what their agents get; [`joined`]: such an agent
 //! - `denials`: whom nobody trusts any more
 //! - `probes`: how it is, for kubelet and Prometheus
 //! - `federation`: our bundle for other trust domains, and theirs for our verifiers; [`BundleEndpoint`]
@@ -36,12 +37,14 @@ mod denials;
 pub mod error;
 mod federation;
 mod issuing;
+pub mod joined;
 mod jwt;
 pub mod kubernetes;
 mod launch;
 mod limits;
 mod listen;
 pub mod network;
+mod nodes;
 mod oidc;
 mod own_svid;
 mod pem;

@@ -186,3 +186,33 @@ pub(crate) const KEEPER_FILE_BYTES_MAX: u64 = 1024 * 1024;
 
 /// Bytes of the list of roots that were once trusted: one line of 65 each.
 pub(crate) const ROOTS_ONCE_BYTES_MAX: u64 = 1024 * 1024;
+
+/// Bytes of the book of nodes: all that there may be, each with the longest list of workloads.
+pub(crate) const NODES_FILE_BYTES_MAX: u64 = 48 * 1024 * 1024;
+
+/// Join tokens that may be tried without success in a burst, and how long one more takes. A token cannot be guessed; this
+/// bounds what guessing costs.
+pub(crate) const JOIN_FAILURES_BURST: u32 = 20;
+pub(crate) const JOIN_FAILURE_REFILL: Duration = Duration::from_secs(1);
+
+/// Streams of agents. There is one of each node, and a second for a moment when it connects anew.
+pub(crate) const NODE_STREAMS_MAX: usize = 2 * mesh_issuance::limits::NODES_MAX;
+
+/// Bytes of what an agent reports: those of its processes that follow the deny list, and those that ended.
+pub(crate) const NODE_REPORT_BYTES_MAX: usize = 1024 * 1024;
+
+/// How often the CA looks whether a rotation moved processes of a node.
+pub(crate) const NODE_LOOK: Duration = Duration::from_secs(1);
+
+/// Bytes of what a node keeps of itself: the bundles of all federated domains and the longest deny list.
+pub(crate) const NODE_STATE_BYTES_MAX: u64 = 24 * 1024 * 1024;
+
+/// Bytes of a kept SVID: a chain and its key.
+pub(crate) const SVID_FILE_BYTES_MAX: u64 = 128 * 1024;
+
+/// Pauses of an agent between attempts to follow its CA, doubled each time.
+pub(crate) const NODE_RETRY: (Duration, Duration) =
+    (Duration::from_millis(200), Duration::from_secs(10));
+
+/// Processes whose end an agent tells its CA of. One that is pushed out is waited for until its SVID ends.
+pub(crate) const ENDED_PROCESSES_MAX: usize = 4_096;

@@ -4,20 +4,27 @@
 //! without one: that is what it comes for. What it gets rests on its evidence alone ([`Cluster`]); an SVID that it shows
 //! as well must be of the same identity, so a stolen token does not carry on somebody else's.
 
+use crate::agent::Anchors;
+use crate::denials::ListSource;
+use crate::denials::remote::RemoteDenials;
 use crate::error::{CaError, IssuanceError};
 use crate::issuing::{Chain, Issuing, Turn};
 use crate::limits::{
     NETWORK_CONNECTIONS_MAX, NETWORK_HANDSHAKE_TIMEOUT, NETWORK_HANDSHAKES_MAX,
-    NETWORK_REQUEST_BYTES_MAX, PUBLISH_RETRY, REVIEW_TIMEOUT, TRUST_REQUEST_BYTES_MAX,
+    NETWORK_REQUEST_BYTES_MAX, NODE_REPORT_BYTES_MAX, PUBLISH_RETRY, REVIEW_TIMEOUT,
+    TRUST_REQUEST_BYTES_MAX,
 };
+use crate::nodes::desk::NodesDesk;
 use crate::own_svid::OwnSvid;
 use crate::probes::Probes;
 use crate::run::stopped;
 use crate::trust::Requester;
 use crate::trust::remote::{RemoteTrust, forget_ended_pods};
 use mesh_api::accept::{self, Caller, Limits};
+use mesh_api::proto::denials_server::DenialsServer;
 use mesh_api::proto::issuance_server::{Issuance, IssuanceServer};
 use mesh_api::proto::issue_request::Evidence;
+use mesh_api::proto::nodes_server::NodesServer;
 use mesh_api::proto::trust_server::TrustServer;
 use mesh_api::proto::{IssueReply, IssueRequest};
 use mesh_issuance::attestation::kubernetes::{self, Attested, Pod, Review, TOKEN_BYTES_MAX};
@@ -44,8 +51,10 @@ pub struct NetworkConfig {
     pub listen: SocketAddr,
     /// Who it is there.
     pub identity: SpiffeId,
-    /// Who knows what evidence is worth.
-    pub cluster: Arc<dyn Cluster>,
+    /// Who knows what tokens of a cluster are worth; none: there is no cluster.
+    pub cluster: Option<Arc<dyn Cluster>>,
+    /// Whether machines may join.
+    pub nodes: bool,
 }
 
 /// A Kubernetes API server: it knows what a token is worth, and spreads the trust bundle.
@@ -70,16 +79,29 @@ pub trait Cluster: Send + Sync {
     async fn publish(&self, bundle_pem: &str) -> Result<(), String>;
 }
 
-/// Serves until `stop`.
-pub(crate) async fn serve(
-    config: NetworkConfig,
-    issuing: Issuing,
-    platform: Arc<dyn Platform>,
-    anchors: watch::Receiver<Arc<crate::agent::Anchors>>,
-    trust_domain: TrustDomain,
-    probes: Probes,
-    stopping: watch::Receiver<bool>,
-) -> Result<(), CaError> {
+/// What the network is served from.
+pub(crate) struct Served {
+    pub(crate) issuing: Issuing,
+    pub(crate) trust_domain: TrustDomain,
+    pub(crate) denials: ListSource,
+    /// None: no machine may join.
+    pub(crate) nodes: Option<NodesDesk>,
+    pub(crate) probes: Probes,
+    pub(crate) platform: Arc<dyn Platform>,
+    pub(crate) stopping: watch::Receiver<bool>,
+}
+
+/// Serves until `stopping`.
+pub(crate) async fn serve(config: NetworkConfig, served: Served) -> Result<(), CaError> {
+    let Served {
+        issuing,
+        trust_domain,
+        denials,
+        nodes,
+        probes,
+        platform,
+        stopping,
+    } = served;
     let listener = TcpListener::bind(config.listen)
         .await
         .map_err(|source| CaError::Network {
@@ -87,7 +109,7 @@ pub(crate) async fn serve(
             why: source.to_string(),
         })?;
     let trust = RemoteTrust::new(issuing.clone(), Arc::clone(&platform), stopping.clone());
-    let pods = forget_ended_pods(issuing.clone(), Arc::clone(&config.cluster));
+    let denials = RemoteDenials::new(issuing.clone(), denials, stopping.clone());
     let own = OwnSvid {
         issuing: issuing.clone(),
         platform: Arc::clone(&platform),
@@ -95,19 +117,21 @@ pub(crate) async fn serve(
         door: "the network",
     };
     let desk = Arc::new(Desk {
-        issuing,
+        anchors: issuing.anchors(),
+        issuing: issuing.clone(),
         platform,
-        anchors,
         trust_domain,
-        cluster: config.cluster,
+        cluster: config.cluster.clone(),
     });
     let (settings, following) = watch::channel(None);
     let mut tasks = JoinSet::new();
     let knows = Arc::clone(&desk);
     let made = move |tls: &TlsIdentity| knows.settings(tls);
     tasks.spawn(own.keep(made, settings, move || probes.reachable()));
-    tasks.spawn(Arc::clone(&desk).keep_bundle_published());
-    tasks.spawn(pods);
+    if let Some(cluster) = config.cluster {
+        tasks.spawn(Arc::clone(&desk).keep_bundle_published(Arc::clone(&cluster)));
+        tasks.spawn(forget_ended_pods(issuing, cluster));
+    }
     let limits = Limits {
         connections: NETWORK_CONNECTIONS_MAX,
         handshakes: NETWORK_HANDSHAKES_MAX,
@@ -117,10 +141,15 @@ pub(crate) async fn serve(
     let service =
         IssuanceServer::from_arc(desk).max_decoding_message_size(NETWORK_REQUEST_BYTES_MAX);
     let trust = TrustServer::new(trust).max_decoding_message_size(TRUST_REQUEST_BYTES_MAX);
+    let denials = DenialsServer::new(denials).max_decoding_message_size(NETWORK_REQUEST_BYTES_MAX);
+    let nodes =
+        nodes.map(|nodes| NodesServer::new(nodes).max_decoding_message_size(NODE_REPORT_BYTES_MAX));
     tracing::info!(listen = %config.listen, "the CA serves the network");
     crate::listen::server()
         .add_service(service)
         .add_service(trust)
+        .add_service(denials)
+        .add_optional_service(nodes)
         .serve_with_incoming_shutdown(connections, stopped(stopping))
         .await
         .map_err(|error| CaError::Network {
@@ -133,9 +162,9 @@ pub(crate) async fn serve(
 struct Desk {
     issuing: Issuing,
     platform: Arc<dyn Platform>,
-    anchors: watch::Receiver<Arc<crate::agent::Anchors>>,
+    anchors: watch::Receiver<Arc<Anchors>>,
     trust_domain: TrustDomain,
-    cluster: Arc<dyn Cluster>,
+    cluster: Option<Arc<dyn Cluster>>,
 }
 
 /// All that a requester learns of a refusal of its evidence; the log has the reason.
@@ -156,8 +185,8 @@ impl Desk {
         bundles
     }
 
-    /// Publishes the bundle of our own domain, and again whenever it changes.
-    async fn keep_bundle_published(self: Arc<Self>) {
+    /// Publishes the bundle of our own domain to `cluster`, and again whenever it changes.
+    async fn keep_bundle_published(self: Arc<Self>, cluster: Arc<dyn Cluster>) {
         let mut anchors = self.anchors.clone();
         loop {
             let pem = {
@@ -167,7 +196,7 @@ impl Desk {
                     .map_or(&[][..], Vec::as_slice);
                 mesh_trust::bundle::to_pem(own)
             };
-            if let Err(why) = self.cluster.publish(&pem).await {
+            if let Err(why) = cluster.publish(&pem).await {
                 tracing::error!(why, "the trust bundle could not be published; trying again");
                 tokio::time::sleep(PUBLISH_RETRY).await;
                 continue;
@@ -206,6 +235,9 @@ impl Desk {
         let Some(Evidence::KubernetesToken(token)) = evidence else {
             return Err(Status::invalid_argument("no evidence of who you are"));
         };
+        let Some(cluster) = &self.cluster else {
+            return Err(Status::invalid_argument("this CA knows no cluster"));
+        };
         if token.is_empty() || token.len() > TOKEN_BYTES_MAX {
             return Err(Status::invalid_argument("a token of an impossible length"));
         }
@@ -214,10 +246,9 @@ impl Desk {
             Status::unavailable("the API server cannot be asked; try again")
         };
         let asked = async {
-            let review = self.cluster.review(&token).await.map_err(unavailable)?;
+            let review = cluster.review(&token).await.map_err(unavailable)?;
             let bound = kubernetes::bound(&review).map_err(|why| refuse(&why))?;
-            let pod = self
-                .cluster
+            let pod = cluster
                 .pod(&bound.namespace, &bound.pod)
                 .await
                 .map_err(unavailable)?;
@@ -277,6 +308,7 @@ impl Issuance for Desk {
         };
         let requester = Requester {
             instance: Some(attested.instance),
+            node: attested.node,
             evidence: attested.evidence,
         };
         let chain = self

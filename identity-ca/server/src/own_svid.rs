@@ -69,6 +69,7 @@ impl OwnSvid {
             evidence: format!("the CA's own, for {}", self.door),
             // It verifies nobody for whom a rotation should wait.
             instance: None,
+            node: None,
         };
         let chain = self.issuing.issue(request, requester, Turn::Renewal);
         let chain = chain.await.map_err(|error| error.to_string())?;

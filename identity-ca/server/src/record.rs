@@ -5,6 +5,7 @@
 
 use crate::audit::LogCopy;
 use crate::error::{CaError, IssuanceError};
+use crate::trust::Requester;
 use mesh_issuance::Linted;
 use mesh_issuance::issue::Issued;
 use mesh_issuance::limits::LOG_LINE_BYTES_MAX;
@@ -119,11 +120,13 @@ impl Recorder {
     pub(crate) fn intend_for(
         &mut self,
         linted: &Linted,
-        evidence: &str,
+        requester: &Requester,
         (holder, authority): (&Holder, &AuthorityId),
         now: Timestamp,
     ) -> Result<(), IssuanceError> {
-        let intent = Intent::new(linted, evidence, now).held_by(holder, authority);
+        let intent = Intent::new(linted, &requester.evidence, now)
+            .held_by(holder, authority)
+            .on(requester.node.as_deref());
         self.ledger.check_unused(&intent)?;
         self.write(&Entry::Intent(Box::new(intent)))
     }

@@ -1,9 +1,9 @@
 //! Puts the parts together: opens the CA, serves its sockets, does its upkeep, ends when asked to.
 
 use crate::adoption::{self, Keeper};
-use crate::agent::{Agent, Anchors};
+use crate::agent::Agent;
 use crate::audit::{self, LogCopy};
-use crate::denials::{Admin, DenyList, Watching};
+use crate::denials::{Admin, DenyList, ListSource, Watching};
 use crate::error::CaError;
 use crate::federation::book::Federation;
 use crate::federation::endpoint::{BundleEndpoint, Endpoint, Serving};
@@ -17,7 +17,10 @@ use crate::limits::{
     TRUST_REQUEST_BYTES_MAX, WORKLOAD_REQUEST_BYTES_MAX,
 };
 use crate::listen::{self, Counts};
-use crate::network::{self, NetworkConfig};
+use crate::network::{self, NetworkConfig, Served};
+use crate::nodes;
+use crate::nodes::book::NodeBook;
+use crate::nodes::desk::NodesDesk;
 use crate::oidc::{self, Oidc};
 use crate::probes::{self, Probes};
 use crate::proto::WORKLOAD_DESCRIPTOR;
@@ -36,8 +39,9 @@ use crate::workload_api::WorkloadApi;
 use mesh_api::proto::denial_admin_server::DenialAdminServer;
 use mesh_api::proto::denials_server::DenialsServer;
 use mesh_api::proto::launch_server::LaunchServer;
+use mesh_api::proto::node_admin_server::NodeAdminServer;
 use mesh_api::proto::trust_admin_server::TrustAdminServer;
-use mesh_api::proto::trust_server::TrustServer;
+use mesh_api::proto::trust_server::{Trust as TrustService, TrustServer};
 use mesh_issuance::Profile;
 use mesh_issuance::federation::refresh_secs;
 use mesh_issuance::limits::{HINTS_BEFORE_USE, LEAF_LIFETIME_SECS};
@@ -129,6 +133,10 @@ impl CaConfig {
             platform,
         }
     }
+
+    fn workload_socket(&self) -> WorkloadSocket {
+        (self.workload_api.clone(), self.workload_api_mode)
+    }
 }
 
 /// Runs a CA until `shutdown` is ready, or until it cannot go on.
@@ -169,15 +177,26 @@ pub async fn run(
     let tokens = open_tokens(&config).await?;
     let anchors = issuing.anchors();
     let (stop, stopping) = watch::channel(false);
-    let network = serve_network(&config, &issuing, &anchors, health, stopping.clone());
+    let book = NodeBook::open(
+        &config.dir,
+        &config.trust_domain,
+        Arc::clone(&config.platform),
+    )?;
+    let sources = nodes::desk::Sources {
+        book: book.clone(),
+        tokens: Arc::new(tokens.clone()),
+        denials: denials.source(),
+        foreign: federation.foreign(),
+    };
+    let network = serve_network(&config, &issuing, sources, health, stopping.clone());
     let agent = Agent {
         registry: registry.clone(),
         svids: Svids::new(
-            issuing.clone(),
+            Arc::new(issuing.clone()),
             denials.follow(),
             Arc::clone(&config.platform),
         ),
-        tokens: tokens.clone(),
+        tokens: Arc::new(tokens.clone()),
         denials: denials.follow(),
         anchors,
         foreign: federation.foreign(),
@@ -192,7 +211,13 @@ pub async fn run(
         streams: Counts::default(),
         stopping: stopping.clone(),
     };
-    let workloads = serve_workloads(&config, &agent, &denials, streams, stopping.clone())?;
+    let workloads = serve_workloads(
+        config.workload_socket(),
+        &agent,
+        denials.source(),
+        streams,
+        stopping.clone(),
+    )?;
     let fetcher = Fetcher {
         federation,
         issuing: issuing.clone(),
@@ -209,7 +234,18 @@ pub async fn run(
         endpoint,
     };
     let steering = serve_trust(&config, trust_desk, stopping.clone())?;
-    let admin = serve_admin(&config, (&denials, copy), stopping.clone())?;
+    let denial_admin = Admin {
+        list: denials.clone(),
+        issuing: issuing.clone(),
+        copy: copy.clone(),
+    };
+    let nodes_admin = nodes::admin::Admin {
+        book,
+        anchors: issuing.anchors(),
+        copy,
+        reachable: config.network.as_ref().is_some_and(|network| network.nodes),
+    };
+    let admin = serve_admin(&config, denial_admin, nodes_admin, stopping.clone())?;
     let keys = serve_keys(&config, &tokens).await?;
     let launches = serve_launches(&config, launcher, registry.clone(), stopping)?;
     tracing::info!(domain = %config.trust_domain, workload_api = %config.workload_api.display(), "the CA serves");
@@ -386,15 +422,18 @@ pub(crate) async fn stopped(mut stopping: watch::Receiver<bool>) {
     let _ = stopping.wait_for(|stopping| *stopping).await;
 }
 
-fn serve_workloads(
-    config: &CaConfig,
+/// Socket of the Workload API, and its permission bits.
+pub(crate) type WorkloadSocket = (PathBuf, u32);
+
+/// Serves workloads of this machine, whoever issues to them.
+pub(crate) fn serve_workloads(
+    (path, mode): WorkloadSocket,
     agent: &Agent,
-    denials: &DenyList,
-    trust: TrustStreams,
+    list: ListSource,
+    trust: impl TrustService,
     stopping: watch::Receiver<bool>,
 ) -> Result<impl Future<Output = Result<(), CaError>>, CaError> {
-    let path = config.workload_api.clone();
-    let incoming = listen::connections(listener(&path, config.workload_api_mode)?, |_| true);
+    let incoming = listen::connections(listener(&path, mode)?, |_| true);
     let workloads = SpiffeWorkloadApiServer::new(WorkloadApi(agent.clone()))
         .max_decoding_message_size(WORKLOAD_REQUEST_BYTES_MAX);
     let trust = TrustServer::new(trust).max_decoding_message_size(TRUST_REQUEST_BYTES_MAX);
@@ -405,7 +444,7 @@ fn serve_workloads(
         SecretDiscoveryServiceServer::new(sds).max_decoding_message_size(SECRETS_REQUEST_BYTES_MAX);
     let watching = DenialsServer::new(Watching {
         agent: agent.clone(),
-        list: denials.clone(),
+        list,
     });
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(WORKLOAD_DESCRIPTOR)
@@ -427,19 +466,17 @@ fn serve_workloads(
 /// Serves the operator where that was asked for.
 fn serve_admin(
     config: &CaConfig,
-    (denials, copy): (&DenyList, LogCopy),
+    denials: Admin,
+    nodes: nodes::admin::Admin,
     stopping: watch::Receiver<bool>,
 ) -> Result<impl Future<Output = Result<(), CaError>> + use<>, CaError> {
     let socket = match config.admin.clone() {
         Some(path) => Some((listener(&path, 0o600)?, path)),
         None => None,
     };
-    let admin = Admin {
-        list: denials.clone(),
-        copy,
-    };
     let service =
-        DenialAdminServer::new(admin).max_decoding_message_size(WORKLOAD_REQUEST_BYTES_MAX);
+        DenialAdminServer::new(denials).max_decoding_message_size(WORKLOAD_REQUEST_BYTES_MAX);
+    let nodes = NodeAdminServer::new(nodes).max_decoding_message_size(WORKLOAD_REQUEST_BYTES_MAX);
     Ok(async move {
         let Some((listener, path)) = socket else {
             stopped(stopping).await;
@@ -448,6 +485,7 @@ fn serve_admin(
         let incoming = listen::connections(listener, |_| true);
         let serving = listen::server()
             .add_service(service)
+            .add_service(nodes)
             .serve_with_incoming_shutdown(incoming, stopped(stopping));
         serving.await.map_err(|error| server_error(&path, &error))
     })
@@ -557,21 +595,26 @@ async fn serve_keys(
 fn serve_network(
     config: &CaConfig,
     issuing: &Issuing,
-    anchors: &watch::Receiver<Arc<Anchors>>,
+    sources: nodes::desk::Sources,
     probes: Probes,
     stopping: watch::Receiver<bool>,
 ) -> impl Future<Output = Result<(), CaError>> + use<> {
     let network = config.network.clone();
-    let (issuing, anchors) = (issuing.clone(), anchors.clone());
-    let (platform, domain) = (Arc::clone(&config.platform), config.trust_domain.clone());
+    let joining = network.as_ref().is_some_and(|network| network.nodes);
+    let denials = sources.denials.clone();
+    let nodes = joining.then(|| NodesDesk::new(sources, issuing, &config.platform, &stopping));
+    let served = Served {
+        issuing: issuing.clone(),
+        trust_domain: config.trust_domain.clone(),
+        denials,
+        nodes,
+        probes,
+        platform: Arc::clone(&config.platform),
+        stopping: stopping.clone(),
+    };
     async move {
         match network {
-            Some(network) => {
-                network::serve(
-                    network, issuing, platform, anchors, domain, probes, stopping,
-                )
-                .await
-            }
+            Some(network) => network::serve(network, served).await,
             None => {
                 stopped(stopping).await;
                 Ok(())

@@ -349,7 +349,11 @@ impl Store {
 
     /// Reads a file that must be there, be ours, and be nobody else's.
     fn read(&self, path: &Path) -> Result<Zeroizing<Vec<u8>>, CaError> {
-        match files::read_limited(path, KEY_FILE_BYTES_MAX) {
+        self.read_limited(path, KEY_FILE_BYTES_MAX)
+    }
+
+    fn read_limited(&self, path: &Path, limit_bytes: u64) -> Result<Zeroizing<Vec<u8>>, CaError> {
+        match files::read_limited(path, limit_bytes) {
             Ok(bytes) => {
                 let bytes = Zeroizing::new(bytes);
                 check_mode(path)?;
@@ -363,9 +367,13 @@ impl Store {
         }
     }
 
-    /// The file `name`, or nothing if there is none.
-    pub(crate) fn read_if_there(&self, name: &str) -> Result<Option<Zeroizing<Vec<u8>>>, CaError> {
-        match self.read(&self.dir.join(name)) {
+    /// The file `name`, of at most `limit_bytes`, or nothing if there is none.
+    pub(crate) fn read_if_there(
+        &self,
+        name: &str,
+        limit_bytes: u64,
+    ) -> Result<Option<Zeroizing<Vec<u8>>>, CaError> {
+        match self.read_limited(&self.dir.join(name), limit_bytes) {
             Ok(bytes) => Ok(Some(bytes)),
             Err(CaError::Incomplete { .. }) => Ok(None),
             Err(error) => Err(error),
@@ -380,6 +388,18 @@ impl Store {
     /// Writes a private key to `<name>.key`.
     pub(crate) fn write_key(&self, name: &str, key: &Pkcs8) -> Result<(), CaError> {
         self.write(&key_of(name), pem::encode(pem::PRIVATE_KEY, key).as_bytes())
+    }
+
+    /// Removes every file whose name ends with `end`.
+    pub(crate) fn remove_all(&self, end: &str) -> Result<(), CaError> {
+        let failed = |source| PlatformError::from_io("look into", &self.dir, source);
+        for entry in fs::read_dir(&self.dir).map_err(failed)? {
+            let path = entry.map_err(failed)?.path();
+            if path.to_str().is_some_and(|path| path.ends_with(end)) {
+                files::remove(&path)?;
+            }
+        }
+        Ok(())
     }
 
     /// Removes every `*.key` but those of `names`.

@@ -4,12 +4,11 @@
 //! gets a new one: what nobody uses is not issued.
 
 use crate::error::IssuanceError;
-use crate::issuing::{Issuing, Turn};
+use crate::issuing::Turn;
 use crate::limits::{CLOCK_CHECK, DENIED_PAUSE, ISSUANCE_BURST, ISSUANCE_REFILL};
 use crate::rate::RateLimit;
-use crate::signer::{self, Pkcs8};
-use crate::trust::{Published, Requester, instance};
-use mesh_issuance::issue::Request;
+use crate::signer::Pkcs8;
+use crate::trust::{Requester, instance};
 use mesh_issuance::renewal::{Event, Renewal};
 use mesh_issuance::rotation::AuthorityId;
 use mesh_platform::Platform;
@@ -38,8 +37,8 @@ pub(crate) struct Material {
     pub(crate) key: Pkcs8,
     pub(crate) not_after: Timestamp,
     pub(crate) serial: String,
-    /// Whose root is above it.
-    pub(crate) authority: AuthorityId,
+    /// Whose root is above it; none: its issuer, on another machine, says when a rotation wants it replaced.
+    pub(crate) authority: Option<AuthorityId>,
 }
 
 impl fmt::Debug for Material {
@@ -50,6 +49,24 @@ impl fmt::Debug for Material {
             self.identity, self.serial, self.not_after
         )
     }
+}
+
+/// Who issues SVIDs to processes of this machine: the CA here, or one on another machine.
+#[tonic::async_trait]
+pub(crate) trait Issuer: Send + Sync {
+    /// An SVID of `identity` with a fresh key.
+    async fn issue(
+        &self,
+        identity: &SpiffeId,
+        requester: Requester,
+        turn: Turn,
+    ) -> Result<Material, IssuanceError>;
+
+    /// Ready once a rotation wants another SVID in the place of the one that `requester` has in `slot`.
+    async fn misplaced(&self, slot: &watch::Sender<Slot>, owner: (&SpiffeId, Requester));
+
+    /// Takes note that the process `<pid>.<start time>` has ended.
+    fn ended(&self, _process: &str) {}
 }
 
 /// How an SVID stands.
@@ -66,7 +83,7 @@ pub(crate) enum Slot {
 /// All SVIDs in force. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Svids {
-    issuing: Issuing,
+    issuer: Arc<dyn Issuer>,
     platform: Arc<dyn Platform>,
     rate: Arc<Mutex<RateLimit>>,
     denials: watch::Receiver<Arc<Denials>>,
@@ -75,12 +92,12 @@ pub(crate) struct Svids {
 
 impl Svids {
     pub(crate) fn new(
-        issuing: Issuing,
+        issuer: Arc<dyn Issuer>,
         denials: watch::Receiver<Arc<Denials>>,
         platform: Arc<dyn Platform>,
     ) -> Self {
         Self {
-            issuing,
+            issuer,
             platform,
             denials,
             rate: Arc::new(Mutex::new(RateLimit::new(ISSUANCE_BURST, ISSUANCE_REFILL))),
@@ -131,7 +148,11 @@ impl Keeper {
     async fn run(self, process: &PidFd) {
         tokio::select! {
             () = self.keep() => {}
-            _ = process.exited() => drop(self.forget(|_| true)),
+            _ = process.exited() => {
+                self.forget(|_| true);
+                let (pid, start) = (self.owner.pid, self.owner.start_time_ticks);
+                self.svids.issuer.ended(&instance(pid, start));
+            }
         }
     }
 
@@ -148,7 +169,6 @@ impl Keeper {
         };
         let mut failure = None;
         let mut denials = self.svids.denials.clone();
-        let mut trust = self.svids.issuing.published();
         loop {
             let fresh = matches!(renewal, Renewal::Fresh { .. });
             renewal = tokio::select! {
@@ -161,7 +181,7 @@ impl Keeper {
                 }
                 // A rotation moves holders to another authority long before their SVIDs are due; tries that failed wait
                 // like those of any renewal.
-                () = self.misplaced(&mut trust), if fresh => renewal.due_now(self.now()),
+                () = self.misplaced(), if fresh => renewal.due_now(self.now()),
             };
             if let (Renewal::Expired { .. }, Some(why)) = (&renewal, failure.take()) {
                 self.slot.send_replace(Slot::Unavailable(why));
@@ -222,27 +242,9 @@ impl Keeper {
                 id: identity.clone(),
             });
         }
-        let (pkcs8, key) = signer::generate()?;
-        let request = Request {
-            id: identity.clone(),
-            key,
-            lifetime_secs: None,
-            backdate_secs_max: None,
-        };
-        let chain = self
-            .svids
-            .issuing
-            .issue(request, self.requester(), turn)
-            .await?;
-        let not_after = chain.leaf.validity().not_after;
-        let material = Material {
-            identity: chain.leaf.id().clone(),
-            chain: chain.whole(),
-            key: pkcs8,
-            not_after,
-            serial: chain.leaf.serial().to_hex(),
-            authority: chain.authority,
-        };
+        let issued = self.svids.issuer.issue(identity, self.requester(), turn);
+        let material = issued.await?;
+        let not_after = material.not_after;
         tracing::info!(%identity, pid = self.owner.pid, serial = material.serial, %not_after, "issued an SVID");
         self.slot.send_replace(Slot::Ready(Arc::new(material)));
         Ok(Renewal::issued(
@@ -256,21 +258,14 @@ impl Keeper {
         Requester {
             evidence: self.evidence.clone(),
             instance: Some(instance(self.owner.pid, self.owner.start_time_ticks)),
+            node: None,
         }
     }
 
     /// Ready once the SVID in force is under another authority than its holder belongs under.
-    async fn misplaced(&self, trust: &mut watch::Receiver<Arc<Published>>) {
-        let holder = self.requester().holder(&self.owner.identity);
-        let elsewhere = |published: &Arc<Published>| match (&*self.slot.borrow(), &holder) {
-            (Slot::Ready(material), Some(holder)) => {
-                material.authority != *published.state.authority_for(holder)
-            }
-            _ => false,
-        };
-        if trust.wait_for(elsewhere).await.is_err() {
-            std::future::pending::<()>().await;
-        }
+    async fn misplaced(&self) {
+        let owner = (&self.owner.identity, self.requester());
+        self.svids.issuer.misplaced(&self.slot, owner).await;
     }
 
     /// Takes the SVID off the list if `condition` holds while nobody can join.

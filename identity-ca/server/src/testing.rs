@@ -124,6 +124,7 @@ pub(crate) fn request() -> (Request, Requester) {
         Requester {
             evidence: "test".to_owned(),
             instance: Some("test".to_owned()),
+            node: None,
         },
     )
 }

@@ -22,6 +22,7 @@ use tonic::{Code, Request, Status};
 
 mod denials;
 mod jwt;
+mod nodes;
 mod sds;
 
 /// A CA that runs in this process, whose launcher is this process too.

@@ -142,14 +142,10 @@ async fn tokens(caller: &Caller, request: JwtsvidRequest) -> Result<JwtsvidRespo
             audience: audience.clone(),
             lifetime_secs: None,
         };
-        let issued = caller
-            .agent
-            .tokens
-            .mint(&request)
-            .map_err(|error| refused(&error))?;
+        let minted = caller.agent.tokens.mint(&request).await;
         svids.push(Jwtsvid {
             spiffe_id: request.id.to_string(),
-            svid: issued.token,
+            svid: minted.map_err(|error| refused(&error))?,
             hint: String::new(),
         });
     }
@@ -157,12 +153,15 @@ async fn tokens(caller: &Caller, request: JwtsvidRequest) -> Result<JwtsvidRespo
     Ok(JwtsvidResponse { svids })
 }
 
-fn refused(error: &TokenError) -> Status {
+/// What a client is told of a token that it does not get.
+pub(crate) fn refused(error: &TokenError) -> Status {
     let text = coded(error);
     match error {
         TokenError::Issue(JwtIssueError::Audience { .. }) => Status::invalid_argument(text),
         TokenError::RateLimited { .. } => Status::resource_exhausted(text),
-        TokenError::Issue(_) | TokenError::NoKey => Status::unavailable(text),
+        TokenError::Issue(_) | TokenError::NoKey | TokenError::Elsewhere(_) => {
+            Status::unavailable(text)
+        }
     }
 }
 

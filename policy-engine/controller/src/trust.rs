@@ -66,7 +66,8 @@ async fn follow_at(
         }
         IdentitySource::Ca(ca) => {
             let bundles = Arc::clone(&identity.bundles);
-            mesh_ca_client::follow_trust(ca, &identity.tls, bundles, apply).await
+            let channel = mesh_ca_client::connect(ca, &identity.tls, bundles).await?;
+            follow(&ca.address, channel, apply).await
         }
         IdentitySource::Files { .. } => Ok(()),
     }

@@ -1,4 +1,5 @@
-//! Whom the CA's operator denied: follows the list on the Workload API's socket and says which one is enforced.
+//! Whom the CA's operator denied: follows the list, on the Workload API's socket or, from a CA on another machine, beside
+//! its trust stream; and says which one is enforced.
 //!
 //! The last list stays in force whatever happens to its source; an older one never takes its place. A Workload API that
 //! is not our CA's serves no such list: nobody is denied then, and it is asked again now and then.
@@ -12,13 +13,15 @@ use mesh_api::proto::DenialsAck;
 use mesh_api::proto::denials_client::DenialsClient;
 use mesh_trust::Denials;
 use mesh_trust::limits::DENIALS_BYTES_MAX;
+use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
-use tonic::transport::{Endpoint, Uri};
+use tonic::transport::{Channel, Endpoint, Uri};
 
 /// Keeps the list fresh for as long as the proxy lives.
 pub(crate) async fn keep_fresh(shared: Arc<Shared>) {
@@ -33,18 +36,36 @@ pub(crate) async fn keep_fresh(shared: Arc<Shared>) {
     };
     let mut pause = CONTROL_RETRY_MIN;
     loop {
-        match follow(&shared, &socket).await {
-            Ok(()) => pause = CONTROL_RETRY_MIN,
-            Err(Ended::NotServed) => pause = CONTROL_RETRY_MAX,
-            Err(Ended::Failed(why)) => {
-                tracing::debug!(
-                    why,
-                    "the deny list is not followed; the last one stays in force"
-                );
-                pause = (pause * 2).min(CONTROL_RETRY_MAX);
-            }
-        }
+        let ended = match connect(&socket).await {
+            Ok(channel) => follow(&shared, channel).await,
+            Err(ended) => Err(ended),
+        };
+        pause = after(ended, pause);
         tokio::time::sleep(pause).await;
+    }
+}
+
+/// The same over a connection to a CA on another machine; whoever polls it ends it with the connection.
+pub(crate) async fn follow_beside(shared: &Shared, channel: &Channel) -> Infallible {
+    let mut pause = CONTROL_RETRY_MIN;
+    loop {
+        pause = after(follow(shared, channel.clone()).await, pause);
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// How long to wait before the next attempt.
+fn after(ended: Result<(), Ended>, pause: Duration) -> Duration {
+    match ended {
+        Ok(()) => CONTROL_RETRY_MIN,
+        Err(Ended::NotServed) => CONTROL_RETRY_MAX,
+        Err(Ended::Failed(why)) => {
+            tracing::debug!(
+                why,
+                "the deny list is not followed; the last one stays in force"
+            );
+            (pause * 2).min(CONTROL_RETRY_MAX)
+        }
     }
 }
 
@@ -63,16 +84,19 @@ impl From<tonic::Status> for Ended {
     }
 }
 
-async fn follow(shared: &Shared, socket: &Path) -> Result<(), Ended> {
+async fn connect(socket: &Path) -> Result<Channel, Ended> {
     let socket = socket.to_owned();
     let connect = tower::service_fn(move |_: Uri| {
         let socket = socket.clone();
         async move { UnixStream::connect(socket).await.map(TokioIo::new) }
     });
-    let channel = Endpoint::from_static("http://local.invalid")
+    Endpoint::from_static("http://local.invalid")
         .connect_with_connector(connect)
         .await
-        .map_err(|error| Ended::Failed(error.to_string()))?;
+        .map_err(|error| Ended::Failed(error.to_string()))
+}
+
+async fn follow(shared: &Shared, channel: Channel) -> Result<(), Ended> {
     let mut client = DenialsClient::new(channel).max_decoding_message_size(DENIALS_BYTES_MAX);
     let (acks, outgoing) = mpsc::channel(1);
     let ack = |generation| DenialsAck { generation };
@@ -114,6 +138,11 @@ fn install(shared: &Shared, list: Denials) {
         entries = list.iter().count(),
         "another deny list is in force"
     );
+    // Of a CA on another machine nobody gets an SVID pushed.
+    let own = shared.identity.load_full();
+    if own.is_some_and(|own| list.denies_chain(own.tls().svid()).is_some()) {
+        shared.steering.replace();
+    }
     shared.denials.store(Arc::new(list));
     identity::judge_anew(shared);
 }

@@ -6,6 +6,7 @@
 //! gives bundles with the SVID as ever.
 
 use crate::config::IdentitySource;
+use crate::denials;
 use crate::identity::{self, Identity};
 use crate::limits::{CONTROL_RETRY_MAX, CONTROL_RETRY_MIN};
 use crate::state::Shared;
@@ -38,6 +39,7 @@ impl<'a> Ca<'a> {
 
     async fn follow(
         &self,
+        shared: &Shared,
         identity: &Identity,
         apply: impl FnMut(&Update, bool) -> Option<Outcome>,
     ) -> Result<(), TrustStreamError> {
@@ -47,7 +49,12 @@ impl<'a> Ca<'a> {
             }
             Self::Network(ca) => {
                 let bundles = Arc::clone(&identity.bundles);
-                mesh_ca_client::follow_trust(ca, identity.tls(), bundles, apply).await
+                let channel = mesh_ca_client::connect(ca, identity.tls(), bundles).await?;
+                // One connection for both: thousands of proxies hold one each.
+                tokio::select! {
+                    ended = follow(&ca.address, channel.clone(), apply) => ended,
+                    never = denials::follow_beside(shared, &channel) => match never {},
+                }
             }
         }
     }
@@ -82,7 +89,7 @@ pub(crate) async fn keep_fresh(shared: Arc<Shared>) {
             reported = outcome.is_some().then(|| report(&shared));
             outcome
         };
-        let ended = ca.follow(&identity, apply).await;
+        let ended = ca.follow(&shared, &identity, apply).await;
         pause = if reported.is_some() {
             CONTROL_RETRY_MIN
         } else {

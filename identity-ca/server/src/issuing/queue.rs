@@ -108,13 +108,15 @@ impl Issuing {
         self
     }
 
-    fn check_denials(&self, request: &Request) -> Result<(), IssuanceError> {
+    fn check_denials(&self, request: &Request, requester: &Requester) -> Result<(), IssuanceError> {
         let Some(denials) = &self.denials else {
             return Ok(());
         };
         let denials = denials.borrow();
         let key = Denied::Key(HEXLOWER.encode(&request.key.fingerprint()));
-        if denials.denies_identity(&request.id) || denials.contains(&key) {
+        let node = requester.node.clone().map(Denied::Node);
+        let on_denied = node.is_some_and(|node| denials.contains(&node));
+        if on_denied || denials.denies_identity(&request.id) || denials.contains(&key) {
             return Err(IssuanceError::Denied {
                 id: request.id.clone(),
             });
@@ -136,7 +138,7 @@ impl Issuing {
         requester: Requester,
         turn: Turn,
     ) -> Result<Chain, IssuanceError> {
-        self.check_denials(&request)?;
+        self.check_denials(&request, &requester)?;
         let (reply, answer) = oneshot::channel();
         let waiting = Waiting {
             request,
@@ -165,11 +167,25 @@ impl Issuing {
             }
             let (requests, replies): (Vec<_>, Vec<_>) = batch
                 .into_iter()
+                .filter_map(|waiting| self.still_allowed(waiting))
                 .map(|waiting| ((waiting.request, waiting.requester), waiting.reply))
                 .unzip();
             for (outcome, reply) in desk.issue(requests).into_iter().zip(replies) {
                 // A caller that gave up finds nothing; the log knows what was signed.
                 let _ = reply.send(outcome);
+            }
+        }
+    }
+
+    /// What waits, unless it was denied meanwhile. Asked at the desk, so that whoever comes to it after a denial finds all
+    /// that was issued in spite of it.
+    fn still_allowed(&self, waiting: Waiting) -> Option<Waiting> {
+        match self.check_denials(&waiting.request, &waiting.requester) {
+            Ok(()) => Some(waiting),
+            Err(error) => {
+                // A caller that gave up finds nothing.
+                let _ = waiting.reply.send(Err(error));
+                None
             }
         }
     }

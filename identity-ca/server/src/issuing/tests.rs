@@ -450,6 +450,7 @@ async fn nobody_waits_for_a_stuck_disk_longer_than_two_seconds_and_renewals_come
                 requester: Requester {
                     evidence: evidence.to_owned(),
                     instance: None,
+                    node: None,
                 },
                 reply,
             },

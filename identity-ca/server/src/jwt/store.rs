@@ -5,6 +5,7 @@
 //! most a file that nothing names, which the next start removes.
 
 use crate::error::CaError;
+use crate::limits::KEY_FILE_BYTES_MAX;
 use crate::signer::{self, KeyInMemory};
 use crate::store::Store;
 use mesh_issuance::jwt::rota::Turn;
@@ -92,7 +93,7 @@ impl KeyStore {
 
     /// The keys that the list names; none if there is no list yet. Removes private halves that it does not name.
     pub(crate) fn load(&self) -> Result<Vec<Held>, CaError> {
-        let Some(text) = self.0.read_if_there(LIST)? else {
+        let Some(text) = self.0.read_if_there(LIST, KEY_FILE_BYTES_MAX)? else {
             self.0.keep_keys(&[])?;
             return Ok(Vec::new());
         };

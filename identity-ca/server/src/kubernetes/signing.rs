@@ -111,6 +111,7 @@ impl Signing {
         let requester = Requester {
             evidence: granted.evidence,
             instance: Some(granted.instance),
+            node: granted.node,
         };
         let issued = self
             .issuing

@@ -19,6 +19,7 @@ use tokio::task::JoinHandle;
 use tonic::Code;
 use tonic::transport::Channel;
 
+mod denials;
 mod trust;
 
 /// An API server that knows some tokens, each of a pod of the same name as the service account.
@@ -122,10 +123,12 @@ impl House {
             svid_ttl: ttl,
             harden: false,
             trust: Some(dir.path().join("trust.sock")),
+            admin: Some(dir.path().join("admin.sock")),
             network: Some(NetworkConfig {
                 listen,
                 identity: identity(),
-                cluster: table.clone(),
+                cluster: Some(table.clone()),
+                nodes: false,
             }),
             ..CaConfig::new(
                 &dir.path().join("ca"),
@@ -223,8 +226,8 @@ impl House {
     }
 
     fn leaves(&self) -> usize {
-        let log = files::read(&self.dir.path().join("ca/issuance.jsonl"));
-        let text = String::from_utf8(log.unwrap_or_default()).unwrap();
+        let log = files::read(&self.dir.path().join("ca/issuance.log"));
+        let text = String::from_utf8(log.unwrap()).unwrap();
         text.lines()
             .filter(|line| line.contains("\"intent\"") && line.contains("/ns/shop/"))
             .count()

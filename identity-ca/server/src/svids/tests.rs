@@ -53,7 +53,7 @@ impl Bench {
         Self {
             _dir: dir,
             svids: Svids::new(
-                Issuing::new(desk),
+                Arc::new(crate::issuing::Issuing::new(desk)),
                 watch::Sender::new(Arc::default()).subscribe(),
                 world,
             ),

@@ -180,6 +180,26 @@ async fn whoever_verifies_follows_the_list_and_says_which_one_is_enforced() {
 }
 
 #[tokio::test]
+async fn a_long_list_is_there_after_a_restart() {
+    let ca = house().await;
+    let mut admin_of = admin(&ca).await;
+    // More than the files of keys may have: about 350 octets an entry.
+    for n in 0..300 {
+        let request = DenyRequest {
+            what_json: json(&Denied::Serial(format!("5a{n:08x}"))),
+            reason: "r".repeat(mesh_trust::limits::DENIAL_REASON_BYTES_MAX),
+        };
+        admin_of.deny(request).await.unwrap();
+    }
+    let ca = Running::start_in(ca.stop().await, |_| {}).await;
+    let reply = admin(&ca).await.denied(DeniedRequest {}).await.unwrap();
+    let list_json = reply.into_inner().list_json;
+    assert!(list_json.len() > 64 * 1024, "{}", list_json.len());
+    assert_eq!(Denials::from_json(&list_json).unwrap().iter().count(), 300);
+    ca.stop().await;
+}
+
+#[tokio::test]
 async fn a_restart_keeps_the_list_and_a_damaged_one_stops_the_ca() {
     let ca = house().await;
     deny(&mut admin(&ca).await, &cart()).await.unwrap();

@@ -73,6 +73,8 @@ pub(crate) struct Requester {
     /// See [`Holder::instance`]: `<pid>.<start time>` for a process of this machine, a pod's name and UID for a pod; none:
     /// it verifies nobody.
     pub(crate) instance: Option<String>,
+    /// The machine that it is on, where that is known and not the CA's own.
+    pub(crate) node: Option<String>,
 }
 
 impl Requester {

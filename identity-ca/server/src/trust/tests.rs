@@ -61,6 +61,7 @@ impl Verifier {
         let requester = Requester {
             evidence: "test".to_owned(),
             instance: Some(format!("machine {name}")),
+            node: None,
         };
         let identity = issue(desk, &requester, &format!("ns/shop/sa/{name}"))?;
         let holder = Self::holder_of(name);
@@ -618,6 +619,7 @@ async fn live(
     let requester = Requester {
         evidence: "simulated".to_owned(),
         instance: Some(format!("machine {number}")),
+        node: None,
     };
     let spiffe_id = id(&format!("ns/shop/sa/w{number}"));
     let holder = requester.holder(&spiffe_id).unwrap();

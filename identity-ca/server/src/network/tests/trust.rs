@@ -61,7 +61,9 @@ impl Proxy {
                     refused_handshakes: 0,
                 })
             };
-            let _ = mesh_ca_client::follow_trust(ca, &tls, Arc::new(bundles), apply).await;
+            let connected = mesh_ca_client::connect(ca, &tls, Arc::new(bundles)).await;
+            let Ok(channel) = connected else { continue };
+            let _ = mesh_api::trust::follow(&ca.address, channel, apply).await;
         }
     }
 
