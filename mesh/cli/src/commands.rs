@@ -5,8 +5,8 @@ use crate::exit::Exit;
 use crate::fault::Fault;
 use crate::output::{Format, Output, Surroundings};
 use crate::{
-    audit, authz, check, demo, identity, kubernetes, pages, parts, reference, signer, traffic,
-    trust, up, version,
+    audit, authz, check, demo, identity, kubernetes, node, pages, parts, reference, signer,
+    traffic, trust, up, version,
 };
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
@@ -44,6 +44,11 @@ enum Command {
     /// Trust anchors and their rotation.
     #[command(subcommand)]
     Trust(trust::TrustCommand),
+    /// Machines that join the mesh.
+    #[command(subcommand)]
+    Node(node::NodeCommand),
+    /// Runs the agent of a machine that joins a mesh: identities for its processes, from a CA elsewhere.
+    Join(Box<node::JoinArgs>),
     /// Prints the mesh as YAML for a Kubernetes cluster: `mesh install | kubectl apply -f -`.
     Install(kubernetes::InstallArgs),
     /// Prints the names of what `mesh install` made: `mesh uninstall | kubectl delete -f -`.
@@ -99,6 +104,7 @@ impl Command {
             Self::Policy(command) => command.format(),
             Self::Identity(command) => command.format(),
             Self::Trust(command) => command.format(),
+            Self::Node(command) => command.format(),
             Self::Check(args) => args.format(),
             Self::Stat(args) => args.output,
             Self::Edges(args) => args.output,
@@ -117,6 +123,7 @@ impl Command {
             | Self::Injector(_)
             | Self::Charts(_)
             | Self::Completion(_)
+            | Self::Join(_)
             | Self::Controller(_)
             | Self::Proxy(_)
             | Self::DemoApp(_)
@@ -136,6 +143,8 @@ impl Command {
             Self::Policy(command) => authz::run_policy(command, output),
             Self::Identity(command) => identity::run(command, output),
             Self::Trust(command) => trust::run(command, output),
+            Self::Node(command) => node::run(command, output),
+            Self::Join(args) => node::join(*args),
             Self::Install(args) => kubernetes::install(&args, output),
             Self::Uninstall(args) => kubernetes::uninstall(&args, output),
             Self::Inject(args) => kubernetes::inject(&args, output),

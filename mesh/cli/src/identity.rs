@@ -10,6 +10,7 @@ use crate::live::{self, Live, LiveArgs};
 use crate::output::{Format, Output, Tone, duration};
 use clap::{Args, Subcommand};
 use deny::{AllowArgs, DeniedArgs, DenyArgs};
+pub(crate) use deny::{CaAdminArgs, DenyError};
 use mesh_api::admin::{AnchorStatus, IdentityStatus};
 use mesh_api::error::CodedError;
 use mesh_platform::{Platform, System, files};

@@ -27,6 +27,7 @@ mod kubernetes;
 mod live;
 mod local_mesh;
 mod manifests;
+mod node;
 mod output;
 mod pages;
 mod parts;

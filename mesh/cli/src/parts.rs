@@ -12,6 +12,7 @@ use clap::Args;
 use mesh_ca::adoption::Keeper;
 use mesh_ca::adoption::files::KeptFiles;
 use mesh_ca::kubernetes::{ApiServer, ClusterWork, KeptObjects};
+use mesh_ca::network::Cluster;
 use mesh_ca::{CaConfig, NetworkConfig, Oidc};
 use mesh_ca_client::RemoteCa;
 use mesh_controller::config::PROXY_PORT;
@@ -36,6 +37,7 @@ const WORKERS: usize = 2;
 /// Runs the identity CA.
 #[derive(Args, Clone, Debug)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+#[command(group(clap::ArgGroup::new("network").args(["kubernetes", "nodes"]).multiple(true)))]
 pub(crate) struct CaArgs {
     #[command(subcommand)]
     pub(crate) command: Option<CaCommand>,
@@ -76,12 +78,15 @@ pub(crate) struct CaArgs {
     /// Issues to pods of a Kubernetes cluster as well: over TLS, for service account tokens that its API server vouches for.
     #[arg(long)]
     kubernetes: bool,
-    /// Where pods reach it.
+    /// Lets machines join, with a token of `mesh node token`, and serves their agents.
+    #[arg(long)]
+    nodes: bool,
+    /// Where pods and machines that join reach it.
     #[arg(
         long,
         value_name = "IP:PORT",
         default_value = "0.0.0.0:15011",
-        requires = "kubernetes"
+        requires = "network"
     )]
     listen: SocketAddr,
     /// Namespace that the CA runs in.
@@ -89,7 +94,7 @@ pub(crate) struct CaArgs {
         long,
         value_name = "NAMESPACE",
         default_value = "mesh-system",
-        requires = "kubernetes"
+        requires = "network"
     )]
     namespace: String,
     /// Folder in which others keep the issuer, as a Secret of cert-manager is mounted: `tls.crt`, `tls.key`, `ca.crt`. It is
@@ -176,7 +181,7 @@ pub(crate) struct RemoteCaArgs {
     bundle: PathBuf,
 }
 
-fn spiffe_id(text: &str) -> Result<SpiffeId, String> {
+pub(crate) fn spiffe_id(text: &str) -> Result<SpiffeId, String> {
     SpiffeId::parse_config(text).map_err(|error| error.to_string())
 }
 
@@ -374,15 +379,18 @@ pub(crate) async fn api_server(args: &ApiServerArgs) -> Result<Client, Fault> {
     Ok(mesh_kubernetes::connect(kubeconfig, context).await?)
 }
 
-/// What the CA serves to a cluster, if to one.
+/// What the CA serves to a cluster and to machines that join, if to any.
 fn network(args: &CaArgs, client: Option<Client>) -> Result<Option<NetworkConfig>, Fault> {
-    let Some(client) = client else {
+    if client.is_none() && !args.nodes {
         return Ok(None);
-    };
+    }
+    let cluster = client
+        .map(|client| -> Arc<dyn Cluster> { Arc::new(ApiServer::new(client, &args.namespace)) });
     Ok(Some(NetworkConfig {
         listen: args.listen,
         identity: system_identity(&args.trust_domain, &args.namespace, "mesh-identity")?,
-        cluster: Arc::new(ApiServer::new(client, &args.namespace)),
+        cluster,
+        nodes: args.nodes,
     }))
 }
 

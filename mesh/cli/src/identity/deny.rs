@@ -38,11 +38,15 @@ struct WhatArgs {
     /// All that an issuer signed, by its subject key identifier in hex.
     #[arg(long, value_name = "HEX", group = "what")]
     issuer: Option<String>,
+    /// A machine: what was issued to it and to what runs there, and whatever it asks for. A node of the cluster, or one
+    /// that joined.
+    #[arg(long, value_name = "NAME", group = "what")]
+    node: Option<String>,
 }
 
 /// Which CA.
 #[derive(Args, Clone, Debug)]
-struct CaAdminArgs {
+pub(crate) struct CaAdminArgs {
     /// Admin socket of the CA; by default that of the running mesh.
     #[arg(long, value_name = "SOCKET")]
     ca_admin: Option<PathBuf>,
@@ -87,6 +91,17 @@ pub(crate) struct DeniedArgs {
     output: Format,
 }
 
+impl CaAdminArgs {
+    /// A connection to that socket.
+    pub(crate) async fn channel(&self) -> Result<Channel, Fault> {
+        let socket = match &self.ca_admin {
+            Some(socket) => socket.clone(),
+            None => Live::find(&self.live)?.state.join("run/ca-admin.sock"),
+        };
+        channel(&socket).await
+    }
+}
+
 impl DenyArgs {
     /// The form that errors take.
     pub(crate) fn format(&self) -> Format {
@@ -114,7 +129,7 @@ fn identity(text: &str) -> Result<SpiffeId, String> {
 
 /// Why the list cannot be changed or read.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
-enum DenyError {
+pub(crate) enum DenyError {
     #[error("the CA does not answer on `{}`: {why}", socket.display())]
     #[diagnostic(
         code("MESH-0696"),
@@ -151,6 +166,7 @@ impl WhatArgs {
             self.serial.clone().map(Denied::Serial),
             self.key.clone().map(Denied::Key),
             self.issuer.clone().map(Denied::Issuer),
+            self.node.clone().map(Denied::Node),
         ];
         // The group demands exactly one.
         let what = kinds.into_iter().flatten().next().ok_or_else(|| {
@@ -169,11 +185,7 @@ struct Client {
 
 impl Client {
     async fn connect(args: &CaAdminArgs) -> Result<Self, Fault> {
-        let socket = match &args.ca_admin {
-            Some(socket) => socket.clone(),
-            None => Live::find(&args.live)?.state.join("run/ca-admin.sock"),
-        };
-        let channel = channel(&socket).await?;
+        let channel = args.channel().await?;
         let api = DenialAdminClient::new(channel).max_decoding_message_size(2 * DENIALS_BYTES_MAX);
         Ok(Self { api })
     }
@@ -251,6 +263,9 @@ struct Enforcer {
     spiffe_id: String,
     pid: u32,
     generation: u64,
+    /// Which one it is, if the CA's machine does not run it: a pod, or a process of a node.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    instance: String,
 }
 
 fn read(reply: Result<tonic::Response<DenialsReply>, tonic::Status>) -> Result<Shown, Fault> {
@@ -276,6 +291,7 @@ fn read(reply: Result<tonic::Response<DenialsReply>, tonic::Status>) -> Result<S
                 spiffe_id: one.spiffe_id,
                 pid: one.pid,
                 generation: one.generation,
+                instance: one.instance,
             })
             .collect(),
     })
@@ -330,10 +346,11 @@ pub(crate) async fn denied(args: &DeniedArgs, output: &mut Output) -> Result<Exi
             } else {
                 output.toned(Tone::Bad, "does not enforce it yet")
             };
-            output.line(format_args!(
-                "  {} (pid {}) {state}",
-                one.spiffe_id, one.pid
-            ))?;
+            let which = match one.instance.as_str() {
+                "" => format!("pid {}", one.pid),
+                elsewhere => elsewhere.to_owned(),
+            };
+            output.line(format_args!("  {} ({which}) {state}", one.spiffe_id))?;
         }
         Ok(())
     })?;
