@@ -7,6 +7,7 @@ use hyper::body::{Frame, Incoming};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use mesh_kubernetes::Client;
+use mesh_platform::files;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -123,7 +124,7 @@ impl TestApi {
             "users": [{ "name": "t", "user": {} }],
             "contexts": [{ "name": "t", "context": { "cluster": "t", "user": "t" } }],
         });
-        std::fs::write(&file, config.to_string()).unwrap();
+        files::write_atomic(&file, config.to_string().as_bytes(), 0o600).unwrap();
         mesh_kubernetes::connect(Some(&file), None).await.unwrap()
     }
 
