@@ -468,7 +468,7 @@ impl TrustState {
         };
         let evidence = format!(
             "gate 1: {} verifiers accepted the canary of {new} in generation {}; waived: {}",
-            facts.roster.verifiers().count(),
+            facts.roster.heard().count(),
             self.generation,
             self.waived.len()
         );
@@ -610,7 +610,7 @@ impl TrustState {
         state.retired.insert(drop.clone());
         let evidence = format!(
             "{} verifiers acknowledged generation {}, without {drop}",
-            facts.roster.verifiers().count(),
+            facts.roster.heard().count(),
             self.generation
         );
         Some(Transition { state, evidence })

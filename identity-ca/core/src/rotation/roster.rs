@@ -310,6 +310,11 @@ impl Roster {
             .map(|(holder, (verifier, _))| (holder, verifier))
     }
 
+    /// Those that can acknowledge: all but whoever takes its certificates from the Kubernetes API.
+    pub fn heard(&self) -> impl Iterator<Item = (&Holder, &Verifier)> {
+        self.verifiers().filter(|(holder, _)| !holder.is_outside())
+    }
+
     /// All leaves that somebody may show.
     pub fn leaves(&self) -> impl Iterator<Item = (&Holder, &HeldLeaf)> {
         self.entries
@@ -336,7 +341,8 @@ impl Roster {
 
     /// The place up to which `part` of the holders stand, but at least one of them.
     pub fn place_of_part(&self, part: f64) -> u64 {
-        let mut places: Vec<u64> = self.entries.keys().map(Holder::place).collect();
+        // A wave proves something only if it has somebody who is heard of.
+        let mut places: Vec<u64> = self.heard().map(|(holder, _)| holder.place()).collect();
         places.sort_unstable();
         let count = (places.len() as f64 * part).ceil().max(1.0) as usize;
         places.get(count.saturating_sub(1)).copied().unwrap_or(0)

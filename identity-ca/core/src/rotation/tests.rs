@@ -510,6 +510,13 @@ fn whoever_is_outside_gets_time_to_take_the_bundle_and_keeps_the_old_root_for_as
     };
     assert_eq!(reasons(&mesh), ["outside"]);
     mesh.now = NOW.plus_secs(OUTSIDE_SECS);
+    assert_eq!(mesh.roster.heard().count(), 1);
+    let up_to = mesh.roster.place_of_part(0.01);
+    assert_eq!(
+        up_to,
+        holder("cart").place(),
+        "a wave is of those that are heard of"
+    );
     assert!(mesh.step(Event::Tick).unwrap(), "it cuts over");
     mesh.move_to("cart", 2);
     while mesh.step(Event::Tick).unwrap() {}

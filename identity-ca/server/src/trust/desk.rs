@@ -470,7 +470,8 @@ impl Desk {
     pub(crate) fn verifier_counts(&self) -> [u64; 3] {
         let generation = Some(self.trust.state.generation);
         let mut counts = [0; 3];
-        for (_, verifier) in self.trust.roster.verifiers() {
+        // Whoever is outside is never heard of: counted, it would look like a proxy that does not follow.
+        for (_, verifier) in self.trust.roster.heard() {
             let is = [
                 true,
                 verifier.presence == Presence::Connected,
