@@ -146,7 +146,8 @@ async fn a_denied_node_of_the_cluster_gets_nothing_and_loses_what_its_pods_hold(
         .await;
     assert_eq!(refused.unwrap_err().code(), Code::Unavailable);
     assert_eq!(house.leaves(), leaves, "nothing was signed for it");
-    let served = house.stranger().await.issue(issue(token("token of web")));
+    let mut stranger = house.stranger().await;
+    let served = stranger.issue(issue(token("token of web")));
     served.await.unwrap();
     house.end().await;
 }
