@@ -87,6 +87,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "mesh-api",
             "mesh-platform",
             "mesh-kubernetes",
+            // The agent of a machine that joined asks a CA as others do.
+            "mesh-ca-client",
         ],
     ),
     (

@@ -11,7 +11,7 @@ fn codes_in_the_source_and_pages_in_the_book_are_the_same() {
     for file in tree::rust_files() {
         let text = std::fs::read_to_string(&file).expect("a readable source file");
         let product = text
-            .split("#[cfg(test)]\nmod tests")
+            .split("#[cfg(test)]\nmod tests {")
             .next()
             .unwrap_or_default();
         if file.components().any(|c| c.as_os_str() == "tests") || file.ends_with("tests.rs") {

@@ -381,7 +381,6 @@ mod tests {
     #[test]
     fn what_is_sealed_has_its_files_and_its_socket_and_ends_when_it_reaches_further() {
         let folder = tempfile::tempdir().unwrap();
-        #[expect(clippy::disallowed_methods, reason = "the folder of the child")]
         fs::create_dir(folder.path().join("writes")).unwrap();
         for (tries, lives) in [
             ("write what it writes", true),

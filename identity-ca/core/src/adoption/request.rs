@@ -14,8 +14,6 @@
 pub mod guard;
 pub mod object;
 pub mod rules;
-#[cfg(test)]
-mod tests;
 
 use crate::attestation::kubernetes::{BoundPod, Pod, ServiceAccount, outside};
 use crate::csr::{self, CsrError};
@@ -519,3 +517,6 @@ impl Candidate {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

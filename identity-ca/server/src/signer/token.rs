@@ -357,7 +357,7 @@ fn in_words(error: &Error) -> String {
 
 /// A signature of a token, r and s of equal length (PKCS #11 §6.3.1), in DER.
 fn to_der(signature: &[u8]) -> Option<Vec<u8>> {
-    if signature.is_empty() || signature.len() > 128 || signature.len() % 2 != 0 {
+    if signature.is_empty() || signature.len() > 128 || !signature.len().is_multiple_of(2) {
         return None;
     }
     let (r, s) = signature.split_at(signature.len() / 2);

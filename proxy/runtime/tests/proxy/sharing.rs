@@ -5,17 +5,17 @@ use super::world::*;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-/// Waits until the service `echo`, with these fields, is known.
-async fn known(stage: &Stage, of_echo: &Value) {
+/// Waits until the service `echo`, with these fields, is known. `mark` is a path that was used for nothing before: where
+/// its requests go shows that the fields beside it are in force.
+async fn known(stage: &Stage, mark: &str, of_echo: &Value) {
     let mut fields = of_echo.clone();
-    // What follows the fields is seen by where requests of a path of its own go.
     fields["routes"] = route(json!([
-        {"matches": [prefix("/known")], "backends": []},
+        {"matches": [prefix(mark)], "backends": []},
         {"matches": [every()], "backends": [to("echo", 1)]},
     ]));
     write_services(&stage.world, &fields, &json!({}));
     eventually("the fields are known", async || {
-        status(&stage.get("/known").await) == "500"
+        status(&stage.get(mark).await) == "500"
     })
     .await;
 }
@@ -38,16 +38,16 @@ async fn requests_with_one_key_go_to_one_endpoint_with_and_without_routes() {
     assert!(owners.values().any(|app| app == "v1") && owners.values().any(|app| app == "v2"));
     assert_eq!(of("").await.len(), 2, "what has no key goes by load");
 
-    known(&stage, &header).await;
+    known(&stage, "/by-header", &header).await;
     for (line, owner) in &owners {
         assert_eq!(of(line).await, *owner, "under routes, and after a change");
     }
-    known(&stage, &by(json!({"cookie": "sid"}))).await;
+    known(&stage, "/by-cookie", &by(json!({"cookie": "sid"}))).await;
     let first = of("Cookie: a=b; sid=1\r\n").await;
     for _ in 0..10 {
         assert_eq!(of("Cookie: sid=1\r\n").await, first);
     }
-    known(&stage, &by(json!("sourceIdentity"))).await;
+    known(&stage, "/by-identity", &by(json!("sourceIdentity"))).await;
     let first = of("").await;
     for _ in 0..10 {
         assert_eq!(of("x-user: ada\r\n").await, first, "all of one client");
@@ -58,7 +58,7 @@ async fn requests_with_one_key_go_to_one_endpoint_with_and_without_routes() {
 async fn weights_are_shares() {
     let stage = Stage::new(Value::Array(Vec::new())).await;
     let fields = json!({"weights": [1, 9], "balancing": {"by": "requests", "slow_start_ms": 0}});
-    known(&stage, &fields).await;
+    known(&stage, "/by-requests", &fields).await;
     let mut to_v2 = 0;
     for _ in 0..200 {
         to_v2 += u32::from(app(&stage.get("/").await) == "v2");
