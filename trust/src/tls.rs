@@ -340,8 +340,8 @@ pub fn client_config(
     alpn: &[&[u8]],
 ) -> Result<Arc<ClientConfig>, TlsError> {
     let shown = SingleCertAndKey::from(identity.key.clone());
-    let config = client(bundles, expected, identity.clock.clone())?
-        .with_client_cert_resolver(Arc::new(shown));
+    let known = verifier::Servers::Known { bundles, expected };
+    let config = client(known, identity.clock.clone())?.with_client_cert_resolver(Arc::new(shown));
     Ok(Arc::new(finished(config, alpn)))
 }
 
@@ -354,8 +354,9 @@ pub fn client_config_without_identity(
     expected: ExpectedPeer,
     alpn: &[&[u8]],
 ) -> Result<Arc<ClientConfig>, TlsError> {
-    let config = client(bundles, expected, Arc::new(DefaultTimeProvider))?.with_no_client_auth();
-    Ok(Arc::new(finished(config, alpn)))
+    let known = verifier::Servers::Known { bundles, expected };
+    let config = client(known, Arc::new(DefaultTimeProvider))?;
+    Ok(Arc::new(finished(config.with_no_client_auth(), alpn)))
 }
 
 /// A client that cannot know yet whom to believe, for one question: what are your trust anchors? Whoever answers proves
@@ -365,26 +366,19 @@ pub fn client_config_without_identity(
 /// # Errors
 /// [`TlsError::Configuration`] if rustls refuses, which is a defect.
 pub fn client_config_before_trust(alpn: &[&[u8]]) -> Result<Arc<ClientConfig>, TlsError> {
-    let clock = Arc::new(DefaultTimeProvider);
-    let config = ClientConfig::builder_with_details(crypto_provider(), clock)
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .map_err(TlsError::Configuration)?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier::Anybody))
-        .with_no_client_auth();
-    Ok(Arc::new(finished(config, alpn)))
+    let config = client(verifier::Servers::Anybody, Arc::new(DefaultTimeProvider))?;
+    Ok(Arc::new(finished(config.with_no_client_auth(), alpn)))
 }
 
 fn client(
-    bundles: Arc<TrustBundles>,
-    expected: ExpectedPeer,
+    servers: verifier::Servers,
     clock: Arc<dyn TimeProvider>,
 ) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, TlsError> {
     Ok(ClientConfig::builder_with_details(crypto_provider(), clock)
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(TlsError::Configuration)?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier::Servers { bundles, expected })))
+        .with_custom_certificate_verifier(Arc::new(servers)))
 }
 
 fn finished(mut config: ClientConfig, alpn: &[&[u8]]) -> ClientConfig {

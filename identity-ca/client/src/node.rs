@@ -20,8 +20,8 @@ use mesh_trust::{SpiffeId, Svid, TrustBundle, TrustBundles, TrustDomain};
 use rustls::ClientConfig;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::{mpsc, watch};
-use tokio_stream::wrappers::ReceiverStream;
+use tokio::sync::watch;
+use tokio_stream::wrappers::WatchStream;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status, Streaming};
 use zeroize::Zeroizing;
@@ -414,17 +414,17 @@ impl NodeLink {
         Ok(answered(&self.address, asked).await?.token)
     }
 
-    /// Follows what the CA tells this node; `reports` are what it is told.
+    /// Follows what the CA tells this node; `reports` is what it is told, each time it changes.
     ///
     /// # Errors
     /// [`NodeError`].
     pub async fn watch(
         &self,
-        reports: mpsc::Receiver<NodeReport>,
+        reports: watch::Receiver<NodeReport>,
     ) -> Result<Streaming<NodeUpdate>, NodeError> {
         let client = self.client().await?;
         let mut client = client.max_decoding_message_size(NODE_UPDATE_BYTES_MAX);
-        let asked = client.watch(ReceiverStream::new(reports));
+        let asked = client.watch(WatchStream::new(reports));
         answered(&self.address, asked).await
     }
 }

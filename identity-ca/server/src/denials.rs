@@ -15,6 +15,7 @@ use crate::audit::{self, LogCopy};
 use crate::error::CaError;
 use crate::issuing::Issuing;
 use crate::launch::coded;
+use crate::limits::CATCH_UP_EVERY;
 use crate::listen::Peer;
 use crate::store::Store;
 use mesh_api::proto::denial_admin_server::DenialAdmin;
@@ -22,8 +23,8 @@ use mesh_api::proto::denials_server::Denials as DenialsService;
 use mesh_api::proto::{
     AllowRequest, DenialsAck, DenialsReply, DenialsUpdate, DeniedRequest, DenyRequest,
 };
-use mesh_platform::Platform;
-use mesh_trust::deny::DenialError;
+use mesh_platform::{Platform, Tick};
+use mesh_trust::deny::{DenialError, Note};
 use mesh_trust::limits::DENIALS_BYTES_MAX;
 use mesh_trust::{Denials, Denied};
 use std::path::Path;
@@ -37,7 +38,7 @@ const FILE: &str = "denied.json";
 
 /// Why a change was not made.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
-enum ChangeError {
+pub(crate) enum ChangeError {
     /// Not on the list, or not of a form that can be.
     #[error(transparent)]
     #[diagnostic(transparent)]
@@ -67,6 +68,8 @@ pub(crate) struct DenyList {
     store: Arc<Mutex<Store>>,
     list: Arc<watch::Sender<Arc<Denials>>>,
     enforcers: Enforcers,
+    /// When it was numbered anew the last time, because somebody held a newer one.
+    caught_up: Arc<Mutex<Option<Tick>>>,
     platform: Arc<dyn Platform>,
 }
 
@@ -83,6 +86,7 @@ impl DenyList {
             store: Arc::new(Mutex::new(store)),
             list: Arc::new(watch::Sender::new(Arc::new(list))),
             enforcers: Enforcers::default(),
+            caught_up: Arc::default(),
             platform,
         })
     }
@@ -120,16 +124,70 @@ impl DenyList {
         self.change(|list| Ok(list.deny(what, now, reason)?))
     }
 
-    fn deny_serials(&self, serials: Vec<String>, reason: &str) -> Result<(), ChangeError> {
-        if serials.is_empty() {
-            return Ok(());
+    /// Denies what was issued to the nodes on the list, now that nothing more is. Whoever verifies cannot see in a
+    /// certificate to which machine it was issued. How many were not denied before.
+    pub(crate) async fn deny_what_nodes_hold(
+        &self,
+        issuing: &Issuing,
+    ) -> Result<usize, ChangeError> {
+        let list = self.current();
+        let nodes: Vec<(String, Note)> = list
+            .iter()
+            .filter_map(|(what, note)| match what {
+                Denied::Node(name) => Some((name.clone(), note.clone())),
+                _ => None,
+            })
+            .collect();
+        if nodes.is_empty() {
+            return Ok(0);
         }
+        let found = issuing.with_desk(move |desk| {
+            let held = |(name, note): (String, Note)| {
+                let reason = format!("node {name}: {}", note.reason);
+                let serials = desk.serials_on(&name);
+                serials
+                    .into_iter()
+                    .map(move |serial| (serial, reason.clone()))
+            };
+            nodes.into_iter().flat_map(held).collect::<Vec<_>>()
+        });
+        let found = found.await.map_err(|error| ChangeError::NotStored {
+            why: error.to_string(),
+        })?;
+        let this = self.clone();
+        let done = tokio::task::spawn_blocking(move || this.deny_serials(found)).await;
+        done.unwrap_or_else(|error| {
+            let why = error.to_string();
+            Err(ChangeError::NotStored { why })
+        })
+    }
+
+    /// Denies certificates, each for its reason; those that are denied already stay so for theirs.
+    fn deny_serials(&self, serials: Vec<(String, String)>) -> Result<usize, ChangeError> {
+        let list = self.current();
+        let new = serials
+            .into_iter()
+            .map(|(serial, reason)| (Denied::Serial(serial), reason))
+            .filter(|(what, _)| !list.contains(what));
+        let new: Vec<_> = new.collect();
+        let count = new.len();
+        if count == 0 {
+            return Ok(0);
+        }
+        tracing::warn!(
+            certificates = count,
+            "denied what was issued to denied nodes"
+        );
         let now = self.platform.wall_clock();
         self.change(|list| {
-            let mut denied = serials.into_iter().map(Denied::Serial);
-            let all = denied.try_fold(list.clone(), |list, what| list.deny(what, now, reason));
+            let all = new
+                .into_iter()
+                .try_fold(list.clone(), |list, (what, reason)| {
+                    list.deny(what, now, &reason)
+                });
             Ok(all?)
-        })
+        })?;
+        Ok(count)
     }
 
     fn allow(&self, what: &Denied) -> Result<(), ChangeError> {
@@ -143,7 +201,7 @@ impl DenyList {
 
     /// A proxy holds a newer list than we do: our files are from a backup. Its number must not hide ours.
     pub(crate) fn catch_up(&self, generation: u64) {
-        if generation <= self.current().generation() {
+        if generation <= self.current().generation() || !self.may_catch_up() {
             return;
         }
         tracing::error!(
@@ -153,6 +211,19 @@ impl DenyList {
         if let Err(error) = self.change(|list| Ok(list.numbered(generation.saturating_add(1)))) {
             tracing::error!(%error, "the deny list could not be numbered anew");
         }
+    }
+
+    fn may_catch_up(&self) -> bool {
+        let now = self.platform.monotonic();
+        let mut last = self
+            .caught_up
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let may = last.is_none_or(|last| now.since(last) >= CATCH_UP_EVERY);
+        if may {
+            *last = Some(now);
+        }
+        may
     }
 
     /// What a stream of the list is fed from.
@@ -283,37 +354,17 @@ impl Admin {
             Err(error) => format!("refused: {error}"),
         };
         audit::record(&self.copy, action, &by, format!("{detail}: {outcome}"));
-        done.map_err(|error| {
-            let text = coded(&error);
-            match error {
-                ChangeError::Denial(_) => Status::invalid_argument(text),
-                ChangeError::NotDenied { .. } => Status::not_found(text),
-                ChangeError::NotStored { .. } => Status::unavailable(text),
-            }
-        })?;
+        done.map_err(|error| status(&error))?;
         Ok(Response::new(self.list.reply()))
     }
 }
 
-impl Admin {
-    /// Denies what was issued to a node, now that nothing more is.
-    async fn deny_issued_to(
-        &self,
-        name: String,
-        (node, by, reason): (Denied, String, String),
-    ) -> Result<Response<DenialsReply>, Status> {
-        let serials = self.issuing.with_desk(move |desk| desk.serials_on(&name));
-        let serials = serials
-            .await
-            .map_err(|error| Status::unavailable(coded(&error)))?;
-        let asked = (
-            "deny",
-            by,
-            format!("{} certificates of {node}", serials.len()),
-        );
-        let reason = format!("{node}: {reason}");
-        self.apply(asked, move |list| list.deny_serials(serials, &reason))
-            .await
+fn status(error: &ChangeError) -> Status {
+    let text = coded(error);
+    match error {
+        ChangeError::Denial(_) => Status::invalid_argument(text),
+        ChangeError::NotDenied { .. } => Status::not_found(text),
+        ChangeError::NotStored { .. } => Status::unavailable(text),
     }
 }
 
@@ -330,18 +381,21 @@ impl DenialAdmin for Admin {
         let DenyRequest { what_json, reason } = request.into_inner();
         let what = read(&what_json)?;
         let asked = ("deny", by.clone(), format!("{what} ({reason})"));
-        let node = match &what {
-            Denied::Node(name) => Some(name.clone()),
-            _ => None,
-        };
-        let (of_node, why) = (what.clone(), reason.clone());
+        let is_node = matches!(what, Denied::Node(_));
         let reply = self
             .apply(asked, move |list| list.deny(what, &reason))
             .await?;
-        match node {
-            Some(name) => self.deny_issued_to(name, (of_node, by, why)).await,
-            None => Ok(reply),
+        if !is_node {
+            return Ok(reply);
         }
+        let denied = self.list.deny_what_nodes_hold(&self.issuing).await;
+        let outcome = match &denied {
+            Ok(count) => format!("{count} certificates of denied nodes: done"),
+            Err(error) => format!("certificates of denied nodes: refused: {error}"),
+        };
+        audit::record(&self.copy, "deny", &by, outcome);
+        denied.map_err(|error| status(&error))?;
+        Ok(Response::new(self.list.reply()))
     }
 
     async fn allow(

@@ -190,8 +190,9 @@ pub(crate) const ROOTS_ONCE_BYTES_MAX: u64 = 1024 * 1024;
 /// Bytes of the book of nodes: all that there may be, each with the longest list of workloads.
 pub(crate) const NODES_FILE_BYTES_MAX: u64 = 48 * 1024 * 1024;
 
-/// Join tokens that may be tried without success in a burst, and how long one more takes. A token cannot be guessed; this
-/// bounds what guessing costs.
+/// Join tokens that may be tried without success in a burst, and how long one more takes, before the answer is to come
+/// back later. A token cannot be guessed, and whoever has one is never kept out by those who try; what trying costs is
+/// bounded by handshakes.
 pub(crate) const JOIN_FAILURES_BURST: u32 = 20;
 pub(crate) const JOIN_FAILURE_REFILL: Duration = Duration::from_secs(1);
 
@@ -200,9 +201,6 @@ pub(crate) const NODE_STREAMS_MAX: usize = 2 * mesh_issuance::limits::NODES_MAX;
 
 /// Bytes of what an agent reports: those of its processes that follow the deny list, and those that ended.
 pub(crate) const NODE_REPORT_BYTES_MAX: usize = 1024 * 1024;
-
-/// How often the CA looks whether a rotation moved processes of a node.
-pub(crate) const NODE_LOOK: Duration = Duration::from_secs(1);
 
 /// Bytes of what a node keeps of itself: the bundles of all federated domains and the longest deny list.
 pub(crate) const NODE_STATE_BYTES_MAX: u64 = 24 * 1024 * 1024;
@@ -216,3 +214,7 @@ pub(crate) const NODE_RETRY: (Duration, Duration) =
 
 /// Processes whose end an agent tells its CA of. One that is pushed out is waited for until its SVID ends.
 pub(crate) const ENDED_PROCESSES_MAX: usize = 4_096;
+
+/// How often the deny list is numbered anew because somebody holds a newer one: whoever verifies may say so, and each
+/// time it is written and goes to all of them.
+pub(crate) const CATCH_UP_EVERY: Duration = Duration::from_secs(10);

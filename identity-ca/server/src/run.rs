@@ -520,6 +520,10 @@ fn serve_trust(
 async fn heed_denials(list: &DenyList, registry: &Registry, issuing: &Issuing) -> Infallible {
     let mut lists = list.follow();
     lists.mark_changed();
+    // A node may have been denied, and what it holds not yet, when the CA ended.
+    if let Err(error) = list.deny_what_nodes_hold(issuing).await {
+        tracing::error!(%error, "what was issued to denied nodes could not be denied: deny these nodes again");
+    }
     loop {
         if lists.changed().await.is_err() {
             return std::future::pending().await;

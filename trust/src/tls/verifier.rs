@@ -25,14 +25,15 @@ pub(super) struct Clients {
 
 /// A client's view of the servers it dials.
 #[derive(Debug)]
-pub(super) struct Servers {
-    pub(super) bundles: Arc<TrustBundles>,
-    pub(super) expected: ExpectedPeer,
+pub(super) enum Servers {
+    /// One of these must answer, with a chain to an anchor of its domain.
+    Known {
+        bundles: Arc<TrustBundles>,
+        expected: ExpectedPeer,
+    },
+    /// There are no anchors yet: anybody may answer, and nothing that they say is believed for it.
+    Anybody,
 }
-
-/// The view of a client that has no anchors yet: anybody may answer, and nothing that they say is believed for it.
-#[derive(Debug)]
-pub(super) struct Anybody;
 
 /// Schemes for the signature in the handshake itself: those of the keys that a leaf may have.
 const SCHEMES: [SignatureScheme; 3] = [
@@ -138,48 +139,16 @@ impl ServerCertVerifier for Servers {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let peer = verify(&self.bundles, end_entity, intermediates, now).map_err(refuse)?;
-        if !self.expected.accepts(peer.id()) {
+        let Self::Known { bundles, expected } = self else {
+            return Ok(ServerCertVerified::assertion());
+        };
+        let peer = verify(bundles, end_entity, intermediates, now).map_err(refuse)?;
+        if !expected.accepts(peer.id()) {
             return Err(refuse(PeerRefusal::Unexpected {
                 found: peer.id().clone(),
-                expected: self.expected.clone(),
+                expected: expected.clone(),
             }));
         }
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _cert: &CertificateDer<'_>,
-        _dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        refuse_tls12()
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        SCHEMES.to_vec()
-    }
-}
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
         Ok(ServerCertVerified::assertion())
     }
 

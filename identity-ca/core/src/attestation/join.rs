@@ -19,6 +19,8 @@ use std::str::FromStr;
 
 /// What a token's text begins with: a secret that a scanner of repositories can find.
 const PREFIX: &str = "mesh-join-1";
+/// What the path of a node's identity begins with.
+const NODE_PATH: &str = "/mesh/node/";
 /// Bytes of a node's name: a DNS label.
 const NODE_BYTES_MAX: usize = 63;
 
@@ -163,7 +165,13 @@ pub fn bundle_hash<'a>(anchors: impl IntoIterator<Item = &'a [u8]>) -> [u8; 32] 
 /// [`JoinError::Node`].
 pub fn node_identity(domain: &TrustDomain, node: &str) -> Result<SpiffeId, JoinError> {
     check_node(node)?;
-    SpiffeId::parse(&format!("{}/mesh/node/{node}", domain.id())).map_err(|_| JoinError::Node)
+    SpiffeId::parse(&format!("{}{NODE_PATH}{node}", domain.id())).map_err(|_| JoinError::Node)
+}
+
+/// The node whose agent has this identity; none if it is no node's.
+pub(super) fn node_of<'a>(domain: &TrustDomain, id: &'a SpiffeId) -> Option<&'a str> {
+    let name = id.path().strip_prefix(NODE_PATH)?;
+    (id.trust_domain() == domain && check_node(name).is_ok()).then_some(name)
 }
 
 fn check_node(node: &str) -> Result<(), JoinError> {

@@ -3,7 +3,7 @@
 //! An agent attests the processes of its machine itself, so the CA believes it within bounds that an operator drew when
 //! the join token was made: a machine that was taken over speaks for the workloads that run there, and for no other.
 
-use super::join::{JoinError, JoinToken, JoinTokens, node_identity};
+use super::join::{JoinError, JoinToken, JoinTokens, node_of};
 use crate::limits::{NODE_WORKLOADS_MAX, NODES_MAX};
 use mesh_trust::{SpiffeId, Timestamp, TrustDomain};
 use serde::{Deserialize, Serialize};
@@ -183,9 +183,7 @@ impl Nodes {
 
     /// The node whose agent has the identity `id`.
     pub fn by_identity(&self, domain: &TrustDomain, id: &SpiffeId) -> Option<(&str, &Node)> {
-        let mut nodes = self.joined.iter();
-        let found = nodes
-            .find(|(name, _)| node_identity(domain, name).is_ok_and(|identity| identity == *id));
+        let found = self.joined.get_key_value(node_of(domain, id)?);
         found.map(|(name, node)| (name.as_str(), node))
     }
 

@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, watch};
 
 /// Serial numbers of SVIDs that are to be replaced now.
 pub(super) type Replace = Arc<BTreeSet<String>>;
@@ -60,7 +60,8 @@ impl Told {
     fn read(&self, domain: &TrustDomain, update: NodeUpdate) -> Result<Read, String> {
         let text = |error: &dyn std::fmt::Display| error.to_string();
         let bundles = TrustBundles::from_json(&update.bundles_json).map_err(|e| text(&e))?;
-        if bundles.get(domain).is_none() {
+        let own = bundles.get(domain);
+        if own.is_none_or(|own| own.anchors().is_empty()) {
             return Err(format!("there are no anchors of `{domain}` in it"));
         }
         let mut keys = BTreeMap::new();
@@ -206,7 +207,7 @@ impl Following {
                     if self.take(update) {
                         renewal = renewal.due_now(self.now());
                     }
-                    self.report(held);
+                    held.report(self.now_enforced());
                 }
                 Step::Told(outcome) => {
                     let why = outcome.err().map(|status| status.message().to_owned());
@@ -215,7 +216,7 @@ impl Following {
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(NODE_RETRY.1);
                 }
-                Step::Report => self.report(held),
+                Step::Report => held.report(self.now_enforced()),
                 Step::Wake => {}
             }
             renewal = self.renewed_if_due(renewal).await;
@@ -236,9 +237,8 @@ impl Following {
     }
 
     async fn open(&self) -> Result<Stream, NodeError> {
-        let (reports, outgoing) = mpsc::channel(2);
         // The CA learns at once what is enforced here: its own list may be older.
-        let _ = reports.try_send(self.now_enforced());
+        let (reports, outgoing) = watch::channel(self.now_enforced());
         let updates = self.link.watch(outgoing).await?;
         Ok(Stream {
             updates,
@@ -252,14 +252,6 @@ impl Following {
             denials_generation: self.told.denials.borrow().generation(),
             enforcers: self.enforcers.all(),
             ended_processes: self.ended.all(),
-        }
-    }
-
-    /// Reports what is enforced. One that finds no room is made good by the next: each says everything.
-    fn report(&self, stream: &mut Stream) {
-        let full = stream.reports.try_send(self.now_enforced()).is_err();
-        if full {
-            self.ended.news.notify_one();
         }
     }
 
@@ -321,8 +313,15 @@ impl Following {
 /// An open stream to the CA.
 struct Stream {
     updates: tonic::Streaming<NodeUpdate>,
-    reports: mpsc::Sender<NodeReport>,
+    /// The newest goes out when there is room for it: each says everything.
+    reports: watch::Sender<NodeReport>,
     followers: watch::Receiver<u64>,
+}
+
+impl Stream {
+    fn report(&self, report: NodeReport) {
+        replace_if_new(&self.reports, report);
+    }
 }
 
 enum Step {

@@ -46,19 +46,15 @@ impl Elsewhere {
     }
 
     /// Keeps what was issued for an outage; that it cannot be kept is no reason to withhold it.
-    async fn keep(&self, material: Material) -> Material {
-        let cache = self.cache.clone();
-        let kept = tokio::task::spawn_blocking(move || {
-            if let Err(error) = cache.keep(&material) {
-                tracing::warn!(%error, identity = %material.identity, "an SVID could not be kept for an outage of the CA");
+    async fn keep(&self, material: &Material) {
+        let kept = self.cache.kept(material);
+        let identity = material.identity.clone();
+        let written = tokio::task::spawn_blocking(move || {
+            if let Err(error) = kept.write() {
+                tracing::warn!(%error, %identity, "an SVID could not be kept for an outage of the CA");
             }
-            material
         });
-        // INVARIANT: the closure does not panic, and the runtime outlives its tasks.
-        match kept.await {
-            Ok(material) => material,
-            Err(_) => std::future::pending().await,
-        }
+        let _ = written.await;
     }
 
     /// The last SVID of an identity, while its CA cannot be reached.
@@ -97,7 +93,11 @@ impl Issuer for Elsewhere {
             renewal: turn == Turn::Renewal,
         };
         let error = match self.link.certify(&asked).await {
-            Ok(held) => return Ok(self.keep(material(&held)).await),
+            Ok(held) => {
+                let material = material(&held);
+                self.keep(&material).await;
+                return Ok(material);
+            }
             Err(error) => error,
         };
         // Who renews has one in force. A refusal is an answer, and an old SVID no way around it.

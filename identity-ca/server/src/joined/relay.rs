@@ -29,18 +29,26 @@ pub(super) struct RelayedTrust {
     link: NodeLink,
     streams: Counts,
     /// By pid: the connection of whoever follows, for its acknowledgments.
-    channels: Arc<Mutex<HashMap<u32, Channel>>>,
+    channels: Arc<Mutex<HashMap<u32, Arc<Channel>>>>,
 }
 
 /// A process that follows, until it goes.
 struct Follows {
     relay: RelayedTrust,
     pid: u32,
+    channel: Arc<Channel>,
 }
 
 impl Drop for Follows {
     fn drop(&mut self) {
-        self.relay.channels().remove(&self.pid);
+        let mut channels = self.relay.channels();
+        // It may have connected anew before the end of its first stream was noticed.
+        if channels
+            .get(&self.pid)
+            .is_some_and(|held| Arc::ptr_eq(held, &self.channel))
+        {
+            channels.remove(&self.pid);
+        }
     }
 }
 
@@ -61,7 +69,7 @@ impl RelayedTrust {
         }
     }
 
-    fn channels(&self) -> MutexGuard<'_, HashMap<u32, Channel>> {
+    fn channels(&self) -> MutexGuard<'_, HashMap<u32, Arc<Channel>>> {
         self.channels.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -85,10 +93,12 @@ impl RelayedTrust {
             .watch(WatchTrustRequest {})
             .await?
             .into_inner();
-        self.channels().insert(caller.pid(), channel);
+        let channel = Arc::new(channel);
+        self.channels().insert(caller.pid(), Arc::clone(&channel));
         let _follows = Follows {
             relay: self.clone(),
             pid: caller.pid(),
+            channel,
         };
         loop {
             caller.recheck(&entitled)?;
@@ -138,7 +148,7 @@ impl TrustService for RelayedTrust {
         let channel = self.channels().get(&caller.pid()).cloned();
         let channel =
             channel.ok_or_else(|| Status::failed_precondition("open the trust stream first"))?;
-        TrustClient::new(channel)
+        TrustClient::new(Channel::clone(&channel))
             .acknowledge(request.into_inner())
             .await
     }

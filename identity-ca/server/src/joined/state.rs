@@ -161,13 +161,13 @@ impl Cache {
         format!("{}.json", HEXLOWER.encode(hash.as_ref()))
     }
 
-    /// Keeps `material` in the place of the last SVID of its identity.
-    pub(super) fn keep(&self, material: &Material) -> Result<(), CaError> {
-        let name = Self::name(&material.identity);
-        let keyed = KeyedChain::of(&material.chain, &material.key);
-        let text = serde_json::to_vec(&keyed)
-            .map_err(|error| self.0.corrupt(&name, &error.to_string()))?;
-        self.0.write(&name, &Zeroizing::new(text))
+    /// `material` as it is kept, in the place of the last SVID of its identity; [`Kept::write`] waits for the disk.
+    pub(super) fn kept(&self, material: &Material) -> Kept {
+        Kept {
+            store: Arc::clone(&self.0),
+            name: Self::name(&material.identity),
+            keyed: KeyedChain::of(&material.chain, &material.key),
+        }
     }
 
     /// The last SVID of `identity`, if it is good at `now` and not denied. One that cannot be read is as good as none.
@@ -195,5 +195,20 @@ impl Cache {
             key,
             authority: None,
         })
+    }
+}
+
+/// An SVID on its way to the disk.
+pub(super) struct Kept {
+    store: Arc<Store>,
+    name: String,
+    keyed: KeyedChain,
+}
+
+impl Kept {
+    pub(super) fn write(self) -> Result<(), CaError> {
+        let text = serde_json::to_vec(&self.keyed)
+            .map_err(|error| self.store.corrupt(&self.name, &error.to_string()))?;
+        self.store.write(&self.name, &Zeroizing::new(text))
     }
 }

@@ -173,6 +173,13 @@ impl NodeBook {
     }
 }
 
+impl Connected {
+    /// Whether the node has no other stream.
+    pub(crate) fn is_only(&self) -> bool {
+        self.book.lock_connected().get(&self.node) == Some(&1)
+    }
+}
+
 impl Drop for Connected {
     fn drop(&mut self) {
         let mut connected = self.book.lock_connected();

@@ -1,17 +1,56 @@
 //! What an agent is told of, whole with each change, and what it reports.
 
+use super::book::Connected;
 use super::desk::{CallingNode, NodesDesk};
 use super::{agent_instance, is_of, process_instance};
 use crate::agent::nobody;
 use crate::denials::Follower;
+use crate::federation::Foreign;
 use crate::jwt::bundles_with;
 use crate::launch::coded;
-use crate::limits::NODE_LOOK;
+use crate::trust::Published;
 use mesh_api::proto::{NodeReport, NodeUpdate};
+use mesh_issuance::attestation::node::Nodes;
 use mesh_issuance::rotation::Holder;
-use mesh_trust::{Denied, SpiffeId};
-use tokio::sync::mpsc;
+use mesh_trust::jwt::JwtBundle;
+use mesh_trust::{Denials, Denied, SpiffeId};
+use std::collections::HashSet;
+use std::sync::Arc;
+use tokio::sync::{mpsc, watch};
 use tonic::{Status, Streaming};
+
+/// What an update is made of, as it changes. Which leaves a rotation wants replaced changes with its steps alone: what is
+/// issued after a step is issued under the right authority.
+struct Changes {
+    foreign: watch::Receiver<Arc<Foreign>>,
+    keys: watch::Receiver<Arc<JwtBundle>>,
+    denials: watch::Receiver<Arc<Denials>>,
+    book: watch::Receiver<Arc<Nodes>>,
+    trust: watch::Receiver<Arc<Published>>,
+}
+
+impl Changes {
+    /// Marks everything as seen.
+    fn seen(&mut self) {
+        self.foreign.mark_unchanged();
+        self.keys.mark_unchanged();
+        self.denials.mark_unchanged();
+        self.book.mark_unchanged();
+        self.trust.mark_unchanged();
+    }
+
+    /// Ready once anything has changed since.
+    async fn changed(&mut self) -> Result<(), Status> {
+        let changed = tokio::select! {
+            changed = self.foreign.changed() => changed,
+            changed = self.keys.changed() => changed,
+            changed = self.denials.changed() => changed,
+            changed = self.book.changed() => changed,
+            changed = self.trust.changed() => changed,
+        };
+        changed.map_err(|_| Status::unavailable("the CA is stopping"))
+    }
+}
 
 impl NodesDesk {
     /// Tells the agent of `calling` everything, until it goes, is denied, or is no node any more.
@@ -21,23 +60,21 @@ impl NodesDesk {
         mut reports: Streaming<NodeReport>,
         out: &mpsc::Sender<Result<NodeUpdate, Status>>,
     ) -> Result<(), Status> {
-        let _connected = self.book.connected(&calling.name);
         let heard = Heard {
             desk: self,
             calling,
+            connected: self.book.connected(&calling.name),
         };
-        let mut foreign = self.foreign.clone();
-        let (mut keys, mut denials) = (self.tokens.bundle(), self.denials.lists.clone());
-        let (mut book, mut trust) = (self.book.follow(), self.issuing.published());
-        let mut stopping = self.stopping.clone();
-        let stopped = || Status::unavailable("the CA is stopping");
+        let mut changes = Changes {
+            foreign: self.foreign.clone(),
+            keys: self.tokens.bundle(),
+            denials: self.denials.lists.clone(),
+            book: self.book.follow(),
+            trust: self.issuing.published(),
+        };
         let mut sent = None;
         loop {
-            foreign.mark_unchanged();
-            keys.mark_unchanged();
-            denials.mark_unchanged();
-            book.mark_unchanged();
-            trust.mark_unchanged();
+            changes.seen();
             let update = self.update(calling).await?;
             if sent.as_ref() != Some(&update) {
                 sent = Some(update.clone());
@@ -45,29 +82,28 @@ impl NodesDesk {
                     return Ok(());
                 }
             }
-            let mut said = None;
-            let changed = tokio::select! {
-                report = reports.message() => match report? {
-                    Some(report) => {
-                        said = Some(report);
-                        Ok(())
-                    }
-                    None => return Ok(()),
-                },
-                changed = foreign.changed() => changed,
-                changed = keys.changed() => changed,
-                changed = denials.changed() => changed,
-                changed = book.changed() => changed,
-                changed = trust.changed() => changed,
-                // Leaves that came and went while nothing else changed.
-                () = tokio::time::sleep(NODE_LOOK) => Ok(()),
-                _ = stopping.wait_for(|stopping| *stopping) => return Err(stopped()),
-                () = out.closed() => return Ok(()),
-            };
-            if let Some(report) = said {
+            // What is reported changes nothing of what is told.
+            while let Next::Report(report) = self.next(&mut reports, &mut changes, out).await? {
                 heard.report(report).await?;
             }
-            changed.map_err(|_| stopped())?;
+        }
+    }
+
+    async fn next(
+        &self,
+        reports: &mut Streaming<NodeReport>,
+        changes: &mut Changes,
+        out: &mpsc::Sender<Result<NodeUpdate, Status>>,
+    ) -> Result<Next, Status> {
+        let mut stopping = self.stopping.clone();
+        tokio::select! {
+            report = reports.message() => match report? {
+                Some(report) => Ok(Next::Report(report)),
+                None => Err(Status::cancelled("the agent has gone")),
+            },
+            changed = changes.changed() => changed.map(|()| Next::Update),
+            _ = stopping.wait_for(|stopping| *stopping) => Err(Status::unavailable("the CA is stopping")),
+            () = out.closed() => Err(Status::cancelled("the agent has gone")),
         }
     }
 
@@ -116,10 +152,18 @@ impl NodesDesk {
     }
 }
 
+/// What there is to do next on an agent's stream.
+enum Next {
+    Report(NodeReport),
+    /// Something has changed that it is told of.
+    Update,
+}
+
 /// Takes an agent's reports. What it said is forgotten when it goes.
 struct Heard<'a> {
     desk: &'a NodesDesk,
     calling: &'a CallingNode,
+    connected: Connected,
 }
 
 impl Heard<'_> {
@@ -168,7 +212,7 @@ impl Heard<'_> {
         }
         let node = self.calling.name.clone();
         let forgotten = self.desk.issuing.with_desk(move |desk| {
-            let instances: Vec<String> = processes
+            let instances: HashSet<String> = processes
                 .iter()
                 .map(|process| process_instance(&node, process))
                 .collect();
@@ -189,6 +233,10 @@ impl Heard<'_> {
 
 impl Drop for Heard<'_> {
     fn drop(&mut self) {
+        // An agent that connected anew has said everything again, before the end of its first stream was noticed.
+        if !self.connected.is_only() {
+            return;
+        }
         let node = &self.calling.name;
         let of_node = |who: &Follower| is_of(node, &who.instance);
         self.desk.denials.enforcers.report(of_node, Vec::new());
