@@ -19,7 +19,8 @@ use mesh_trust::tls::{
 use mesh_trust::{SpiffeId, Svid, TrustBundle, TrustBundles, TrustDomain};
 use rustls::ClientConfig;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::watch;
 use tokio_stream::wrappers::WatchStream;
 use tonic::transport::Channel;
@@ -243,8 +244,17 @@ pub struct NodeLink {
     expected: ExpectedPeer,
     domain: TrustDomain,
     shown: Arc<watch::Sender<Shown>>,
-    /// The connection, and for which SVID and bundles it was made.
-    channel: Arc<Mutex<Option<(u64, Channel)>>>,
+    dialed: Arc<Dialed>,
+}
+
+/// The one connection that all share who ask, also while it is made: a machine whose agent starts anew asks for hundreds of
+/// SVIDs at once.
+#[derive(Default)]
+struct Dialed {
+    /// Of the last attempt: for which SVID and bundles it was, and what came of it.
+    last: tokio::sync::Mutex<Option<(u64, Result<Channel, String>)>>,
+    /// Attempts that have ended.
+    attempts: AtomicU64,
 }
 
 /// What a connection is made with.
@@ -274,7 +284,7 @@ impl NodeLink {
             expected: ExpectedPeer::OneOf(Arc::from([identity])),
             domain,
             shown: Arc::new(watch::Sender::new(shown)),
-            channel: Arc::default(),
+            dialed: Arc::default(),
         })
     }
 
@@ -333,31 +343,44 @@ impl NodeLink {
         bundles: Arc<TrustBundles>,
     ) -> Result<Channel, NodeError> {
         let settings = client_config(tls, bundles, self.expected.clone(), &[ALPN]);
-        let connected =
-            mesh_api::dial::connect(&self.address, settings.map_err(unusable_node)?).await;
-        connected.map_err(|why| NodeError::Unreachable {
+        let settings = settings.map_err(unusable_node)?;
+        let connected = mesh_api::dial::connect(&self.address, settings).await;
+        connected.map_err(|why| self.unreachable(why))
+    }
+
+    fn unreachable(&self, why: String) -> NodeError {
+        NodeError::Unreachable {
             address: self.address.to_string(),
             why,
-        })
+        }
     }
 
     async fn client(&self) -> Result<NodesClient<Channel>, NodeError> {
+        let before = self.dialed.attempts.load(Ordering::Relaxed);
+        let mut last = self.dialed.last.lock().await;
         let shown = self.shown.borrow().clone();
-        let held = self
-            .channel
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        let channel = match held {
-            Some((version, channel)) if version == shown.version => channel,
-            _ => {
-                let channel = self.connect(&shown.tls, shown.bundles).await?;
-                let made = Some((shown.version, channel.clone()));
-                *self.channel.lock().unwrap_or_else(PoisonError::into_inner) = made;
-                channel
+        match &*last {
+            Some((version, Ok(channel))) if *version == shown.version => {
+                return Ok(NodesClient::new(channel.clone()));
             }
+            // It failed while we waited for it: what is true of one attempt is true of all who wanted it.
+            Some((version, Err(why)))
+                if *version == shown.version
+                    && self.dialed.attempts.load(Ordering::Relaxed) != before =>
+            {
+                return Err(self.unreachable(why.clone()));
+            }
+            _ => {}
+        }
+        let made = self.connect(&shown.tls, shown.bundles).await;
+        self.dialed.attempts.fetch_add(1, Ordering::Relaxed);
+        *last = match &made {
+            Ok(channel) => Some((shown.version, Ok(channel.clone()))),
+            Err(NodeError::Unreachable { why, .. }) => Some((shown.version, Err(why.clone()))),
+            // Nobody was asked: whoever comes next finds out alone.
+            Err(_) => None,
         };
-        Ok(NodesClient::new(channel))
+        made.map(NodesClient::new)
     }
 
     /// Another SVID for the node itself.

@@ -1,9 +1,9 @@
 //! Prepare and sign: the only way a certificate comes into being.
 //!
 //! [`prepare`] and its siblings build what will be signed and lint it; the proof of that is [`Linted`], which nothing
-//! else makes. [`sign`] takes it by value and hands exactly the linted bytes to the [`Signer`]: the encoder runs a
-//! second time, and its output before the signature, as well as the certificate after it, is compared with the first,
-//! octet for octet. [`sign_all`] does so for many with one question to the signer.
+//! else makes. [`sign`] takes it by value, hands exactly the linted bytes to the [`Signer`], and reads the certificate back:
+//! what is in it must be those bytes, and the signature must verify. [`sign_all`] does so for many with one question to
+//! the signer.
 //!
 //! Leaves have no subject: the SPIFFE ID is then the only name in them, so no peer can take another for the identity.
 //! That makes the subject alternative name critical (RFC 5280 §4.1.2.6).
@@ -19,6 +19,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyUsagePurpose, PublicKeyData, SanType, SerialNumber, SigningKey,
 };
+use ring::signature::{ECDSA_P256_SHA256_ASN1, ECDSA_P384_SHA384_ASN1, UnparsedPublicKey};
 use rustls_pki_types::CertificateDer;
 use std::cell::RefCell;
 use std::time::Duration;
@@ -86,10 +87,21 @@ pub struct Linted {
     serial: Serial,
     validity: Validity,
     key: PublicKey,
-    params: CertificateParams,
     tbs: Vec<u8>,
     // None: signs itself.
     above: Option<Authority>,
+}
+
+/// What a certificate is to say, before anything is encoded.
+pub(crate) struct Draft {
+    pub(crate) kind: Kind,
+    pub(crate) id: SpiffeId,
+    pub(crate) serial: Serial,
+    pub(crate) validity: Validity,
+    pub(crate) key: PublicKey,
+    pub(crate) params: CertificateParams,
+    // None: signs itself.
+    pub(crate) above: Option<Authority>,
 }
 
 /// A signed certificate, equal to what was linted.
@@ -199,38 +211,8 @@ pub fn prepare(
     serial: Serial,
     now: Timestamp,
 ) -> Result<Linted, IssueError> {
-    let Request {
-        id,
-        key,
-        lifetime_secs,
-        backdate_secs_max,
-    } = request;
-    if id.trust_domain() != issuer.domain() || id.path().is_empty() {
-        return Err(IssueError::Identity {
-            id,
-            domain: issuer.domain().clone(),
-        });
-    }
-    let profile = &profile.backdated_by_at_most(backdate_secs_max);
-    let validity = profile.validity(lifetime_secs, Some(issuer.validity()), now)?;
-    let mut params = common(&id, &serial, validity)?;
-    params.is_ca = IsCa::ExplicitNoCa;
-    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.extended_key_usages = vec![
-        ExtendedKeyUsagePurpose::ServerAuth,
-        ExtendedKeyUsagePurpose::ClientAuth,
-    ];
-    params.use_authority_key_identifier_extension = true;
-    finish(
-        Kind::Leaf,
-        id,
-        serial,
-        validity,
-        key,
-        params,
-        Some(issuer.clone()),
-        profile,
-    )
+    let profile = &profile.backdated_by_at_most(request.backdate_secs_max);
+    Draft::leaf(request, profile, issuer, serial, now)?.lint(profile)
 }
 
 /// Prepares an issuer's certificate, signed later by `root`.
@@ -244,23 +226,7 @@ pub fn prepare_issuer(
     serial: Serial,
     now: Timestamp,
 ) -> Result<Linted, IssueError> {
-    let validity = profile.validity(None, Some(root.validity()), now)?;
-    let id = root.domain().id();
-    let mut params = common(&id, &serial, validity)?;
-    // It signs leaves only: an issuer of issuers would be outside the log.
-    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-    params.use_authority_key_identifier_extension = true;
-    authority_fields(&mut params, "issuer", &serial);
-    finish(
-        Kind::Issuer,
-        id,
-        serial,
-        validity,
-        key,
-        params,
-        Some(root.clone()),
-        profile,
-    )
+    Draft::issuer(key, profile, root, serial, now)?.lint(profile)
 }
 
 /// Prepares the certificate of a root of `domain`, which signs itself.
@@ -274,12 +240,7 @@ pub fn prepare_root(
     serial: Serial,
     now: Timestamp,
 ) -> Result<Linted, IssueError> {
-    let validity = profile.validity(None, None, now)?;
-    let id = domain.id();
-    let mut params = common(&id, &serial, validity)?;
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    authority_fields(&mut params, "root", &serial);
-    finish(Kind::Root, id, serial, validity, key, params, None, profile)
+    Draft::root(key, profile, domain, serial, now)?.lint(profile)
 }
 
 /// Signs what was prepared.
@@ -324,11 +285,6 @@ fn check_before(linted: &Linted, signer: &dyn Signer) -> Result<(), IssueError> 
             .map_or("the root itself", Authority::subject_text)
             .to_owned();
         return Err(IssueError::WrongSigner { authority });
-    }
-    if linted.encode()? != linted.tbs {
-        return Err(IssueError::NotAsLinted {
-            why: "its bytes differ before the signature",
-        });
     }
     Ok(())
 }
@@ -412,48 +368,128 @@ fn encoder(error: rcgen::Error) -> IssueError {
     }
 }
 
-#[expect(
-    clippy::too_many_arguments,
-    reason = "the fields of the value it makes, each named at the call"
-)]
-fn finish(
-    kind: Kind,
-    id: SpiffeId,
-    serial: Serial,
-    validity: Validity,
-    key: PublicKey,
-    params: CertificateParams,
-    above: Option<Authority>,
-    profile: &Profile,
-) -> Result<Linted, IssueError> {
-    if above.as_ref().is_some_and(|above| *above.key() == key) {
-        return Err(IssueError::IssuersKey);
+impl Draft {
+    pub(crate) fn leaf(
+        request: Request,
+        profile: &Profile,
+        issuer: &Authority,
+        serial: Serial,
+        now: Timestamp,
+    ) -> Result<Self, IssueError> {
+        let Request { id, key, .. } = request;
+        if id.trust_domain() != issuer.domain() || id.path().is_empty() {
+            return Err(IssueError::Identity {
+                id,
+                domain: issuer.domain().clone(),
+            });
+        }
+        let validity = profile.validity(request.lifetime_secs, Some(issuer.validity()), now)?;
+        let mut params = common(&id, &serial, validity)?;
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ];
+        params.use_authority_key_identifier_extension = true;
+        Ok(Self {
+            kind: Kind::Leaf,
+            id,
+            serial,
+            validity,
+            key,
+            params,
+            above: Some(issuer.clone()),
+        })
     }
-    let tbs = encode(&params, &key, above.as_ref())?;
-    let expected = Expected {
-        kind,
-        id: &id,
-        serial: &serial,
-        validity,
-        validity_secs_max: profile.validity_secs_max(),
-        key: &key,
-        above: above.as_ref(),
-    };
-    lint::check(&tbs, &expected)?;
-    Ok(Linted {
-        kind,
-        id,
-        serial,
-        validity,
-        key,
-        params,
-        tbs,
-        above,
-    })
+
+    pub(crate) fn issuer(
+        key: PublicKey,
+        profile: &Profile,
+        root: &Authority,
+        serial: Serial,
+        now: Timestamp,
+    ) -> Result<Self, IssueError> {
+        let validity = profile.validity(None, Some(root.validity()), now)?;
+        let id = root.domain().id();
+        let mut params = common(&id, &serial, validity)?;
+        // It signs leaves only: an issuer of issuers would be outside the log.
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.use_authority_key_identifier_extension = true;
+        authority_fields(&mut params, "issuer", &serial);
+        Ok(Self {
+            kind: Kind::Issuer,
+            id,
+            serial,
+            validity,
+            key,
+            params,
+            above: Some(root.clone()),
+        })
+    }
+
+    pub(crate) fn root(
+        key: PublicKey,
+        profile: &Profile,
+        domain: &TrustDomain,
+        serial: Serial,
+        now: Timestamp,
+    ) -> Result<Self, IssueError> {
+        let validity = profile.validity(None, None, now)?;
+        let id = domain.id();
+        let mut params = common(&id, &serial, validity)?;
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        authority_fields(&mut params, "root", &serial);
+        Ok(Self {
+            kind: Kind::Root,
+            id,
+            serial,
+            validity,
+            key,
+            params,
+            above: None,
+        })
+    }
+
+    /// Encodes it and checks the bytes against every rule.
+    fn lint(self, profile: &Profile) -> Result<Linted, IssueError> {
+        let Self {
+            kind,
+            id,
+            serial,
+            validity,
+            key,
+            params,
+            above,
+        } = self;
+        if above.as_ref().is_some_and(|above| *above.key() == key) {
+            return Err(IssueError::IssuersKey);
+        }
+        let tbs = encode(&params, &key, above.as_ref())?;
+        let expected = Expected {
+            kind,
+            id: &id,
+            serial: &serial,
+            validity,
+            validity_secs_max: profile.validity_secs_max(),
+            key: &key,
+            above: above.as_ref(),
+        };
+        lint::check(&tbs, &expected)?;
+        Ok(Linted {
+            kind,
+            id,
+            serial,
+            validity,
+            key,
+            tbs,
+            above,
+        })
+    }
 }
 
 /// What would be signed.
-fn encode(
+pub(crate) fn encode(
     params: &CertificateParams,
     key: &PublicKey,
     above: Option<&Authority>,
@@ -486,11 +522,14 @@ fn check_signed(certificate: &[u8], linted: &Linted) -> Result<(), IssueError> {
             "it names another algorithm outside than inside",
         ));
     }
-    let info = linted.signer().spki();
-    let (_, info) = x509_parser::x509::SubjectPublicKeyInfo::from_der(&info)
-        .map_err(|_| not_as_linted("the signer's key"))?;
+    let signer = linted.signer();
+    let algorithm = match signer.curve() {
+        Curve::P256 => &ECDSA_P256_SHA256_ASN1,
+        Curve::P384 => &ECDSA_P384_SHA384_ASN1,
+    };
     // A signer that computes wrongly could give its key away: what it made must not leave.
-    read.verify_signature(Some(&info))
+    UnparsedPublicKey::new(algorithm, signer.point())
+        .verify(&linted.tbs, &read.signature_value.data)
         .map_err(|_| not_as_linted("its signature does not verify"))
 }
 
@@ -521,11 +560,6 @@ impl Linted {
     /// Whose signature it waits for.
     fn signer(&self) -> &PublicKey {
         self.above.as_ref().map_or(&self.key, Authority::key)
-    }
-
-    /// The encoder's output once more.
-    fn encode(&self) -> Result<Vec<u8>, IssueError> {
-        encode(&self.params, &self.key, self.above.as_ref())
     }
 
     /// What it will be for.
@@ -566,11 +600,6 @@ impl Linted {
     #[cfg(test)]
     pub(crate) fn tbs(&self) -> &[u8] {
         &self.tbs
-    }
-
-    #[cfg(test)]
-    pub(crate) fn params_mut(&mut self) -> &mut CertificateParams {
-        &mut self.params
     }
 }
 

@@ -177,22 +177,6 @@ fn a_signer_that_fails_or_computes_wrongly_yields_no_certificate() {
 }
 
 #[test]
-fn bytes_that_changed_after_the_lint_are_never_signed() {
-    let world = World::new();
-    let signer = faulty(&world.issuer_key.public, Ok(vec![]));
-    let mut linted = world.prepare("ns/a/sa/b");
-    linted
-        .params_mut()
-        .key_usages
-        .push(KeyUsagePurpose::KeyCertSign);
-    assert!(matches!(
-        sign(linted, &signer),
-        Err(IssueError::NotAsLinted { .. })
-    ));
-    assert!(!signer.0.lock().unwrap().asked.get(), "the key was used");
-}
-
-#[test]
 fn what_is_logged_is_what_is_signed() {
     let world = World::new();
     let linted = world.prepare("ns/a/sa/b");

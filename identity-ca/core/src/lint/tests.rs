@@ -1,14 +1,13 @@
 //! For every rule at least one certificate that breaks it, and nothing before it.
 
 use super::*;
-use crate::issue::{self, Linted};
+use crate::issue::{self, Draft, Linted};
 use crate::key::Curve;
 use crate::profile::Profile;
 use crate::testing::{NOW, TestKey, World, serial};
 use rcgen::{
     BasicConstraints as Basic, CertificateParams, CustomExtension, DnType,
-    ExtendedKeyUsagePurpose as Purpose, IsCa, Issuer, KeyIdMethod, KeyUsagePurpose, PublicKeyData,
-    SanType, SerialNumber,
+    ExtendedKeyUsagePurpose as Purpose, IsCa, KeyIdMethod, KeyUsagePurpose, SanType, SerialNumber,
 };
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -20,102 +19,35 @@ type Patch = fn(&mut Vec<u8>);
 
 fn bent(world: &World, kind: Kind, bend: Bend, patch: Patch) -> Result<(), LintError> {
     let key = TestKey::new().public;
-    let (linted, signer): (Linted, Option<&TestKey>) = match kind {
+    let (root, at) = (&world.root, serial(7));
+    let draft = match kind {
         Kind::Leaf => {
             let request = issue::Request {
-                key: key.clone(),
+                key,
                 ..world.request("ns/shop/sa/cart")
             };
-            (
-                issue::prepare(
-                    request,
-                    &Profile::leaf(86_400).unwrap(),
-                    &world.issuer,
-                    serial(7),
-                    NOW,
-                )
-                .unwrap(),
-                Some(&world.issuer_key),
-            )
+            let profile = Profile::leaf(86_400).unwrap();
+            Draft::leaf(request, &profile, &world.issuer, at, NOW)
         }
-        Kind::Issuer => (
-            issue::prepare_issuer(key.clone(), &Profile::issuer(), &world.root, serial(7), NOW)
-                .unwrap(),
-            Some(&world.root_key),
-        ),
-        Kind::Root => (
-            issue::prepare_root(key.clone(), &Profile::root(), &world.domain, serial(7), NOW)
-                .unwrap(),
-            None,
-        ),
+        Kind::Issuer => Draft::issuer(key, &Profile::issuer(), root, at, NOW),
+        Kind::Root => Draft::root(key, &Profile::root(), &world.domain, at, NOW),
     };
-    let above = match kind {
-        Kind::Leaf => Some(&world.issuer),
-        Kind::Issuer => Some(&world.root),
-        Kind::Root => None,
-    };
-    let mut linted = linted;
-    let params = linted.params_mut();
-    bend(params);
-    let params = params.clone();
-    let mut tbs = encode_tbs(&params, &key, above, signer);
+    let mut draft = draft.unwrap();
+    bend(&mut draft.params);
+    let mut tbs = issue::encode(&draft.params, &draft.key, draft.above.as_ref()).unwrap();
     patch(&mut tbs);
     check(
         &tbs,
         &Expected {
             kind,
-            id: linted.id(),
-            serial: linted.serial(),
-            validity: linted.validity(),
+            id: &draft.id,
+            serial: &draft.serial,
+            validity: draft.validity,
             validity_secs_max: Profile::root().validity_secs_max(),
-            key: &key,
-            above,
+            key: &draft.key,
+            above: draft.above.as_ref(),
         },
     )
-}
-
-/// An encoder's key that signs nothing.
-struct Nothing(PublicKey, std::cell::RefCell<Vec<u8>>);
-
-impl PublicKeyData for Nothing {
-    fn der_bytes(&self) -> &[u8] {
-        self.0.point()
-    }
-
-    fn algorithm(&self) -> &'static rcgen::SignatureAlgorithm {
-        self.0.algorithm()
-    }
-}
-
-impl rcgen::SigningKey for Nothing {
-    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
-        self.1.replace(message.to_vec());
-        Ok(vec![])
-    }
-}
-
-fn encode_tbs(
-    params: &CertificateParams,
-    key: &PublicKey,
-    above: Option<&Authority>,
-    signer: Option<&TestKey>,
-) -> Vec<u8> {
-    let nothing = Nothing(
-        signer.map_or(key, |signer| &signer.public).clone(),
-        Default::default(),
-    );
-    match above {
-        Some(above) => drop(
-            params
-                .signed_by(
-                    key,
-                    &Issuer::from_ca_cert_der(above.certificate(), &nothing).unwrap(),
-                )
-                .unwrap(),
-        ),
-        None => drop(params.self_signed(&nothing).unwrap()),
-    }
-    nothing.1.into_inner()
 }
 
 const KEEP: Bend = |_| {};

@@ -42,6 +42,20 @@ pub(crate) enum Turn {
 pub(super) struct Queue {
     renewals: VecDeque<Waiting>,
     firsts: VecDeque<Waiting>,
+    /// Whether a thread serves it. One does, however many wait: each more would wait for the desk with its own stack and its
+    /// own pages of the allocator.
+    served: bool,
+}
+
+/// While the queue is served: a panic at the desk refuses all who wait.
+struct Service<'a>(&'a Issuing);
+
+impl Drop for Service<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.refuse_all();
+        }
+    }
 }
 
 impl Queue {
@@ -145,23 +159,36 @@ impl Issuing {
             requester,
             reply,
         };
-        self.queue().push(turn, waiting)?;
-        let this = self.clone();
-        // Whoever gets the desk first serves all that wait; the others find the queue empty.
-        tokio::task::spawn_blocking(move || this.serve());
+        let idle = {
+            let mut queue = self.queue();
+            queue.push(turn, waiting)?;
+            !std::mem::replace(&mut queue.served, true)
+        };
+        if idle {
+            let this = self.clone();
+            tokio::task::spawn_blocking(move || this.serve());
+        }
         match tokio::time::timeout(ISSUANCE_WAIT_MAX, answer).await {
             Ok(answered) => answered.unwrap_or(Err(IssuanceError::Stopped)),
             Err(_elapsed) => Err(IssuanceError::Busy),
         }
     }
 
+    /// Serves all who wait, and all who come meanwhile.
     fn serve(&self) {
+        let _service = Service(self);
         // A desk whose holder panicked is in an unknown state: nobody is served any more.
         let Ok(mut desk) = self.desk.lock() else {
             return self.refuse_all();
         };
         loop {
-            let batch = self.queue().next();
+            let batch = {
+                let mut queue = self.queue();
+                let batch = queue.next();
+                // Said under the same lock: whoever comes next either is in the batch or finds nobody serving.
+                queue.served = !batch.is_empty();
+                batch
+            };
             if batch.is_empty() {
                 return;
             }

@@ -403,6 +403,86 @@ impl Lines for Stuck {
     }
 }
 
+/// A disk that brings down whoever writes to it, once it is told to; and notes which threads did.
+struct Falling {
+    inner: Box<dyn Lines>,
+    falls: Arc<AtomicBool>,
+    threads: Arc<std::sync::Mutex<Vec<std::thread::ThreadId>>>,
+}
+
+impl Lines for Falling {
+    fn append(&mut self, line: &[u8]) -> Result<(), PlatformError> {
+        let thread = std::thread::current().id();
+        let mut threads = self.threads.lock().unwrap();
+        if !threads.contains(&thread) {
+            threads.push(thread);
+        }
+        drop(threads);
+        // Time for others to come.
+        std::thread::sleep(Duration::from_millis(1));
+        assert!(!self.falls.load(Ordering::SeqCst), "it fell");
+        self.inner.append(line)
+    }
+
+    fn sync(&mut self) -> Result<(), PlatformError> {
+        self.inner.sync()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_thread_serves_all_and_a_panic_refuses_all_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let falls = Arc::new(AtomicBool::new(false));
+    let threads = Arc::default();
+    let (fallen, seen) = (Arc::clone(&falls), Arc::clone(&threads));
+    let desk = open(dir.path(), &World::at(NOW))
+        .unwrap()
+        .map_recorder(|recorder| {
+            recorder.with_lines(|inner| {
+                Box::new(Falling {
+                    inner,
+                    falls: fallen,
+                    threads: seen,
+                })
+            })
+        });
+    let issuing = Issuing::new(desk);
+    let ask_many = || {
+        (0..100)
+            .map(|_| {
+                let issuing = issuing.clone();
+                tokio::spawn(async move {
+                    let (request, evidence) = request();
+                    issuing.issue(request, evidence, Turn::First).await
+                })
+            })
+            .collect::<Vec<_>>()
+    };
+    for task in ask_many() {
+        assert!(task.await.unwrap().is_ok());
+    }
+    // One who comes as the last one leaves is served by another.
+    let served_by = threads.lock().unwrap().len();
+    assert!(
+        served_by <= 3,
+        "{served_by} threads for 100 who waited at once"
+    );
+
+    falls.store(true, Ordering::SeqCst);
+    let begun = tokio::time::Instant::now();
+    for task in ask_many() {
+        let answer = task.await.unwrap();
+        assert!(matches!(answer, Err(IssuanceError::Stopped)), "{answer:?}");
+    }
+    assert!(begun.elapsed() < ISSUANCE_WAIT_MAX, "they waited in vain");
+    // Nobody knows what state the desk is in: what was repaired meanwhile counts for nothing.
+    falls.store(false, Ordering::SeqCst);
+    for task in ask_many() {
+        assert!(matches!(task.await.unwrap(), Err(IssuanceError::Stopped)));
+    }
+    assert!(!issuing.maintain().await);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_waits_for_a_stuck_disk_longer_than_two_seconds_and_renewals_come_first() {
     let dir = tempfile::tempdir().unwrap();
