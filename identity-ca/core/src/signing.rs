@@ -48,7 +48,7 @@ pub enum Question<'a> {
         /// The file.
         path: &'a Path,
     },
-    /// Makes a key. It is lost with the signer unless it is saved.
+    /// Makes a key. It is lost unless it is saved.
     Make,
     /// Takes a key that others made, PKCS #8.
     Take {
@@ -69,7 +69,7 @@ pub enum Question<'a> {
         /// At most [`SIGNED_AT_ONCE_MAX`].
         messages: Vec<&'a [u8]>,
     },
-    /// Lets go of a key; what is saved stays.
+    /// Lets go of a key. What is saved stays; one that was made in a token and never saved is destroyed there.
     Close {
         /// Which.
         key: KeyNumber,
@@ -81,6 +81,11 @@ pub enum Question<'a> {
     },
     /// Destroys the key in a file, or the one in a token that the file names, and the file.
     Destroy {
+        /// The file.
+        path: &'a Path,
+    },
+    /// Destroys a file, and the key if that is what it holds. A key in a token stays: it is not ours.
+    DestroyFile {
         /// The file.
         path: &'a Path,
     },
@@ -124,6 +129,7 @@ mod tag {
     pub(super) const DESTROY: u8 = 7;
     pub(super) const OPEN_KEPT: u8 = 8;
     pub(super) const RETIRE: u8 = 9;
+    pub(super) const DESTROY_FILE: u8 = 10;
     pub(super) const KEY: u8 = 129;
     pub(super) const SIGNATURES: u8 = 130;
     pub(super) const DONE: u8 = 131;
@@ -154,6 +160,7 @@ impl<'a> Question<'a> {
             Self::Close { key } => Frame::new(tag::CLOSE).number(key.0),
             Self::Retire { key } => Frame::new(tag::RETIRE).number(key.0),
             Self::Destroy { path } => Frame::new(tag::DESTROY).path(path),
+            Self::DestroyFile { path } => Frame::new(tag::DESTROY_FILE).path(path),
         }
         .finish()
     }
@@ -197,6 +204,9 @@ impl<'a> Question<'a> {
                 key: KeyNumber(fields.number()?),
             },
             tag::DESTROY => Self::Destroy {
+                path: fields.path()?,
+            },
+            tag::DESTROY_FILE => Self::DestroyFile {
                 path: fields.path()?,
             },
             _ => return Err(Unreadable("unknown question")),

@@ -333,7 +333,7 @@ impl Desk {
             why: why.to_string(),
         };
         pair.store
-            .replace_issuer(&key, &authority)
+            .replace_issuer((&key, &authority), &signing)
             .map_err(not_stored)?;
         // From where it stays: a signer that is started again finds it there.
         let key = pair.store.open_issuer(&signing).map_err(not_stored)?;

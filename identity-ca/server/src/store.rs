@@ -178,11 +178,19 @@ impl Store {
     /// Puts a new issuer in the place of the present one.
     pub(crate) fn replace_issuer(
         &self,
-        key: &HeldKey,
-        authority: &Authority,
+        (key, authority): (&HeldKey, &Authority),
+        signing: &Signing,
     ) -> Result<(), CaError> {
-        write_pair(&self.dir, NEXT_ISSUER, key, authority)?;
-        self.take_next_issuer()
+        let stored = write_pair(&self.dir, NEXT_ISSUER, key, authority)
+            .and_then(|()| self.take_next_issuer());
+        if stored.is_err() {
+            // It took no place, and the next one is another: in a token it would stay for ever.
+            let path = self.dir.join(key_of(NEXT_ISSUER));
+            if let Err(error) = signing.destroy(&path) {
+                tracing::warn!(%error, path = %path.display(), "the key of an issuer that was not stored could not be destroyed");
+            }
+        }
+        stored
     }
 
     fn take_next_issuer(&self) -> Result<(), CaError> {
@@ -261,15 +269,17 @@ impl Store {
         Ok(Some(AuthorityId::of_certificate(&der)))
     }
 
-    /// Destroys the private keys, those in a token too; certificates stay.
+    /// Destroys the private keys, our own in a token too; certificates stay. Of keys that others keep, copies alone are
+    /// ours to destroy.
     pub(crate) fn destroy_keys(&self, signing: &Signing) -> Result<(), CaError> {
+        let kept = self.is_surely_kept()?;
         for name in [ROOT, ISSUER, NEXT_ISSUER] {
             let path = self.dir.join(key_of(name));
-            if fs::symlink_metadata(&path).is_ok() {
-                signing
-                    .destroy(&path)
-                    .map_err(|why| CaError::Key { path, why })?;
-            }
+            let destroyed = match kept {
+                true => signing.destroy_file(&path),
+                false => signing.destroy(&path),
+            };
+            destroyed.map_err(|why| CaError::Key { path, why })?;
         }
         Ok(())
     }

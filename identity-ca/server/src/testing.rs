@@ -10,6 +10,7 @@ use mesh_issuance::Profile;
 use mesh_issuance::issue::Request;
 use mesh_platform::{Platform, PlatformError, System, Tick, files};
 use mesh_trust::{SpiffeId, Timestamp, TrustDomain};
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -127,4 +128,18 @@ pub(crate) fn request() -> (Request, Requester) {
             node: None,
         },
     )
+}
+
+/// A disk without space, for a log.
+pub(crate) struct Full;
+
+impl crate::record::Lines for Full {
+    fn append(&mut self, _: &[u8]) -> Result<(), PlatformError> {
+        let full = io::Error::from(io::ErrorKind::StorageFull);
+        Err(PlatformError::from_io("write", Path::new("log"), full))
+    }
+
+    fn sync(&mut self) -> Result<(), PlatformError> {
+        Ok(())
+    }
 }

@@ -24,6 +24,7 @@ fn questions() -> Vec<Question<'static>> {
         Question::Close { key: KEY },
         Question::Retire { key: KEY },
         Question::Destroy { path },
+        Question::DestroyFile { path },
     ]
 }
 

@@ -2,7 +2,7 @@
 
 use super::files::KeptFiles;
 use super::*;
-use crate::testing::{DAY, NOW, World, domain, in_thread, open, signing};
+use crate::testing::{DAY, Full, NOW, World, domain, in_thread, open, signing};
 use crate::trust::tests::{Verifier, finish};
 use crate::{CaConfig, inspect};
 use mesh_issuance::Profile;
@@ -463,24 +463,6 @@ fn a_takeover_that_cannot_be_recorded_does_not_happen() {
         Verifier::join(&mut desk, "a").svid().chain()[1],
         der(&kept.issuer)
     );
-}
-
-/// A disk without space.
-struct Full;
-
-impl crate::record::Lines for Full {
-    fn append(&mut self, _: &[u8]) -> Result<(), mesh_platform::PlatformError> {
-        let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
-        Err(mesh_platform::PlatformError::from_io(
-            "write",
-            Path::new("log"),
-            full,
-        ))
-    }
-
-    fn sync(&mut self) -> Result<(), mesh_platform::PlatformError> {
-        Ok(())
-    }
 }
 
 /// Keeps what it is given, and never says that it changed.

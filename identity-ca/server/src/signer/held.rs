@@ -11,7 +11,7 @@ use mesh_issuance::{PublicKey, Signer};
 use mesh_platform::{PlatformError, files};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::Path;
 use zeroize::Zeroizing;
 
@@ -48,9 +48,16 @@ impl Kept for InFile {
     }
 }
 
+/// A key that is at hand.
+struct Held {
+    key: Box<dyn Kept>,
+    /// Made here, and in no file yet: nobody would find it again in its token.
+    unsaved: bool,
+}
+
 /// All keys of a signer.
 pub(super) struct Keys {
-    held: BTreeMap<KeyNumber, Box<dyn Kept>>,
+    held: BTreeMap<KeyNumber, Held>,
     next: u32,
     /// Where new keys are made; none: in memory.
     token: Option<Token>,
@@ -74,29 +81,35 @@ impl Keys {
             Question::Take { key } => self.take(key, SignerError::Kind),
             Question::Save { key, path } => self.save(*key, path),
             Question::Sign { key, messages } => self.sign(*key, messages),
-            Question::Close { key } => {
-                self.held.remove(key);
-                Ok(Answer::Done)
-            }
+            Question::Close { key } => self.close(*key),
             Question::Retire { key } => self.of(*key).and_then(|key| {
                 key.retire()?;
                 Ok(Answer::Done)
             }),
             Question::Destroy { path } => self.destroy(path),
+            Question::DestroyFile { path } => destroy_file(path),
         };
         answered.unwrap_or_else(|error| error.to_answer())
     }
 
     fn hold(&mut self, key: Box<dyn Kept>) -> Result<Answer, SignerError> {
+        self.hold_as(Held {
+            key,
+            unsaved: false,
+        })
+    }
+
+    fn hold_as(&mut self, held: Held) -> Result<Answer, SignerError> {
         if self.held.len() >= SIGNER_KEYS_MAX {
+            held.end()?;
             return Err(SignerError::NotMade {
                 why: format!("it holds {SIGNER_KEYS_MAX} keys already"),
             });
         }
         let number = KeyNumber(self.next);
         self.next += 1;
-        let public = key.public_key().clone();
-        self.held.insert(number, key);
+        let public = held.key.public_key().clone();
+        self.held.insert(number, held);
         Ok(Answer::Key {
             key: number,
             public,
@@ -138,8 +151,8 @@ impl Keys {
 
     fn make(&mut self) -> Result<Answer, SignerError> {
         if let Some(token) = &self.token {
-            let key = token.make()?;
-            return self.hold(Box::new(key));
+            let key = Box::new(token.make()?);
+            return self.hold_as(Held { key, unsaved: true });
         }
         let not_made = |why: String| SignerError::NotMade { why };
         let (pkcs8, _) = generate().map_err(|error| not_made(error.to_string()))?;
@@ -150,13 +163,24 @@ impl Keys {
         let missing = || SignerError::Ended {
             why: format!("it holds no key {}", number.0),
         };
-        self.held.get(&number).map(|key| &**key).ok_or_else(missing)
+        let held = self.held.get(&number).ok_or_else(missing)?;
+        Ok(&*held.key)
     }
 
-    fn save(&self, number: KeyNumber, path: &Path) -> Result<Answer, SignerError> {
+    fn close(&mut self, number: KeyNumber) -> Result<Answer, SignerError> {
+        if let Some(held) = self.held.remove(&number) {
+            held.end()?;
+        }
+        Ok(Answer::Done)
+    }
+
+    fn save(&mut self, number: KeyNumber, path: &Path) -> Result<Answer, SignerError> {
         let text = self.of(number)?.to_file();
         files::write_atomic(path, text.as_bytes(), 0o600)
             .map_err(|error| SignerError::file(&error))?;
+        if let Some(held) = self.held.get_mut(&number) {
+            held.unsaved = false;
+        }
         Ok(Answer::Done)
     }
 
@@ -168,23 +192,65 @@ impl Keys {
         Ok(Answer::Signatures(said.collect()))
     }
 
-    /// Overwrites the file first, for disks that write in place.
     fn destroy(&self, path: &Path) -> Result<Answer, SignerError> {
-        let Ok(found) = fs::symlink_metadata(path) else {
+        if length(path)?.is_none() {
             return Ok(Answer::Done);
-        };
+        }
         let text = read(path)?;
         if Token::is_name(&text) {
             let token = self.token.as_ref().ok_or(SignerError::NoToken)?;
             token.destroy(&text)?;
         }
-        let failed = |source| SignerError::file(&PlatformError::from_io("overwrite", path, source));
-        let zeros = vec![0; usize::try_from(found.len().min(KEY_FILE_BYTES_MAX)).unwrap_or(0)];
-        let mut file = File::options().write(true).open(path).map_err(failed)?;
-        file.write_all(&zeros).map_err(failed)?;
-        file.sync_all().map_err(failed)?;
-        files::remove(path).map_err(|error| SignerError::file(&error))?;
-        Ok(Answer::Done)
+        destroy_file(path)
+    }
+}
+
+impl Drop for Keys {
+    fn drop(&mut self) {
+        for held in std::mem::take(&mut self.held).into_values() {
+            // It was said; there is nobody to answer any more.
+            let _ = held.end();
+        }
+    }
+}
+
+impl Held {
+    /// Lets go of it. One that no file names would stay in its token for ever.
+    fn end(self) -> Result<(), SignerError> {
+        if !self.unsaved {
+            return Ok(());
+        }
+        self.key.retire().inspect_err(|error| {
+            tracing::warn!(
+                %error,
+                "a key that was made and not needed could not be destroyed in its token, and stays there"
+            );
+        })
+    }
+}
+
+/// Overwrites the file first, for disks that write in place.
+fn destroy_file(path: &Path) -> Result<Answer, SignerError> {
+    let Some(length) = length(path)? else {
+        return Ok(Answer::Done);
+    };
+    let failed = |source| SignerError::file(&PlatformError::from_io("overwrite", path, source));
+    let zeros = vec![0; usize::try_from(length.min(KEY_FILE_BYTES_MAX)).unwrap_or(0)];
+    let mut file = File::options().write(true).open(path).map_err(failed)?;
+    file.write_all(&zeros).map_err(failed)?;
+    file.sync_all().map_err(failed)?;
+    files::remove(path).map_err(|error| SignerError::file(&error))?;
+    Ok(Answer::Done)
+}
+
+/// Octets of a file; none if it is not there. What cannot be looked at may be.
+fn length(path: &Path) -> Result<Option<u64>, SignerError> {
+    match fs::symlink_metadata(path) {
+        Ok(found) => Ok(Some(found.len())),
+        Err(absent) if absent.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(SignerError::file(&PlatformError::from_io(
+            "look at", path, source,
+        ))),
     }
 }
 

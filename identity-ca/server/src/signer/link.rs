@@ -161,6 +161,11 @@ impl Signing {
         self.done(&Question::Destroy { path })
     }
 
+    /// Destroys a file of the CA, and the key in it; one in a token, which others keep there, stays.
+    pub(crate) fn destroy_file(&self, path: &Path) -> Result<(), SignerError> {
+        self.done(&Question::DestroyFile { path })
+    }
+
     /// How many signers there were.
     #[cfg(test)]
     pub(crate) fn lives(&self) -> u64 {

@@ -228,8 +228,12 @@ struct ByHand {
 
 impl ByHand {
     fn start(dir: &Path) -> Self {
+        Self::start_as(in_process(dir, &[]))
+    }
+
+    fn start_as(how: SignerStart) -> Self {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let SignerStart::Process { program, arguments } = in_process(dir, &[]) else {
+        let SignerStart::Process { program, arguments } = how else {
             panic!("no process");
         };
         let child = Command::new(program)
@@ -326,6 +330,25 @@ fn a_signer_refuses_keys_that_it_does_not_hold_and_files_outside_of_its_folder()
     drop(signer.socket);
     let ended = signer.child.wait().unwrap();
     assert_eq!((ended.code(), ended.signal()), (Some(0), None));
+}
+
+#[test]
+fn what_cannot_be_looked_at_is_not_said_to_be_destroyed() {
+    let dir = tempfile::tempdir().unwrap();
+    let signing = crate::testing::signing(dir.path()).unwrap();
+    let file = dir.path().join("file");
+    mesh_platform::files::write_atomic(&file, b"x", 0o600).unwrap();
+    // Not "no such file", but "not a directory": what is there nobody knows.
+    let hidden = file.join("issuer.key");
+    for destroyed in [signing.destroy(&hidden), signing.destroy_file(&hidden)] {
+        let code = destroyed.unwrap_err().code().unwrap().to_string();
+        assert_eq!(code, "MESH-0298");
+    }
+    let store = crate::store::Store::new(&file);
+    assert!(store.destroy_keys(&signing).is_err());
+    let absent = dir.path().join("absent.key");
+    assert_eq!(signing.destroy(&absent), Ok(()));
+    assert_eq!(signing.destroy_file(&absent), Ok(()));
 }
 
 #[test]

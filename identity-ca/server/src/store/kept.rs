@@ -17,6 +17,7 @@ use crate::pem;
 use crate::signer::{HeldKey, Signing};
 use mesh_issuance::adoption::preflight::{Adoptable, ends};
 use mesh_issuance::{Authority, Signer};
+use mesh_platform::PlatformError;
 use mesh_trust::{Timestamp, TrustDomain};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
@@ -37,6 +38,13 @@ impl Store {
     /// Whether the authority here is one whose root others keep.
     pub(crate) fn is_kept(&self) -> bool {
         self.dir.join(MARK).exists()
+    }
+
+    /// The same for whoever does what cannot be undone: that it cannot be told is an error.
+    pub(super) fn is_surely_kept(&self) -> Result<bool, CaError> {
+        let path = self.dir.join(MARK);
+        let found = path.try_exists();
+        Ok(found.map_err(|source| PlatformError::from_io("look at", &path, source))?)
     }
 
     /// Writes such an authority. What an interrupted attempt left is written over: nobody was told of it.

@@ -2,6 +2,12 @@
 //! `softhsm2`; without it the tests say so and pass.
 
 use super::*;
+use crate::ceremony::{self, IssuerWish, RootWish};
+use crate::testing::Full;
+use crate::trust::custody::Custody;
+use mesh_issuance::adoption::preflight::{self, Adoptable, Demands};
+use mesh_issuance::adoption::source::{self, IssuerKey};
+use mesh_issuance::csr;
 use mesh_trust::{Svid, TrustBundle, TrustBundles};
 
 const MODULE: &str = "/usr/lib/softhsm/libsofthsm2.so";
@@ -71,6 +77,20 @@ impl SoftHsm {
         in_process(ca, &variables)
     }
 
+    /// Halves of keys that are in the token.
+    fn halves(&self) -> usize {
+        let tokens = std::fs::read_dir(self.dir.path().join("tokens")).unwrap();
+        let token = tokens.map(|entry| entry.unwrap().path()).next().unwrap();
+        std::fs::read_dir(token)
+            .unwrap()
+            .filter(|entry| {
+                let path = entry.as_ref().unwrap().path();
+                path.extension().is_some_and(|end| end == "object")
+                    && !path.ends_with("token.object")
+            })
+            .count()
+    }
+
     fn start(&self, ca: &Path) -> Signing {
         Signing::start(self.start_with(ca, |_| {})).unwrap()
     }
@@ -110,25 +130,13 @@ fn root_and_issuer_in_a_token_issue_are_renewed_and_found_again() {
         TrustBundles::from(bundle).verify(&svid, now).unwrap();
     };
     verify(&mut desk, NOW);
-    let count = |hsm: &SoftHsm| {
-        let tokens = std::fs::read_dir(hsm.dir.path().join("tokens")).unwrap();
-        let token = tokens.map(|entry| entry.unwrap().path()).next().unwrap();
-        std::fs::read_dir(token)
-            .unwrap()
-            .filter(|entry| {
-                let path = entry.as_ref().unwrap().path();
-                path.extension().is_some_and(|end| end == "object")
-                    && !path.ends_with("token.object")
-            })
-            .count()
-    };
-    assert_eq!(count(&hsm), 4, "two keys, two halves each");
+    assert_eq!(hsm.halves(), 4, "two keys, two halves each");
     let first = desk.issuer().serial().to_owned();
     let later = NOW.plus_secs(4 * DAY);
     world.set(later);
     desk.maintain().unwrap();
     assert_ne!(desk.issuer().serial(), first);
-    assert_eq!(count(&hsm), 4, "the key of the issuer before is destroyed");
+    assert_eq!(hsm.halves(), 4, "the key of the issuer before is destroyed");
     verify(&mut desk, later);
     drop(desk);
     drop(signing);
@@ -139,6 +147,120 @@ fn root_and_issuer_in_a_token_issue_are_renewed_and_found_again() {
     // So does a signer that is started again.
     kill(&signing);
     issues_again(&mut desk);
+}
+
+#[test]
+fn renewals_that_fail_leave_no_key_in_the_token() {
+    let Some(hsm) = SoftHsm::new() else { return };
+    let (ca, world) = (tempfile::tempdir().unwrap(), World::at(NOW));
+    let signing = hsm.start(ca.path());
+    let mut desk = open_with(ca.path(), &world, &signing).unwrap();
+    world.set(NOW.plus_secs(4 * DAY));
+    let first = desk.issuer().serial().to_owned();
+    let fails = |desk: &mut Desk, what: &str| {
+        for _ in 0..2 {
+            assert!(desk.maintain().is_err(), "{what}");
+            assert_eq!(hsm.halves(), 4, "{what}");
+        }
+    };
+    // Of the certificate, of the key, and of the move of the key to its place.
+    for name in ["issuer.next.pem", "issuer.next.key", "issuer.key"] {
+        let (path, aside) = (ca.path().join(name), ca.path().join("aside"));
+        let moved = std::fs::rename(&path, &aside).is_ok();
+        std::fs::create_dir(&path).unwrap();
+        fails(&mut desk, name);
+        std::fs::remove_dir(&path).unwrap();
+        if moved {
+            std::fs::rename(&aside, &path).unwrap();
+        }
+    }
+    let mut desk = desk.map_recorder(|recorder| recorder.with_lines(|_| Box::new(Full)));
+    fails(&mut desk, "the log is full");
+    assert_eq!(desk.issuer().serial(), first);
+    drop(desk);
+    drop(signing);
+    // One that nobody saved ends with a signer whose CA is gone.
+    let mut signer = ByHand::start_as(hsm.start_with(ca.path(), |_| {}));
+    let made = signer.ask(&Question::Make);
+    assert!(matches!(made, Answer::Key { .. }));
+    assert_eq!(hsm.halves(), 6);
+    drop(signer.socket);
+    assert_eq!(signer.child.wait().unwrap().code(), Some(0));
+    assert_eq!(hsm.halves(), 4);
+    let signing = hsm.start(ca.path());
+    let mut desk = open_with(ca.path(), &world, &signing).unwrap();
+    assert_ne!(desk.issuer().serial(), first, "renewed at last");
+    assert_eq!(hsm.halves(), 4);
+    desk.issue(vec![request()]).remove(0).unwrap();
+}
+
+/// An authority whose issuer has this key, in the token, and whose root is nowhere.
+fn kept_elsewhere(key: &HeldKey, file: &Path, world: &World) -> Adoptable {
+    let wish = RootWish {
+        domain: domain(),
+        shares: 2,
+        threshold: 2,
+        version: "test".to_owned(),
+    };
+    let made = ceremony::make(&wish, world).unwrap();
+    let shares = made.shares.iter().map(|(name, text)| {
+        let text = Zeroizing::new(text.as_bytes().to_vec());
+        (name.clone(), text)
+    });
+    let wish = IssuerWish {
+        request: ("issuer.csr".to_owned(), csr::make(key).unwrap()),
+        days: 90,
+        version: "test".to_owned(),
+    };
+    let root = ("root.pem", made.pem.as_bytes());
+    let signed = ceremony::sign(&wish, root, &shares.collect::<Vec<_>>(), world).unwrap();
+    let roots = source::roots_from_pem(signed.root.as_bytes()).unwrap();
+    let key = IssuerKey::InFile {
+        file: file.to_owned(),
+        public: key.public_key().clone(),
+    };
+    let demands = Demands {
+        roots: &roots,
+        domain: &domain(),
+        leaf_secs: 86_400,
+        rotation_policy: None,
+        now: NOW,
+    };
+    let issuer = source::issuer_of(signed.chain.as_bytes(), None, key).unwrap();
+    preflight::check(issuer, demands).unwrap()
+}
+
+#[test]
+fn a_key_that_others_keep_in_the_token_stays_there_when_its_authority_is_let_go() {
+    let Some(hsm) = SoftHsm::new() else { return };
+    let (ca, world) = (tempfile::tempdir().unwrap(), World::at(NOW));
+    let signing = hsm.start(ca.path());
+    // The operator's: the file beside the certificate names it.
+    let file = ca.path().join("tls.key");
+    let key = signing.make().unwrap();
+    key.save(&file).unwrap();
+    let of = kept_elsewhere(&key, &file, &world);
+    let mut custody = Custody::empty(ca.path(), &signing);
+    let copies = || {
+        let folders = std::fs::read_dir(ca.path().join("authorities")).unwrap();
+        let copy = |folder: std::io::Result<std::fs::DirEntry>| {
+            folder.unwrap().path().join("issuer.key").exists()
+        };
+        folders.map(copy).filter(|there| *there).count()
+    };
+    let id = custody.keep_copy(&domain(), &of).unwrap();
+    assert_eq!(copies(), 1);
+    custody.destroy(&id, &domain()).unwrap();
+    assert_eq!((copies(), hsm.halves()), (0, 2), "after a rotation");
+    let id = custody.keep_copy(&domain(), &of).unwrap();
+    custody.forget(&id).unwrap();
+    assert_eq!(
+        (copies(), hsm.halves()),
+        (0, 2),
+        "after one that never began"
+    );
+    drop(key);
+    assert!(signing.open_kept(&file).is_ok());
 }
 
 #[test]
