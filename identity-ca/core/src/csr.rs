@@ -3,6 +3,7 @@
 //! Nothing else is read from it. Names, `cA`, key usages and every other wish of the sender are without effect: what
 //! a certificate says comes from attestation. So the only way a request can do harm is its parser, which is bounded.
 
+use crate::der::{BIT_STRING, ECDSA_SHA256, ECDSA_SHA384, SEQUENCE};
 use crate::issue::{Signer, SignerFailed};
 use crate::key::{KeyError, PublicKey};
 use crate::limits::CSR_BYTES_MAX;
@@ -64,9 +65,10 @@ pub fn parse(der: &[u8]) -> Result<PublicKey, CsrError> {
     let tail = content
         .get(request.certification_request_info.raw.len()..)
         .unwrap_or_default();
-    if !ECDSA_ALGORITHMS
+    let signature = &request.signature_value.data;
+    if ![ECDSA_SHA256, ECDSA_SHA384]
         .iter()
-        .any(|algorithm| is_signature(tail, algorithm, &request.signature_value.data))
+        .any(|algorithm| is_signature(tail, algorithm, signature))
     {
         return Err(CsrError::Malformed);
     }
@@ -107,16 +109,10 @@ impl SigningKey for Hand<'_> {
     }
 }
 
-/// `AlgorithmIdentifier` of ecdsa-with-SHA256 and ecdsa-with-SHA384, DER (RFC 5758 §3.2).
-const ECDSA_ALGORITHMS: [[u8; 12]; 2] = [
-    [0x30, 10, 6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 2],
-    [0x30, 10, 6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 3],
-];
-
 /// Whether `tail` is this algorithm and this signature, in DER and nothing else. The signature covers what stands
 /// before it, but not this part, and readers are lenient here.
 fn is_signature(tail: &[u8], algorithm: &[u8], signature: &[u8]) -> bool {
-    let Some([3, length, 0, rest @ ..]) = tail.strip_prefix(algorithm) else {
+    let Some([BIT_STRING, length, 0, rest @ ..]) = tail.strip_prefix(algorithm) else {
         return false;
     };
     *length < 0x80 && usize::from(*length) == signature.len() + 1 && rest == signature
@@ -125,9 +121,9 @@ fn is_signature(tail: &[u8], algorithm: &[u8], signature: &[u8]) -> bool {
 /// What stands in the outermost value, if that is a SEQUENCE of definite, shortest length that ends with the bytes.
 fn content_of_sequence(der: &[u8]) -> Option<&[u8]> {
     let (length, content) = match der {
-        [0x30, short, content @ ..] if *short < 0x80 => (usize::from(*short), content),
-        [0x30, 0x81, byte, content @ ..] if *byte >= 0x80 => (usize::from(*byte), content),
-        [0x30, 0x82, high, low, content @ ..] if *high > 0 => {
+        [SEQUENCE, short, content @ ..] if *short < 0x80 => (usize::from(*short), content),
+        [SEQUENCE, 0x81, byte, content @ ..] if *byte >= 0x80 => (usize::from(*byte), content),
+        [SEQUENCE, 0x82, high, low, content @ ..] if *high > 0 => {
             (usize::from(u16::from_be_bytes([*high, *low])), content)
         }
         _ => return None,

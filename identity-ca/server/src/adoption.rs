@@ -8,7 +8,7 @@
 
 pub mod files;
 
-use crate::error::CaError;
+use crate::error::{self, CaError};
 use crate::issuing::{Desk, Issuing};
 use crate::limits::{KEEPER_REREAD, ROOTS_ONCE_BYTES_MAX};
 use crate::signer::Signing;
@@ -136,10 +136,10 @@ pub(crate) async fn first(
                 };
                 match preflight::check(issuer, demands) {
                     Ok(first) => return Ok(first),
-                    Err(broken) => broken.iter().map(|one| in_words(&coded(one))).collect(),
+                    Err(broken) => broken.iter().map(|one| error::coded(one)).collect(),
                 }
             }
-            Err(error) => vec![in_words(&coded(&error))],
+            Err(error) => vec![error::coded(&error)],
         };
         let error = CaError::NothingToAdopt {
             place: keeper.place(),
@@ -181,10 +181,6 @@ async fn wait(keeper: &dyn Keeper) {
 
 fn coded(error: &dyn miette::Diagnostic) -> CodedError {
     CodedError::from(error)
-}
-
-fn in_words(error: &CodedError) -> String {
-    format!("{}: {}", error.code, error.message)
 }
 
 impl Desk {

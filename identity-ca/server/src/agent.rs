@@ -6,9 +6,9 @@
 //! `PermissionDenied`: what the client holds is no longer its own (redaction).
 
 use crate::error::IssuanceError;
+use crate::error::coded;
 use crate::federation::Foreign;
 use crate::jwt::TokenSource;
-use crate::launch::coded;
 use crate::limits::{ATTESTATION_WAIT, RETRY_AFTER_SECS, STREAMS_PER_PROCESS_MAX};
 use crate::listen::{Counted, Counts, Peer};
 use crate::registry::{Entitlement, Registry};

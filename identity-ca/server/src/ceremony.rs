@@ -14,6 +14,7 @@ use mesh_issuance::ceremony::CeremonyError;
 use mesh_issuance::ceremony::shares::{self, SET_BYTES, Set, Share};
 use mesh_issuance::ceremony::transcript::{self, Draft, MADE_ROOT, SIGNED_ISSUER, Transcript};
 use mesh_issuance::issue::{self, Linted};
+use mesh_issuance::limits::CEREMONY_ISSUER_DAYS_MAX;
 use mesh_issuance::{Authority, Profile, PublicKey, Serial, Signer, csr};
 use mesh_platform::Platform;
 use mesh_trust::bundle::to_pem;
@@ -58,7 +59,7 @@ pub struct MadeRoot {
 pub struct IssuerWish {
     /// Name and text of the request, PKCS #10, or of a public key, PEM or DER.
     pub request: Named<Vec<u8>>,
-    /// Life of the issuer, days, 1 to 398.
+    /// Life of the issuer, days, 1 to [`CEREMONY_ISSUER_DAYS_MAX`].
     pub days: u32,
     /// Of the program, for the transcript.
     pub version: String,
@@ -213,7 +214,7 @@ pub fn sign(
     let key = requested_key(&request.1).map_err(refused)?;
     let profile = Profile::issuer_of_days(wish.days).ok_or_else(|| {
         refused(format!(
-            "an issuer of {} days; 1 to 398 are granted",
+            "an issuer of {} days; 1 to {CEREMONY_ISSUER_DAYS_MAX} are granted",
             wish.days
         ))
     })?;

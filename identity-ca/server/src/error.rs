@@ -2,6 +2,7 @@
 
 use crate::signer::error::SignerError;
 use crate::trust::error::TrustStateError;
+use mesh_api::error::CodedError;
 use mesh_issuance::authority::AuthorityError;
 use mesh_issuance::issue::IssueError;
 use mesh_issuance::log::LogError;
@@ -11,6 +12,20 @@ use mesh_trust::bundle::BundleError;
 use mesh_trust::quoted::Quoted;
 use mesh_trust::{SpiffeId, Timestamp, TrustDomain};
 use std::path::PathBuf;
+
+/// The error with its code, in one line: as a gRPC message, a condition or another error carries it.
+pub(crate) fn coded(error: &dyn miette::Diagnostic) -> String {
+    let code = CodedError::from(error).code;
+    format!("{code}: {error}")
+}
+
+/// The error with what is behind it, in one line.
+pub(crate) fn with_source(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}
 
 /// Why the CA does not run. Its files are left as they were found.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]

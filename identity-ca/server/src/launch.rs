@@ -1,12 +1,12 @@
 //! The Launch service: the CA's own parent says which process is which workload. Nobody else is heard.
 
+use crate::error::coded;
 use crate::listen::Peer;
 use crate::registry::{LaunchError, Launched, Registry};
 use mesh_api::proto::launch_server::Launch;
 use mesh_api::proto::{LaunchRecord, RegisterReply, UnregisterReply, UnregisterRequest};
 use mesh_platform::process::{PeerProcess, PidFd};
 use mesh_trust::{SpiffeId, TrustDomain};
-use miette::Diagnostic;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tonic::{Request, Response, Status};
@@ -113,10 +113,4 @@ impl Launch for LaunchService {
         self.registry.remove(request.into_inner().pid, None);
         Ok(Response::new(UnregisterReply {}))
     }
-}
-
-/// The error with its code, as a gRPC message carries it.
-pub(crate) fn coded(error: &dyn Diagnostic) -> String {
-    let code = mesh_api::error::CodedError::from(error).code;
-    format!("{code}: {error}")
 }

@@ -4,7 +4,7 @@ use crate::adoption::{self, Keeper};
 use crate::agent::Agent;
 use crate::audit::{self, LogCopy};
 use crate::denials::{Admin, DenyList, ListSource, Watching};
-use crate::error::CaError;
+use crate::error::{CaError, with_source};
 use crate::federation::book::Federation;
 use crate::federation::endpoint::{BundleEndpoint, Endpoint, Serving};
 use crate::federation::keep::Fetcher;
@@ -407,13 +407,9 @@ fn listener(path: &Path, mode: u32) -> Result<UnixListener, CaError> {
 }
 
 fn server_error(path: &Path, error: &dyn std::error::Error) -> CaError {
-    let source = error
-        .source()
-        .map(|source| format!(": {source}"))
-        .unwrap_or_default();
     CaError::Server {
         socket: path.to_owned(),
-        why: format!("{error}{source}"),
+        why: with_source(error),
     }
 }
 

@@ -15,7 +15,7 @@
 //! is configured to.
 
 use crate::agent::{Agent, Anchors, Caller, Mark, State};
-use crate::launch::coded;
+use crate::error::coded;
 use crate::limits::{SECRET_NAME_BYTES_MAX, SECRET_NAMES_MAX};
 use crate::pem;
 use crate::proto::envoy::config::core::v3::data_source::Specifier;

@@ -4,8 +4,8 @@
 //! `PermissionDenied`.
 
 use crate::agent::{Agent, Anchors, Caller, Mark, State, nobody};
+use crate::error::coded;
 use crate::jwt::{TokenError, bundles_with};
-use crate::launch::coded;
 use crate::proto::spiffe_workload_api_server::SpiffeWorkloadApi;
 use crate::proto::{
     JwtBundlesRequest, JwtBundlesResponse, Jwtsvid, JwtsvidRequest, JwtsvidResponse,

@@ -10,14 +10,12 @@ use crate::output::{Format, Output, Tone};
 use crate::signer::TokenArgs;
 use clap::{Args, Subcommand};
 use mesh_ca::ceremony::{self, IssuerWish, Named, RootWish};
+use mesh_issuance::limits::{CEREMONY_ISSUER_DAYS, CEREMONY_TEXT_BYTES_MAX};
 use mesh_platform::{Platform, System, files, process};
 use mesh_trust::{Timestamp, TrustDomain};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
-
-/// Bytes of a file that is read here; texts of a ceremony and requests have a few thousand.
-const FILE_BYTES_MAX: u64 = 64 * 1024;
 
 /// What there is beside running a CA.
 #[derive(Subcommand, Clone, Debug)]
@@ -83,7 +81,7 @@ pub(crate) struct SignArgs {
     #[arg(long, value_name = "FILE")]
     request: PathBuf,
     /// Life of the issuer, days, 1 to 398.
-    #[arg(long, value_name = "DAYS", default_value_t = 90)]
+    #[arg(long, value_name = "DAYS", default_value_t = CEREMONY_ISSUER_DAYS)]
     days: u32,
     /// New folder for `tls.crt`, `ca.crt` and the transcript.
     #[arg(long, value_name = "DIR")]
@@ -387,7 +385,7 @@ fn hex(octets: &[u8]) -> String {
 }
 
 fn read(file: &Path) -> Result<Vec<u8>, Fault> {
-    files::read_limited(file, FILE_BYTES_MAX).map_err(|error| Fault::usage(&error))
+    files::read_limited(file, CEREMONY_TEXT_BYTES_MAX as u64).map_err(|error| Fault::usage(&error))
 }
 
 fn named(file: &Path) -> Result<Named<Vec<u8>>, Fault> {

@@ -103,13 +103,13 @@ impl Named {
         match self.kind {
             DataKind::Secret => {
                 let api: Api<Secret> = Api::namespaced(client.clone(), &self.namespace);
-                self.follow(watcher::watch_object(api, &self.name), tell)
-                    .await;
+                let events = watcher::watch_object(api, &self.name);
+                follow_object(&self.to_string(), events, |_| tell()).await;
             }
             DataKind::ConfigMap => {
                 let api: Api<ConfigMap> = Api::namespaced(client.clone(), &self.namespace);
-                self.follow(watcher::watch_object(api, &self.name), tell)
-                    .await;
+                let events = watcher::watch_object(api, &self.name);
+                follow_object(&self.to_string(), events, |_| tell()).await;
             }
             DataKind::ClusterTrustBundle => loop {
                 // It is read from time to time as well, so an API that is not there yet costs no more than that.
@@ -120,28 +120,30 @@ impl Named {
             },
         }
     }
+}
 
-    async fn follow<K>(
-        &self,
-        events: impl Stream<Item = Result<Option<K>, watcher::Error>> + Send,
-        tell: impl Fn(),
-    ) {
-        let events = events.default_backoff();
-        pin_mut!(events);
-        let mut troubled = false;
-        while let Some(event) = events.next().await {
-            match event {
-                Ok(_) => {
-                    troubled = false;
-                    tell();
-                }
-                Err(error) if !troubled => {
-                    troubled = true;
-                    let why = root_cause(&error);
-                    tracing::warn!(object = %self, why, "cannot be watched; it is read from time to time");
-                }
-                Err(_) => {}
+/// Tells one object (none while there is none) with each event of its watch. A watch that breaks is said once, and begun
+/// again.
+pub(crate) async fn follow_object<K>(
+    object: &str,
+    events: impl Stream<Item = Result<Option<K>, watcher::Error>> + Send,
+    tell: impl Fn(Option<&K>),
+) {
+    let events = events.default_backoff();
+    pin_mut!(events);
+    let mut troubled = false;
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(found) => {
+                troubled = false;
+                tell(found.as_ref());
             }
+            Err(error) if !troubled => {
+                troubled = true;
+                let why = root_cause(&error);
+                tracing::warn!(object, why, "cannot be watched; trying again");
+            }
+            Err(_) => {}
         }
     }
 }

@@ -3,12 +3,12 @@
 //! Not every API server has them, and those that do in `v1` or `v1beta1`: [`crate::watch::served_version`] of
 //! [`CLUSTER_TRUST_BUNDLE`] says which.
 
-use crate::error::{KubernetesError, root_cause};
+use crate::error::KubernetesError;
 use crate::kinds::CLUSTER_TRUST_BUNDLE;
-use futures_util::{StreamExt, pin_mut};
+use crate::named::follow_object;
 use kube::Client;
 use kube::api::{Api, DynamicObject, Patch, PatchParams};
-use kube::runtime::{WatchStreamExt, watcher};
+use kube::runtime::watcher;
 use serde_json::json;
 
 /// Owner of what we write, in the words of server-side apply.
@@ -102,30 +102,15 @@ pub async fn read(
     Ok(found.as_ref().and_then(held).map(|held| held.pem))
 }
 
-/// Tells what stands in a bundle (none while there is none) at once and whenever they may have changed, for as long
+/// Tells what stands in a bundle (none while there is none) at once and whenever it may have changed, for as long
 /// as it is polled.
 pub async fn follow(client: &Client, version: &str, name: &str, tell: impl Fn(Option<Held>)) {
-    let events = watcher::watch_object(api(client, version), name).default_backoff();
-    pin_mut!(events);
-    let mut troubled = false;
-    while let Some(event) = events.next().await {
-        match event {
-            Ok(object) => {
-                troubled = false;
-                tell(object.as_ref().and_then(held));
-            }
-            Err(error) if !troubled => {
-                troubled = true;
-                let why = root_cause(&error);
-                tracing::warn!(
-                    name,
-                    why,
-                    "a ClusterTrustBundle cannot be watched; trying again"
-                );
-            }
-            Err(_) => {}
-        }
-    }
+    let place = format!("ClusterTrustBundle {name}");
+    let events = watcher::watch_object(api(client, version), name);
+    follow_object(&place, events, |object: Option<&DynamicObject>| {
+        tell(object.and_then(held));
+    })
+    .await;
 }
 
 /// The bundle under the key that a ConfigMap of trust-manager has.

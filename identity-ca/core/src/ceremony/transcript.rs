@@ -162,11 +162,6 @@ impl Transcript {
         found.map(|(_, value)| value.as_str())
     }
 
-    /// All lines, in order.
-    pub fn lines(&self) -> &[(String, String)] {
-        &self.lines
-    }
-
     /// Checks that a share is the one that the transcript of its root speaks of.
     ///
     /// # Errors

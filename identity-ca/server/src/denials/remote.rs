@@ -5,8 +5,8 @@
 
 use super::{Follower, ListSource};
 use crate::agent::nobody;
+use crate::error::coded;
 use crate::issuing::Issuing;
-use crate::launch::coded;
 use crate::limits::{ATTESTATION_WAIT, TRUST_STREAMS_MAX};
 use mesh_api::accept::Caller;
 use mesh_api::proto::denials_server::Denials as DenialsService;

@@ -4,7 +4,7 @@
 //! they sign themselves, to a CA that knows their SVIDs.
 
 use crate::agent::{Agent, Caller, nobody};
-use crate::launch::coded;
+use crate::error::coded;
 use crate::limits::TRUST_STREAMS_PER_PROCESS_MAX;
 use crate::listen::{Counted, Counts};
 use crate::svids::Material;

@@ -4,7 +4,7 @@ use super::book::{BookError, NodeBook};
 use crate::agent::Anchors;
 use crate::audit::{self, LogCopy};
 use crate::denials::check_operator;
-use crate::launch::coded;
+use crate::error::coded;
 use mesh_api::proto::node_admin_server::NodeAdmin;
 use mesh_api::proto::{
     JoinedNode, MakeTokenReply, MakeTokenRequest, NodesReply, NodesRequest, RemoveNodeRequest,

@@ -1,5 +1,6 @@
 //! Why a private key cannot be used, made or saved: said by the signer, and to be read by an operator of the CA.
 
+use crate::error::with_source;
 use mesh_issuance::SignerFailed;
 use mesh_issuance::signing::Answer;
 use mesh_platform::PlatformError;
@@ -142,9 +143,8 @@ pub enum SignerError {
 impl SignerError {
     /// A file that cannot be read or written.
     pub(super) fn file(error: &PlatformError) -> Self {
-        let source = std::error::Error::source(error).map(|source| format!(": {source}"));
         Self::File {
-            why: format!("{error}{}", source.unwrap_or_default()),
+            why: with_source(error),
         }
     }
 

@@ -7,6 +7,7 @@
 use super::error::SignerError;
 use super::held::Keys;
 use super::token::{Token, TokenConfig};
+use crate::error::with_source;
 use crate::limits::PIN_BYTES_MAX;
 use mesh_issuance::signing::{Answer, FRAME_BYTES_MAX, LENGTH_BYTES, Question, payload_bytes};
 use mesh_platform::confine::{Files, FilesKept, Reach, seal};
@@ -98,9 +99,8 @@ pub(super) fn read_frame<'a>(
 }
 
 fn start(error: &dyn std::error::Error) -> SignerError {
-    let source = error.source().map(|source| format!(": {source}"));
     SignerError::Start {
-        why: format!("{error}{}", source.unwrap_or_default()),
+        why: with_source(error),
     }
 }
 

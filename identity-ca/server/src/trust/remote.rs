@@ -5,8 +5,8 @@
 //! signed it, and only for the pod that this SVID was issued to.
 
 use super::service::{Following, Updates, close, nobody, streaming, verify};
+use crate::error::coded;
 use crate::issuing::Issuing;
-use crate::launch::coded;
 use crate::limits::{ATTESTATION_WAIT, PODS_LOOK, TRUST_STREAMS_MAX};
 use crate::network::Cluster;
 use crate::trust::error::TrustError;

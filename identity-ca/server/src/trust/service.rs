@@ -6,8 +6,8 @@
 
 use super::error::TrustError;
 use super::{Published, instance};
+use crate::error::coded;
 use crate::issuing::Issuing;
-use crate::launch::coded;
 use crate::limits::{ATTESTATION_WAIT, CANARY_RESEND, TRUST_STREAMS_PER_PROCESS_MAX};
 use crate::listen::{Counted, Counts, Peer};
 use crate::registry::Registry;
