@@ -17,8 +17,11 @@ pub use bundle::TRUST_BUNDLE;
 pub use kept::KeptObjects;
 
 use crate::issuing::Issuing;
+use crate::limits::API_LOOK;
 use crate::network::Cluster;
 use mesh_issuance::attestation::kubernetes::{AUDIENCE, Pod, Review};
+use mesh_kubernetes::kinds::Kind;
+use mesh_kubernetes::watch::served_version;
 use mesh_kubernetes::{Client, config_map, review};
 use mesh_platform::Platform;
 use mesh_trust::TrustDomain;
@@ -65,6 +68,26 @@ impl ClusterWork {
             never = pod_certificates::serve(signing.clone()) => never,
             never = bundle::keep(signing.clone()) => never,
         }
+    }
+}
+
+/// The version in which the API server has a kind; waits until it has one. `without` says what that means until then.
+async fn served(client: &Client, kind: &'static Kind, without: &str) -> &'static str {
+    let mut said = false;
+    loop {
+        match served_version(client, kind).await {
+            Ok(Some(version)) => return version,
+            Ok(None) if said => {}
+            Ok(None) => {
+                said = true;
+                tracing::info!("the API server has no {}: {without}", kind.resource());
+            }
+            Err(error) => {
+                let kind = kind.resource();
+                tracing::warn!(%error, kind, "cannot find out whether the API server has it");
+            }
+        }
+        tokio::time::sleep(API_LOOK).await;
     }
 }
 

@@ -308,6 +308,36 @@ pub fn is_ours(issuer: &IssuerRef) -> bool {
     issuer.group == GROUP && ISSUER_KINDS.contains(&issuer.kind.as_str())
 }
 
+/// How a request stands with those who decide before us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Not ours, answered, or approved by nobody yet.
+    NotOpen,
+    /// Somebody denied it.
+    Denied,
+    /// It is for us to answer.
+    Approved,
+}
+
+/// How a request stands. What was signed for it is given away only if that is still [`Standing::Approved`].
+pub fn standing(facts: &RequestFacts) -> Standing {
+    let answered = facts.ready_reason.as_deref().is_some_and(is_answer);
+    if !is_ours(&facts.issuer) || answered {
+        return Standing::NotOpen;
+    }
+    // A denial counts more than an approval: both can only be there by mistake.
+    match (facts.denied, facts.approved) {
+        (true, _) => Standing::Denied,
+        (false, false) => Standing::NotOpen,
+        (false, true) => Standing::Approved,
+    }
+}
+
+/// Whether the reason of `Ready` is one after which nothing more happens to a request.
+fn is_answer(reason: &str) -> bool {
+    matches!(reason, "Issued" | "Failed" | "Denied")
+}
+
 /// Decides about a request whose issuer is as `issuer` says.
 pub fn decide(
     facts: &RequestFacts,
@@ -315,18 +345,10 @@ pub fn decide(
     guard: &Result<Timestamp, GuardError>,
     terms: Terms<'_>,
 ) -> RequestDecision {
-    let done = matches!(
-        facts.ready_reason.as_deref(),
-        Some("Issued" | "Failed" | "Denied")
-    );
-    if !is_ours(&facts.issuer) || done {
-        return RequestDecision::Leave;
-    }
-    // A denial counts more than an approval: both can only be there by mistake.
-    match (facts.denied, facts.approved) {
-        (true, _) => return RequestDecision::NoteDenied,
-        (false, false) => return RequestDecision::Leave,
-        (false, true) => {}
+    match standing(facts) {
+        Standing::NotOpen => return RequestDecision::Leave,
+        Standing::Denied => return RequestDecision::NoteDenied,
+        Standing::Approved => {}
     }
     let rules = match issuer {
         IssuerState::Absent => {

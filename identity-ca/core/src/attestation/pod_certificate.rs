@@ -108,14 +108,19 @@ pub struct PodCandidate {
 
 /// Decides about a request, as JSON. `leaf_secs` is the life of SVIDs.
 pub fn decide(request: &Value, leaf_secs: u64) -> PodDecision {
-    let signer = request.pointer("/spec/signerName").and_then(Value::as_str);
-    if signer != Some(SIGNER) || is_done(request) {
+    if !is_open(request) {
         return PodDecision::Leave;
     }
     match candidate(request, leaf_secs) {
         Ok(candidate) => PodDecision::Ask(Box::new(candidate)),
         Err(why) => PodDecision::Refuse(why),
     }
+}
+
+/// Whether a request is ours to answer and has no answer yet, by its signer and its conditions alone.
+pub fn is_open(request: &Value) -> bool {
+    let signer = request.pointer("/spec/signerName").and_then(Value::as_str);
+    signer == Some(SIGNER) && !is_done(request)
 }
 
 fn is_done(request: &Value) -> bool {

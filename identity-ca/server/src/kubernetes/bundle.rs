@@ -2,12 +2,12 @@
 //!
 //! It is written when the bundle changes, and when the object is not what we wrote; nothing is asked for in between.
 
+use super::served;
 use super::signing::Signing;
-use crate::limits::{API_LOOK, PUBLISH_RETRY};
+use crate::limits::PUBLISH_RETRY;
 use mesh_issuance::attestation::pod_certificate::SIGNER;
 use mesh_kubernetes::kinds::CLUSTER_TRUST_BUNDLE;
 use mesh_kubernetes::trust_bundle::{self, Bundle, Held};
-use mesh_kubernetes::watch::served_version;
 use std::convert::Infallible;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -20,7 +20,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(60);
 
 /// Keeps the bundle published for as long as it is polled, once the API server has such bundles.
 pub(crate) async fn keep(signing: Signing) -> Infallible {
-    let version = served(&signing).await;
+    let without = "the trust bundle is in ConfigMaps alone";
+    let version = served(&signing.client, &CLUSTER_TRUST_BUNDLE, without).await;
     // None: not looked at yet.
     let (seen, mut seen_by_us) = watch::channel(None::<Option<Held>>);
     let look = trust_bundle::follow(&signing.client, version, TRUST_BUNDLE, move |held| {
@@ -79,26 +80,5 @@ fn wanted(signing: &Signing) -> Bundle {
         signer: SIGNER.to_owned(),
         pem: mesh_trust::bundle::to_pem(anchors),
         generation: published.state.generation,
-    }
-}
-
-/// The version in which the API server has such bundles; waits until it has one.
-async fn served(signing: &Signing) -> &'static str {
-    let mut said = false;
-    loop {
-        match served_version(&signing.client, &CLUSTER_TRUST_BUNDLE).await {
-            Ok(Some(version)) => return version,
-            Ok(None) if said => {}
-            Ok(None) => {
-                said = true;
-                tracing::info!(
-                    "the API server has no ClusterTrustBundles: the trust bundle is in ConfigMaps alone"
-                );
-            }
-            Err(error) => {
-                tracing::warn!(%error, "cannot find out whether there are ClusterTrustBundles")
-            }
-        }
-        tokio::time::sleep(API_LOOK).await;
     }
 }

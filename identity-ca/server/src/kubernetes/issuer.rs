@@ -3,15 +3,16 @@
 //!
 //! Objects are watched; each is decided about anew when it, an issuer, or the API server's guard of user names changes.
 
-use super::backlog::{Backlog, Outcome};
+use super::backlog::{Backlog, Outcome, Signed, Workers};
 use super::signing::{NotSigned, Signing, text};
+use crate::error::coded;
 use crate::limits::{GUARD_LOOK, REQUESTS_AT_ONCE};
 use mesh_issuance::adoption::request::guard::{self, GuardError, guarded_since};
 use mesh_issuance::adoption::request::object::{self, ReadyReason};
 use mesh_issuance::adoption::request::rules::{IssuerError, IssuerRules};
 use mesh_issuance::adoption::request::{
-    Candidate, GROUP, IssuerRef, IssuerState, Live, RequestDecision, RequestFacts, Terms, Wish,
-    decide, is_ours,
+    Candidate, GROUP, IssuerRef, IssuerState, Live, RequestDecision, RequestFacts, Standing, Terms,
+    Wish, decide, is_ours, standing,
 };
 use mesh_kubernetes::kinds::{
     ADMISSION_POLICY, ADMISSION_POLICY_BINDING, CERTIFICATE_REQUEST, CERTIFICATE_REQUESTS, Kind,
@@ -50,6 +51,21 @@ struct Book {
     guard: Result<Timestamp, GuardError>,
 }
 
+/// What came of a look at the guard and the issuers, which has two parts, one after the other.
+enum Looked {
+    /// Since when the API server vouches for user names.
+    Guard(Result<Timestamp, GuardError>),
+    /// Issuers were told how they stand.
+    Told,
+}
+
+/// An issuer that is told how it stands, as it was seen, and its new status.
+struct Tell {
+    kind: &'static Kind,
+    object: Value,
+    status: Map<String, Value>,
+}
+
 /// Answers requests for as long as it is polled.
 pub(crate) async fn serve(signing: Signing) -> Infallible {
     let (tell, mut changes) = mpsc::channel(CHANGES);
@@ -67,24 +83,20 @@ pub(crate) async fn serve(signing: Signing) -> Infallible {
             why: "it was not asked yet".to_owned(),
         }),
     };
-    let mut under_way = JoinSet::new();
+    let (mut workers, mut looking) = (Workers::default(), JoinSet::new());
     let mut look_at = signing.platform.monotonic();
     loop {
         let now = signing.platform.monotonic();
-        if now >= look_at && !book.issuers.is_empty() {
+        // Beside the requests: an API server that does not answer keeps nobody waiting who needs nothing of it.
+        if now >= look_at && !book.issuers.is_empty() && looking.is_empty() {
             look_at = now.plus(GUARD_LOOK);
-            let guard = ask_for_guard(&signing).await;
-            if guard != book.guard {
-                book.guard = guard;
-                book.requests.all_due(now);
-            }
-            book.tell_issuers(&signing).await;
+            let signing = signing.clone();
+            looking.spawn(async move { Looked::Guard(ask_for_guard(&signing).await) });
         }
-        while let Some((name, request)) = book.requests.take(now, REQUESTS_AT_ONCE) {
-            let (signing, rules) = (signing.clone(), book.rules_for(&request));
-            under_way.spawn(async move {
-                let outcome = settle(&signing, &request, rules.as_deref()).await;
-                (name, outcome)
+        while let Some(taken) = book.requests.take(now, REQUESTS_AT_ONCE) {
+            let (signing, rules) = (signing.clone(), book.rules_for(&taken.object));
+            workers.start(taken.ticket, async move {
+                settle(&signing, &taken.object, rules.as_deref(), taken.signed).await
             });
         }
         let due = book.requests.next_due().map_or(NAP, |due| due.since(now));
@@ -98,11 +110,20 @@ pub(crate) async fn serve(signing: Signing) -> Infallible {
                 // The watch never ends while we listen.
                 None => std::future::pending().await,
             },
-            Some(done) = under_way.join_next(), if !under_way.is_empty() => match done {
-                Ok((name, outcome)) => {
-                    book.requests.done(&name, outcome, signing.platform.monotonic());
+            (ticket, outcome) = workers.next() => {
+                book.requests.done(&ticket, outcome, signing.platform.monotonic());
+            }
+            Some(looked) = looking.join_next(), if !looking.is_empty() => match looked {
+                Ok(Looked::Guard(guard)) => {
+                    if guard != book.guard {
+                        book.guard = guard;
+                        book.requests.all_due(signing.platform.monotonic());
+                    }
+                    let (signing, tells) = (signing.clone(), book.to_tell(&signing));
+                    looking.spawn(async move { tell_issuers(&signing, tells).await });
                 }
-                Err(error) => tracing::error!(%error, "a request was given up"),
+                Ok(Looked::Told) => {}
+                Err(error) => tracing::error!(%error, "a look at the issuers broke off; the next one follows"),
             },
             () = tokio::time::sleep(due.min(NAP)) => {}
         }
@@ -185,18 +206,11 @@ impl Book {
         let Ok(object) = serde_json::from_slice::<Value>(json) else {
             return;
         };
-        let done = matches!(
-            object::facts(&object)
-                .and_then(|facts| facts.ready_reason)
-                .as_deref(),
-            Some("Issued" | "Failed" | "Denied")
-        );
-        if is_ours(&object::issuer_ref(&object)) && !done {
+        if is_ours(&object::issuer_ref(&object)) && !object::is_answered(&object) {
             self.requests
                 .put(name, object, signing.platform.monotonic());
         } else {
             self.requests.remove(&name);
-            signing.forget(text(&object, "/metadata/uid"));
         }
     }
 
@@ -228,23 +242,22 @@ impl Book {
         Some(Arc::clone(&issuer.rules))
     }
 
-    /// Notes in each issuer whether it is ready, where that is not what stands there.
-    async fn tell_issuers(&self, signing: &Signing) {
+    /// What is to be noted in issuers: whether they are ready, where that is not what stands there.
+    fn to_tell(&self, signing: &Signing) -> Vec<Tell> {
+        let mut tells = Vec::new();
         for issuer in self.issuers.values() {
             let object = &issuer.object;
             let told = match (&*issuer.rules, &self.guard) {
-                (Err(why), _) => (false, "Invalid", in_words(why)),
-                (_, Err(why)) => (false, "Unguarded", in_words(why)),
+                (Err(why), _) => (false, "Invalid", coded(why)),
+                (_, Err(why)) => (false, "Unguarded", coded(why)),
                 (Ok(_), Ok(_)) => {
                     let text = format!("signs SVIDs of trust domain {}", signing.domain);
                     (true, "Ready", text)
                 }
             };
             let (ready, reason, message) = &told;
-            let status = if *ready { "True" } else { "False" };
-            let observed = object.pointer("/status/conditions/0/observedGeneration");
-            let current = observed == object.pointer("/metadata/generation");
-            if current && object::says(object, status, reason, message) {
+            let told = (*ready, *reason, message.as_str());
+            if object::issuer_says(object, told) {
                 continue;
             }
             let kind = match namespace_of(object) {
@@ -252,12 +265,28 @@ impl Book {
                 None => &MESH_CLUSTER_ISSUER,
             };
             let now = signing.platform.wall_clock();
-            let conditions = object::issuer_conditions(object, (*ready, reason, message), now);
-            let mut status = Map::new();
-            status.insert("conditions".to_owned(), conditions);
-            signing.write((kind, "v1alpha1"), object, status).await;
+            let conditions = object::issuer_conditions(object, told, now);
+            tells.push(Tell {
+                kind,
+                object: object.clone(),
+                status: Map::from_iter([("conditions".to_owned(), conditions)]),
+            });
         }
+        tells
     }
+}
+
+async fn tell_issuers(signing: &Signing, tells: Vec<Tell>) -> Looked {
+    for Tell {
+        kind,
+        object,
+        status,
+    } in tells
+    {
+        // What could not be written is told again with the next look.
+        signing.write((kind, "v1alpha1"), &object, status).await;
+    }
+    Looked::Told
 }
 
 fn namespace_of(object: &Value) -> Option<&str> {
@@ -266,26 +295,26 @@ fn namespace_of(object: &Value) -> Option<&str> {
         .and_then(Value::as_str)
 }
 
-/// Code and message, as they stand in a condition.
-fn in_words(error: &dyn miette::Diagnostic) -> String {
-    match error.code() {
-        Some(code) => format!("{code}: {error}"),
-        None => error.to_string(),
-    }
-}
-
-/// Decides about one request and answers it.
+/// Decides about one request and answers it; with what was `signed` for it before, if that could not be written.
 async fn settle(
     signing: &Signing,
     request: &Value,
     rules: Option<&Result<IssuerRules, IssuerError>>,
+    signed: Option<Arc<Signed>>,
 ) -> Outcome {
-    if let Some(written) = signing.write_again(REQUEST, request).await {
-        return written;
-    }
     let Some(facts) = object::facts(request) else {
         return Outcome::Settled;
     };
+    if let Some(signed) = signed {
+        return match standing(&facts) {
+            Standing::Approved => write_issued(signing, request, signed).await,
+            Standing::Denied => {
+                let message = "the request was denied; what was signed before is not given away";
+                note(signing, request, ReadyReason::Denied, message).await
+            }
+            Standing::NotOpen => Outcome::Settled,
+        };
+    }
     let issuer = match rules {
         None => IssuerState::Absent,
         Some(Err(why)) => IssuerState::Invalid(why),
@@ -310,7 +339,7 @@ async fn settle(
             note(signing, request, ReadyReason::Denied, message).await
         }
         RequestDecision::Pend(why) => pend(signing, request, &why.to_string()).await,
-        RequestDecision::Fail(why) => fail(signing, request, in_words(&why)).await,
+        RequestDecision::Fail(why) => fail(signing, request, coded(&why)).await,
         RequestDecision::Ask(candidate) => issue(signing, request, &facts, *candidate).await,
     }
 }
@@ -329,12 +358,12 @@ async fn issue(
     };
     let granted = match candidate.grant(&live) {
         Ok(granted) => granted,
-        Err(why) => return fail(signing, request, in_words(&why)).await,
+        Err(why) => return fail(signing, request, coded(&why)).await,
     };
     let chain = match signing.issue(granted).await {
         Ok(chain) => chain,
         Err(NotSigned::Now(why)) => return pend(signing, request, &why).await,
-        Err(NotSigned::Ever(why)) => return fail(signing, request, in_words(&why)).await,
+        Err(NotSigned::Ever(why)) => return fail(signing, request, coded(&why)).await,
     };
     let validity = chain.leaf.validity();
     let mut message = format!(
@@ -353,12 +382,21 @@ async fn issue(
         %id, serial = chain.leaf.serial().to_hex(), namespace = facts.namespace, request = facts.name,
         "issued an SVID for a certificate request"
     );
-    let now = signing.platform.wall_clock();
-    let mut status = object::status_with_ready(request, ReadyReason::Issued, &message, now);
     let base64 = |pem: String| json!(data_encoding::BASE64.encode(pem.as_bytes()));
-    status.insert("certificate".to_owned(), base64(Signing::chain_pem(&chain)));
-    status.insert("ca".to_owned(), base64(signing.anchors_pem(&chain)));
-    signing.write_issued(REQUEST, request, status).await
+    let fields = Map::from_iter([
+        ("certificate".to_owned(), base64(Signing::chain_pem(&chain))),
+        ("ca".to_owned(), base64(signing.anchors_pem(&chain))),
+    ]);
+    write_issued(signing, request, Arc::new(Signed { message, fields })).await
+}
+
+/// Writes what was signed, beside the conditions that stand in the request now.
+async fn write_issued(signing: &Signing, request: &Value, signed: Arc<Signed>) -> Outcome {
+    let now = signing.platform.wall_clock();
+    let status = object::status_with_ready(request, ReadyReason::Issued, &signed.message, now);
+    signing
+        .write_issued(REQUEST, request, (status, signed))
+        .await
 }
 
 /// What the API server says of whoever asks, and of whoever it is for.

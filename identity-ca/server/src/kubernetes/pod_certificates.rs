@@ -4,20 +4,23 @@
 //! What is decided is in [`mesh_issuance::attestation::pod_certificate`]. An answer is final: chain and times are written
 //! together, once.
 
-use super::backlog::{Backlog, Outcome};
+use super::backlog::{Backlog, Outcome, Signed, Workers};
+use super::served;
 use super::signing::{NotSigned, Signing, text};
+use crate::error::coded;
 use crate::issuing::Chain;
-use crate::limits::{API_LOOK, REQUESTS_AT_ONCE};
+use crate::limits::REQUESTS_AT_ONCE;
 use mesh_issuance::adoption::request::object::whole_secs;
 use mesh_issuance::attestation::pod_certificate::{
-    LIFE_SECS_MIN, PodCandidate, PodDecision, PodRefusal, decide,
+    LIFE_SECS_MIN, PodCandidate, PodDecision, PodRefusal, decide, is_open,
 };
 use mesh_issuance::renewal;
-use mesh_kubernetes::kinds::POD_CERTIFICATE_REQUEST;
+use mesh_kubernetes::kinds::{Kind, POD_CERTIFICATE_REQUEST};
 use mesh_kubernetes::object as kept;
 use mesh_kubernetes::watch::{self, Change};
 use serde_json::{Map, Value, json};
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -30,11 +33,8 @@ const NAP: Duration = Duration::from_secs(60);
 
 /// Answers requests for as long as it is polled, once the API server has them.
 pub(crate) async fn serve(signing: Signing) -> Infallible {
-    let version = served(
-        &signing,
-        "pods get no certificates over PodCertificateRequests",
-    )
-    .await;
+    let without = "pods get no certificates over PodCertificateRequests";
+    let version = served(&signing.client, &POD_CERTIFICATE_REQUEST, without).await;
     tracing::info!(version, "signs PodCertificateRequests");
     let (tell, mut changes) = mpsc::channel(CHANGES);
     let mut tasks = JoinSet::new();
@@ -46,14 +46,13 @@ pub(crate) async fn serve(signing: Signing) -> Infallible {
         tell,
     ));
     let mut requests = Backlog::default();
-    let mut under_way = JoinSet::new();
+    let mut workers = Workers::default();
     loop {
         let now = signing.platform.monotonic();
-        while let Some((name, request)) = requests.take(now, REQUESTS_AT_ONCE) {
+        while let Some(taken) = requests.take(now, REQUESTS_AT_ONCE) {
             let signing = signing.clone();
-            under_way.spawn(async move {
-                let outcome = settle(&signing, version, &request).await;
-                (name, outcome)
+            workers.start(taken.ticket, async move {
+                settle(&signing, version, &taken.object, taken.signed).await
             });
         }
         let due = requests.next_due().map_or(NAP, |due| due.since(now));
@@ -63,31 +62,11 @@ pub(crate) async fn serve(signing: Signing) -> Infallible {
                 // The watch never ends while we listen.
                 None => std::future::pending().await,
             },
-            Some(done) = under_way.join_next(), if !under_way.is_empty() => match done {
-                Ok((name, outcome)) => requests.done(&name, outcome, signing.platform.monotonic()),
-                Err(error) => tracing::error!(%error, "a request was given up"),
-            },
+            (ticket, outcome) = workers.next() => {
+                requests.done(&ticket, outcome, signing.platform.monotonic());
+            }
             () = tokio::time::sleep(due.min(NAP)) => {}
         }
-    }
-}
-
-/// The version in which the API server has them; waits until it has one.
-async fn served(signing: &Signing, without: &str) -> &'static str {
-    let mut said = false;
-    loop {
-        match watch::served_version(&signing.client, &POD_CERTIFICATE_REQUEST).await {
-            Ok(Some(version)) => return version,
-            Ok(None) if said => {}
-            Ok(None) => {
-                said = true;
-                tracing::info!("the API server has no PodCertificateRequests: {without}");
-            }
-            Err(error) => {
-                tracing::warn!(%error, "cannot find out whether there are PodCertificateRequests")
-            }
-        }
-        tokio::time::sleep(API_LOOK).await;
     }
 }
 
@@ -97,12 +76,9 @@ fn take(requests: &mut Backlog, change: Change, signing: &Signing) {
         let Ok(object) = serde_json::from_slice::<Value>(json) else {
             return;
         };
-        match decide(&object, signing.leaf_secs) {
-            PodDecision::Leave => {
-                requests.remove(&name);
-                signing.forget(text(&object, "/metadata/uid"));
-            }
-            _ => requests.put(name, object, now),
+        match is_open(&object) {
+            true => requests.put(name, object, now),
+            false => requests.remove(&name),
         }
     };
     match change {
@@ -124,11 +100,20 @@ fn take(requests: &mut Backlog, change: Change, signing: &Signing) {
     }
 }
 
-/// Decides about one request and answers it.
-async fn settle(signing: &Signing, version: &str, request: &Value) -> Outcome {
+/// Decides about one request and answers it; with what was `signed` for it before, if that could not be written.
+async fn settle(
+    signing: &Signing,
+    version: &str,
+    request: &Value,
+    signed: Option<Arc<Signed>>,
+) -> Outcome {
     let kind = (&POD_CERTIFICATE_REQUEST, version);
-    if let Some(written) = signing.write_again(kind, request).await {
-        return written;
+    if let Some(signed) = signed {
+        return match is_open(request) {
+            true => write_issued(signing, kind, request, signed).await,
+            // Somebody denied it meanwhile.
+            false => Outcome::Settled,
+        };
     }
     let candidate = match decide(request, signing.leaf_secs) {
         PodDecision::Leave => return Outcome::Settled,
@@ -137,8 +122,8 @@ async fn settle(signing: &Signing, version: &str, request: &Value) -> Outcome {
     };
     match issue(signing, candidate).await {
         Ok(chain) => {
-            let status = issued(signing, request, &chain);
-            signing.write_issued(kind, request, status).await
+            let signed = Arc::new(issued(signing, &chain));
+            write_issued(signing, kind, request, signed).await
         }
         Err(NotIssued::Later(why)) => {
             tracing::warn!(
@@ -188,27 +173,36 @@ async fn issue(signing: &Signing, candidate: PodCandidate) -> Result<Chain, NotI
 }
 
 /// Chain and times, together.
-fn issued(signing: &Signing, request: &Value, chain: &Chain) -> Map<String, Value> {
+fn issued(signing: &Signing, chain: &Chain) -> Signed {
     let validity = chain.leaf.validity();
     let now = signing.platform.wall_clock();
     let refresh = renewal::renew_at(now, validity.not_after, signing.platform.dice());
-    let message = format!("an SVID of {}", chain.leaf.id());
-    let mut status = condition(signing, request, ("Issued", "Issued", &message));
-    for (field, value) in [
+    let fields = [
         ("certificateChain", Signing::chain_pem(chain)),
         ("notBefore", whole_secs(validity.not_before)),
         ("beginRefreshAt", whole_secs(refresh)),
         ("notAfter", whole_secs(validity.not_after)),
-    ] {
-        status.insert(field.to_owned(), value.into());
+    ];
+    let fields = fields.map(|(field, value)| (field.to_owned(), value.into()));
+    Signed {
+        message: format!("an SVID of {}", chain.leaf.id()),
+        fields: fields.into_iter().collect(),
     }
-    status
+}
+
+async fn write_issued(
+    signing: &Signing,
+    kind: (&Kind, &str),
+    request: &Value,
+    signed: Arc<Signed>,
+) -> Outcome {
+    let status = condition(signing, request, ("Issued", "Issued", &signed.message));
+    signing.write_issued(kind, request, (status, signed)).await
 }
 
 async fn refuse(signing: &Signing, version: &str, request: &Value, why: &PodRefusal) -> Outcome {
     let (kind, reason) = why.condition();
-    let code = miette::Diagnostic::code(why).map(|code| format!("{code}: "));
-    let message = format!("{}{why}", code.unwrap_or_default());
+    let message = coded(why);
     tracing::warn!(
         why = message,
         namespace = text(request, "/metadata/namespace"),

@@ -1,24 +1,23 @@
 //! What signing on behalf of the Kubernetes API takes: questions to the API server, the pipeline of every issuance, and
 //! answers in an object's status.
 
-use super::backlog::Outcome;
+use super::backlog::{Outcome, Signed};
 use crate::error::IssuanceError;
 use crate::issuing::{Chain, Issuing, Turn};
 use crate::limits::REVIEW_TIMEOUT;
 use crate::network::Cluster;
 use crate::trust::Requester;
-use data_encoding::HEXLOWER;
 use mesh_issuance::adoption::request::Granted;
 use mesh_issuance::attestation::kubernetes::{BoundPod, Pod};
 use mesh_issuance::issue::IssueError;
+use mesh_issuance::rotation::AuthorityId;
 use mesh_kubernetes::kinds::Kind;
 use mesh_kubernetes::status::{self, Written};
 use mesh_kubernetes::{Client, KubernetesError, review};
 use mesh_platform::Platform;
 use mesh_trust::{SpiffeId, TrustDomain};
 use serde_json::{Map, Value};
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 /// All that it takes. Cheap to clone.
 #[derive(Clone)]
@@ -32,9 +31,6 @@ pub(crate) struct Signing {
     pub(crate) domain: TrustDomain,
     /// Life of SVIDs, seconds.
     pub(crate) leaf_secs: u64,
-    /// Statuses that could not be written yet, by the UID of their objects. A key is certified once, so what was signed
-    /// must not be lost.
-    unwritten: Arc<Mutex<HashMap<String, Map<String, Value>>>>,
 }
 
 /// Why something is not signed.
@@ -61,7 +57,6 @@ impl Signing {
             platform,
             domain,
             leaf_secs,
-            unwritten: Arc::default(),
         }
     }
 
@@ -130,41 +125,25 @@ impl Signing {
         let published = self.issuing.published().borrow().clone();
         let bundle = published.bundles.get(&self.domain);
         let mut anchors = bundle.map_or_else(Vec::new, |bundle| bundle.anchors().to_vec());
-        let above = |der: &[u8]| {
-            let digest = ring::digest::digest(&ring::digest::SHA256, der);
-            HEXLOWER.encode(digest.as_ref()) == chain.authority.as_str()
-        };
-        anchors.sort_by_key(|anchor| !above(anchor));
+        anchors.sort_by_key(|anchor| AuthorityId::of_certificate(anchor) != chain.authority);
         mesh_trust::bundle::to_pem(&anchors)
     }
 
-    /// Writes a status that was signed for before and could not be written; none if there is none for this object.
-    pub(crate) async fn write_again(&self, kind: (&Kind, &str), object: &Value) -> Option<Outcome> {
-        let uid = text(object, "/metadata/uid");
-        let status = self.kept().get(uid).cloned()?;
-        Some(self.write_issued(kind, object, status).await)
-    }
-
-    /// Writes what was signed; if that fails, it is kept for the next try.
+    /// Writes what was signed, into a status that says so; if that fails, it is kept for the next try.
     pub(crate) async fn write_issued(
         &self,
         kind: (&Kind, &str),
         object: &Value,
-        status: Map<String, Value>,
+        (mut status, signed): (Map<String, Value>, Arc<Signed>),
     ) -> Outcome {
-        let uid = text(object, "/metadata/uid").to_owned();
-        self.kept().insert(uid.clone(), status.clone());
-        match self.try_write(kind, object, status).await {
-            Ok(Written::Yes | Written::NotFound) => {
-                self.kept().remove(&uid);
-                Outcome::Settled
-            }
-            // The object as it is now comes by itself; should it not, it is tried again.
-            Ok(Written::Overtaken) | Err(_) => Outcome::Again,
+        status.extend(signed.fields.clone());
+        match self.write(kind, object, status).await {
+            Outcome::Settled => Outcome::Settled,
+            _ => Outcome::Unwritten(signed),
         }
     }
 
-    /// Writes any other status.
+    /// Writes any status.
     pub(crate) async fn write(
         &self,
         kind: (&Kind, &str),
@@ -173,13 +152,9 @@ impl Signing {
     ) -> Outcome {
         match self.try_write(kind, object, status).await {
             Ok(Written::Yes | Written::NotFound) => Outcome::Settled,
+            // The object as it is now comes by itself; should it not, it is tried again.
             Ok(Written::Overtaken) | Err(_) => Outcome::Again,
         }
-    }
-
-    /// Forgets what was signed for objects that are gone.
-    pub(crate) fn forget(&self, uid: &str) {
-        self.kept().remove(uid);
     }
 
     async fn try_write(
@@ -210,12 +185,6 @@ impl Signing {
             );
         })
     }
-
-    fn kept(&self) -> std::sync::MutexGuard<'_, HashMap<String, Map<String, Value>>> {
-        self.unwritten
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// A text of an object; empty if it is not there.
@@ -230,16 +199,52 @@ pub(crate) fn text<'o>(object: &'o Value, path: &str) -> &'o str {
 fn sorted(error: IssuanceError, id: &SpiffeId) -> NotSigned {
     let ever = match &error {
         IssuanceError::Denied { .. } | IssuanceError::Log(_) => true,
-        // An issuer that ends is renewed, and a signer that failed may work again.
-        IssuanceError::Issue(error) => !matches!(
-            error,
-            IssueError::Profile(_) | IssueError::Signer(_) | IssueError::WrongSigner { .. }
-        ),
+        // An issuer that ends is renewed. A signer may work again too, but by then the key is in the log as one that was
+        // certified, and is never certified again: whoever asked makes another.
+        IssuanceError::Issue(error) => !matches!(error, IssueError::Profile(_)),
         _ => false,
     };
     tracing::warn!(%id, %error, "no certificate");
     match ever {
         true => NotSigned::Ever(error),
         false => NotSigned::Now(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::id;
+    use mesh_issuance::SignerFailed;
+    use mesh_issuance::log::LogError;
+    use mesh_issuance::profile::ProfileError;
+    use mesh_trust::Timestamp;
+
+    #[test]
+    fn what_fails_after_the_key_was_recorded_fails_for_good() {
+        let signer = || SignerFailed("it ended".to_owned());
+        let authority = "the issuer".to_owned();
+        let ended = ProfileError::IssuerEnds {
+            issuer_not_after: Timestamp::from_unix_secs(0),
+            secs_min: 1,
+        };
+        for (error, ever) in [
+            (IssuanceError::from(IssueError::Profile(ended)), false),
+            (IssuanceError::Busy, false),
+            (IssuanceError::Stopped, false),
+            (IssueError::Signer(signer()).into(), true),
+            (IssueError::WrongSigner { authority }.into(), true),
+            (IssuanceError::Log(LogError::Reused { what: "key" }), true),
+            (
+                IssuanceError::Denied {
+                    id: id("ns/a/sa/b"),
+                },
+                true,
+            ),
+        ] {
+            let text = error.to_string();
+            let sorted = sorted(error, &id("ns/a/sa/b"));
+            assert_eq!(matches!(sorted, NotSigned::Ever(_)), ever, "{text}");
+        }
     }
 }

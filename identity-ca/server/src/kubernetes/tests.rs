@@ -102,6 +102,29 @@ impl Cluster {
         std::fs::read_to_string(self.dir.path().join(LOG_FILE)).unwrap()
     }
 
+    /// Waits until all issuers say that they are ready.
+    async fn issuers_are_ready(&self) {
+        let is_ready = |object: &Value| ready(object).is_some_and(|(reason, _)| reason == "Ready");
+        let of_all = (CLUSTER_ISSUERS, None, "any");
+        self.api.until(of_all, is_ready).await;
+        let of_shop = (ISSUERS, Some("shop"), "mesh");
+        self.api.until(of_shop, is_ready).await;
+    }
+
+    /// A request that was signed, and whose status cannot be written.
+    async fn signed_and_not_written(&self, name: &str) -> Value {
+        self.issuers_are_ready().await;
+        self.api.failing.store(usize::MAX, Ordering::SeqCst);
+        self.api.put(REQUESTS, request(name, true));
+        for _ in 0..500 {
+            if self.log().contains(&format!("shop/{name} uid")) {
+                return self.api.get(REQUESTS, Some("shop"), name).unwrap();
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("it was not signed");
+    }
+
     fn certificates_of(&self, name: &str) -> usize {
         let log = self.log();
         let of = |line: &&str| line.contains(r#""kind":"intent""#) && line.contains(name);
@@ -250,20 +273,83 @@ async fn without_the_guard_of_user_names_nothing_is_issued_and_issuers_say_so() 
 #[tokio::test]
 async fn what_was_signed_and_could_not_be_written_is_written_later_and_not_signed_again() {
     let cluster = Cluster::start(api()).await;
-    let is_ready = |object: &Value| ready(object).is_some();
-    cluster
-        .api
-        .until((CLUSTER_ISSUERS, None, "any"), is_ready)
-        .await;
-    cluster
-        .api
-        .until((ISSUERS, Some("shop"), "mesh"), is_ready)
-        .await;
+    cluster.issuers_are_ready().await;
     cluster.api.failing.store(2, Ordering::SeqCst);
     cluster.api.put(REQUESTS, request("web", true));
     let object = cluster.ends("web", "Issued").await;
     cluster.verify(&decoded(&object, "certificate"));
     assert_eq!(cluster.certificates_of("shop/web"), 1);
+}
+
+#[tokio::test]
+async fn what_others_say_of_a_request_while_its_answer_waits_is_kept() {
+    let cluster = Cluster::start(api()).await;
+    let mut object = cluster.signed_and_not_written("web").await;
+    let conditions = object["status"]["conditions"].as_array_mut().unwrap();
+    conditions.push(json!({ "type": "Checked", "status": "True" }));
+    cluster.api.put(REQUESTS, object);
+    cluster.api.failing.store(0, Ordering::SeqCst);
+    let object = cluster.ends("web", "Issued").await;
+    cluster.verify(&decoded(&object, "certificate"));
+    let conditions = object["status"]["conditions"].as_array().unwrap();
+    let kinds: Vec<_> = conditions.iter().map(|one| &one["type"]).collect();
+    assert_eq!(kinds, ["Approved", "Checked", "Ready"]);
+    assert_eq!(cluster.certificates_of("shop/web"), 1);
+}
+
+#[tokio::test]
+async fn a_request_that_is_denied_before_its_certificate_was_written_gets_none() {
+    let cluster = Cluster::start(api()).await;
+    let mut object = cluster.signed_and_not_written("web").await;
+    let conditions = object["status"]["conditions"].as_array_mut().unwrap();
+    conditions.push(json!({ "type": "Denied", "status": "True" }));
+    cluster.api.put(REQUESTS, object);
+    cluster.api.failing.store(0, Ordering::SeqCst);
+    let object = cluster.ends("web", "Denied").await;
+    assert!(object["status"].get("certificate").is_none(), "{object}");
+    assert_eq!(object["status"]["conditions"][1]["type"], "Denied");
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let later = cluster.api.get(REQUESTS, Some("shop"), "web").unwrap();
+    assert_eq!(later["status"], object["status"]);
+}
+
+#[tokio::test]
+async fn an_api_server_that_is_slow_about_the_guard_does_not_hold_up_other_requests() {
+    let api = api();
+    api.stalled.store(true, Ordering::SeqCst);
+    let cluster = Cluster::start(api).await;
+    // The look at the guard begins with the first issuer that is seen.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let mut denied = request("denied", false);
+    denied["status"]["conditions"] = json!([{ "type": "Denied", "status": "True" }]);
+    cluster.api.put(REQUESTS, denied);
+    let noted = cluster.ends("denied", "Denied");
+    let noted = tokio::time::timeout(Duration::from_secs(3), noted).await;
+    assert!(noted.is_ok(), "it waited for the guard");
+    cluster.api.stalled.store(false, Ordering::SeqCst);
+    cluster.issuers_are_ready().await;
+}
+
+#[tokio::test]
+async fn an_issuer_of_which_others_say_something_too_is_told_once() {
+    let api = api();
+    let mut issuer = api.get(ISSUERS, Some("shop"), "mesh").unwrap();
+    issuer["status"] = json!({ "conditions": [{ "type": "Audited", "status": "True" }] });
+    api.put(ISSUERS, issuer);
+    let cluster = Cluster::start(api).await;
+    cluster.issuers_are_ready().await;
+    let told = cluster.api.get(ISSUERS, Some("shop"), "mesh").unwrap();
+    assert_eq!(told["status"]["conditions"][0]["type"], "Audited");
+    // The next look, at once: it tells those whose names come later last.
+    let named = json!({ "namespace": "shop", "name": "zz", "generation": 1 });
+    cluster
+        .api
+        .put(ISSUERS, json!({ "metadata": named, "spec": {} }));
+    let is_ready = |object: &Value| ready(object).is_some();
+    let last = (ISSUERS, Some("shop"), "zz");
+    cluster.api.until(last, is_ready).await;
+    let later = cluster.api.get(ISSUERS, Some("shop"), "mesh").unwrap();
+    assert_eq!(later, told, "it was written again");
 }
 
 #[tokio::test]

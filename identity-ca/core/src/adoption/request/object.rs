@@ -1,6 +1,6 @@
 //! From objects of the Kubernetes API to facts, and from decisions to what is written into their status.
 
-use super::{IssuerRef, RequestFacts, User, Wish};
+use super::{IssuerRef, RequestFacts, User, Wish, is_answer};
 use mesh_trust::Timestamp;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -45,9 +45,7 @@ pub fn facts(request: &Value) -> Option<RequestFacts> {
         issuer: issuer_ref(request),
         approved: is_true(request, "Approved"),
         denied: is_true(request, "Denied"),
-        ready_reason: condition(request, "Ready")
-            .and_then(|ready| ready.get("reason")?.as_str())
-            .map(str::to_owned),
+        ready_reason: ready_reason(request).map(str::to_owned),
         user: User {
             name: or_empty("/spec/username"),
             uid: or_empty("/spec/uid"),
@@ -65,6 +63,16 @@ pub fn facts(request: &Value) -> Option<RequestFacts> {
         duration: wish(request.pointer("/spec/duration")),
         usages: texts(request.pointer("/spec/usages")),
     })
+}
+
+/// Whether a request has its answer, by its condition `Ready` alone: most that are seen have, and nothing else of them
+/// is read.
+pub fn is_answered(request: &Value) -> bool {
+    ready_reason(request).is_some_and(is_answer)
+}
+
+fn ready_reason(request: &Value) -> Option<&str> {
+    condition(request, "Ready")?.get("reason")?.as_str()
 }
 
 /// Whom a request names as its issuer.
@@ -176,8 +184,15 @@ pub fn status_with_ready(
     out
 }
 
-/// Whether `Ready` says this already: then nothing is written.
-pub fn says(object: &Value, status: &str, reason: &str, message: &str) -> bool {
+/// Whether an issuer's `Ready` says this already, of what stands in its spec now: then nothing is written.
+pub fn issuer_says(issuer: &Value, (ready, reason, message): (bool, &str, &str)) -> bool {
+    let seen = condition(issuer, "Ready").and_then(|ready| ready.get("observedGeneration"));
+    let status = if ready { "True" } else { "False" };
+    seen == issuer.pointer("/metadata/generation") && says(issuer, status, reason, message)
+}
+
+/// Whether `Ready` says this already.
+fn says(object: &Value, status: &str, reason: &str, message: &str) -> bool {
     condition(object, "Ready").is_some_and(|ready| {
         ready.get("status") == Some(&status.into())
             && ready.get("reason") == Some(&reason.into())

@@ -1,7 +1,9 @@
 //! Each request's end: who gets which identity, and who gets none.
 
 use super::guard::{EXPRESSIONS, POLICY, SETTLES_SECS, guarded_since};
-use super::object::{ReadyReason, facts, issuer_conditions, status_with_ready};
+use super::object::{
+    ReadyReason, facts, is_answered, issuer_conditions, issuer_says, status_with_ready,
+};
 use super::*;
 use crate::testing::NOW;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, SanType};
@@ -630,4 +632,53 @@ fn the_time_of_an_issuers_condition_changes_with_its_status_alone() {
     let other = issuer_conditions(&issuer, (false, "Unguarded", "c"), later);
     assert_ne!(other[0]["lastTransitionTime"], first);
     assert_eq!(other.as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn what_an_issuer_says_already_is_read_from_its_own_condition() {
+    let told = (true, "Ready", "a");
+    let mut issuer = json!({ "metadata": { "generation": 3 }, "spec": {} });
+    issuer["status"] = json!({ "conditions": [{ "type": "Audited", "observedGeneration": 7 }] });
+    assert!(!issuer_says(&issuer, told));
+    let conditions = issuer_conditions(&issuer, told, NOW);
+    assert_eq!(conditions[0]["type"], "Audited", "another's comes first");
+    issuer["status"]["conditions"] = conditions;
+    assert!(issuer_says(&issuer, told), "and is not written again");
+    for other in [
+        (false, "Ready", "a"),
+        (true, "Invalid", "a"),
+        (true, "Ready", "b"),
+    ] {
+        assert!(!issuer_says(&issuer, other), "{other:?}");
+    }
+    issuer["metadata"]["generation"] = json!(4);
+    assert!(!issuer_says(&issuer, told), "its spec changed");
+}
+
+#[test]
+fn a_request_is_answered_by_ready_alone_and_open_by_approval() {
+    let mut object = request();
+    assert!(!is_answered(&object));
+    assert_eq!(standing(&facts(&object).unwrap()), Standing::Approved);
+    for (reason, answered) in [
+        (ReadyReason::Pending, false),
+        (ReadyReason::Issued, true),
+        (ReadyReason::Failed, true),
+        (ReadyReason::Denied, true),
+    ] {
+        object["status"] = Value::Object(status_with_ready(&request(), reason, "", NOW));
+        assert_eq!(is_answered(&object), answered, "{reason:?}");
+        let stands = standing(&facts(&object).unwrap());
+        assert_eq!(stands == Standing::NotOpen, answered, "{reason:?}");
+    }
+    let condition = |kind: &str| json!({ "type": kind, "status": "True" });
+    for (conditions, wanted) in [
+        (vec![], Standing::NotOpen),
+        (vec!["Denied"], Standing::Denied),
+        (vec!["Approved", "Denied"], Standing::Denied),
+    ] {
+        let all: Vec<Value> = conditions.into_iter().map(condition).collect();
+        object["status"] = json!({ "conditions": all });
+        assert_eq!(standing(&facts(&object).unwrap()), wanted);
+    }
 }

@@ -11,7 +11,7 @@ use mesh_platform::files;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -34,6 +34,8 @@ pub(super) struct TestApi {
     pub(super) failing: Arc<AtomicUsize>,
     /// Patches that were taken.
     pub(super) patches: Arc<AtomicUsize>,
+    /// Whether questions about the guard of user names get no answer.
+    pub(super) stalled: Arc<AtomicBool>,
 }
 
 impl TestApi {
@@ -44,6 +46,7 @@ impl TestApi {
             revision: Arc::new(watch::Sender::new(0)),
             failing: Arc::default(),
             patches: Arc::default(),
+            stalled: Arc::default(),
         }
     }
 
@@ -147,6 +150,11 @@ impl TestApi {
                 self.watch(kind(plural), &query)
             }
             (Method::GET, [plural]) => self.list(&kind(plural), &query),
+            (Method::GET, ["validatingadmissionpolicies", _])
+                if self.stalled.load(Ordering::SeqCst) =>
+            {
+                std::future::pending().await
+            }
             (Method::GET, [plural, name]) => match self.get(&kind(plural), namespace, name) {
                 Some(object) => json_body(StatusCode::OK, &object),
                 None => failure(StatusCode::NOT_FOUND),
