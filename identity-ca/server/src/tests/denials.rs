@@ -1,9 +1,13 @@
 //! The deny list as operators change it, as workloads feel it, and as those who verify follow it.
 
 use super::*;
+use crate::issuing::Desk;
+use crate::testing::request;
 use mesh_api::proto::denial_admin_client::DenialAdminClient;
 use mesh_api::proto::denials_client::DenialsClient;
 use mesh_api::proto::{AllowRequest, DenialsAck, DenialsReply, DeniedRequest, DenyRequest};
+use mesh_issuance::Profile;
+use mesh_platform::Platform;
 use mesh_trust::{Denials, Denied};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -234,6 +238,41 @@ async fn a_restart_keeps_the_list_and_a_damaged_one_stops_the_ca() {
         matches!(started, Err(CaError::Corrupt { .. })),
         "{started:?}"
     );
+}
+
+#[tokio::test]
+async fn what_a_denied_node_holds_is_denied_by_a_ca_that_ended_before_it_could() {
+    let dir = house().await.stop().await;
+    let folder = dir.path().join("ca");
+    let system = System::new();
+    let leaf = Profile::leaf(3_600).unwrap();
+    let mut desk = Desk::open(&folder, &domain(), leaf, system.clone()).unwrap();
+    let [held, other] = ["node-a", "node-b"].map(|node| {
+        let (request, mut requester) = request();
+        requester.node = Some(node.to_owned());
+        let issued = desk.issue(vec![(request, requester)]).remove(0).unwrap();
+        Denied::Serial(issued.leaf.serial().to_hex())
+    });
+    drop(desk);
+    // The first half of a denial is on disk, and the CA ended there.
+    let node = Denied::Node("node-a".to_owned());
+    let list = Denials::default().deny(node.clone(), system.wall_clock(), "stolen");
+    let text = list.unwrap().to_json();
+    mesh_platform::files::write_atomic(&folder.join("denied.json"), text.as_bytes(), 0o600)
+        .unwrap();
+    let ca = Running::start_in(dir, |_| {}).await;
+    let mut admin = admin(&ca).await;
+    for _ in 0..250 {
+        let reply = admin.denied(DeniedRequest {}).await.unwrap().into_inner();
+        let list = Denials::from_json(&reply.list_json).unwrap();
+        if let Some((_, note)) = list.iter().find(|(what, _)| **what == held) {
+            assert_eq!(note.reason, "node node-a: stolen");
+            assert!(list.contains(&node) && !list.contains(&other));
+            return drop(ca.stop().await);
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("what the node holds is not denied");
 }
 
 #[tokio::test]
