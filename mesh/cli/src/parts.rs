@@ -397,10 +397,7 @@ fn network(args: &CaArgs, client: Option<Client>) -> Result<Option<NetworkConfig
 /// Who keeps root and issuer, if not the CA itself.
 fn keeper(args: &CaArgs, client: Option<Client>) -> Option<Arc<dyn Keeper>> {
     if let Some(issuer) = &args.issuer {
-        return Some(Arc::new(KeptFiles {
-            issuer: issuer.clone(),
-            roots: args.roots.clone(),
-        }));
+        return Some(Arc::new(KeptFiles::new(issuer, args.roots.as_deref())));
     }
     let named = |kind, (namespace, name): &(String, String)| Named {
         kind,

@@ -12,6 +12,7 @@ use mesh_issuance::adoption::staging::Offer;
 use mesh_platform::files;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Who replaces several files does not do it at one moment: they are read until they stand still, this often at most.
 const READINGS_MAX: u32 = 5;
@@ -19,24 +20,43 @@ const READINGS_MAX: u32 = 5;
 /// A folder and a bundle.
 #[derive(Clone, Debug)]
 pub struct KeptFiles {
-    /// Folder of the issuer.
-    pub issuer: PathBuf,
-    /// Roots, PEM; none: `ca.crt` of the folder.
-    pub roots: Option<PathBuf>,
+    issuer: PathBuf,
+    roots: Option<PathBuf>,
+    /// What was there when they were read last; none: they could not be read, and are looked at anew.
+    last: Arc<Mutex<Option<Found>>>,
 }
 
 /// What is in the folder, all but the private key.
-#[derive(PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Found {
     chain: Vec<u8>,
     beside: Option<Vec<u8>>,
     roots: Vec<u8>,
     key: PathBuf,
-    /// Which file that is, and since when it is as it is.
-    key_is: (u64, i64, i64),
+    /// Which file that is, and since when it and what is noted of it are as they are.
+    key_is: (u64, [i64; 4]),
 }
 
 impl KeptFiles {
+    /// The issuer in the folder `issuer`, and the roots in the PEM file `roots`; without it, `ca.crt` of the folder.
+    pub fn new(issuer: &Path, roots: Option<&Path>) -> Self {
+        Self {
+            issuer: issuer.to_owned(),
+            roots: roots.map(Path::to_owned),
+            last: Arc::default(),
+        }
+    }
+
+    fn remember(&self, found: Option<Found>) {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = found;
+    }
+
+    /// Whether something else is there than what was read last, as far as it can be seen without the key.
+    fn has_changed(&self) -> bool {
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        self.once().ok() != *last
+    }
+
     fn once(&self) -> Result<Found, KeeperError> {
         let beside = read(&self.issuer.join("ca.crt"))?;
         let (path, roots) = match &self.roots {
@@ -55,7 +75,10 @@ impl KeptFiles {
                     beside,
                     roots,
                     key,
-                    key_is: (is.ino(), is.mtime(), is.mtime_nsec()),
+                    key_is: (
+                        is.ino(),
+                        [is.mtime(), is.mtime_nsec(), is.ctime(), is.ctime_nsec()],
+                    ),
                 });
             }
         }
@@ -88,6 +111,7 @@ impl Keeper for KeptFiles {
     }
 
     async fn read(&self, signing: &Signing) -> Result<Offer, KeeperError> {
+        self.remember(None);
         let mut seen = self.once()?;
         for _ in 1..READINGS_MAX {
             let again = self.once()?;
@@ -113,16 +137,21 @@ impl Keeper for KeptFiles {
                 why,
             })?;
         let key = IssuerKey::InFile {
-            file: seen.key,
+            file: seen.key.clone(),
             public,
         };
-        Ok(Offer {
-            roots,
-            issuer: source::issuer_of(&seen.chain, seen.beside.as_ref(), key)?,
-        })
+        let issuer = source::issuer_of(&seen.chain, seen.beside.as_ref(), key)?;
+        self.remember(Some(seen));
+        Ok(Offer { roots, issuer })
     }
 
+    /// The files are looked at again and again; the signer, which may have to ask a token, is not.
     async fn changed(&self) {
-        tokio::time::sleep(KEEPER_FILES_POLL).await;
+        loop {
+            tokio::time::sleep(KEEPER_FILES_POLL).await;
+            if self.has_changed() {
+                return;
+            }
+        }
     }
 }

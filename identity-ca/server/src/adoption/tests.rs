@@ -517,16 +517,57 @@ async fn an_event_that_never_comes_is_made_good_by_reading_again() {
     following.abort();
 }
 
+/// Whether the keeper says within so many seconds that something may have changed.
+async fn says_changed(files: &KeptFiles, secs: u64) -> bool {
+    let within = Duration::from_secs(secs);
+    tokio::time::timeout(within, files.changed()).await.is_ok()
+}
+
+#[tokio::test(start_paused = true)]
+async fn files_that_stand_still_are_not_read_again_and_those_that_change_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| put(&dir.path().join(name), text);
+    let root = root("root");
+    let (issuer, next) = (below(&root), below(&root));
+    let files = KeptFiles::new(dir.path(), None);
+    let keys = signing(dir.path()).unwrap();
+    write("ca.crt", &root.pem());
+    write("tls.crt", &issuer.pem());
+    assert!(files.read(&keys).await.is_err(), "there is no key");
+    assert!(!says_changed(&files, 29).await, "and still none");
+    write("tls.key", &issuer.key().serialize_pem());
+    assert!(says_changed(&files, 2).await);
+    files.read(&keys).await.unwrap();
+    assert!(!says_changed(&files, 29).await);
+    for (name, text) in [
+        ("tls.crt", next.pem()),
+        // Of the key, which is not read here, it is seen that it is another file.
+        ("tls.key", next.key().serialize_pem()),
+        (
+            "ca.crt",
+            format!("{}{}", root.pem(), self::root("other").pem()),
+        ),
+    ] {
+        write(name, &text);
+        assert!(says_changed(&files, 2).await, "{name}");
+        files.read(&keys).await.unwrap();
+        assert!(!says_changed(&files, 29).await, "{name}");
+    }
+    std::fs::remove_file(dir.path().join("tls.key")).unwrap();
+    assert!(says_changed(&files, 2).await, "it is gone");
+    // What the signer did not open is tried again at once: the key may be there a moment later.
+    write("tls.key", "junk");
+    assert!(files.read(&keys).await.is_err());
+    assert!(says_changed(&files, 2).await);
+}
+
 #[tokio::test]
 async fn files_are_read_as_a_secret_is_mounted_and_a_ca_refuses_to_begin_with_wrong_ones() {
     let dir = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| put(&dir.path().join(name), text);
     let (root, now) = (root("root"), mesh_platform::System::new());
     let issuer = below(&root);
-    let files = KeptFiles {
-        issuer: dir.path().to_owned(),
-        roots: None,
-    };
+    let files = KeptFiles::new(dir.path(), None);
     let keys = signing(dir.path()).unwrap();
     let refused = async |files: &KeptFiles| {
         first((files, &keys), &domain(), 86_400, || NOW, |_| {})
@@ -551,10 +592,7 @@ async fn files_are_read_as_a_secret_is_mounted_and_a_ca_refuses_to_begin_with_wr
     // A bundle of its own is the one that counts.
     let bundle = dir.path().join("bundle.pem");
     put(&bundle, &self::root("other").pem());
-    let files = KeptFiles {
-        roots: Some(bundle.clone()),
-        ..files
-    };
+    let files = KeptFiles::new(dir.path(), Some(&bundle));
     assert!(refused(&files).await.contains("MESH-0938"));
     put(
         &bundle,

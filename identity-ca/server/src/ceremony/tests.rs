@@ -60,10 +60,7 @@ async fn a_ca_goes_on_with_what_the_ceremony_made_and_never_has_the_roots_key() 
     ] {
         files::write_atomic(&folder.path().join(name), text.as_bytes(), 0o600).unwrap();
     }
-    let kept = KeptFiles {
-        issuer: folder.path().to_owned(),
-        roots: None,
-    };
+    let kept = KeptFiles::new(folder.path(), None);
     let dir = tempfile::tempdir().unwrap();
     let keys = signing(dir.path()).unwrap();
     let begun = first((&kept, &keys), &domain(), 86_400, || NOW, |_| {})
