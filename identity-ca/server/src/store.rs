@@ -85,6 +85,10 @@ impl Store {
                 self.complete_first_start()?;
             } else {
                 // Nothing was moved yet, and nothing that was signed with these keys was released.
+                for name in [ROOT, ISSUER] {
+                    let path = staging.join(key_of(name));
+                    destroy_unused(&path, signing);
+                }
                 remove_dir(&staging)?;
             }
         }
@@ -184,11 +188,8 @@ impl Store {
         let stored = write_pair(&self.dir, NEXT_ISSUER, key, authority)
             .and_then(|()| self.take_next_issuer());
         if stored.is_err() {
-            // It took no place, and the next one is another: in a token it would stay for ever.
-            let path = self.dir.join(key_of(NEXT_ISSUER));
-            if let Err(error) = signing.destroy(&path) {
-                tracing::warn!(%error, path = %path.display(), "the key of an issuer that was not stored could not be destroyed");
-            }
+            // It took no place, and the next one is another.
+            destroy_unused(&self.dir.join(key_of(NEXT_ISSUER)), signing);
         }
         stored
     }
@@ -475,6 +476,13 @@ fn save(key: &HeldKey, path: &Path) -> Result<(), CaError> {
         path: path.to_owned(),
         why,
     })
+}
+
+/// Destroys a key that was made and took no place: in a token it would stay for ever. Nothing depends on that.
+fn destroy_unused(path: &Path, signing: &Signing) {
+    if let Err(error) = signing.destroy(path) {
+        tracing::warn!(%error, path = %path.display(), "a key that is not needed could not be destroyed");
+    }
 }
 
 fn check_mode(path: &Path) -> Result<(), CaError> {

@@ -194,6 +194,21 @@ fn renewals_that_fail_leave_no_key_in_the_token() {
     desk.issue(vec![request()]).remove(0).unwrap();
 }
 
+#[test]
+fn a_first_start_that_was_cut_off_leaves_no_key_in_the_token() {
+    let Some(hsm) = SoftHsm::new() else { return };
+    let (ca, world) = (tempfile::tempdir().unwrap(), World::at(NOW));
+    let signing = hsm.start(ca.path());
+    let staging = ca.path().join("first-start");
+    mesh_platform::files::create_dir_private(&staging).unwrap();
+    for name in ["root.key", "issuer.key"] {
+        signing.make().unwrap().save(&staging.join(name)).unwrap();
+    }
+    assert_eq!(hsm.halves(), 4);
+    drop(open_with(ca.path(), &world, &signing).unwrap());
+    assert_eq!(hsm.halves(), 4, "those of the start that came to its end");
+}
+
 /// An authority whose issuer has this key, in the token, and whose root is nowhere.
 fn kept_elsewhere(key: &HeldKey, file: &Path, world: &World) -> Adoptable {
     let wish = RootWish {
