@@ -7,6 +7,7 @@
 //! - [`dial`], [`accept`]: gRPC over TLS between parts of the mesh, from both sides
 //! - [`trust`]: bundles, their acknowledgment, rotations; [`trust::follow`] follows
 //! - [`federation`]: how relations with other trust domains stand
+//! - [`otlp`]: spans as an OpenTelemetry collector takes them
 //! - [`error`]: the coded error object, `MESH-nnnn`
 
 pub mod accept;
@@ -16,6 +17,7 @@ pub mod dial;
 pub mod discovery;
 pub mod error;
 pub mod federation;
+pub mod otlp;
 pub mod trust;
 
 /// gRPC services compiled from `proto/mesh.proto`.

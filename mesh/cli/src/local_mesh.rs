@@ -17,7 +17,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// A mesh on one machine.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct LocalMesh {
     /// `metadata.name`.
     pub(crate) name: String,
@@ -25,12 +25,48 @@ pub(crate) struct LocalMesh {
     pub(crate) trust_domain: TrustDomain,
     /// Where the trust bundle is served to other trust domains; nowhere by default.
     pub(crate) bundle_endpoint: Option<LocalEndpoint>,
+    /// Where the proxies send spans; nowhere by default.
+    pub(crate) traces: Option<Traces>,
     /// Files and folders of manifests, relative to the folder of mesh.yaml.
     pub(crate) manifests: Vec<PathBuf>,
     /// What runs, in the order of the file.
     pub(crate) workloads: Vec<Workload>,
     /// What each caller should experience.
     pub(crate) expectations: Vec<Expectation>,
+}
+
+/// A collector of spans, as the proxies are told of it (docs/reference/proxy-config.md).
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct Traces {
+    /// Who it is.
+    #[serde(flatten)]
+    pub(crate) collector: Collector,
+    /// What it speaks.
+    pub(crate) protocol: OtlpProtocol,
+    /// Share of requests without a trace for which one begins; the proxy's default if it is not said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) sample: Option<f64>,
+}
+
+/// Who takes spans.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Collector {
+    /// `namespace/name:port` of a service in the mesh.
+    Service(String),
+    /// A host with a port, outside of it.
+    Address(String),
+}
+
+/// How OTLP is spoken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum OtlpProtocol {
+    /// gRPC.
+    #[default]
+    Grpc,
+    /// Protobuf over HTTP/1.1.
+    Http,
 }
 
 /// One process, and its proxy if it is meshed.
@@ -293,6 +329,46 @@ spec:
             "--bundle-endpoint [::1]:1 --bundle-refresh 60s \
              --bundle-endpoint-certificate /m/a.pem --bundle-endpoint-key /k.pem"
         );
+    }
+
+    #[test]
+    fn spans_go_to_one_collector_if_any() {
+        let mesh = LocalMesh::parse("mesh.yaml", SMALL).expect("a valid file");
+        assert_eq!(mesh.traces, None);
+        let with = |traces: &str| {
+            let of = format!("spec:\n  traces: {traces}\n");
+            LocalMesh::parse("mesh.yaml", &SMALL.replace("spec:\n", &of))
+        };
+        let traces = with("{ service: shop/collector:4317 }")
+            .expect("valid")
+            .traces;
+        let json = serde_json::to_value(traces).expect("JSON");
+        assert_eq!(
+            json,
+            serde_json::json!({"service": "shop/collector:4317", "protocol": "grpc"})
+        );
+        let traces = with("{ address: \"[::1]:4318\", protocol: http, sample: 1 }");
+        let json = serde_json::to_value(traces.expect("valid").traces).expect("JSON");
+        assert_eq!(
+            json,
+            serde_json::json!({"address": "[::1]:4318", "protocol": "http", "sample": 1.0})
+        );
+        for (traces, why) in [
+            ("{}", "one collector"),
+            (
+                "{ service: shop/collector:4317, address: \"127.0.0.1:1\" }",
+                "one collector",
+            ),
+            ("{ service: collector:4317 }", "no service port"),
+            ("{ service: shop/collector }", "no service port"),
+            ("{ service: shop/collector:0 }", "no service port"),
+            ("{ address: collector }", "no host with a port"),
+            ("{ address: \"127.0.0.1:1\", sample: 1.5 }", "no share"),
+        ] {
+            let error = with(traces).expect_err("a fault").to_string();
+            assert!(error.contains(why), "{traces}: {error}");
+        }
+        assert!(with("{ address: \"127.0.0.1:1\", protocol: zipkin }").is_err());
     }
 
     #[test]

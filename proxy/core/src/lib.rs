@@ -14,6 +14,7 @@
 //! - [`fault`]: which fault is injected into a request for a test
 //! - [`first_use`]: which uses of policy are new, and so recorded
 //! - [`admission`]: how many connections a listener holds, and how it ends
+//! - [`trace`]: which trace a request belongs to, as its headers say
 //! - [`metrics`]: counters and latencies of one core, merged over cores; [`exposition`] writes and reads their text
 //! - [`error`]: what goes wrong at the borders
 
@@ -33,3 +34,4 @@ pub mod metrics;
 pub mod mux;
 pub mod redirect;
 pub mod route;
+pub mod trace;

@@ -255,7 +255,14 @@ impl Stream {
                     error => Err(error),
                 }))
             }
-            Poll::Ready(Some(Ok(frame))) => Poll::Ready(Some(Ok(clean(frame)))),
+            Poll::Ready(Some(Ok(frame))) => {
+                let frame = clean(frame);
+                if let (Some(trailers), Some(measure)) = (frame.trailers_ref(), &self.held.measure)
+                {
+                    measure.trailers(trailers);
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
         }
     }
 

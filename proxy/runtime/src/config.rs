@@ -14,6 +14,7 @@ use mesh_platform::audit_log::WhenFull;
 use mesh_platform::tree_log::Retention;
 use mesh_proxy_core::redirect::OwnPorts;
 use mesh_trust::{SpiffeId, TrustDomain};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -49,6 +50,8 @@ pub struct ProxyConfig {
     pub admin_socket: PathBuf,
     /// Decision records; `None`: only counted.
     pub audit: Option<Audit>,
+    /// Spans of requests; `None`: none are made.
+    pub traces: Option<Traces>,
     /// Event loops, one thread each.
     pub cores: usize,
     /// Time for running requests after SIGTERM.
@@ -165,6 +168,39 @@ pub struct Audit {
     pub retention: Retention,
     /// Texts that can be redacted later.
     pub redactable: Vec<Redactable>,
+}
+
+/// Where spans of requests go.
+#[derive(Clone, Debug)]
+pub struct Traces {
+    /// Who takes them.
+    pub collector: Collector,
+    /// How they are told.
+    pub protocol: OtlpProtocol,
+    /// Share of requests without a trace for which one begins here, 0 to 1; those that come with one follow it.
+    pub sample: f64,
+    /// What is told of this process besides what it knows itself, by OpenTelemetry's names.
+    pub attributes: BTreeMap<String, String>,
+}
+
+/// Who takes spans.
+#[derive(Clone, Debug)]
+pub enum Collector {
+    /// A service in the mesh, by mutual TLS.
+    Service(ServiceName),
+    /// These endpoints in the mesh.
+    Endpoints(Vec<Endpoint>),
+    /// An address outside the mesh, in plaintext.
+    Address(HostPort),
+}
+
+/// How OTLP is spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OtlpProtocol {
+    /// gRPC over HTTP/2.
+    Grpc,
+    /// Protobuf over HTTP/1.1.
+    Http,
 }
 
 /// What may be set of [`crate::limits`]; defaults are the constants there.

@@ -1,5 +1,6 @@
 //! One core: an event loop on a thread of its own, with everything that connections share and no lock.
 
+use crate::account::Accounts;
 use crate::app::App;
 use crate::classes::Classes;
 use crate::config::InboundPort;
@@ -46,6 +47,8 @@ pub(crate) struct Core {
     pub(crate) live: Live,
     pub(crate) remotes: Remotes,
     pub(crate) meter: Meter,
+    /// Makes accounts of requests, for who wants them.
+    pub(crate) accounts: Accounts,
     pub(crate) random: Random,
     /// Uses of policy that were recorded in this hour.
     pub(crate) first_uses: RefCell<FirstUses>,
@@ -147,10 +150,12 @@ fn open(
         };
         (config.port, Rc::new(port))
     });
+    let meter = shared.telemetry.core(index, shared.platform.clone());
     let core = Rc::new(Core {
         live: Live::default(),
         remotes: Remotes::default(),
-        meter: shared.telemetry.core(index, shared.platform.clone()),
+        accounts: Accounts::new(&shared, &meter),
+        meter,
         random: Random::seeded(&*shared.platform),
         first_uses: RefCell::default(),
         trials: Trials::default(),

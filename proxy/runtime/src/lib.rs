@@ -12,10 +12,12 @@
 //! - [`live`]: what runs now, so that a change of policy ends it; [`body`], [`copy`], [`tunnel`]: what carries bytes
 //! - [`serve`], [`io`], [`original`]: HTTP connections and sockets; [`answer`]: what the proxy says itself
 //! - [`admin`], [`telemetry`], [`audit`]: what it tells about itself
+//! - [`account`]: what became of one request, for who wants to know; [`traces`]: spans for a collector
 //! - [`capture`]: redirects the connections of a network namespace to its proxy
 //! - [`pages`]: what the start needed is given back
 //! - [`start`]: start and end, and `confine`: what the process gives up before; begin reading at [`run`]
 
+mod account;
 mod admin;
 mod answer;
 mod app;
@@ -54,9 +56,10 @@ mod shadow;
 mod start;
 mod state;
 mod telemetry;
+mod traces;
 mod trust;
 mod tunnel;
 
 pub use config::ProxyConfig;
 pub use error::ProxyError;
-pub use start::{Running, run, start};
+pub use start::{Running, run, start, start_beside};

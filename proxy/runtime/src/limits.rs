@@ -108,6 +108,20 @@ pub const MIRRORS_MAX: usize = 256;
 pub const MIRROR_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Time for which a copy may be under way, its answer included.
 pub const MIRROR_LIMIT: Duration = Duration::from_secs(10);
+/// Spans that wait to be sent, of all cores. One has about 600 bytes; what finds no room is dropped, and counted.
+pub const SPANS_QUEUE: usize = 2_048;
+/// Spans that are sent together, and how long the first of them waits for the others.
+pub const SPANS_BATCH: usize = 512;
+/// See [`SPANS_BATCH`].
+pub const EXPORT_EVERY: Duration = Duration::from_secs(1);
+/// Time for a collector to take a batch, and how often it is asked to.
+pub const EXPORT_LIMIT: Duration = Duration::from_secs(5);
+/// See [`EXPORT_LIMIT`].
+pub const EXPORT_ATTEMPTS: u32 = 3;
+/// Pause before the second of these; each further one is twice as long.
+pub const EXPORT_PAUSE: Duration = Duration::from_secs(1);
+/// Time at the end of the proxy for spans that are still there.
+pub const EXPORT_PARTING: Duration = Duration::from_secs(2);
 /// How often live connections are compared with the clock: bounds use of an expired SVID.
 pub const EXPIRY_CHECK_EVERY: Duration = Duration::from_millis(500);
 /// First and longest pause between attempts to reach the controller.

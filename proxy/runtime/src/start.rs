@@ -3,8 +3,9 @@
 use crate::config::ProxyConfig;
 use crate::core;
 use crate::error::ProxyError;
+use crate::limits::EXPORT_PARTING;
 use crate::state::Shared;
-use crate::{admin, audit, confine, control, cross_check, denials, identity, pages, trust};
+use crate::{admin, audit, confine, control, cross_check, denials, identity, pages, traces, trust};
 use mesh_platform::audit_log::AuditLog;
 use mesh_platform::{Platform, files, signals, unix};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -66,6 +67,42 @@ pub fn start(config: ProxyConfig, platform: Arc<dyn Platform>) -> Result<Running
     let sockets = (0..config.cores)
         .map(|_| bind_core(&config))
         .collect::<Result<Vec<_>, _>>()?;
+    begin(config, platform, sockets)
+}
+
+/// The same, but that redirected connections of the workload arrive at `redirected`, which listens in another network
+/// namespace, in place of `outboundTransparent`. Like [`run`] the process gives up all that a proxy does not need.
+///
+/// # Errors
+/// [`ProxyError`] with the cause.
+pub fn start_beside(
+    config: ProxyConfig,
+    platform: Arc<dyn Platform>,
+    redirected: &[TcpListener],
+) -> Result<Running, ProxyError> {
+    confine::to_what_is_configured(&config)?;
+    identity::check(&config, &*platform)?;
+    let config = ProxyConfig {
+        outbound_transparent: None,
+        ..config
+    };
+    let sockets = (0..config.cores).map(|_| {
+        let handed = redirected.iter().map(TcpListener::try_clone);
+        let handed = handed.collect::<io::Result<_>>();
+        Ok(core::Sockets {
+            outbound_transparent: handed.map_err(|error| cannot("a listener", &error))?,
+            ..bind_core(&config)?
+        })
+    });
+    let sockets = sockets.collect::<Result<Vec<_>, ProxyError>>()?;
+    begin(config, platform, sockets)
+}
+
+fn begin(
+    config: ProxyConfig,
+    platform: Arc<dyn Platform>,
+    sockets: Vec<core::Sockets>,
+) -> Result<Running, ProxyError> {
     let admin = bind_admin(&config)?;
     let (log, records) = audit::open(&config, platform.clone())?;
     let (drain, cores) = (config.drain, config.cores);
@@ -154,8 +191,14 @@ fn spawn_control(
             tokio::task::spawn_local(trust::keep_fresh(shared.clone()));
             tokio::task::spawn_local(control::keep_fresh(shared.clone()));
             tokio::task::spawn_local(pages::keep_few(shared.clone()));
+            let exporting = traces::export(shared.clone(), stop.clone());
+            let exporting = tokio::task::spawn_local(exporting);
             // An error means that the proxy was dropped: then this ends as well.
             let _ended = stop.wait_for(|stop| *stop).await.is_err();
+            // What spans are there then may still go.
+            let _sent = tokio::time::timeout(EXPORT_PARTING, exporting)
+                .await
+                .is_ok();
         });
     };
     thread

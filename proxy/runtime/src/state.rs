@@ -9,6 +9,7 @@ use crate::identity::Identity;
 use crate::services::Services;
 use crate::shadow::Policy;
 use crate::telemetry::Telemetry;
+use crate::traces::Queue;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use mesh_api::discovery::Discovery;
 use mesh_platform::Platform;
@@ -41,6 +42,8 @@ pub(crate) struct Shared {
     pub(crate) policy_is: ArcSwap<InForce>,
     pub(crate) discovery: ArcSwap<Services>,
     pub(crate) records: Records,
+    /// Spans on their way to a collector, if there is one.
+    pub(crate) traces: Option<Queue>,
     /// Decisions that Cedar is to make again.
     pub(crate) cross_checks: CrossChecks,
     pub(crate) telemetry: Telemetry,
@@ -91,6 +94,7 @@ impl Shared {
             limiters: ArcSwap::default(),
             telemetry: Telemetry::new(&config.workload_name(), config.cores),
             started_at: platform.wall_clock(),
+            traces: Queue::of(config.traces.as_ref()),
             config,
             platform,
             identity: ArcSwapOption::empty(),

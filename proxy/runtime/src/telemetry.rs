@@ -2,8 +2,9 @@
 //!
 //! Each core has a registry behind a lock that only the admin thread ever contends for, when it is asked for metrics.
 
+use crate::account::Account;
 use crate::live::{Alive, Peer};
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use mesh_platform::Platform;
 use mesh_policy::decide::{Cause, Denial, Facts, Verdict};
 use mesh_policy::egress::EgressDecision;
@@ -14,7 +15,7 @@ use mesh_proxy_core::http_hygiene::{Refusal, RequestRefusal};
 use mesh_proxy_core::metrics::routes::{RouteKey, Routed};
 use mesh_proxy_core::metrics::shadow::ShadowKey;
 use mesh_proxy_core::metrics::{
-    AuthzKey, Denied, Direction, EdgeHandle, EdgeKey, Failure, Registry,
+    AuthzKey, Denied, Direction, EdgeHandle, EdgeKey, Failure, Registry, phase_label,
 };
 use mesh_proxy_core::redirect::Misdirected;
 use mesh_trust::SpiffeId;
@@ -61,6 +62,22 @@ impl Telemetry {
             all.merge(&lock(core));
         }
         all
+    }
+
+    /// Counts something that belongs to no core, with a label.
+    pub(crate) fn add(
+        &self,
+        name: &'static str,
+        label: Option<(&'static str, &'static str)>,
+        by: u64,
+    ) {
+        let Some(core) = self.cores.first() else {
+            return;
+        };
+        match label {
+            None => lock(core).count(name, by),
+            Some((label, value)) => lock(core).count_by(name, label, value, by),
+        }
     }
 
     /// Counts something that belongs to no core.
@@ -195,6 +212,7 @@ impl Meter {
             peer,
             started_us,
             open: false,
+            account: None,
         }
     }
 
@@ -278,6 +296,12 @@ impl Meter {
         }
     }
 
+    /// A span found no room.
+    pub(crate) fn span_dropped(&self) {
+        self.registry()
+            .count_by("mesh_trace_spans_dropped_total", "why", "full", 1);
+    }
+
     /// A copy of a request was sent, or dropped for this reason.
     pub(crate) fn mirrored(&self, dropped: Option<&'static str>) {
         match dropped {
@@ -307,11 +331,24 @@ pub(crate) struct Measure {
     started_us: u64,
     /// Whether a byte stream was opened and is to be closed.
     open: bool,
+    /// Who else wants to know.
+    account: Option<Rc<Account>>,
 }
 
 impl Measure {
+    /// Writes what happens into this account, too.
+    pub(crate) fn telling(mut self, account: Option<Rc<Account>>) -> Self {
+        self.account = account;
+        self
+    }
+
     /// It may pass. Outbound, where nobody decides, it was sent.
     pub(crate) fn allowed(&self, facts: Option<&Facts>) {
+        match (&self.account, facts) {
+            (Some(account), Some(facts)) => account.decided(facts, ""),
+            (Some(account), None) => account.sent(),
+            (None, _) => {}
+        }
         let mut registry = self.meter.registry();
         registry.on_allowed(self.edge);
         if let Some(facts) = facts {
@@ -321,8 +358,13 @@ impl Measure {
 
     /// It was denied.
     pub(crate) fn denied(&self, denial: &Denial) {
+        let forbid = forbid(denial);
+        let denied = denied(denial, forbid.as_deref());
+        if let Some(account) = &self.account {
+            account.decided(denial, denied.reason);
+        }
         let mut registry = self.meter.registry();
-        registry.on_denied(self.edge, denied(denial, forbid(denial).as_deref()));
+        registry.on_denied(self.edge, denied);
         self.authz(&mut registry, denial);
     }
 
@@ -337,7 +379,7 @@ impl Measure {
             grpc_status: grpc.then_some(spoken.grpc_status),
             reason: refusal.as_str(),
         };
-        self.meter.registry().on_denied(self.edge, denied);
+        self.on_denied(denied);
     }
 
     /// It may not leave the mesh. `grpc`: of a request, whether it is one of gRPC.
@@ -348,7 +390,7 @@ impl Measure {
             grpc_status: grpc.filter(|grpc| *grpc).map(|_| 7),
             reason: denied.cause.word(),
         };
-        self.meter.registry().on_denied(self.edge, denied);
+        self.on_denied(denied);
     }
 
     /// It was denied because there is no policy yet.
@@ -362,16 +404,26 @@ impl Measure {
     }
 
     fn denied_without_decision(&self, reason: &'static str) {
-        let phase = mesh_policy::decide::Phase::Server;
-        self.meter.registry().on_denied(
-            self.edge,
-            Denied {
-                phase,
-                status: None,
-                grpc_status: None,
-                reason,
-            },
-        );
+        self.on_denied(Denied {
+            phase: mesh_policy::decide::Phase::Server,
+            status: None,
+            grpc_status: None,
+            reason,
+        });
+    }
+
+    fn on_denied(&self, denied: Denied<'_>) {
+        if let Some(account) = &self.account {
+            account.denied(phase_label(denied.phase), denied.reason);
+        }
+        self.meter.registry().on_denied(self.edge, denied);
+    }
+
+    /// Its answer has these trailers.
+    pub(crate) fn trailers(&self, trailers: &HeaderMap) {
+        if let Some(account) = &self.account {
+            account.trailers(trailers);
+        }
     }
 
     /// It was answered with this status.
@@ -400,6 +452,9 @@ impl Measure {
 
     /// It was allowed and failed.
     pub(crate) fn failed(&self, why: Failure) {
+        if let Some(account) = &self.account {
+            account.failed(why);
+        }
         self.meter.registry().on_failed(self.edge, why);
     }
 

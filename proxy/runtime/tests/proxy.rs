@@ -33,4 +33,5 @@ mod proxy {
     mod shadow;
     mod sharing;
     mod streams;
+    mod traces;
 }

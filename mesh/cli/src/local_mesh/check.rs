@@ -1,11 +1,15 @@
 //! From the text form of mesh.yaml to the valid one: every name is checked, every default filled in.
 
 use super::file::{
-    BundleEndpointFile, ExpectationFile, LocalMeshFile, OutsideFile, UpstreamFile, WorkloadFile,
+    BundleEndpointFile, ExpectationFile, LocalMeshFile, OutsideFile, TracesFile, UpstreamFile,
+    WorkloadFile,
 };
-use super::{Expectation, LocalMesh, LocalMeshError, Outside, Port, Upstream, Workload};
+use super::{
+    Collector, Expectation, LocalMesh, LocalMeshError, Outside, Port, Traces, Upstream, Workload,
+};
 use crate::bundle_endpoint::LocalEndpoint;
 use mesh_issuance::limits::{REFRESH_SECS, REFRESH_SECS_MAX, REFRESH_SECS_MIN};
+use mesh_proxy::config::HostPort;
 use mesh_trust::TrustDomain;
 use serde_saphyr::{Location, Spanned};
 use std::collections::BTreeSet;
@@ -89,6 +93,10 @@ impl Check<'_> {
             trust_domain,
             bundle_endpoint: match &read.spec.bundle_endpoint {
                 Some(endpoint) => Some(self.bundle_endpoint(endpoint)?),
+                None => None,
+            },
+            traces: match &read.spec.traces {
+                Some(traces) => Some(self.traces(traces, at)?),
                 None => None,
             },
             manifests: read
@@ -325,6 +333,45 @@ impl Check<'_> {
         })
     }
 
+    /// `place`: where the file is, if `traces` names nothing.
+    fn traces(&self, read: &TracesFile, place: Location) -> Result<Traces, LocalMeshError> {
+        let collector = match (&read.service, &read.address) {
+            (Some(service), None) => {
+                if !is_service_port(&service.value) {
+                    let why = format!("`{}` is no service port", service.value);
+                    let hint = "write `service: observability/collector:4317`";
+                    return Err(self.fault(service.referenced, why, hint));
+                }
+                Collector::Service(service.value.clone())
+            }
+            (None, Some(address)) => {
+                if address.value.parse::<HostPort>().is_err() {
+                    let why = format!("`{}` is no host with a port", address.value);
+                    let hint = "write `address: \"127.0.0.1:4317\"`";
+                    return Err(self.fault(address.referenced, why, hint));
+                }
+                Collector::Address(address.value.clone())
+            }
+            (service, address) => {
+                let at = service.as_ref().or(address.as_ref());
+                let at = at.map_or(place, |text| text.referenced);
+                let why = "`traces` names one collector".to_owned();
+                return Err(self.fault(at, why, "give `service` or `address`"));
+            }
+        };
+        if let Some(sample) = &read.sample
+            && !(0.0..=1.0).contains(&sample.value)
+        {
+            let why = format!("`sample` is {}, which is no share", sample.value);
+            return Err(self.fault(sample.referenced, why, "write a number from 0 to 1"));
+        }
+        Ok(Traces {
+            collector,
+            protocol: read.protocol,
+            sample: read.sample.as_ref().map(|sample| sample.value),
+        })
+    }
+
     fn label(&self, text: &Spanned<String>, field: &str) -> Result<String, LocalMeshError> {
         if is_label(&text.value) {
             return Ok(text.value.clone());
@@ -359,6 +406,15 @@ impl Check<'_> {
         }
         Ok(read.to_path_buf())
     }
+}
+
+/// `namespace/name:port`.
+fn is_service_port(text: &str) -> bool {
+    let parts = text.split_once('/').and_then(|(namespace, rest)| {
+        let (name, port) = rest.rsplit_once(':')?;
+        Some((namespace, name, port.parse::<u16>().ok()?))
+    });
+    parts.is_some_and(|(namespace, name, port)| is_label(namespace) && is_label(name) && port > 0)
 }
 
 /// Whether `text` is an RFC 1123 label, as Kubernetes wants for namespaces and Services.

@@ -1,6 +1,6 @@
 //! mesh.yaml as text: what may stand where. Unknown fields are refused; names are checked in [`super::check`].
 
-use super::{AppProtocol, Expected};
+use super::{AppProtocol, Expected, OtlpProtocol};
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 use std::collections::BTreeMap;
@@ -26,6 +26,7 @@ pub(super) struct MetadataFile {
 pub(super) struct SpecFile {
     pub(super) trust_domain: Option<Spanned<String>>,
     pub(super) bundle_endpoint: Option<BundleEndpointFile>,
+    pub(super) traces: Option<TracesFile>,
     #[serde(default)]
     pub(super) manifests: Vec<Spanned<String>>,
     pub(super) workloads: Spanned<Vec<WorkloadFile>>,
@@ -40,6 +41,16 @@ pub(super) struct BundleEndpointFile {
     pub(super) certificate: Option<Spanned<String>>,
     pub(super) key: Option<Spanned<String>>,
     pub(super) refresh_seconds: Option<Spanned<u64>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TracesFile {
+    pub(super) service: Option<Spanned<String>>,
+    pub(super) address: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) protocol: OtlpProtocol,
+    pub(super) sample: Option<Spanned<f64>>,
 }
 
 #[derive(Debug, Deserialize)]

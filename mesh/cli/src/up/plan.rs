@@ -338,7 +338,7 @@ impl Plan {
                 })
             });
         let trust_domain = &self.settings.trust_domain;
-        json!({
+        let mut config = json!({
             "workload": { "namespace": workload.namespace, "name": workload.name },
             "trustDomain": trust_domain,
             "identity": { "workloadApi": format!("unix://{}", self.state.workload_api().display()) },
@@ -356,7 +356,11 @@ impl Plan {
                 "file": self.state.audit_log(&workload.namespace, &workload.name),
                 "allowSample": self.settings.audit_sample,
             },
-        })
+        });
+        if let Some(traces) = &self.mesh.traces {
+            set(&mut config, "traces", json!(traces));
+        }
+        config
     }
 
     fn pod(&self, index: usize, workload: &Workload, templates: &Templates) -> Value {

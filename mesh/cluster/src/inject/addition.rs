@@ -49,7 +49,7 @@ impl Addition {
             annotations.push((SAFE_TO_EVICT, "mesh-run,mesh-log".to_owned()));
         }
         Self {
-            init_containers: vec![capture(proxy, settings), sidecar(proxy, settings)],
+            init_containers: vec![capture(proxy, settings), sidecar(pod, proxy, settings)],
             volumes: volumes(),
             annotations,
             labels: vec![(MESHED_LABEL, "true".to_owned())],
@@ -228,8 +228,26 @@ fn capture(proxy: &Proxy, settings: &Settings) -> Value {
 }
 
 /// The proxy, as a native sidecar: it starts before the application's own init containers and ends after its last container.
-fn sidecar(proxy: &Proxy, settings: &Settings) -> Value {
+fn sidecar(pod: &Value, proxy: &Proxy, settings: &Settings) -> Value {
     let field = |path: &str| json!({ "fieldRef": { "apiVersion": "v1", "fieldPath": path } });
+    let mut env = vec![
+        json!({ "name": "POD_NAME", "valueFrom": field("metadata.name") }),
+        json!({ "name": "POD_NAMESPACE", "valueFrom": field("metadata.namespace") }),
+    ];
+    let traces = traces(pod, settings);
+    if traces.is_some() {
+        for (name, path) in [
+            ("POD_UID", "metadata.uid"),
+            ("NODE_NAME", "spec.nodeName"),
+            ("SERVICE_ACCOUNT", "spec.serviceAccountName"),
+        ] {
+            env.push(json!({ "name": name, "valueFrom": field(path) }));
+        }
+    }
+    let configuration = configuration(settings) + traces.as_deref().unwrap_or_default();
+    env.push(json!({ "name": "MESH_LOG", "value": proxy.log_level }));
+    // Last: it names the others.
+    env.push(json!({ "name": "MESH_PROXY_CONFIG", "value": configuration }));
     let probe = |path: &str| json!({ "path": path, "port": ports::ADMIN, "scheme": "HTTP" });
     json!({
         "name": PROXY,
@@ -238,12 +256,7 @@ fn sidecar(proxy: &Proxy, settings: &Settings) -> Value {
         "restartPolicy": "Always",
         "command": ["/mesh-proxy"],
         "args": ["--config", "env:MESH_PROXY_CONFIG"],
-        "env": [
-            { "name": "POD_NAME", "valueFrom": field("metadata.name") },
-            { "name": "POD_NAMESPACE", "valueFrom": field("metadata.namespace") },
-            { "name": "MESH_LOG", "value": proxy.log_level },
-            { "name": "MESH_PROXY_CONFIG", "value": configuration(settings) },
-        ],
+        "env": env,
         "ports": [{ "name": "mesh-admin", "containerPort": ports::ADMIN, "protocol": "TCP" }],
         // The application starts once its proxy has identity and policy: until then all it tried would be refused. Policy
         // is served by the pod's name, which is there before its containers are, so nothing waits in a circle.
@@ -268,6 +281,43 @@ fn sidecar(proxy: &Proxy, settings: &Settings) -> Value {
             { "name": "mesh-trust", "mountPath": TRUST_DIR, "readOnly": true },
         ],
     })
+}
+
+/// What the proxy's configuration says of traces, if spans go anywhere. Whose they are is said by OpenTelemetry's names for
+/// Kubernetes; the service is what the pod's labels call it, else its service account.
+fn traces(pod: &Value, settings: &Settings) -> Option<String> {
+    let values = &settings.proxy;
+    let (kind, collector) = match (&values.traces_service, &values.traces_address) {
+        (service, _) if !service.is_empty() => ("service", service),
+        (_, address) if !address.is_empty() => ("address", address),
+        _ => return None,
+    };
+    let label = |name: &str| pod.pointer("/metadata/labels")?.get(name)?.as_str();
+    let service = ["app.kubernetes.io/name", "app"]
+        .into_iter()
+        .find_map(label)
+        .filter(|name| !name.is_empty() && name.bytes().all(is_of_label))
+        .unwrap_or("$(SERVICE_ACCOUNT)");
+    Some(format!(
+        r#"traces:
+  {kind}: "{collector}"
+  protocol: {protocol}
+  sample: {sample}
+  attributes:
+    service.name: "{service}"
+    k8s.namespace.name: "$(POD_NAMESPACE)"
+    k8s.pod.name: "$(POD_NAME)"
+    k8s.pod.uid: "$(POD_UID)"
+    k8s.node.name: "$(NODE_NAME)"
+"#,
+        protocol = values.traces_protocol,
+        sample = values.traces_sample,
+    ))
+}
+
+/// What values of labels are made of: nothing that could end a text of YAML.
+fn is_of_label(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.')
 }
 
 fn resources(proxy: &Proxy) -> Value {

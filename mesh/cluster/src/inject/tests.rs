@@ -551,3 +551,72 @@ fn half_of_an_injection_is_none() {
         .remove("restartPolicy");
     assert!(!is_meshed(&plain));
 }
+
+#[test]
+fn spans_go_nowhere_unless_a_collector_is_named() {
+    let configuration = |pod: &Value, set: &[&str]| {
+        let values = set.iter().fold(Values::default(), |values, one| {
+            values.set(one).expect("a value")
+        });
+        let decision = decide(pod, &shop(&[]), &Settings::from(&values));
+        let Outcome::Inject(addition) = decision.outcome else {
+            panic!("not injected");
+        };
+        let mut after = pod.clone();
+        addition.apply(&mut after);
+        let env = after["spec"]["initContainers"][1]["env"]
+            .as_array()
+            .expect("variables")
+            .clone();
+        let names: Vec<_> = env
+            .iter()
+            .map(|one| one["name"].as_str().expect("a name").to_owned())
+            .collect();
+        assert_eq!(names.last().map(String::as_str), Some("MESH_PROXY_CONFIG"));
+        let text = env.last().expect("it")["value"]
+            .as_str()
+            .expect("text")
+            .to_owned();
+        for variable in text.split("$(").skip(1) {
+            let (name, _) = variable.split_once(')').expect("an end");
+            assert!(names.iter().any(|known| known == name), "{name}");
+        }
+        serde_saphyr::from_str::<Value>(&text).expect("YAML")
+    };
+    let plain = asking(|_| {});
+    assert!(configuration(&plain, &[]).get("traces").is_none());
+    let traced = configuration(
+        &plain,
+        &[
+            "proxy.tracesService=observability/collector:4317",
+            "proxy.tracesSample=1",
+        ],
+    );
+    assert_eq!(
+        traced["traces"],
+        json!({
+            "service": "observability/collector:4317", "protocol": "grpc", "sample": 1,
+            "attributes": {
+                "service.name": "$(SERVICE_ACCOUNT)", "k8s.namespace.name": "$(POD_NAMESPACE)", "k8s.pod.name": "$(POD_NAME)",
+                "k8s.pod.uid": "$(POD_UID)", "k8s.node.name": "$(NODE_NAME)",
+            },
+        })
+    );
+    let outside = [
+        "proxy.tracesAddress=collector.example:4318",
+        "proxy.tracesProtocol=http",
+    ];
+    for (labels, want) in [
+        (json!({ "app": "orders" }), "orders"),
+        (
+            json!({ "app": "orders", "app.kubernetes.io/name": "Orders_1.2" }),
+            "Orders_1.2",
+        ),
+        (json!({ "app": "a\"\nadmin: x" }), "$(SERVICE_ACCOUNT)"),
+    ] {
+        let labelled = asking(|pod| pod["metadata"]["labels"] = labels.clone());
+        let traces = &configuration(&labelled, &outside)["traces"];
+        assert_eq!(traces["address"], "collector.example:4318");
+        assert_eq!(traces["attributes"]["service.name"], want, "{labels}");
+    }
+}

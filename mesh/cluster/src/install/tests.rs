@@ -426,3 +426,47 @@ fn a_namespace_that_helm_makes_is_not_made_twice() {
     .expect("objects");
     assert!(objects.iter().all(|o| o["kind"] != "Namespace"));
 }
+
+#[test]
+fn a_collector_of_spans_is_one_and_has_a_port() {
+    for good in [
+        &["proxy.tracesService=observability/collector:4317"][..],
+        &[
+            "proxy.tracesAddress=[fd00::1]:4317",
+            "proxy.tracesSample=1.0",
+        ],
+        &[
+            "proxy.tracesAddress=collector.example:4318",
+            "proxy.tracesProtocol=http",
+        ],
+    ] {
+        let values = good
+            .iter()
+            .try_fold(Values::default(), |values, one| values.set(one));
+        assert!(values.is_ok(), "{good:?}: {values:?}");
+    }
+    for bad in [
+        &["proxy.tracesService=collector:4317"][..],
+        &["proxy.tracesService=a/b:0"],
+        &["proxy.tracesService=a/b\": x:1"],
+        &["proxy.tracesAddress=collector"],
+        &["proxy.tracesAddress=http://collector:4317"],
+        &["proxy.tracesAddress=[::1:4317"],
+        &["proxy.tracesProtocol=zipkin"],
+        &["proxy.tracesSample=2"],
+        &["proxy.tracesSample=1e0"],
+        &["proxy.tracesSample="],
+        &["proxy.tracesService=a/b:1", "proxy.tracesAddress=c:1"],
+    ] {
+        let values = bad
+            .iter()
+            .try_fold(Values::default(), |values, one| values.set(one));
+        assert!(
+            matches!(
+                values,
+                Err(crate::install::values::ValuesError::NotAllowed { .. })
+            ),
+            "{bad:?}: {values:?}"
+        );
+    }
+}

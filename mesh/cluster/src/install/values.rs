@@ -63,6 +63,14 @@ pub struct ProxyValues {
     pub memory_request: String,
     /// Memory that it may use.
     pub memory_limit: String,
+    /// `namespace/name:port` of the collector in the mesh that gets spans; empty for none.
+    pub traces_service: String,
+    /// Host and port of a collector outside of it; empty for none.
+    pub traces_address: String,
+    /// `grpc` or `http`.
+    pub traces_protocol: String,
+    /// Share of requests without a trace for which one begins.
+    pub traces_sample: String,
 }
 
 /// What holds for the CA.
@@ -149,6 +157,10 @@ impl Default for ProxyValues {
             cpu_limit: String::new(),
             memory_request: "16Mi".to_owned(),
             memory_limit: String::new(),
+            traces_service: String::new(),
+            traces_address: String::new(),
+            traces_protocol: "grpc".to_owned(),
+            traces_sample: "0.01".to_owned(),
         }
     }
 }
@@ -258,7 +270,7 @@ impl Values {
         const MEMORY: &str = "bytes, with a unit or not: `64Mi`";
         let proxy = &self.proxy;
         let identity = &self.identity;
-        let checks: [(&'static str, &str, bool, &'static str); 20] = [
+        let checks: [(&'static str, &str, bool, &'static str); 24] = [
             (
                 "image.name",
                 &self.image.name,
@@ -369,6 +381,30 @@ impl Values {
                 MEMORY,
             ),
             (
+                "proxy.tracesService",
+                &proxy.traces_service,
+                proxy.traces_service.is_empty() || is_service_port(&proxy.traces_service),
+                "a service with its port, `observability/collector:4317`, or nothing",
+            ),
+            (
+                "proxy.tracesAddress",
+                &proxy.traces_address,
+                proxy.traces_address.is_empty() || is_host_port(&proxy.traces_address),
+                "a host with its port, `collector.example:4317`, or nothing",
+            ),
+            (
+                "proxy.tracesProtocol",
+                &proxy.traces_protocol,
+                ["grpc", "http"].contains(&proxy.traces_protocol.as_str()),
+                "grpc or http",
+            ),
+            (
+                "proxy.tracesSample",
+                &proxy.traces_sample,
+                is_share(&proxy.traces_sample),
+                "a number from 0 to 1",
+            ),
+            (
                 "injector.failurePolicy",
                 &self.injector.failure_policy,
                 ["Fail", "Ignore"].contains(&self.injector.failure_policy.as_str()),
@@ -395,6 +431,13 @@ impl Values {
                 key: "identity.rootsTrustBundle",
                 value: identity.roots_trust_bundle.clone(),
                 why: "nothing without `identity.issuerSecret`, nor beside `identity.rootsConfigMap`",
+            });
+        }
+        if !proxy.traces_service.is_empty() && !proxy.traces_address.is_empty() {
+            return Err(ValuesError::NotAllowed {
+                key: "proxy.tracesAddress",
+                value: proxy.traces_address.clone(),
+                why: "nothing beside `proxy.tracesService`: spans go to one collector",
             });
         }
         if proxy.uid == 0 || proxy.uid > UID_MAX {
@@ -430,6 +473,53 @@ fn is_tag(text: &str) -> bool {
         && text
             .chars()
             .all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
+}
+
+/// `namespace/name:port`, in the letters of Kubernetes.
+fn is_service_port(text: &str) -> bool {
+    let parts = text.split_once('/').and_then(|(namespace, rest)| {
+        let (name, port) = rest.rsplit_once(':')?;
+        Some((namespace, name, port))
+    });
+    let is_label = |text: &str| {
+        (1..=63).contains(&text.len())
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+    };
+    parts.is_some_and(|(namespace, name, port)| {
+        is_label(namespace) && is_label(name) && is_port(port)
+    })
+}
+
+/// A host with its port; an address of IPv6 in brackets.
+fn is_host_port(text: &str) -> bool {
+    let is_host = |host: &str| {
+        let inner = host
+            .strip_prefix('[')
+            .and_then(|rest| rest.strip_suffix(']'));
+        match inner {
+            Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+            None => {
+                !host.is_empty()
+                    && host
+                        .bytes()
+                        .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.'))
+            }
+        }
+    };
+    text.rsplit_once(':')
+        .is_some_and(|(host, port)| is_host(host) && is_port(port))
+}
+
+fn is_port(text: &str) -> bool {
+    text.bytes().all(|b| b.is_ascii_digit()) && text.parse::<u16>().is_ok_and(|port| port > 0)
+}
+
+/// A number from 0 to 1, as it may stand in YAML.
+fn is_share(text: &str) -> bool {
+    let plain = text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    plain && text.parse::<f64>().is_ok_and(|share| share <= 1.0)
 }
 
 /// Whether a filter of log lines can be read, and stands in YAML and a command line as it is.

@@ -1,8 +1,8 @@
 //! The YAML form of the configuration, and how it becomes a [`ProxyConfig`].
 
 use super::{
-    Audit, HostPort, IdentitySource, InboundPort, Limits, Outbound, PolicySource, ProxyConfig,
-    ServiceName, Target,
+    Audit, Collector, HostPort, IdentitySource, InboundPort, Limits, OtlpProtocol, Outbound,
+    PolicySource, ProxyConfig, ServiceName, Target, Traces,
 };
 use crate::error::ProxyError;
 use crate::limits;
@@ -15,6 +15,7 @@ use mesh_platform::tree_log::Retention;
 use mesh_proxy_core::redirect;
 use mesh_trust::{SpiffeId, TrustDomain};
 use serde::Deserialize;
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -37,6 +38,7 @@ pub struct ProxyConfigFile {
     admin: AdminFile,
     #[serde(default)]
     audit: Option<AuditFile>,
+    traces: Option<TracesFile>,
     #[serde(default = "one")]
     cores: usize,
     #[serde(default = "default_drain_secs")]
@@ -160,6 +162,28 @@ struct AuditFile {
     redactable: Vec<Redactable>,
 }
 
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct TracesFile {
+    service: Option<String>,
+    endpoints: Option<Vec<EndpointFile>>,
+    address: Option<String>,
+    #[serde(default)]
+    protocol: OtlpFile,
+    #[serde(default = "default_trace_sample")]
+    sample: f64,
+    #[serde(default)]
+    attributes: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum OtlpFile {
+    #[default]
+    Grpc,
+    Http,
+}
+
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 enum WhenFullFile {
@@ -194,6 +218,15 @@ fn default_drain_secs() -> u64 {
 fn default_allow_sample() -> f64 {
     0.01
 }
+
+fn default_trace_sample() -> f64 {
+    0.01
+}
+
+/// Attributes of a process that may be given for its spans, and bytes of each name and value.
+const ATTRIBUTES_MAX: usize = 32;
+/// See [`ATTRIBUTES_MAX`].
+const ATTRIBUTE_BYTES_MAX: usize = 256;
 
 /// What stands before the name of an environment variable that holds the configuration, in place of a file.
 const VARIABLE: &str = "env:";
@@ -295,6 +328,7 @@ impl Checker<'_> {
             admin: self.address("admin.listen", &file.admin.listen)?,
             admin_socket: file.admin.socket,
             audit: file.audit.map(|audit| self.audit(audit)).transpose()?,
+            traces: file.traces.map(|traces| self.traces(traces)).transpose()?,
             cores: self.within("cores", file.cores, 1, 256)?,
             drain: Duration::from_secs(self.within("drainSecs", file.drain_secs, 0, 3_600)?),
             limits: self.limits(&file.limits)?,
@@ -592,6 +626,58 @@ impl Checker<'_> {
                     .map(|size| size << 20),
             },
             redactable: file.redactable,
+        })
+    }
+
+    fn traces(&self, file: TracesFile) -> Result<Traces, ProxyError> {
+        let collector = match (file.service, file.endpoints, file.address) {
+            (Some(service), None, None) => {
+                Collector::Service(self.service("traces.service", &service)?)
+            }
+            (None, Some(endpoints), None) if !endpoints.is_empty() => {
+                let endpoints = endpoints.iter().enumerate();
+                let read =
+                    endpoints.map(|(i, one)| self.endpoint(&format!("traces.endpoints[{i}]"), one));
+                Collector::Endpoints(read.collect::<Result<_, _>>()?)
+            }
+            (None, None, Some(address)) => {
+                Collector::Address(self.host_port("traces.address", &address)?)
+            }
+            (service, endpoints, address) => {
+                let given = [service.is_some(), endpoints.is_some(), address.is_some()];
+                let many = given.into_iter().filter(|given| *given).count() > 1;
+                return Err(self.fault(
+                    "traces",
+                    if many { "several" } else { "empty" },
+                    "one collector is needed",
+                    "give one of `service`, `endpoints` and `address`",
+                ));
+            }
+        };
+        // Later, a value that is empty would be none, and a long one stand in every batch.
+        let odd = |(key, value): &(&String, &String)| {
+            [key, value]
+                .iter()
+                .any(|text| text.is_empty() || text.len() > ATTRIBUTE_BYTES_MAX)
+        };
+        if file.attributes.len() > ATTRIBUTES_MAX || file.attributes.iter().any(|one| odd(&one)) {
+            return Err(self.fault(
+                "traces.attributes",
+                format!("{} attributes", file.attributes.len()),
+                "too many, or one that is empty or too long",
+                &format!(
+                    "at most {ATTRIBUTES_MAX}, names and values of 1 to {ATTRIBUTE_BYTES_MAX} bytes"
+                ),
+            ));
+        }
+        Ok(Traces {
+            collector,
+            protocol: match file.protocol {
+                OtlpFile::Grpc => OtlpProtocol::Grpc,
+                OtlpFile::Http => OtlpProtocol::Http,
+            },
+            sample: self.within("traces.sample", file.sample, 0.0, 1.0)?,
+            attributes: file.attributes,
         })
     }
 

@@ -216,3 +216,60 @@ fn what_leaves_is_not_guessed_at() {
     let twice = format!("{controller}\n  discovery: ./discovery.json");
     assert!(fault(&text.replace(&controller, &twice)).contains("`policy.discovery`"));
 }
+
+#[test]
+fn traces_go_to_one_collector() {
+    let with = |traces: &str| format!("{}traces: {traces}\n", sample());
+    assert!(
+        parse(&sample(), "proxy.yaml")
+            .expect("valid")
+            .traces
+            .is_none(),
+        "off by default"
+    );
+    let config = parse(
+        &with("{ service: \"observability/collector:4317\" }"),
+        "proxy.yaml",
+    )
+    .expect("valid");
+    let traces = config.traces.expect("traces");
+    assert!(
+        matches!(traces.collector, Collector::Service(name) if name.to_string() == "observability/collector:4317")
+    );
+    assert_eq!((traces.protocol, traces.sample), (OtlpProtocol::Grpc, 0.01));
+    for (traces, want) in [
+        ("{}", "`traces`"),
+        ("{ endpoints: [] }", "`traces`"),
+        (
+            "{ service: \"a/b:1\", address: \"127.0.0.1:4317\" }",
+            "`traces`",
+        ),
+        ("{ service: collector }", "`traces.service`"),
+        ("{ address: collector }", "`traces.address`"),
+        ("{ address: \"http://collector:4317\" }", "`traces.address`"),
+        (
+            "{ endpoints: [{ proxy: \"10.0.0.1:15008\", port: 4317, identity: anybody }] }",
+            "`traces.endpoints[0].identity`",
+        ),
+        (
+            "{ address: \"127.0.0.1:4317\", sample: 2 }",
+            "`traces.sample`",
+        ),
+        (
+            "{ address: \"127.0.0.1:4317\", attributes: { team: \"\" } }",
+            "`traces.attributes`",
+        ),
+    ] {
+        let said = fault(&with(traces));
+        assert!(
+            said.starts_with("MESH-0452") && said.contains(want),
+            "{traces}: {said}"
+        );
+    }
+    for traces in [
+        "{ address: \"127.0.0.1:4317\", protocol: thrift }",
+        "{ adress: \"127.0.0.1:4317\" }",
+    ] {
+        assert!(fault(&with(traces)).starts_with("MESH-0451"), "{traces}");
+    }
+}

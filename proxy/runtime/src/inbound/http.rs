@@ -1,6 +1,7 @@
 //! One request: one reading, one decision, and what was judged is what is forwarded.
 
 use super::{Judged, filter, record, record_refused_request};
+use crate::account::{Account, answered};
 use crate::answer::{Answer, Trouble, closing, refused};
 use crate::body::{Arriving, Body, Held};
 use crate::core::{Core, Port};
@@ -11,6 +12,7 @@ use crate::serve::Service;
 use crate::shadow::{self, Policy};
 use crate::telemetry::{Ask, Measure};
 use crate::tunnel;
+use futures_util::FutureExt;
 use http::request::Parts;
 use http::{Request, StatusCode, Version, response};
 use hyper::upgrade::OnUpgrade;
@@ -51,9 +53,11 @@ impl Arrival {
 impl Service for Arrival {
     fn answer(
         self: Rc<Self>,
-        request: Request<Arriving>,
+        mut request: Request<Arriving>,
     ) -> impl Future<Output = Answer> + 'static {
-        answer(self, request)
+        let account = Account::inbound(&self.core, &mut request, &self.peer, self.entry);
+        let told = account.clone();
+        answer(self, request, account).map(|answer| answered(told, answer))
     }
 
     fn on_refused(&self, refusal: &WireRefusal) {
@@ -64,12 +68,17 @@ impl Service for Arrival {
 }
 
 /// Answers one request.
-async fn answer(at: Rc<Arrival>, mut request: Request<Arriving>) -> Answer {
+async fn answer(
+    at: Rc<Arrival>,
+    mut request: Request<Arriving>,
+    account: Option<Rc<Account>>,
+) -> Answer {
     let grpc = request.version() == Version::HTTP_2 && is_grpc(request.headers());
     let measure = at
         .core
         .meter
-        .inbound(&at.peer, if grpc { Ask::Grpc } else { Ask::Http });
+        .inbound(&at.peer, if grpc { Ask::Grpc } else { Ask::Http })
+        .telling(account);
     let Some(policy) = at.core.shared.policy.load_full() else {
         measure.no_policy();
         return Trouble::NoPolicy.answer(grpc);

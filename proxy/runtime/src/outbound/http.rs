@@ -4,6 +4,7 @@ use super::egress;
 use super::route;
 use super::send::{Failed, Opened, Passage, Reply};
 use super::{By, Listener};
+use crate::account::{Account, answered};
 use crate::answer::{Answer, Trouble, closing, refused};
 use crate::body::{Arriving, Body, Held};
 use crate::core::Core;
@@ -12,15 +13,18 @@ use crate::live::Kill;
 use crate::serve::Service;
 use crate::telemetry::Ask;
 use crate::tunnel;
+use futures_util::FutureExt;
 use http::request::Parts;
 use http::{HeaderMap, Request, Response, Version};
 use hyper::upgrade::OnUpgrade;
+use mesh_policy::decide::Phase;
 use mesh_policy::record::RecordRequest;
 use mesh_proxy_core::http_hygiene::upgrade::{is_done, restore};
 use mesh_proxy_core::http_hygiene::{
     Admitted, Entry, Refusal, RequestLimits, RequestRefusal, Upgrade, admit, is_grpc,
     sanitize_response, time_given, to_app, to_mesh,
 };
+use mesh_proxy_core::metrics::phase_label;
 use std::future::Future;
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -45,11 +49,15 @@ impl Departure {
     /// Refuses a request that could be read in two ways: counted and recorded here, because it reaches nobody else.
     fn refuse(
         &self,
+        account: Option<&Account>,
         refusal: RequestRefusal,
         request: RecordRequest,
         version: Version,
         grpc: bool,
     ) -> Answer {
+        if let Some(account) = account {
+            account.denied(phase_label(Phase::Request), refusal.as_str());
+        }
         self.note_refused(refusal, Some(request), grpc);
         let answer = refused(&Refusal::from(refusal), grpc);
         if refusal.closes() && version < Version::HTTP_2 {
@@ -71,9 +79,11 @@ impl Departure {
 impl Service for Departure {
     fn answer(
         self: Rc<Self>,
-        request: Request<Arriving>,
+        mut request: Request<Arriving>,
     ) -> impl Future<Output = Answer> + 'static {
-        answer(self, request)
+        let account = Account::outbound(&self.core, &mut request, &self.listener.name);
+        let told = account.clone();
+        answer(self, request, account).map(|answer| answered(told, answer))
     }
 
     fn on_refused(&self, refusal: &WireRefusal) {
@@ -82,7 +92,11 @@ impl Service for Departure {
 }
 
 /// Answers one request.
-async fn answer(from: Rc<Departure>, mut request: Request<Arriving>) -> Answer {
+async fn answer(
+    from: Rc<Departure>,
+    mut request: Request<Arriving>,
+    account: Option<Rc<Account>>,
+) -> Answer {
     let version = request.version();
     let grpc = version == Version::HTTP_2 && is_grpc(request.headers());
     let upgrading = request
@@ -97,7 +111,7 @@ async fn answer(from: Rc<Departure>, mut request: Request<Arriving>) -> Answer {
             raw_path: raw.1.to_string(),
             ..RecordRequest::default()
         };
-        from.refuse(refusal, request, version, grpc)
+        from.refuse(account.as_deref(), refusal, request, version, grpc)
     };
     let admitted = match admit(&mut parts, Entry::Plain, &RequestLimits::default()) {
         Ok(admitted) => admitted,
@@ -108,6 +122,7 @@ async fn answer(from: Rc<Departure>, mut request: Request<Arriving>) -> Answer {
         listener: &from.listener,
         admitted: &admitted,
         due: due(&parts.headers, admitted.grpc),
+        account: account.as_ref(),
     };
     let told = |trouble: Trouble| {
         tracing::warn!(%trouble, "a request failed");
@@ -148,6 +163,8 @@ pub(super) struct Outgoing<'a> {
     pub(super) admitted: &'a Admitted,
     /// When the time is over that the client gave it.
     pub(super) due: Option<Instant>,
+    /// Where what becomes of it is written down.
+    pub(super) account: Option<&'a Rc<Account>>,
 }
 
 /// When the time is over that the client of a request that has just come gave it; `None` also for what is longer than a
@@ -167,6 +184,7 @@ impl<'a> Outgoing<'a> {
             due: self.due,
             by: By::Load,
             picked: None,
+            account: self.account,
         }
     }
 

@@ -97,6 +97,7 @@ impl Copy {
             due: None,
             by: By::Load,
             picked: None,
+            account: None,
         };
         let sent = passage.send(self.head.clone(), body, &self.admitted, None);
         let Reply {

@@ -7,6 +7,7 @@ use crate::core::Core;
 use crate::io::ReadAhead;
 use crate::limits::MESH_STREAMS_MAX;
 use crate::mux::client::{self, Sender};
+use crate::state::Shared;
 use crate::telemetry::Edges;
 use mesh_api::discovery::Endpoint;
 use mesh_proxy_core::mesh_header::{self, Header, Kind};
@@ -172,62 +173,75 @@ impl Remote {
         core: &Core,
         kind: Kind,
     ) -> Result<(TlsStream<ReadAhead<TcpStream>>, u64), DialError> {
-        let limit = core.shared.config.limits.connect;
-        match timeout(limit, self.dial(core, kind)).await {
-            Ok(result) => result,
-            Err(_) => Err(DialError {
-                late: true,
-                no_identity: false,
-                why: format!(
-                    "`{}` did not answer within {} ms",
-                    self.endpoint.proxy,
-                    limit.as_millis()
-                ),
-            }),
-        }
+        dial_within(&core.shared, &self.endpoint, kind).await
     }
+}
 
-    async fn dial(
-        &self,
-        core: &Core,
-        kind: Kind,
-    ) -> Result<(TlsStream<ReadAhead<TcpStream>>, u64), DialError> {
-        let at = |why: String| DialError::failed(format!("`{}`: {why}", self.endpoint.proxy));
-        let identity = core.shared.identity.load_full();
-        let identity = identity
-            .filter(|identity| !identity.expired(core.shared.platform.wall_clock()))
-            .ok_or_else(|| DialError {
-                no_identity: true,
-                ..DialError::failed("no SVID, or it has expired".to_owned())
-            })?;
-        let config = identity.client(&self.endpoint.identity).map_err(&at)?;
-        let stream = TcpStream::connect(self.endpoint.proxy)
-            .await
-            .map_err(|error| at(error.to_string()))?;
-        crate::io::tune(&stream);
-        let mut stream = TlsConnector::from(config)
-            .connect(server_name(), ReadAhead::new(stream))
-            .await
-            .map_err(|error| {
-                let refusal = refusal_in_io(&error);
-                if let Some(refusal) = refusal {
-                    core.shared.count_refusal(refusal);
-                }
-                at(refusal.map_or_else(|| error.to_string(), ToString::to_string))
-            })?;
-        if stream.get_ref().1.alpn_protocol() != Some(mesh_header::ALPN) {
-            return Err(at("it does not speak the mesh protocol".to_owned()));
-        }
-        let header = mesh_header::encode(&Header {
-            kind,
-            port: self.endpoint.port,
-        });
-        stream
-            .write_all(&header)
-            .await
-            .map_err(|error| at(error.to_string()))?;
-        Ok((stream, identity.version))
+/// A connection to the proxy of an endpoint, its header sent, within the time for that; with the version of the identity
+/// it was made under.
+///
+/// # Errors
+/// [`DialError`] with the cause.
+pub(crate) async fn dial_within(
+    shared: &Shared,
+    endpoint: &Endpoint,
+    kind: Kind,
+) -> Result<(TlsStream<ReadAhead<TcpStream>>, u64), DialError> {
+    let limit = shared.config.limits.connect;
+    match timeout(limit, dial(shared, endpoint, kind)).await {
+        Ok(result) => result,
+        Err(_) => Err(DialError {
+            late: true,
+            no_identity: false,
+            why: format!(
+                "`{}` did not answer within {} ms",
+                endpoint.proxy,
+                limit.as_millis()
+            ),
+        }),
     }
+}
+
+async fn dial(
+    shared: &Shared,
+    endpoint: &Endpoint,
+    kind: Kind,
+) -> Result<(TlsStream<ReadAhead<TcpStream>>, u64), DialError> {
+    let at = |why: String| DialError::failed(format!("`{}`: {why}", endpoint.proxy));
+    let identity = shared.identity.load_full();
+    let identity = identity
+        .filter(|identity| !identity.expired(shared.platform.wall_clock()))
+        .ok_or_else(|| DialError {
+            no_identity: true,
+            ..DialError::failed("no SVID, or it has expired".to_owned())
+        })?;
+    let config = identity.client(&endpoint.identity).map_err(&at)?;
+    let stream = TcpStream::connect(endpoint.proxy)
+        .await
+        .map_err(|error| at(error.to_string()))?;
+    crate::io::tune(&stream);
+    let mut stream = TlsConnector::from(config)
+        .connect(server_name(), ReadAhead::new(stream))
+        .await
+        .map_err(|error| {
+            let refusal = refusal_in_io(&error);
+            if let Some(refusal) = refusal {
+                shared.count_refusal(refusal);
+            }
+            at(refusal.map_or_else(|| error.to_string(), ToString::to_string))
+        })?;
+    if stream.get_ref().1.alpn_protocol() != Some(mesh_header::ALPN) {
+        return Err(at("it does not speak the mesh protocol".to_owned()));
+    }
+    let header = mesh_header::encode(&Header {
+        kind,
+        port: endpoint.port,
+    });
+    stream
+        .write_all(&header)
+        .await
+        .map_err(|error| at(error.to_string()))?;
+    Ok((stream, identity.version))
 }
 
 impl DialError {

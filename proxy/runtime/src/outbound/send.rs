@@ -1,6 +1,7 @@
 //! One try: a request to an endpoint of one service, in the mesh or outside it, and what came back.
 
 use super::{By, Chosen, Listener};
+use crate::account::Account;
 use crate::answer::{Limit, Trouble};
 use crate::app::root_cause;
 use crate::body::{Arriving, Body, Held};
@@ -41,6 +42,8 @@ pub(super) struct Passage<'a> {
     pub(super) by: By,
     /// Where to say which one was.
     pub(super) picked: Option<&'a Cell<Option<EndpointId>>>,
+    /// Where what becomes of the request is written down.
+    pub(super) account: Option<&'a Rc<Account>>,
 }
 
 /// Why a request got no answer from a backend.
@@ -388,11 +391,12 @@ impl Passage<'_> {
 
     pub(super) fn measure(&self, chosen: Option<&Chosen>) -> Measure {
         let ask = if self.grpc { Ask::Grpc } else { Ask::Http };
-        self.core.meter.outbound(
-            &self.to.name,
-            chosen.map(|chosen| chosen.remote.edge()),
-            ask,
-        )
+        let edge = chosen.map(|chosen| chosen.remote.edge());
+        if let Some(account) = self.account {
+            account.endpoint(edge.map(|(server, _)| server));
+        }
+        let measure = self.core.meter.outbound(&self.to.name, edge, ask);
+        measure.telling(self.account.cloned())
     }
 
     /// What an answer says of its endpoint.

@@ -101,6 +101,8 @@ pub(crate) struct World {
     pub(crate) audit: &'static str,
     /// Whether proxies read where services are from `discovery.json`.
     pub(crate) discovers: bool,
+    /// Where proxies that start from now on send spans: a whole line, or nothing.
+    pub(crate) traces: String,
 }
 
 /// Policy of `cart`: a Server for port 8080, and who may use it.
@@ -168,6 +170,7 @@ impl World {
             sample: "1.0",
             audit: "",
             discovers: false,
+            traces: String::new(),
         };
         world.write_policy(policy);
         world
@@ -288,12 +291,13 @@ identity:
 policy: {{ manifests: {manifests}{discovery} }}
 {parts}admin: {{ listen: \"{admin}\", socket: {folder}/admin.sock }}
 audit: {{ file: {folder}/{name}.jsonl, allowSample: {sample}{audit} }}
-drainSecs: 5
+{traces}drainSecs: 5
 limits: {{ detectSecs: 2 }}
 ",
             manifests = manifests.display(),
             sample = self.sample,
-            audit = self.audit
+            audit = self.audit,
+            traces = self.traces
         );
         let config = file::parse(&text, "test.yaml").expect("a valid configuration");
         self.proxies
