@@ -5,7 +5,7 @@ use crate::exit::Exit;
 use crate::fault::Fault;
 use crate::output::{Format, Output, Surroundings};
 use crate::{
-    audit, authz, check, demo, identity, kubernetes, node, pages, parts, reference, signer,
+    audit, authz, check, demo, identity, kubernetes, node, pages, parts, reference, run, signer,
     traffic, trust, up, version,
 };
 use clap::error::ErrorKind;
@@ -32,6 +32,8 @@ pub(crate) struct Cli {
 enum Command {
     /// Runs a whole mesh on this machine: no root, no cluster.
     Up(up::UpArgs),
+    /// Runs a command with all its connections captured: a network namespace of its own, and one proxy as the way out.
+    Run(run::RunArgs),
     /// Questions about authorization: why, what if, what is wrong.
     #[command(subcommand)]
     Authz(authz::AuthzCommand),
@@ -85,6 +87,9 @@ enum Command {
     /// Runs a command that ends when its parent ends.
     #[command(hide = true)]
     Launch(parts::LaunchArgs),
+    /// Becomes a command in a network namespace of its own, for the process that starts it.
+    #[command(hide = true)]
+    Captured(run::inside::CapturedArgs),
     /// Holds the private keys of a CA, which starts it.
     #[command(hide = true)]
     Signer(signer::SignerArgs),
@@ -116,6 +121,8 @@ impl Command {
                 command.map_or(Format::Text, CaCommand::format)
             }
             Self::Up(_)
+            | Self::Run(_)
+            | Self::Captured(_)
             | Self::Install(_)
             | Self::Uninstall(_)
             | Self::Inject(_)
@@ -139,6 +146,8 @@ impl Command {
                 parts::log_to_stderr("warn");
                 up::run(&args, output).map(|()| Exit::Ok)
             }
+            Self::Run(args) => run::run(&args),
+            Self::Captured(args) => run::inside::run(args),
             Self::Authz(command) => authz::run(command, output),
             Self::Policy(command) => authz::run_policy(command, output),
             Self::Identity(command) => identity::run(command, output),

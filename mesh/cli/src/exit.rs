@@ -4,27 +4,37 @@ use std::process::ExitCode;
 
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
 pub(crate) enum Exit {
     /// It worked; for a verdict: allowed.
-    Ok = 0,
+    Ok,
     /// It failed, or something that was checked is broken.
-    Failure = 1,
+    Failure,
     /// The command line, or input that it names, cannot be understood.
-    Usage = 2,
+    Usage,
     /// Only warnings, under `--fail-on warn`.
-    Warnings = 3,
+    Warnings,
     /// Gave up waiting.
-    Timeout = 4,
+    Timeout,
     /// The verdict is: denied.
-    Denied = 10,
+    Denied,
     /// No verdict can be given from what is known.
-    Undecidable = 11,
+    Undecidable,
+    /// As another command ended that it ran.
+    Command(u8),
 }
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
-        Self::from(exit as u8)
+        Self::from(match exit {
+            Exit::Ok => 0,
+            Exit::Failure => 1,
+            Exit::Usage => 2,
+            Exit::Warnings => 3,
+            Exit::Timeout => 4,
+            Exit::Denied => 10,
+            Exit::Undecidable => 11,
+            Exit::Command(code) => code,
+        })
     }
 }
 

@@ -7,6 +7,7 @@
 //!   Kubernetes cluster
 //! - [`up`], [`local_mesh`], [`demo`]: a mesh on one machine, its file, and the applications of its demo
 //! - [`kubernetes`]: what is installed on a cluster, and added to workloads there
+//! - [`run`]: one command whose connections are captured
 //! - [`parts`]: CA, controller and proxy, as processes of their own; [`signer`]: that of the CA's keys
 //! - [`ceremony`]: roots that are made offline
 //! - [`pages`], [`reference`]: documentation that the command carries
@@ -33,6 +34,7 @@ mod pages;
 mod parts;
 mod reference;
 mod registrations;
+mod run;
 mod signer;
 mod traffic;
 mod trust;

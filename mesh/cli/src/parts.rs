@@ -305,7 +305,12 @@ pub(crate) enum PartError {
 /// Replaces this process with the command, after asking the kernel to end it with its parent.
 pub(crate) fn launch(args: LaunchArgs) -> Result<Exit, Fault> {
     process::die_with_parent()?;
-    let mut words = args.command.into_iter();
+    become_command(args.command)
+}
+
+/// Replaces this process with the command.
+pub(crate) fn become_command(command: Vec<OsString>) -> Result<Exit, Fault> {
+    let mut words = command.into_iter();
     let program = words.next().unwrap_or_default();
     let error = Command::new(&program).args(words).exec();
     Err(PartError::Launch {

@@ -11,6 +11,8 @@
 //! - [`systemd`]: which unit a process belongs to
 //! - [`lock`]: one process per state directory
 //! - [`netlink`]: the kernel's network tables
+//! - [`net_namespace`]: a network of a process's own
+//! - [`handover`]: open files for another process
 //! - [`tree_log`], [`tiles`], [`log_files`]: logs on disk with their Merkle trees, written and read
 //! - [`audit_log`]: the thread that owns such a log
 //! - [`signals`]: the wish to end
@@ -20,8 +22,10 @@ pub mod audit_log;
 pub mod confine;
 pub mod error;
 pub mod files;
+pub mod handover;
 pub mod lock;
 pub mod log_files;
+pub mod net_namespace;
 pub mod netlink;
 pub mod process;
 pub mod signals;
