@@ -169,9 +169,17 @@ pub(crate) fn read_pin(token: &TokenConfig) -> Result<Zeroizing<String>, SignerE
     let found = std::fs::metadata(&token.pin)
         .map_err(|error| refused(format!("`{path}` cannot be looked at: {error}")))?;
     let mode = found.mode() & 0o7777;
-    if mode & 0o077 != 0 || found.uid() != rustix::process::geteuid().as_raw() {
+    let ours = found.uid() == rustix::process::geteuid().as_raw() && mode & 0o077 == 0;
+    // What root owns it may read anyway; our group, which the operator vouches for, may read it and nothing else.
+    let by_group = token.pin_by_group
+        && found.uid() == 0
+        && found.gid() == rustix::process::getegid().as_raw()
+        && mode & 0o037 == 0;
+    if !ours && !by_group {
         return Err(refused(format!(
-            "`{path}` has mode {mode:04o} or another owner: others may read it"
+            "`{path}` has mode {mode:04o}, owner {} and group {}: others may read it",
+            found.uid(),
+            found.gid()
         )));
     }
     let text = std::str::from_utf8(&bytes)

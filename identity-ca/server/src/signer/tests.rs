@@ -44,6 +44,7 @@ pub(crate) fn child() {
             token: next(),
             key: next(),
             pin: next().into(),
+            pin_by_group: false,
             files: vec![next().into()],
         }
     });
@@ -437,6 +438,43 @@ fn what_an_issuance_costs() {
             count as f64 / wall,
             count as f64 / cpu
         );
+    }
+}
+
+#[test]
+fn a_pin_that_a_group_may_read_is_taken_if_it_is_roots_the_group_ours_and_somebody_said_so() {
+    use std::os::unix::fs::{PermissionsExt, chown};
+    let dir = tempfile::tempdir().unwrap();
+    let pin = pin_file(dir.path(), "1234");
+    let read = |pin_by_group: bool, mode: u32| {
+        std::fs::set_permissions(&pin, std::fs::Permissions::from_mode(mode)).unwrap();
+        let config = TokenConfig {
+            module: PathBuf::new(),
+            token: "t".to_owned(),
+            key: "k".to_owned(),
+            pin: pin.clone(),
+            pin_by_group,
+            files: Vec::new(),
+        };
+        process::read_pin(&config).map(|pin| pin.to_string())
+    };
+    for by_group in [false, true] {
+        assert_eq!(read(by_group, 0o600), Ok("1234".to_owned()));
+    }
+    let root = rustix::process::geteuid().is_root();
+    assert_eq!(read(true, 0o440).is_ok(), root, "its owner is {root}");
+    for (by_group, mode) in [(false, 0o440), (true, 0o444), (true, 0o460), (true, 0o450)] {
+        let refused = read(by_group, mode).unwrap_err();
+        assert_eq!(refused.code().unwrap().to_string(), "MESH-0228", "{mode:o}");
+    }
+    if root {
+        // Another group than ours, and another owner than root.
+        for (owner, group) in [(None, Some(1)), (Some(1), Some(0))] {
+            chown(&pin, owner, group).unwrap();
+            assert!(read(true, 0o440).is_err(), "{owner:?} {group:?}");
+        }
+    } else {
+        println!("skipped: files of other owners; this test does not run as root");
     }
 }
 

@@ -34,6 +34,8 @@ pub struct TokenConfig {
     pub key: String,
     /// File of the user PIN, mode 0600.
     pub pin: PathBuf,
+    /// Whether that file may also be root's and readable by our own group, as pods get it.
+    pub pin_by_group: bool,
     /// Folders that the module reads and writes, beside the system's own, which it reads.
     pub files: Vec<PathBuf>,
 }

@@ -18,6 +18,7 @@ pub(crate) mod state;
 mod templates;
 
 use crate::arguments::duration;
+use crate::signer::TokenArgs;
 use std::path::PathBuf;
 
 pub(crate) use journal::SUPERVISOR;
@@ -54,6 +55,8 @@ pub(crate) struct UpArgs {
     /// Trust domain, in place of the file's.
     #[arg(long, value_name = "NAME")]
     pub(crate) trust_domain: Option<String>,
+    #[command(flatten)]
+    pub(crate) token: TokenArgs,
 }
 
 /// Why a mesh could not be brought up, or not be kept up.

@@ -10,6 +10,7 @@ use super::state::{
 };
 use super::templates::Templates;
 use crate::local_mesh::{LocalMesh, Outside, Workload};
+use crate::signer::TokenArgs;
 use serde_json::{Value, json};
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -24,6 +25,8 @@ pub(crate) struct Settings {
     pub(crate) issuer: Option<PathBuf>,
     /// File in which others keep the roots, absolute.
     pub(crate) roots: Option<PathBuf>,
+    /// The PKCS #11 token of the CA's keys, with absolute paths; or none.
+    pub(crate) token: TokenArgs,
     /// Lifetime of SVIDs as the command line has it, `24h`.
     pub(crate) svid_ttl: String,
     /// Share of allowed requests that is recorded, 0 to 1.
@@ -106,6 +109,7 @@ impl Plan {
         if let Some(roots) = &self.settings.roots {
             command.extend(self.own_flag("--roots", roots));
         }
+        command.extend(self.settings.token.flags());
         if let Some(endpoint) = &self.mesh.bundle_endpoint {
             command.extend(endpoint.flags(&self.folder));
         }

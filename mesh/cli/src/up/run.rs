@@ -151,6 +151,10 @@ fn plan(args: &UpArgs, mesh: LocalMesh, folder: &Path, state: &StateDir) -> Resu
     let settings = Settings {
         issuer: absolute(&args.issuer)?,
         roots: absolute(&args.roots)?,
+        token: args
+            .token
+            .absolute()
+            .map_err(|error| system("the working directory cannot be found", error))?,
         trust_domain: args
             .trust_domain
             .clone()

@@ -10,6 +10,7 @@
 //! - `import`: policies of other meshes, and every command of the guides
 //! - `audit`: reports over a bundle
 //! - `kubernetes`: install and inject, in a pipe
+//! - `up`: a local mesh with keys in a token
 #![cfg(test)]
 #![expect(clippy::disallowed_methods, reason = "tests write files themselves")]
 
@@ -23,4 +24,5 @@ mod outside;
 mod questions;
 mod run;
 mod shadow;
+mod up;
 mod usage;
