@@ -67,11 +67,9 @@ impl InstallSettings {
             Some(path) => Values::read(&text_of(path)?).map_err(|error| Fault::usage(&error))?,
             None => Values::default(),
         };
-        for assignment in &self.set {
-            values = values
-                .set(assignment)
-                .map_err(|error| Fault::usage(&error))?;
-        }
+        values = values
+            .set_all(&self.set)
+            .map_err(|error| Fault::usage(&error))?;
         values.high_availability |= self.ha;
         Ok(values)
     }

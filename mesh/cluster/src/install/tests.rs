@@ -61,6 +61,18 @@ fn keys(value: &Value, path: &str) -> BTreeSet<String> {
     }
 }
 
+#[test]
+fn every_value_is_among_those_that_an_upgrade_finds() {
+    let (_, config) = TEMPLATES
+        .iter()
+        .find(|(name, _)| *name == "config")
+        .expect("the template");
+    for key in keys(&Values::default().to_json(), "") {
+        let said = format!(".Values{key} ");
+        assert!(config.contains(&said), "{key} is lost with an upgrade");
+    }
+}
+
 fn schema_keys(schema: &Value, path: &str) -> BTreeSet<String> {
     match schema["properties"].as_object() {
         Some(map) => map
@@ -129,6 +141,21 @@ fn values_of_the_wrong_kind_are_refused() {
         "identity.svidTtl=24",
         "identity.svidTtl=",
         "identity.svidTtl=h",
+        "identity.pkcs11.module=lib.so",
+        "identity.pkcs11.module=/opt/../lib.so",
+        "identity.pkcs11.key=",
+        "identity.pkcs11.key=a\"b",
+        "identity.pkcs11.key=$(MESH_LOG)",
+        "identity.pkcs11.pinSecret=A",
+        "identity.pkcs11.image=a b",
+        "identity.pkcs11.configVariable=A-B",
+        "identity.pkcs11.configFile=../pin",
+        "identity.pkcs11.files=relative",
+        "identity.pkcs11.port=70000",
+        "identity.pkcs11.cidr=10.0.0.1",
+        "identity.bundleEndpoint.serviceType=ExternalName",
+        "identity.bundleEndpoint.refresh=5",
+        "identity.bundleEndpoint.certificateSecret=a/b",
         "proxy.uid=0",
         "proxy.uid=-1",
         "proxy.uid=4294967295",
@@ -187,10 +214,7 @@ fn high_availability_means_three_of_each_but_the_ca() {
 
 /// What the CA may read besides what it always may, and where its keys lie.
 fn ca_of(sets: &[&str]) -> (Vec<Value>, Value, usize) {
-    let mut values = Values::default();
-    for set in sets {
-        values = values.set(set).expect("allowed");
-    }
+    let values = Values::default().set_all(sets).expect("allowed");
     let objects = objects(&values).expect("objects");
     let role = find(&objects, "Role", "mesh-identity");
     let rules = role["rules"].as_array().expect("rules");
@@ -393,8 +417,15 @@ fn pods_wait_for_their_injector_where_none_was_told_to_fail_open() {
 #[test]
 fn the_injector_reads_what_the_chart_tells_it() {
     let values = Values::default()
-        .set("proxy.uid=2102")
-        .and_then(|v| v.set("trustDomain=prod.example"))
+        .set_all(&TOKEN)
+        .and_then(|v| {
+            v.set_all(&[
+                "proxy.uid=2102",
+                "trustDomain=prod.example",
+                "identity.externalIssuer=true",
+                "identity.bundleEndpoint.enabled=true",
+            ])
+        })
         .expect("allowed");
     let objects = objects(&values).expect("objects");
     let env = &find(&objects, "Deployment", "mesh-injector")["spec"]["template"]["spec"]["containers"]
@@ -469,4 +500,178 @@ fn a_collector_of_spans_is_one_and_has_a_port() {
             "{bad:?}: {values:?}"
         );
     }
+}
+
+/// A CA whose keys lie in a token of the network.
+const TOKEN: [&str; 10] = [
+    "identity.pkcs11.module=/opt/vendor/lib/libp11.so",
+    "identity.pkcs11.token=prod 1",
+    "identity.pkcs11.pinSecret=hsm-pin",
+    "identity.pkcs11.image=registry.example/mesh-hsm:7",
+    "identity.pkcs11.configSecret=hsm-client",
+    "identity.pkcs11.configVariable=VENDOR_CONF",
+    "identity.pkcs11.configFile=vendor.conf",
+    "identity.pkcs11.files=/var/lib/mesh/vendor",
+    "identity.pkcs11.port=1792",
+    "identity.pkcs11.cidr=10.1.2.3/32",
+];
+
+fn identity_of(objects: &[Value]) -> &Value {
+    &find(objects, "Deployment", "mesh-identity")["spec"]["template"]["spec"]
+}
+
+#[test]
+fn a_token_is_told_to_the_ca_and_its_pin_comes_from_a_secret_alone() {
+    let values = Values::default().set_all(&TOKEN).expect("allowed");
+    let objects = objects(&values).expect("objects");
+    let pod = identity_of(&objects);
+    let container = &pod["containers"][0];
+    let args = container["args"].as_array().expect("arguments");
+    for argument in [
+        "--pkcs11-module=/opt/vendor/lib/libp11.so",
+        "--pkcs11-token=prod 1",
+        "--pkcs11-key=mesh-ca",
+        "--pkcs11-pin=/run/secrets/mesh/pkcs11/pin",
+        "--pkcs11-pin-by-group",
+        "--pkcs11-files=/var/lib/mesh/vendor",
+    ] {
+        assert!(args.contains(&json!(argument)), "{argument}: {args:?}");
+    }
+    assert_eq!(container["image"], "registry.example/mesh-hsm:7");
+    let variable = json!({ "name": "VENDOR_CONF", "value": "/etc/mesh/pkcs11/vendor.conf" });
+    assert!(
+        container["env"]
+            .as_array()
+            .expect("env")
+            .contains(&variable)
+    );
+    let volumes = pod["volumes"].as_array().expect("volumes");
+    let pin = json!({ "name": "pkcs11-pin", "secret": {
+        "secretName": "hsm-pin", "defaultMode": 0o440, "items": [{ "key": "pin", "path": "pin" }] } });
+    assert!(volumes.contains(&pin), "{volumes:?}");
+    let mounts = container["volumeMounts"].as_array().expect("mounts");
+    for (name, path) in [
+        ("pkcs11-pin", "/run/secrets/mesh/pkcs11"),
+        ("pkcs11-config", "/etc/mesh/pkcs11"),
+    ] {
+        let mount = json!({ "name": name, "mountPath": path, "readOnly": true });
+        assert!(mounts.contains(&mount), "{mounts:?}");
+    }
+    // The group may read the PIN, so it must be the group of nobody else.
+    let context = &pod["securityContext"];
+    assert_eq!(
+        (&context["runAsGroup"], &context["fsGroup"]),
+        (&json!(15013), &json!(15013))
+    );
+    // The rest of the mesh neither sees the token nor runs that image.
+    let policy = &find(&objects, "NetworkPolicy", "mesh-identity-token")["spec"];
+    assert_eq!(
+        policy["podSelector"]["matchLabels"],
+        json!({ "app.kubernetes.io/component": "identity" })
+    );
+    assert_eq!(
+        policy["egress"],
+        json!([{ "ports": [{ "protocol": "TCP", "port": 1792 }], "to": [{ "ipBlock": { "cidr": "10.1.2.3/32" } }] }])
+    );
+    for name in ["mesh-controller", "mesh-injector"] {
+        let other = &find(&objects, "Deployment", name)["spec"]["template"]["spec"];
+        assert!(!other.to_string().contains("hsm"), "{name}");
+    }
+}
+
+#[test]
+fn half_of_a_token_and_parts_without_their_whole_are_refused() {
+    for left_out in 0..3 {
+        let mut some = TOKEN.to_vec();
+        some.remove(left_out);
+        assert!(Values::default().set_all(&some).is_err(), "{left_out}");
+    }
+    let alone: [&[&str]; 6] = [
+        &["identity.pkcs11.token=prod"],
+        &["identity.pkcs11.pinSecret=pin"],
+        &["identity.pkcs11.image=a:1"],
+        &["identity.pkcs11.port=1792"],
+        &["identity.bundleEndpoint.refresh=1h"],
+        &["identity.bundleEndpoint.certificateSecret=web"],
+    ];
+    for set in alone {
+        assert!(Values::default().set_all(set).is_err(), "{set:?}");
+    }
+    let whole = &TOKEN[..3];
+    for more in [
+        "identity.pkcs11.configVariable=A",
+        "identity.pkcs11.configFile=a",
+        "identity.pkcs11.cidr=10.1.2.3/32",
+    ] {
+        let set = [whole, &[more]].concat();
+        assert!(Values::default().set_all(&set).is_err(), "{more}");
+    }
+    let objects = objects(&Values::default().set_all(whole).expect("allowed")).expect("objects");
+    let pod = identity_of(&objects).to_string();
+    assert!(pod.contains("localhost/mesh:") && !pod.contains("pkcs11-config"));
+    assert!(!pod.contains("--pkcs11-files"));
+}
+
+#[test]
+fn without_a_word_no_token_and_no_endpoint_is_there() {
+    let text = render(&Values::default()).expect("text");
+    for word in ["pkcs11-", "bundle-endpoint", "mesh-bundle", "15012"] {
+        assert!(!text.contains(word), "{word}");
+    }
+}
+
+#[test]
+fn the_bundle_endpoint_has_a_service_and_a_door_in_the_network_policy() {
+    let ports = |objects: &[Value]| {
+        let policy = &find(objects, "NetworkPolicy", "mesh-identity")["spec"]["ingress"];
+        assert_eq!(policy.as_array().map(Vec::len), Some(1));
+        policy[0]["ports"].clone()
+    };
+    let values = Values::default()
+        .set_all(&[
+            "identity.bundleEndpoint.enabled=true",
+            "identity.bundleEndpoint.serviceType=LoadBalancer",
+            "identity.bundleEndpoint.refresh=1h",
+        ])
+        .expect("allowed");
+    let made = objects(&values).expect("objects");
+    let service = &find(&made, "Service", "mesh-bundle")["spec"];
+    assert_eq!(service["type"], "LoadBalancer");
+    assert_eq!(
+        service["ports"],
+        json!([{ "name": "bundle", "port": 443, "targetPort": "bundle", "protocol": "TCP" }])
+    );
+    let container = &identity_of(&made)["containers"][0];
+    let served = json!({ "name": "bundle", "containerPort": 15012 });
+    assert!(
+        container["ports"]
+            .as_array()
+            .expect("ports")
+            .contains(&served)
+    );
+    let args = container["args"].as_array().expect("arguments");
+    assert!(args.contains(&json!("--bundle-endpoint=0.0.0.0:15012")));
+    assert!(args.contains(&json!("--bundle-refresh=1h")));
+    assert!(!container.to_string().contains("certificate"));
+    let door = json!({ "protocol": "TCP", "port": 15012 });
+    assert!(ports(&made).as_array().expect("ports").contains(&door));
+    let without = objects(&Values::default()).expect("objects");
+    assert!(!ports(&without).as_array().expect("ports").contains(&door));
+    let web = values.set("identity.bundleEndpoint.certificateSecret=web");
+    let made = objects(&web.expect("allowed")).expect("objects");
+    let pod = identity_of(&made);
+    for argument in [
+        "--bundle-endpoint-certificate=/run/secrets/mesh/bundle/tls.crt",
+        "--bundle-endpoint-key=/run/secrets/mesh/bundle/tls.key",
+    ] {
+        let args = pod["containers"][0]["args"].as_array().expect("arguments");
+        assert!(args.contains(&json!(argument)), "{argument}");
+    }
+    let volume = json!({ "name": "bundle-certificate", "secret": { "secretName": "web", "defaultMode": 0o440 } });
+    assert!(
+        pod["volumes"]
+            .as_array()
+            .expect("volumes")
+            .contains(&volume)
+    );
 }

@@ -95,6 +95,81 @@ pub struct IdentityValues {
     pub svid_ttl: String,
     /// Whether cert-manager's requests that name a mesh issuer are answered.
     pub external_issuer: bool,
+    /// Keys in a token.
+    pub pkcs11: Pkcs11Values,
+    /// Our bundle for other trust domains.
+    pub bundle_endpoint: BundleEndpointValues,
+}
+
+/// A PKCS #11 token in which the CA's keys lie.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Pkcs11Values {
+    /// The vendor's module in the CA's container; empty: keys lie in files.
+    pub module: String,
+    /// Label of the token.
+    pub token: String,
+    /// Label of keys that are made in it.
+    pub key: String,
+    /// Secret whose key `pin` is the user PIN.
+    pub pin_secret: String,
+    /// Image of the CA with its tag; empty for that of all parts.
+    pub image: String,
+    /// Secret with files that the module reads; empty for none.
+    pub config_secret: String,
+    /// Variable of the environment that says where they are; empty for none.
+    pub config_variable: String,
+    /// The one of them that it names; empty for their folder.
+    pub config_file: String,
+    /// Folder that the module writes; empty for none.
+    pub files: String,
+    /// TCP port of the token; 0: it is not reached over the network.
+    pub port: u16,
+    /// Its addresses; empty for any.
+    pub cidr: String,
+}
+
+/// Where the trust bundle is served to other trust domains.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct BundleEndpointValues {
+    /// Whether it is.
+    pub enabled: bool,
+    /// Type of its Service.
+    pub service_type: String,
+    /// Secret with a certificate of the Web; empty: the endpoint shows an SVID.
+    pub certificate_secret: String,
+    /// How often others are asked to fetch.
+    pub refresh: String,
+}
+
+impl Default for Pkcs11Values {
+    fn default() -> Self {
+        Self {
+            module: String::new(),
+            token: String::new(),
+            key: "mesh-ca".to_owned(),
+            pin_secret: String::new(),
+            image: String::new(),
+            config_secret: String::new(),
+            config_variable: String::new(),
+            config_file: String::new(),
+            files: String::new(),
+            port: 0,
+            cidr: String::new(),
+        }
+    }
+}
+
+impl Default for BundleEndpointValues {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            service_type: "ClusterIP".to_owned(),
+            certificate_secret: String::new(),
+            refresh: "5m".to_owned(),
+        }
+    }
 }
 
 impl Default for IdentityValues {
@@ -109,6 +184,8 @@ impl Default for IdentityValues {
             roots_trust_bundle: String::new(),
             svid_ttl: "24h".to_owned(),
             external_issuer: false,
+            pkcs11: Pkcs11Values::default(),
+            bundle_endpoint: BundleEndpointValues::default(),
         }
     }
 }
@@ -218,6 +295,22 @@ impl Values {
     /// # Errors
     /// [`ValuesError`]
     pub fn set(self, assignment: &str) -> Result<Self, ValuesError> {
+        self.set_all(&[assignment])
+    }
+
+    /// The same with several of them, the last of which counts: what they are together is checked, not on the way.
+    ///
+    /// # Errors
+    /// [`ValuesError`]
+    pub fn set_all<T: AsRef<str>>(self, assignments: &[T]) -> Result<Self, ValuesError> {
+        let values = assignments.iter().try_fold(self, |values, assignment| {
+            values.set_unchecked(assignment.as_ref())
+        })?;
+        values.check()?;
+        Ok(values)
+    }
+
+    fn set_unchecked(self, assignment: &str) -> Result<Self, ValuesError> {
         let (key, text) = assignment
             .split_once('=')
             .ok_or_else(|| ValuesError::Unreadable {
@@ -237,12 +330,9 @@ impl Values {
             Value::String(_) => Value::from(text),
             _ => serde_json::from_str(text).unwrap_or_else(|_| Value::from(text)),
         };
-        let values: Self =
-            serde_json::from_value(json).map_err(|error| ValuesError::Unreadable {
-                why: format!("`{key}`: {error}"),
-            })?;
-        values.check()?;
-        Ok(values)
+        serde_json::from_value(json).map_err(|error| ValuesError::Unreadable {
+            why: format!("`{key}`: {error}"),
+        })
     }
 
     /// The values as JSON, all of them.
@@ -270,7 +360,7 @@ impl Values {
         const MEMORY: &str = "bytes, with a unit or not: `64Mi`";
         let proxy = &self.proxy;
         let identity = &self.identity;
-        let checks: [(&'static str, &str, bool, &'static str); 24] = [
+        let checks: [Check<'_>; 24] = [
             (
                 "image.name",
                 &self.image.name,
@@ -411,12 +501,7 @@ impl Values {
                 "Fail or Ignore",
             ),
         ];
-        for (key, value, fits, why) in checks {
-            if !fits {
-                let value = value.to_owned();
-                return Err(ValuesError::NotAllowed { key, value, why });
-            }
-        }
+        refuse_first(&checks)?;
         if !identity.roots_config_map.is_empty() && identity.issuer_secret.is_empty() {
             return Err(ValuesError::NotAllowed {
                 key: "identity.rootsConfigMap",
@@ -440,6 +525,8 @@ impl Values {
                 why: "nothing beside `proxy.tracesService`: spans go to one collector",
             });
         }
+        identity.pkcs11.check()?;
+        identity.bundle_endpoint.check()?;
         if proxy.uid == 0 || proxy.uid > UID_MAX {
             return Err(ValuesError::NotAllowed {
                 key: "proxy.uid",
@@ -448,6 +535,151 @@ impl Values {
             });
         }
         Ok(())
+    }
+}
+
+impl Pkcs11Values {
+    fn check(&self) -> Result<(), ValuesError> {
+        const PATH: &str = "an absolute path of letters, digits, `.`, `_`, `-`, `+`, or nothing";
+        const LABEL: &str = "1 to 32 letters, digits, spaces, `.`, `_`, `-`";
+        const SECRET: &str = "the name of a Secret of mesh-system, or nothing";
+        let optional = |text: &str, fits: fn(&str) -> bool| text.is_empty() || fits(text);
+        let checks: [Check<'_>; 10] = [
+            (
+                "identity.pkcs11.module",
+                &self.module,
+                optional(&self.module, is_path),
+                PATH,
+            ),
+            (
+                "identity.pkcs11.token",
+                &self.token,
+                optional(&self.token, is_label),
+                LABEL,
+            ),
+            ("identity.pkcs11.key", &self.key, is_label(&self.key), LABEL),
+            (
+                "identity.pkcs11.pinSecret",
+                &self.pin_secret,
+                is_name(&self.pin_secret),
+                SECRET,
+            ),
+            (
+                "identity.pkcs11.image",
+                &self.image,
+                optional(&self.image, is_whole_image),
+                "registry and repository with tag or digest, or nothing",
+            ),
+            (
+                "identity.pkcs11.configSecret",
+                &self.config_secret,
+                is_name(&self.config_secret),
+                SECRET,
+            ),
+            (
+                "identity.pkcs11.configVariable",
+                &self.config_variable,
+                optional(&self.config_variable, is_variable),
+                "the name of a variable, or nothing",
+            ),
+            (
+                "identity.pkcs11.configFile",
+                &self.config_file,
+                optional(&self.config_file, is_file_name),
+                "a key of that Secret, or nothing",
+            ),
+            (
+                "identity.pkcs11.files",
+                &self.files,
+                optional(&self.files, is_path),
+                PATH,
+            ),
+            (
+                "identity.pkcs11.cidr",
+                &self.cidr,
+                optional(&self.cidr, is_cidr),
+                "addresses as CIDR, `10.1.2.3/32`, or nothing",
+            ),
+        ];
+        refuse_first(&checks)?;
+        let alone = |key, value: &str, why| {
+            Err(ValuesError::NotAllowed {
+                key,
+                value: value.to_owned(),
+                why,
+            })
+        };
+        if !self.module.is_empty() && (self.token.is_empty() || self.pin_secret.is_empty()) {
+            let why = "nothing without `identity.pkcs11.token` and `identity.pkcs11.pinSecret`";
+            return alone("identity.pkcs11.module", &self.module, why);
+        }
+        if self.module.is_empty() && *self != Self::default() {
+            let why = "what every other value of `identity.pkcs11` needs: without it keys would lie in files";
+            return alone("identity.pkcs11.module", "", why);
+        }
+        if self.config_secret.is_empty()
+            && !(self.config_variable.is_empty() && self.config_file.is_empty())
+        {
+            let why = "what `configVariable` and `configFile` speak of";
+            return alone("identity.pkcs11.configSecret", "", why);
+        }
+        if !self.config_file.is_empty() && self.config_variable.is_empty() {
+            let why = "nothing without `configVariable`, which names it";
+            return alone("identity.pkcs11.configFile", &self.config_file, why);
+        }
+        if !self.cidr.is_empty() && self.port == 0 {
+            let why = "nothing without `identity.pkcs11.port`";
+            return alone("identity.pkcs11.cidr", &self.cidr, why);
+        }
+        Ok(())
+    }
+}
+
+impl BundleEndpointValues {
+    fn check(&self) -> Result<(), ValuesError> {
+        refuse_first(&[
+            (
+                "identity.bundleEndpoint.serviceType",
+                &self.service_type,
+                ["ClusterIP", "NodePort", "LoadBalancer"].contains(&self.service_type.as_str()),
+                "one of ClusterIP, NodePort, LoadBalancer",
+            ),
+            (
+                "identity.bundleEndpoint.certificateSecret",
+                &self.certificate_secret,
+                is_name(&self.certificate_secret),
+                "the name of a Secret of mesh-system, or nothing",
+            ),
+            (
+                "identity.bundleEndpoint.refresh",
+                &self.refresh,
+                is_duration(&self.refresh),
+                "numbers with units: `5m`, `1h30m`",
+            ),
+        ])?;
+        if !self.enabled && *self != Self::default() {
+            return Err(ValuesError::NotAllowed {
+                key: "identity.bundleEndpoint.enabled",
+                value: "false".to_owned(),
+                why: "true, if anything is said of the endpoint",
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Key, value, whether it fits, and what would.
+type Check<'a> = (&'static str, &'a str, bool, &'static str);
+
+/// The first that does not fit.
+fn refuse_first(checks: &[Check<'_>]) -> Result<(), ValuesError> {
+    match checks.iter().find(|(_, _, fits, _)| !fits) {
+        None => Ok(()),
+        Some((key, value, _, why)) => Err(ValuesError::NotAllowed {
+            key,
+            value: (*value).to_owned(),
+            why,
+        }),
     }
 }
 
@@ -465,6 +697,58 @@ fn is_image(text: &str) -> bool {
         && text
             .chars()
             .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "._/:-".contains(c))
+}
+
+/// An image with tag or digest.
+fn is_whole_image(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
+        && text
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "._/:@-".contains(c))
+}
+
+/// An absolute path that stands in YAML and a command line as it is, and leads nowhere else.
+fn is_path(text: &str) -> bool {
+    let part = |part: &str| {
+        !part.is_empty()
+            && !part.starts_with('.')
+            && part
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || "._+-".contains(c))
+    };
+    text.strip_prefix('/')
+        .is_some_and(|rest| rest.split('/').all(part))
+}
+
+/// A name of a file in a folder.
+fn is_file_name(text: &str) -> bool {
+    !text.starts_with('.')
+        && text
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
+}
+
+/// A label of a token, which has 32 places, or of a key.
+fn is_label(text: &str) -> bool {
+    (1..=32).contains(&text.len())
+        && text.trim() == text
+        && text
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || " ._-".contains(c))
+}
+
+fn is_variable(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
+/// Addresses with the length of their prefix.
+fn is_cidr(text: &str) -> bool {
+    let parsed = text.split_once('/').and_then(|(address, length)| {
+        let address: std::net::IpAddr = address.parse().ok()?;
+        Some((address, length.parse::<u8>().ok()?))
+    });
+    parsed.is_some_and(|(address, length)| length <= if address.is_ipv4() { 32 } else { 128 })
 }
 
 fn is_tag(text: &str) -> bool {
