@@ -12,7 +12,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
@@ -267,7 +266,9 @@ async fn what_is_not_sampled_goes_on_as_it_came() {
     ] {
         let answer = ask(world.web_to_cart(), "/", &headers).await;
         assert_eq!(status(&answer), "200");
-        assert!(answer.contains(&headers), "{headers}: {answer}");
+        for line in headers.lines() {
+            assert!(answer.contains(line), "{line}: {answer}");
+        }
         assert_eq!(
             answer.contains("traceparent"),
             headers.contains("traceparent")
@@ -357,36 +358,13 @@ async fn a_denial_is_an_error_of_the_client_and_not_of_the_server() {
 async fn an_application_that_is_not_there_is_an_error_with_its_cause() {
     let (world, collector) = world(&[WEB], "grpc", "0").await;
     let answer = ask(world.web_to_cart(), "/", &sampled("01")).await;
-    assert_eq!(status(&answer), "503");
+    assert_eq!(status(&answer), "502");
     let spans = collector.wait_for(2).await;
     let server = side(&spans, KIND_SERVER);
     assert_eq!(of(server, "error.type"), "connect");
-    assert_eq!(of(server, "http.response.status_code"), "503");
+    assert_eq!(of(server, "http.response.status_code"), "502");
     assert_eq!(of(server, "mesh.verdict"), "allow");
     assert!(side(&spans, KIND_CLIENT).status.is_some());
-}
-
-/// So many requests over one connection, all with a sampled trace; each is answered with 200. How long they took.
-async fn many(world: &World, count: usize) -> Duration {
-    let mut stream = TcpStream::connect(world.web_to_cart())
-        .await
-        .expect("a connection");
-    let began = Instant::now();
-    let request = format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", sampled("01"));
-    let mut buffer = vec![0; 4096];
-    for number in 0..count {
-        stream.write_all(request.as_bytes()).await.expect("sent");
-        let mut answer = Vec::new();
-        while !answer.ends_with(b"\r\n\r\n")
-            || answer.windows(4).filter(|w| w == b"\r\n\r\n").count() < 2
-        {
-            let read = stream.read(&mut buffer).await.expect("an answer");
-            assert!(read > 0, "request {number} was not answered");
-            answer.extend_from_slice(&buffer[..read]);
-        }
-        assert!(answer.starts_with(b"HTTP/1.1 200"), "request {number}");
-    }
-    began.elapsed()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -395,8 +373,8 @@ async fn a_collector_that_is_not_there_costs_no_request() {
     world.traces = format!("traces: {{ address: \"{}\" }}\n", world.address(4, 4317));
     world.start_cart();
     world.start_web();
-    let _app = mirror(world.cart_app()).await;
-    many(&world, 20).await;
+    let _app = prompt(world.cart_app()).await;
+    many(&world, 20, &sampled("01")).await;
     for _ in 0..40 {
         if counted(&world, DROPPED, "unsent").await >= 20.0 {
             break;
@@ -407,7 +385,7 @@ async fn a_collector_that_is_not_there_costs_no_request() {
     assert_eq!(counted(&world, EXPORTED, "").await, 0.0);
     // It comes, and spans with it.
     let collector = Collector::start(world.address(4, 4317)).await;
-    many(&world, 1).await;
+    many(&world, 1, &sampled("01")).await;
     eventually("both sides", async || collector.spans().len() >= 2).await;
 }
 
@@ -419,9 +397,9 @@ async fn a_collector_that_never_answers_costs_no_request_either() {
     let silent = TcpListener::bind(at).await.expect("an address");
     world.start_cart();
     world.start_web();
-    let _app = mirror(world.cart_app()).await;
+    let _app = prompt(world.cart_app()).await;
     // More than a batch and the queue hold.
-    let took = many(&world, 3_000).await;
+    let took = many(&world, 3_000, &sampled("01")).await;
     assert!(took < Duration::from_secs(20), "{took:?}");
     let full = counted(&world, DROPPED, "full").await;
     assert!(full >= (3_000 - 2_048 - 2 * 512) as f64, "{full}");
@@ -542,8 +520,8 @@ async fn a_service_without_endpoints_in_the_mesh_gets_nothing() {
     world.start_cart();
     world.traces = "traces: { service: \"shop/collector:4317\" }\n".to_owned();
     world.start_web();
-    let _app = mirror(world.cart_app()).await;
-    many(&world, 1).await;
+    let _app = prompt(world.cart_app()).await;
+    many(&world, 1, &sampled("01")).await;
     for _ in 0..40 {
         if counted(&world, DROPPED, "unsent").await >= 1.0 {
             break;

@@ -389,6 +389,49 @@ async fn mirror_connection(mut stream: TcpStream) {
     }
 }
 
+/// An HTTP/1.1 application that answers each request with `ok`, in one piece.
+pub(crate) async fn prompt(at: SocketAddr) -> tokio::task::JoinHandle<()> {
+    let listener = TcpListener::bind(at)
+        .await
+        .expect("the application's address");
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.expect("a connection");
+            tokio::spawn(async move {
+                let mut received = Vec::new();
+                while matches!(stream.read_buf(&mut received).await, Ok(n) if n > 0) {
+                    while let Some(end) = received.windows(4).position(|w| w == b"\r\n\r\n") {
+                        received.drain(..end + 4);
+                        let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+                        if stream.write_all(answer).await.is_err() {
+                            return;
+                        }
+                    }
+                }
+            });
+        }
+    })
+}
+
+/// So many requests of `web` to a prompt `cart`, over one connection, each answered; how long they took.
+pub(crate) async fn many(world: &World, count: usize, headers: &str) -> Duration {
+    let mut stream = TcpStream::connect(world.web_to_cart())
+        .await
+        .expect("a connection");
+    let request = format!("GET / HTTP/1.1\r\nHost: a\r\n{headers}\r\n");
+    let began = std::time::Instant::now();
+    for number in 0..count {
+        stream.write_all(request.as_bytes()).await.expect("sent");
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\r\n\r\nok") {
+            let read = stream.read_buf(&mut answer).await.expect("an answer");
+            assert!(read > 0, "request {number} was not answered");
+        }
+        assert!(answer.starts_with(b"HTTP/1.1 200"), "request {number}");
+    }
+    began.elapsed()
+}
+
 /// An application that echoes bytes until the client has finished, then finishes.
 pub(crate) async fn echo(at: SocketAddr) -> tokio::task::JoinHandle<()> {
     let listener = TcpListener::bind(at)
