@@ -34,6 +34,8 @@ use tokio::time::Instant;
 
 /// How often it is looked whether the other process has come, and whether the proxy is ready.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// Time for what the command left behind, once it has ended.
+const DRAIN: Duration = Duration::from_millis(250);
 /// What lets the command start.
 const GO: &[u8] = b"go";
 /// Added to the number of a signal that ended the command, as shells do.
@@ -190,10 +192,10 @@ pub(crate) fn run(args: &RunArgs) -> Result<Exit, Fault> {
     Ok(Exit::Command(code(status)))
 }
 
-/// When the command has ended there is nobody to drain for.
+/// When the command has ended there is nobody to drain for but what it left behind.
 fn unlingering(config: ProxyConfig) -> ProxyConfig {
     ProxyConfig {
-        drain: Duration::ZERO,
+        drain: DRAIN,
         ..config
     }
 }
