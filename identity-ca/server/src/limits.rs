@@ -208,6 +208,15 @@ pub(crate) const NODE_STATE_BYTES_MAX: u64 = 24 * 1024 * 1024;
 /// Bytes of a kept SVID: a chain and its key.
 pub(crate) const SVID_FILE_BYTES_MAX: u64 = 128 * 1024;
 
+/// Bytes of the list of versions of a node's sealed files: a hundred for each of ten thousand identities.
+pub(crate) const NODE_VERSIONS_BYTES_MAX: u64 = 1024 * 1024;
+
+/// Bytes of a key for sealed files, exactly: as many as AES-256 has.
+pub(crate) const SEAL_KEY_BYTES: usize = 32;
+
+/// Bytes of what tells a machine from others, and of the secret that goes with it: an id has 36.
+pub(crate) const MACHINE_FACT_BYTES_MAX: u64 = 4 * 1024;
+
 /// Pauses of an agent between attempts to follow its CA, doubled each time.
 pub(crate) const NODE_RETRY: (Duration, Duration) =
     (Duration::from_millis(200), Duration::from_secs(10));

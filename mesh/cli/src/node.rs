@@ -9,7 +9,7 @@ use crate::registrations;
 use clap::{Args, Subcommand};
 use mesh_api::proto::node_admin_client::NodeAdminClient;
 use mesh_api::proto::{MakeTokenRequest, NodesReply, NodesRequest, RemoveNodeRequest};
-use mesh_ca::joined::{self, JoinedConfig};
+use mesh_ca::joined::{self, JoinedConfig, SealKey};
 use mesh_ca_client::node::NodeCa;
 use mesh_issuance::attestation::join::JoinToken;
 use mesh_platform::{PlatformError, System, files};
@@ -95,6 +95,10 @@ pub(crate) struct JoinArgs {
     /// Folder of the node's SVID and key, and of the last SVIDs of its workloads.
     #[arg(long, value_name = "DIR")]
     dir: PathBuf,
+    /// File of 32 random octets, outside of that folder, under which everything in it is sealed. Default: systemd's
+    /// credential `mesh-seal-key`, and without one a secret in the folder, with what tells this machine from others.
+    #[arg(long, value_name = "FILE")]
+    seal_key_file: Option<PathBuf>,
     /// Socket of the SPIFFE Workload API.
     #[arg(long, value_name = "SOCKET")]
     workload_api: PathBuf,
@@ -259,8 +263,13 @@ pub(crate) fn join(args: JoinArgs) -> Result<Exit, Fault> {
         }
         None => None,
     };
+    let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+    let credential = || SealKey::credential(credentials.as_deref()?);
+    let given = args.seal_key_file.map(SealKey::File);
+    let seal_key = given.or_else(credential).unwrap_or_else(SealKey::machine);
     let config = JoinedConfig {
         dir: args.dir,
+        seal_key,
         join,
         workload_api: args.workload_api,
         workload_api_mode: args.workload_api_mode,

@@ -5,7 +5,7 @@
 //! which SVIDs a rotation wants replaced. While the CA cannot be reached everything that is in force stays so, and
 //! processes that start meanwhile get the last SVID of their identity ([`state`]), until it ends.
 //!
-//! - [`state`]: what is on disk: who the node is, whom it believes, the last SVIDs
+//! - [`state`]: what is on disk: who the node is, whom it believes, the last SVIDs; [`seal`]: under which key
 //! - [`follow`]: what the CA tells, and what it is told; the node's own SVID
 //! - [`issuer`]: SVIDs and tokens for workloads
 //! - [`relay`]: the trust stream of the CA, for the proxies of this machine; [`verifier`]: the node's own
@@ -13,6 +13,7 @@
 mod follow;
 mod issuer;
 mod relay;
+mod seal;
 mod state;
 mod verifier;
 
@@ -30,6 +31,7 @@ use mesh_issuance::attestation::join::JoinToken;
 use mesh_platform::lock::LockFile;
 use mesh_platform::{Platform, files, process};
 use relay::RelayedTrust;
+pub use seal::{SealError, SealKey};
 use state::State;
 use std::convert::Infallible;
 use std::path::PathBuf;
@@ -41,6 +43,8 @@ use tokio::sync::watch;
 pub struct JoinedConfig {
     /// What it keeps: the node's SVID and key, the bundles, the last SVIDs of its workloads.
     pub dir: PathBuf,
+    /// Where the key is under which that is sealed; the same at every start.
+    pub seal_key: SealKey,
     /// A token to join with, and where; none: the machine has joined before.
     pub join: Option<(NodeCa, JoinToken)>,
     /// Socket of the SPIFFE Workload API.
@@ -63,6 +67,10 @@ pub enum JoinedError {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Local(#[from] CaError),
+    /// What it keeps is not as it was sealed, or cannot be.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Seal(#[from] SealError),
     /// It does not join.
     #[error(transparent)]
     #[diagnostic(transparent)]
@@ -168,15 +176,18 @@ pub async fn run(
 /// What is on disk, or what joining puts there.
 async fn open(config: &JoinedConfig) -> Result<State, JoinedError> {
     if let Some((ca, token)) = &config.join {
+        seal::check(&config.dir, &config.seal_key)?;
         let (held, known) = node::join(ca, token).await?;
-        let state = State::begin(&config.dir, known, held)?;
+        let state = State::begin(&config.dir, &config.seal_key, known, held)?;
         tracing::info!(node = %state.held.tls.svid().id(), "this machine has joined");
         return Ok(state);
     }
-    let found = State::read(&config.dir)?;
-    found.ok_or_else(|| JoinedError::NotJoined {
+    let found = State::read(&config.dir, &config.seal_key)?;
+    let state = found.ok_or_else(|| JoinedError::NotJoined {
         dir: config.dir.clone(),
-    })
+    })?;
+    state.cache.inspect(config.platform.wall_clock());
+    Ok(state)
 }
 
 /// Has everybody looked at anew when the deny list changes.

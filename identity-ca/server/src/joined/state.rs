@@ -1,30 +1,36 @@
-//! What a machine that joined keeps on disk, mode 0600: without it every restart would need a new token, and an outage of
-//! the CA would end with the agent.
+//! What a machine that joined keeps on disk: without it every restart would need a new token, and an outage of the CA would
+//! end with the agent.
 //!
 //! | file | what |
 //! |---|---|
-//! | `node.json` | which CA, the node's SVID with its key, the bundles and the deny list that are believed |
-//! | `svids/<hash of the identity>.json` | the last SVID of each workload, with its key |
+//! | `node.sealed` | which CA, the node's SVID with its key, the bundles and the deny list that are believed |
+//! | `svids/<hash of the identity>.sealed` | the last SVID of each workload, with its key |
+//! | `versions.sealed`, `seal.json` | which version of each is the last; where no key is given, the machine's secret |
 //!
-//! Whoever reads these files is the node, or that workload, until the certificate in them ends or is denied.
+//! All are of mode 0600 and sealed ([`super::seal`]). Without the node's own file, or with one that is refused, there is no
+//! agent; an SVID that is refused is as good as none. Whoever has both files and key is the node, or that workload, until
+//! the certificate in them ends or is denied.
 
+use super::seal::{END, SealError, SealKey, Sealed, to_json};
 use crate::error::CaError;
+use crate::launch::coded;
 use crate::limits::{NODE_STATE_BYTES_MAX, SVID_FILE_BYTES_MAX};
-use crate::store::Store;
 use crate::svids::Material;
 use data_encoding::{BASE64, HEXLOWER};
 use mesh_ca_client::node::{Held, NodeCa};
-use mesh_platform::files;
 use mesh_trust::{Denials, SpiffeId, Svid, Timestamp, TrustBundles, TrustDomain};
 use ring::digest::{SHA256, digest};
 use rustls_pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::sync::Arc;
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
-const FILE: &str = "node.json";
-const SVIDS: &str = "svids";
+const FILE: &str = "node.sealed";
+/// Name of that file before it was sealed.
+const FILE_IN_THE_CLEAR: &str = "node.json";
+/// The folder of kept SVIDs.
+pub(super) const SVIDS: &str = "svids";
 
 /// Who the node is and whom it believes, as it stands on disk.
 pub(super) struct State {
@@ -32,7 +38,7 @@ pub(super) struct State {
     pub(super) held: Held,
     pub(super) denials: Arc<Denials>,
     pub(super) cache: Cache,
-    store: Store,
+    sealed: Arc<Sealed>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -46,12 +52,18 @@ struct OnDisk {
     denials: String,
 }
 
-/// A chain with the key of its leaf, base64 of DER.
+/// A chain with the key of its leaf, base64 of DER. Wiped when dropped.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct KeyedChain {
     chain: Vec<String>,
     key: String,
+}
+
+impl Drop for KeyedChain {
+    fn drop(&mut self) {
+        self.key.zeroize();
+    }
 }
 
 impl KeyedChain {
@@ -62,8 +74,7 @@ impl KeyedChain {
         }
     }
 
-    fn read(self) -> Result<(Svid, Zeroizing<Vec<u8>>), String> {
-        let key = Zeroizing::new(self.key);
+    fn read(&self) -> Result<(Svid, Zeroizing<Vec<u8>>), String> {
         let decode = |text: &str| {
             BASE64
                 .decode(text.as_bytes())
@@ -75,33 +86,50 @@ impl KeyedChain {
             .map(|text| decode(text).map(CertificateDer::from));
         let chain = chain.collect::<Result<Vec<_>, _>>()?;
         let svid = Svid::parse(chain).map_err(|error| error.to_string())?;
-        Ok((svid, Zeroizing::new(decode(&key)?)))
+        Ok((svid, Zeroizing::new(decode(&self.key)?)))
     }
 }
 
+fn unreadable(dir: &Path, name: &str, why: String) -> SealError {
+    let path = dir.join(name);
+    CaError::Corrupt { path, why }.into()
+}
+
 impl State {
-    /// Begins anew with what joining gave.
-    pub(super) fn begin(dir: &Path, ca: NodeCa, held: Held) -> Result<Self, CaError> {
+    /// Begins anew with what joining gave. What another node left here is not this one's to hand out.
+    pub(super) fn begin(
+        dir: &Path,
+        key: &SealKey,
+        ca: NodeCa,
+        held: Held,
+    ) -> Result<Self, SealError> {
+        let sealed = Arc::new(Sealed::begin(dir, key)?);
         let state = Self {
             ca,
             held,
             denials: Arc::default(),
-            cache: Cache::open(dir)?,
-            store: Store::new(dir),
+            cache: Cache(Arc::clone(&sealed)),
+            sealed,
         };
-        // What another node left here is not this one's to hand out.
-        state.cache.clear()?;
         state.save()?;
         Ok(state)
     }
 
     /// What is in `dir`; none if the machine has not joined.
-    pub(super) fn read(dir: &Path) -> Result<Option<Self>, CaError> {
-        let store = Store::new(dir);
-        let Some(text) = store.read_if_there(FILE, NODE_STATE_BYTES_MAX)? else {
+    pub(super) fn read(dir: &Path, key: &SealKey) -> Result<Option<Self>, SealError> {
+        if !dir.join(FILE).exists() {
+            let path = dir.join(FILE_IN_THE_CLEAR);
+            let why = "it was written before such files were sealed".to_owned();
+            return match path.exists() {
+                true => Err(SealError::Form { path, why }),
+                false => Ok(None),
+            };
+        }
+        let sealed = Arc::new(Sealed::open(dir, key)?);
+        let Some(text) = sealed.read(FILE, NODE_STATE_BYTES_MAX)? else {
             return Ok(None);
         };
-        let corrupt = |why: String| store.corrupt(FILE, &why);
+        let corrupt = |why: String| unreadable(dir, FILE, why);
         let read: OnDisk =
             serde_json::from_slice(&text).map_err(|error| corrupt(error.to_string()))?;
         let bundles = TrustBundles::from_json(read.bundles.as_bytes())
@@ -118,14 +146,14 @@ impl State {
             },
             held,
             denials: Arc::new(denials),
-            cache: Cache::open(dir)?,
-            store,
+            cache: Cache(Arc::clone(&sealed)),
+            sealed,
         }))
     }
 
     /// Puts everything on disk.
-    pub(super) fn save(&self) -> Result<(), CaError> {
-        let corrupt = |why: &str| self.store.corrupt(FILE, why);
+    pub(super) fn save(&self) -> Result<(), SealError> {
+        let corrupt = |why: &str| unreadable(Path::new(""), FILE, why.to_owned());
         let known = self.ca.identity.clone().zip(self.ca.trust_domain.clone());
         let (ca, trust_domain) = known.ok_or_else(|| corrupt("it is not known who the CA is"))?;
         let state = OnDisk {
@@ -136,54 +164,54 @@ impl State {
             bundles: self.held.bundles.to_json(),
             denials: self.denials.to_json(),
         };
-        let text = serde_json::to_vec(&state).map_err(|error| corrupt(&error.to_string()))?;
-        self.store.write(FILE, &Zeroizing::new(text))
+        let text = to_json(&state).map_err(|error| corrupt(&error.to_string()))?;
+        self.sealed.write(FILE, text)
     }
 }
 
 /// The last SVIDs of this machine's workloads. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Cache(Arc<Store>);
+pub(super) struct Cache(Arc<Sealed>);
 
 impl Cache {
-    fn open(dir: &Path) -> Result<Self, CaError> {
-        let dir = dir.join(SVIDS);
-        files::create_dir_private(&dir)?;
-        Ok(Self(Arc::new(Store::new(&dir))))
-    }
-
-    fn clear(&self) -> Result<(), CaError> {
-        self.0.remove_all(".json")
-    }
-
     fn name(identity: &SpiffeId) -> String {
         let hash = digest(&SHA256, identity.as_str().as_bytes());
-        format!("{}.json", HEXLOWER.encode(hash.as_ref()))
+        format!("{SVIDS}/{}{END}", HEXLOWER.encode(hash.as_ref()))
+    }
+
+    /// Looks at all that is kept, so that what is refused is known before it is missed, and drops what has ended.
+    pub(super) fn inspect(&self, now: Timestamp) {
+        let in_force = |name: &str, text: &[u8]| {
+            let svid = read_keyed(text).map(|(svid, _)| svid);
+            svid.is_some_and(|svid| svid.not_after() > now && Self::name(svid.id()) == name)
+        };
+        match self.0.inspect(SVIDS, SVID_FILE_BYTES_MAX, in_force) {
+            Ok(kept) => tracing::info!(kept, "SVIDs are kept for an outage of the CA"),
+            Err(error) => {
+                tracing::error!(error = coded(&error), "kept SVIDs cannot be looked at");
+            }
+        }
     }
 
     /// `material` as it is kept, in the place of the last SVID of its identity; [`Kept::write`] waits for the disk.
     pub(super) fn kept(&self, material: &Material) -> Kept {
         Kept {
-            store: Arc::clone(&self.0),
+            sealed: Arc::clone(&self.0),
             name: Self::name(&material.identity),
             keyed: KeyedChain::of(&material.chain, &material.key),
         }
     }
 
-    /// The last SVID of `identity`, if it is good at `now` and not denied. One that cannot be read is as good as none.
+    /// The last SVID of `identity`, if it is good at `now` and not denied. One that is refused is as good as none.
     pub(super) fn find(
         &self,
         identity: &SpiffeId,
         denials: &Denials,
         now: Timestamp,
     ) -> Option<Material> {
-        let text = self
-            .0
-            .read_if_there(&Self::name(identity), SVID_FILE_BYTES_MAX)
-            .inspect_err(|error| tracing::warn!(%error, %identity, "a kept SVID cannot be read"))
-            .ok()??;
-        let keyed: KeyedChain = serde_json::from_slice(&text).ok()?;
-        let (svid, key) = keyed.read().ok()?;
+        let name = Self::name(identity);
+        let text = self.0.read_or_set_aside(&name, SVID_FILE_BYTES_MAX)?;
+        let (svid, key) = read_keyed(&text)?;
         let good = *svid.id() == *identity
             && svid.not_after() > now
             && denials.denies_chain(&svid).is_none();
@@ -198,17 +226,22 @@ impl Cache {
     }
 }
 
+fn read_keyed(text: &[u8]) -> Option<(Svid, Zeroizing<Vec<u8>>)> {
+    let keyed: KeyedChain = serde_json::from_slice(text).ok()?;
+    keyed.read().ok()
+}
+
 /// An SVID on its way to the disk.
 pub(super) struct Kept {
-    store: Arc<Store>,
+    sealed: Arc<Sealed>,
     name: String,
     keyed: KeyedChain,
 }
 
 impl Kept {
-    pub(super) fn write(self) -> Result<(), CaError> {
-        let text = serde_json::to_vec(&self.keyed)
-            .map_err(|error| self.store.corrupt(&self.name, &error.to_string()))?;
-        self.store.write(&self.name, &Zeroizing::new(text))
+    pub(super) fn write(self) -> Result<(), SealError> {
+        let text = to_json(&self.keyed)
+            .map_err(|error| unreadable(Path::new(""), &self.name, error.to_string()))?;
+        self.sealed.write(&self.name, text)
     }
 }

@@ -2,7 +2,7 @@
 //! nodes or the CA are gone. The agents run in this process, with sockets and folders of their own.
 
 use super::*;
-use crate::joined::{self, JoinedConfig, JoinedError};
+use crate::joined::{self, JoinedConfig, JoinedError, SealKey};
 use mesh_api::proto::denial_admin_client::DenialAdminClient;
 use mesh_api::proto::node_admin_client::NodeAdminClient;
 use mesh_api::proto::nodes_client::NodesClient;
@@ -133,8 +133,13 @@ impl Mesh {
 
 impl Machine {
     fn config(dir: &Path, join: Option<(NodeCa, JoinToken)>) -> JoinedConfig {
+        let id = dir.join("machine-id");
+        if !id.exists() {
+            mesh_platform::files::write_atomic(&id, b"4711\n", 0o644).unwrap();
+        }
         JoinedConfig {
             dir: dir.join("node"),
+            seal_key: SealKey::Machine(vec![("machine-id".into(), id)]),
             join,
             workload_api: dir.join("api.sock"),
             workload_api_mode: 0o600,
@@ -145,7 +150,16 @@ impl Machine {
     }
 
     async fn start(dir: tempfile::TempDir, join: Option<(NodeCa, JoinToken)>) -> Self {
-        let config = Self::config(dir.path(), join);
+        Self::start_with(dir, join, |_| {}).await
+    }
+
+    async fn start_with(
+        dir: tempfile::TempDir,
+        join: Option<(NodeCa, JoinToken)>,
+        change: impl FnOnce(&mut JoinedConfig),
+    ) -> Self {
+        let mut config = Self::config(dir.path(), join);
+        change(&mut config);
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(joined::run(config, async {
             let _ = stopped.await;
@@ -565,35 +579,224 @@ async fn an_old_svid_is_no_way_around_a_refusal_or_a_denial() {
     mesh.ca.stop().await;
 }
 
+/// The kept SVIDs of a machine: their files.
+fn kept(dir: &Path) -> Vec<std::path::PathBuf> {
+    let entries = std::fs::read_dir(dir.join("node/svids")).unwrap();
+    let paths = entries.map(|entry| entry.unwrap().path());
+    paths
+        .filter(|path| path.extension().is_some_and(|end| end == "sealed"))
+        .collect()
+}
+
+fn read(path: &Path) -> Vec<u8> {
+    mesh_platform::files::read(path).unwrap()
+}
+
+fn write(path: &Path, octets: &[u8]) {
+    mesh_platform::files::write_atomic(path, octets, 0o600).unwrap();
+}
+
+/// How a start from what is on disk fails.
+async fn refused_start(dir: &Path, change: impl FnOnce(&mut JoinedConfig)) -> String {
+    let mut config = Machine::config(dir, None);
+    change(&mut config);
+    let outcome = joined::run(config, std::future::pending()).await;
+    let error = outcome.unwrap_err();
+    let code = miette::Diagnostic::code(&error).unwrap();
+    format!("{code}: {error}")
+}
+
 #[tokio::test]
 async fn files_that_were_tampered_with_are_named_and_another_nodes_svids_are_not_handed_out() {
     let mesh = Mesh::start().await;
     let machine = mesh.machine("worker-1", &["shop/*"]).await;
     machine.spiffe().await.fetch_x509_svid().await.unwrap();
     let dir = machine.stop().await;
-    let kept = std::fs::read_dir(dir.path().join("node/svids"))
-        .unwrap()
-        .count();
-    assert_eq!(kept, 1);
+    assert_eq!(kept(dir.path()).len(), 1);
     // Joined again, as another node: what was kept for the first is gone.
     let token = mesh.token("worker-2", &["shop/*"]).await.unwrap();
     let machine = Machine::start(dir, Some((mesh.address(), token))).await;
-    let kept = std::fs::read_dir(machine.dir.path().join("node/svids"))
-        .unwrap()
-        .count();
-    assert_eq!(kept, 0);
+    assert_eq!(kept(machine.dir.path()).len(), 0);
     let dir = machine.stop().await;
-    let file = dir.path().join("node/node.json");
-    let text = mesh_platform::files::read(&file).unwrap();
-    mesh_platform::files::write_atomic(&file, &text[..text.len() / 2], 0o600).unwrap();
-    let config = Machine::config(dir.path(), None);
-    let outcome = joined::run(config, std::future::pending()).await;
-    let error = outcome.unwrap_err().to_string();
-    assert!(error.contains("node.json"), "{error}");
+    let file = dir.path().join("node/node.sealed");
+    let good = read(&file);
+    for (bad, code) in [
+        (good[..good.len() / 2].to_vec(), "MESH-0874"),
+        (good[..4].to_vec(), "MESH-0874"),
+        (Vec::new(), "MESH-0874"),
+        ([&good[..], b"x"].concat(), "MESH-0874"),
+        (b"{\"address\": \"10.0.0.1:1\"}".to_vec(), "MESH-0875"),
+    ] {
+        write(&file, &bad);
+        let error = refused_start(dir.path(), |_| {}).await;
+        assert!(
+            error.starts_with(code) && error.contains("node.sealed"),
+            "{error}"
+        );
+    }
     mesh_platform::files::remove(&file).unwrap();
     let config = Machine::config(dir.path(), None);
     let outcome = joined::run(config, std::future::pending()).await;
     assert!(matches!(outcome, Err(JoinedError::NotJoined { .. })));
+    // What an agent of before left in the clear is not believed either.
+    write(&dir.path().join("node/node.json"), b"{}");
+    let error = refused_start(dir.path(), |_| {}).await;
+    assert!(error.starts_with("MESH-0875"), "{error}");
+    mesh.ca.stop().await;
+}
+
+#[tokio::test]
+async fn f7_no_key_of_an_svid_is_on_the_disk_in_the_clear_and_a_changed_file_is_no_svid() {
+    let mesh = Mesh::start().await;
+    let machine = mesh.machine("worker-1", &["shop/*"]).await;
+    let svid = machine.spiffe().await.fetch_x509_svid().await.unwrap();
+    let pkcs8 = svid.private_key().as_bytes().to_vec();
+    let dir = machine.stop().await;
+    let in_text = data_encoding::BASE64.encode(&pkcs8).into_bytes();
+    // The number itself, wherever it may stand: 32 octets behind the head of PKCS #8.
+    let number = pkcs8[36..68].to_vec();
+    let folders = ["node", "node/svids"].map(|folder| dir.path().join(folder));
+    let files = folders
+        .iter()
+        .flat_map(|folder| std::fs::read_dir(folder).unwrap());
+    for path in files.map(|entry| entry.unwrap().path()) {
+        if path.is_file() && !path.ends_with("node.lock") {
+            let octets = read(&path);
+            for secret in [&in_text, &number, &b"PRIVATE KEY".to_vec()] {
+                let found = octets.windows(secret.len()).any(|part| part == &secret[..]);
+                assert!(!found, "{}", path.display());
+            }
+        }
+    }
+    let [file] = &kept(dir.path())[..] else {
+        panic!("one is kept")
+    };
+    let mut octets = read(file);
+    let middle = octets.len() / 2;
+    octets[middle] ^= 1;
+    write(file, &octets);
+    let (listen, file) = (mesh.listen, file.clone());
+    let ca = mesh.ca.stop().await;
+    // The agent goes on, and has nothing to hand out.
+    let machine = Machine::start(dir, None).await;
+    let stream = machine.raw().await;
+    let status = { stream }
+        .fetch_x509svid(with_header(X509svidRequest {}))
+        .await;
+    let status = end_of(status.unwrap().into_inner()).await;
+    assert!(status.message().contains("MESH-0239"), "{status}");
+    assert!(!file.exists() && file.with_extension("refused").exists());
+    // The CA is back, and so is everything else.
+    let mesh = Mesh::start_in(ca, listen, |_| {}).await;
+    eventually("an SVID", async || {
+        machine.spiffe().await.fetch_x509_svid().await.is_ok()
+    })
+    .await;
+    machine.stop().await;
+    mesh.ca.stop().await;
+}
+
+#[tokio::test]
+async fn an_earlier_svid_that_is_put_back_is_refused_and_the_nodes_own_file_too() {
+    let mesh = Mesh::start().await;
+    let machine = mesh.machine("worker-1", &["shop/*"]).await;
+    machine.spiffe().await.fetch_x509_svid().await.unwrap();
+    let dir = machine.stop().await;
+    let svid = kept(dir.path()).remove(0);
+    let (node, versions) = (
+        dir.path().join("node/node.sealed"),
+        dir.path().join("node/versions.sealed"),
+    );
+    let earlier = [&svid, &node, &versions].map(|path| read(path));
+    // Another SVID of the same identity, and another deny list.
+    let machine = Machine::start(dir, None).await;
+    machine.spiffe().await.fetch_x509_svid().await.unwrap();
+    mesh.deny(&Denied::Identity(id("ns/shop/sa/payments")))
+        .await;
+    eventually("the deny list is on disk", async || {
+        read(&node) != earlier[1]
+    })
+    .await;
+    let dir = machine.stop().await;
+    let later = [&svid, &node, &versions].map(|path| read(path));
+    mesh.ca.stop().await;
+    write(&node, &earlier[1]);
+    let error = refused_start(dir.path(), |_| {}).await;
+    assert!(error.starts_with("MESH-0876"), "{error}");
+    // With the list of versions from before, the other files give it away.
+    write(&node, &later[1]);
+    write(&versions, &earlier[2]);
+    let error = refused_start(dir.path(), |_| {}).await;
+    assert!(
+        error.starts_with("MESH-0876") && error.contains("versions"),
+        "{error}"
+    );
+    // Without a list they do as well.
+    mesh_platform::files::remove(&versions).unwrap();
+    let error = refused_start(dir.path(), |_| {}).await;
+    assert!(error.starts_with("MESH-0876"), "{error}");
+    write(&versions, &later[2]);
+    write(&svid, &earlier[0]);
+    let machine = Machine::start(dir, None).await;
+    let stream = machine.raw().await;
+    let status = { stream }
+        .fetch_x509svid(with_header(X509svidRequest {}))
+        .await;
+    let status = end_of(status.unwrap().into_inner()).await;
+    assert!(status.message().contains("MESH-0239"), "{status}");
+    assert!(svid.with_extension("refused").exists());
+    machine.stop().await;
+}
+
+#[tokio::test]
+async fn without_its_key_or_on_another_machine_an_agent_does_not_start() {
+    let mesh = Mesh::start().await;
+    let given = tempfile::tempdir().unwrap();
+    let key = |name: &str, octets: &[u8]| {
+        let path = given.path().join(name);
+        write(&path, octets);
+        SealKey::File(path)
+    };
+    let (right, wrong) = (key("right", b"0123456789abcdef0123456789abcdef"), {
+        key("wrong", b"0123456789abcdef0123456789abcdeF")
+    });
+    // A key that is none spends no token.
+    let token = mesh.token("worker-1", &["shop/*"]).await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = Machine::config(dir.path(), Some((mesh.address(), token.clone())));
+    config.seal_key = key("short", b"0123456789abcdef");
+    let outcome = joined::run(config, std::future::pending()).await;
+    let error = outcome.unwrap_err();
+    assert_eq!(
+        miette::Diagnostic::code(&error).unwrap().to_string(),
+        "MESH-0871"
+    );
+    let machine = Machine::start_with(dir, Some((mesh.address(), token)), |config| {
+        config.seal_key = right.clone();
+    })
+    .await;
+    machine.spiffe().await.fetch_x509_svid().await.unwrap();
+    let dir = machine.stop().await;
+    assert!(!dir.path().join("node/seal.json").exists());
+    let error = refused_start(dir.path(), |config| config.seal_key = wrong).await;
+    assert!(error.starts_with("MESH-0873"), "{error}");
+    let error = refused_start(dir.path(), |_| {}).await;
+    assert!(error.starts_with("MESH-0871"), "{error}");
+    let machine = Machine::start_with(dir, None, |config| config.seal_key = right.clone()).await;
+    machine.stop().await;
+    // Where none is given, it is the machine that counts.
+    let machine = mesh.machine("worker-2", &["shop/*"]).await;
+    let dir = machine.stop().await;
+    let machine_id = dir.path().join("machine-id");
+    write(&machine_id, b"4712\n");
+    let error = refused_start(dir.path(), |_| {}).await;
+    assert!(error.starts_with("MESH-0873"), "{error}");
+    mesh_platform::files::write_atomic(&machine_id, b"\n", 0o644).unwrap();
+    let error = refused_start(dir.path(), |_| {}).await;
+    assert!(error.starts_with("MESH-0872"), "{error}");
+    write(&machine_id, b"4711\n");
+    let machine = Machine::start(dir, None).await;
+    machine.stop().await;
     mesh.ca.stop().await;
 }
 
