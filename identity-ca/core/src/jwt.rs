@@ -4,9 +4,10 @@
 //! of its own that the CA's log repeats. Which key signs when is [`rota`]'s; the key is apart from the issuer's.
 
 use crate::issue::{IssueError, Signer, SignerFailed};
-use crate::key::Curve;
+use crate::key::{Curve, PublicKey};
 use crate::limits::{
     AUDIENCE_BYTES_MAX, JWT_LIFETIME_SECS, JWT_LIFETIME_SECS_MAX, JWT_LIFETIME_SECS_MIN,
+    SIGNED_BYTES_MAX,
 };
 use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
 use mesh_trust::{SpiffeId, Timestamp, TrustDomain};
@@ -76,21 +77,30 @@ struct Claims<'a> {
     iss: Option<&'a str>,
 }
 
-/// Signs a token for `request` with the key that bundles name `key_id`.
+/// A token without its signature: what the signer is to sign.
+#[derive(Clone, Debug)]
+pub struct Unsigned {
+    /// Header and claims.
+    text: String,
+    token_id: String,
+    expires: Timestamp,
+}
+
+/// Says what a token for `request` claims, to be signed with the key that bundles name `key_id`.
 ///
 /// `iss` is the address under which relying parties outside of SPIFFE find the keys, if there is one; `random` makes
 /// the token's own number.
 ///
 /// # Errors
-/// [`JwtIssueError`]: a foreign identity, an audience that is none, a signer that fails or is not of P-256.
-pub fn sign(
+/// [`JwtIssueError`]: a foreign identity, an audience that is none.
+pub fn prepare(
     request: &JwtRequest,
     domain: &TrustDomain,
     iss: Option<&str>,
-    (key_id, signer): (&str, &dyn Signer),
+    key_id: &str,
     random: [u8; 16],
     now: Timestamp,
-) -> Result<IssuedJwt, JwtIssueError> {
+) -> Result<Unsigned, JwtIssueError> {
     let JwtRequest {
         id,
         audience,
@@ -128,21 +138,66 @@ pub fn sign(
         jti: &token_id,
         iss,
     };
-    let mut token = format!("{}.{}", part(&header)?, part(&claims)?);
-    let failed = |why: &str| IssueError::Signer(SignerFailed(why.to_owned()));
-    if signer.public_key().curve() != Curve::P256 {
-        return Err(failed("tokens are signed with P-256").into());
+    let text = format!("{}.{}", part(&header)?, part(&claims)?);
+    // A signer hangs up on more.
+    if text.len() > SIGNED_BYTES_MAX {
+        let why = format!("a token of {} bytes", text.len());
+        return Err(IssueError::Encode { why }.into());
     }
-    let der = signer.sign(token.as_bytes()).map_err(IssueError::Signer)?;
-    let signature =
-        fixed_signature(&der).ok_or_else(|| failed("the signature is no pair of numbers"))?;
-    token.push('.');
-    token.push_str(&BASE64URL_NOPAD.encode(&signature));
-    Ok(IssuedJwt {
-        token,
+    Ok(Unsigned {
+        text,
         token_id,
         expires: Timestamp::from_unix_secs(exp),
     })
+}
+
+impl Unsigned {
+    /// The octets to be signed (RFC 7515 §5.1).
+    pub fn to_be_signed(&self) -> &[u8] {
+        self.text.as_bytes()
+    }
+
+    /// The token, with the signature that `signer` made: ECDSA on P-256 with SHA-256, in DER.
+    ///
+    /// # Errors
+    /// [`JwtIssueError`]: the signer failed, or is not of P-256.
+    pub fn signed(
+        self,
+        signer: &PublicKey,
+        signature: Result<Vec<u8>, SignerFailed>,
+    ) -> Result<IssuedJwt, JwtIssueError> {
+        let failed = |why: &str| IssueError::Signer(SignerFailed(why.to_owned()));
+        if signer.curve() != Curve::P256 {
+            return Err(failed("tokens are signed with P-256").into());
+        }
+        let signature = fixed_signature(&signature.map_err(IssueError::Signer)?)
+            .ok_or_else(|| failed("the signature is no pair of numbers"))?;
+        let mut token = self.text;
+        token.push('.');
+        BASE64URL_NOPAD.encode_append(&signature, &mut token);
+        Ok(IssuedJwt {
+            token,
+            token_id: self.token_id,
+            expires: self.expires,
+        })
+    }
+}
+
+/// Signs a token for `request` at once: [`prepare`], and a signature by the key that bundles name `key_id`.
+///
+/// # Errors
+/// [`JwtIssueError`]: as [`prepare`] and [`Unsigned::signed`].
+pub fn sign(
+    request: &JwtRequest,
+    domain: &TrustDomain,
+    iss: Option<&str>,
+    (key_id, signer): (&str, &dyn Signer),
+    random: [u8; 16],
+    now: Timestamp,
+) -> Result<IssuedJwt, JwtIssueError> {
+    let unsigned = prepare(request, domain, iss, key_id, random, now)?;
+    let signature = signer.sign(unsigned.to_be_signed());
+    unsigned.signed(signer.public_key(), signature)
 }
 
 fn part(value: &impl Serialize) -> Result<String, IssueError> {

@@ -124,6 +124,10 @@ pub const FETCH_RETRY_SECS: u64 = 10;
 /// How many of our own refresh hints a new root is published before anything is signed under it: a reader may miss two.
 pub const HINTS_BEFORE_USE: u64 = 3;
 
+/// Bytes of one message that a signer signs. A certificate has at most [`TBS_BYTES_MAX`]; a token with the longest identity,
+/// audience and issuer has about 11,400 in base64.
+pub const SIGNED_BYTES_MAX: usize = 12 * 1024;
+
 /// Messages that one question to a signer may hold: as many as share one flush of the log.
 pub const SIGNED_AT_ONCE_MAX: usize = 64;
 

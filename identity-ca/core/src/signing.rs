@@ -12,7 +12,7 @@
 //! Either side hangs up on what it cannot read: who speaks otherwise is not who it was started as.
 
 use crate::key::PublicKey;
-use crate::limits::{SIGNED_AT_ONCE_MAX, SIGNER_TEXT_BYTES_MAX, TBS_BYTES_MAX};
+use crate::limits::{SIGNED_AT_ONCE_MAX, SIGNED_BYTES_MAX, SIGNER_TEXT_BYTES_MAX};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -21,7 +21,7 @@ use zeroize::Zeroizing;
 /// Octets of a frame's length.
 pub const LENGTH_BYTES: usize = 4;
 /// Octets of a payload: the largest is a question to sign, whose messages are as large and as many as may be.
-pub const FRAME_BYTES_MAX: usize = 64 + SIGNED_AT_ONCE_MAX * (TBS_BYTES_MAX + 4);
+pub const FRAME_BYTES_MAX: usize = 64 + SIGNED_AT_ONCE_MAX * (SIGNED_BYTES_MAX + 4);
 /// Octets of a signature in DER: two numbers of P-384 have 104.
 const SIGNATURE_BYTES_MAX: usize = 128;
 /// Octets of a public key: that of P-384 has 120.
@@ -48,8 +48,10 @@ pub enum Question<'a> {
         /// The file.
         path: &'a Path,
     },
-    /// Makes a key. It is lost unless it is saved.
+    /// Makes a key, in the token if there is one. It is lost unless it is saved.
     Make,
+    /// Makes a key whose file will be the key, also where there is a token.
+    MakeInFile,
     /// Takes a key that others made, PKCS #8.
     Take {
         /// It.
@@ -66,7 +68,7 @@ pub enum Question<'a> {
     Sign {
         /// Which.
         key: KeyNumber,
-        /// At most [`SIGNED_AT_ONCE_MAX`].
+        /// At most [`SIGNED_AT_ONCE_MAX`], each of at most [`SIGNED_BYTES_MAX`].
         messages: Vec<&'a [u8]>,
     },
     /// Lets go of a key. What is saved stays; one that was made in a token and never saved is destroyed there.
@@ -130,6 +132,7 @@ mod tag {
     pub(super) const OPEN_KEPT: u8 = 8;
     pub(super) const RETIRE: u8 = 9;
     pub(super) const DESTROY_FILE: u8 = 10;
+    pub(super) const MAKE_IN_FILE: u8 = 11;
     pub(super) const KEY: u8 = 129;
     pub(super) const SIGNATURES: u8 = 130;
     pub(super) const DONE: u8 = 131;
@@ -146,6 +149,7 @@ impl<'a> Question<'a> {
             Self::Open { path } => Frame::new(tag::OPEN).path(path),
             Self::OpenKept { path } => Frame::new(tag::OPEN_KEPT).path(path),
             Self::Make => Frame::new(tag::MAKE),
+            Self::MakeInFile => Frame::new(tag::MAKE_IN_FILE),
             Self::Take { key } => Frame::new(tag::TAKE).octets(key),
             Self::Save { key, path } => Frame::new(tag::SAVE).number(key.0).path(path),
             Self::Sign { key, messages } => {
@@ -179,6 +183,7 @@ impl<'a> Question<'a> {
                 path: fields.path()?,
             },
             tag::MAKE => Self::Make,
+            tag::MAKE_IN_FILE => Self::MakeInFile,
             tag::TAKE => Self::Take {
                 key: fields.octets(PRIVATE_BYTES_MAX)?,
             },
@@ -193,7 +198,7 @@ impl<'a> Question<'a> {
                     if messages.len() == SIGNED_AT_ONCE_MAX {
                         return Err(Unreadable("too many messages"));
                     }
-                    messages.push(fields.octets(TBS_BYTES_MAX)?);
+                    messages.push(fields.octets(SIGNED_BYTES_MAX)?);
                 }
                 Self::Sign { key, messages }
             }

@@ -1,14 +1,14 @@
 //! JWT-SVIDs: the keys that sign them, apart from the issuer's, and the desk that hands them out.
 //!
 //! Keys come and go as [`mesh_issuance::jwt::rota`] says; every change is on disk before it is in the bundle, and a key
-//! signs only after it was published. Tokens are not in the issuance log: they live for five minutes, a burst of them
+//! signs only after it was published. The signer holds them; the CA has their public halves. Tokens are not in the issuance log: they live for five minutes, a burst of them
 //! would bury the certificates. Each has a number of its own, and the CA's own log names it with subject and audience.
 
 use crate::error::{CaError, IssuanceError};
 use crate::federation::Foreign;
 use crate::limits::{TOKEN_BURST, TOKEN_REFILL};
 use crate::rate::RateLimit;
-use mesh_issuance::Signer;
+use crate::signer::{HeldKey, Signing};
 use mesh_issuance::jwt::{self, IssuedJwt, JwtIssueError, JwtRequest, rota};
 use mesh_platform::Platform;
 use mesh_trust::jwt::{JwtBundle, JwtBundles, JwtKey};
@@ -17,8 +17,10 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
+mod queue;
 mod store;
 
+use queue::Queue;
 use store::{Held, KeyStore};
 
 /// Why no token was handed out.
@@ -44,6 +46,10 @@ pub(crate) enum TokenError {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Elsewhere(IssuanceError),
+    /// Too many wait for the signer, or nobody asks it any more.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    NotSigned(IssuanceError),
     /// No key may sign now.
     #[error("no key for JWT-SVIDs may sign at this time")]
     #[diagnostic(
@@ -72,14 +78,17 @@ impl TokenSource for Tokens {
     }
 
     async fn mint(&self, request: &JwtRequest) -> Result<String, TokenError> {
-        Self::mint(self, request).map(|issued| issued.token)
+        Ok(Self::mint(self, request).await?.token)
     }
 }
 
 /// The keys, and who may ask how often. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Tokens {
-    keys: Arc<Mutex<Keys>>,
+    /// One changes keys at a time, and may wait for disk and signer.
+    store: Arc<Mutex<KeyStore>>,
+    held: Arc<Mutex<Vec<Held>>>,
+    queue: Queue,
     rate: Arc<Mutex<RateLimit>>,
     bundle: Arc<watch::Sender<Arc<JwtBundle>>>,
     domain: TrustDomain,
@@ -87,24 +96,22 @@ pub(crate) struct Tokens {
     platform: Arc<dyn Platform>,
 }
 
-struct Keys {
-    store: KeyStore,
-    held: Vec<Held>,
-}
-
 impl Tokens {
-    /// Opens the keys in `dir`, or makes the first. `issuer` is the address that tokens name as theirs (`iss`).
+    /// Opens the keys in `dir`, or has the first made. `issuer` is the address that tokens name as theirs (`iss`).
     pub(crate) fn open(
         dir: &Path,
         domain: &TrustDomain,
         issuer: Option<&str>,
+        signing: &Signing,
         platform: Arc<dyn Platform>,
     ) -> Result<Self, CaError> {
-        let store = KeyStore::open(dir)?;
+        let store = KeyStore::open(dir, signing)?;
         let held = store.load()?;
         let bundle = Arc::new(watch::Sender::new(Arc::new(bundle_of(domain, &held))));
         let this = Self {
-            keys: Arc::new(Mutex::new(Keys { store, held })),
+            store: Arc::new(Mutex::new(store)),
+            held: Arc::new(Mutex::new(held)),
+            queue: Queue::start()?,
             rate: Arc::new(Mutex::new(RateLimit::new(TOKEN_BURST, TOKEN_REFILL))),
             bundle,
             domain: domain.clone(),
@@ -112,7 +119,7 @@ impl Tokens {
             platform,
         };
         if let Err(error) = this.maintain() {
-            let signs = rota::signing(&turns(&this.lock().held), this.platform.wall_clock());
+            let signs = rota::signing(&turns(&this.held()), this.platform.wall_clock());
             if signs.is_none() {
                 return Err(error);
             }
@@ -121,8 +128,8 @@ impl Tokens {
         Ok(this)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Keys> {
-        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
+    fn held(&self) -> MutexGuard<'_, Vec<Held>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The public keys, as they change.
@@ -132,13 +139,14 @@ impl Tokens {
 
     /// Does what is due: a new key, an old one that goes.
     pub(crate) fn maintain(&self) -> Result<(), CaError> {
-        let mut keys = self.lock();
-        let due = rota::due(&turns(&keys.held), self.platform.wall_clock());
+        let store = self.store.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.held().clone();
+        let due = rota::due(&turns(&before), self.platform.wall_clock());
         if due == rota::Due::default() {
             return Ok(());
         }
         let mut next = Vec::new();
-        for (place, held) in keys.held.iter().enumerate() {
+        for (place, held) in before.iter().enumerate() {
             if due.remove.contains(&place) {
                 tracing::info!(
                     kid = held.kid(),
@@ -149,7 +157,7 @@ impl Tokens {
             next.push(if due.retire.contains(&place) {
                 tracing::info!(
                     kid = held.kid(),
-                    "destroyed the private half of a key for JWT-SVIDs"
+                    "has the private half of a key for JWT-SVIDs destroyed"
                 );
                 held.retired()
             } else {
@@ -157,19 +165,19 @@ impl Tokens {
             });
         }
         if let Some(turn) = due.make {
-            let made = keys.store.make(turn)?;
+            let made = store.make(turn)?;
             tracing::info!(kid = made.kid(), signs = %turn.signs, "published a key for JWT-SVIDs");
             next.push(made);
         }
-        keys.store.save(&next)?;
-        keys.held = next;
-        self.bundle
-            .send_replace(Arc::new(bundle_of(&self.domain, &keys.held)));
+        store.save(&next)?;
+        let bundle = bundle_of(&self.domain, &next);
+        *self.held() = next;
+        self.bundle.send_replace(Arc::new(bundle));
         Ok(())
     }
 
     /// Hands out a token, if the identity is within its rate.
-    pub(crate) fn mint(&self, request: &JwtRequest) -> Result<IssuedJwt, TokenError> {
+    pub(crate) async fn mint(&self, request: &JwtRequest) -> Result<IssuedJwt, TokenError> {
         let tick = self.platform.monotonic();
         let within = self
             .rate
@@ -182,26 +190,26 @@ impl Tokens {
             });
         }
         let now = self.platform.wall_clock();
-        let (kid, signer) = self.signer(now).ok_or(TokenError::NoKey)?;
+        let (kid, key) = self.signer(now).ok_or(TokenError::NoKey)?;
         let mut random = [0; 16];
         self.platform.fill_random(&mut random);
-        let key = (kid.as_str(), &*signer);
-        let issued = jwt::sign(
+        let unsigned = jwt::prepare(
             request,
             &self.domain,
             self.issuer.as_deref(),
-            key,
+            &kid,
             random,
             now,
         )?;
+        let issued = self.queue.sign(key, unsigned).await?;
         tracing::info!(identity = %request.id, audience = ?request.audience, jti = issued.token_id, kid, expires = %issued.expires, "issued a JWT-SVID");
         Ok(issued)
     }
 
     /// The key that signs now. The lock is not held while it does.
-    fn signer(&self, now: mesh_trust::Timestamp) -> Option<(String, Arc<dyn Signer>)> {
-        let keys = self.lock();
-        let held = keys.held.get(rota::signing(&turns(&keys.held), now)?)?;
+    fn signer(&self, now: mesh_trust::Timestamp) -> Option<(String, Arc<HeldKey>)> {
+        let all = self.held();
+        let held = all.get(rota::signing(&turns(&all), now)?)?;
         Some((held.kid().to_owned(), held.signer()?))
     }
 }

@@ -150,7 +150,10 @@ pub(crate) const TRUST_STREAMS_PER_PROCESS_MAX: usize = 4;
 /// Bytes of an acknowledgment, a chain of a few KiB; or a request of an operator, with the bundle of another domain.
 pub(crate) const TRUST_REQUEST_BYTES_MAX: usize = 128 * 1024;
 
-/// Keys that a signer holds: two of each authority, and a few that are being made or looked at.
+/// Tokens that wait for the signer: at some ten thousand signatures a second, less than half a second.
+pub(crate) const TOKENS_WAITING_MAX: usize = 4_096;
+
+/// Keys that a signer holds: two of each authority, those for tokens, and a few that are being made or looked at.
 pub(crate) const SIGNER_KEYS_MAX: usize = 256;
 
 /// How long the signer may take to answer. A file takes a millisecond, a token over a network some hundred.

@@ -174,7 +174,7 @@ pub async fn run(
     let (_log, copy, desk, federation) =
         open_desk(&config, &signing, profile, health.clone()).await?;
     let issuing = Issuing::new(desk).with_denials(denials.follow());
-    let tokens = open_tokens(&config).await?;
+    let tokens = open_tokens(&config, &signing).await?;
     let anchors = issuing.anchors();
     let (stop, stopping) = watch::channel(false);
     let book = NodeBook::open(
@@ -369,15 +369,16 @@ async fn open_desk(
     opened.unwrap_or(Err(CaError::Issuance(crate::error::IssuanceError::Stopped)))
 }
 
-async fn open_tokens(config: &CaConfig) -> Result<Tokens, CaError> {
+async fn open_tokens(config: &CaConfig, signing: &Signing) -> Result<Tokens, CaError> {
     let (dir, domain, platform) = (
         config.dir.clone(),
         config.trust_domain.clone(),
         Arc::clone(&config.platform),
     );
     let issuer = config.oidc.as_ref().map(|oidc| oidc.issuer.clone());
+    let signing = signing.clone();
     let opened = tokio::task::spawn_blocking(move || {
-        Tokens::open(&dir, &domain, issuer.as_deref(), platform)
+        Tokens::open(&dir, &domain, issuer.as_deref(), &signing, platform)
     });
     let stopped = CaError::Issuance(crate::error::IssuanceError::Stopped);
     opened.await.unwrap_or(Err(stopped))

@@ -1,6 +1,7 @@
 //! Private keys: who reads them, makes them and signs with them.
 //!
-//! The keys of roots and issuers are in a process of its own, the signer; the CA has handles to them.
+//! The keys of roots and issuers, and those of JWT-SVIDs, are in a process of its own, the signer; the CA has handles to
+//! them.
 //!
 //! ```text
 //! CA      Signing ── HeldKey             link: asks, and keeps a signer running
@@ -9,8 +10,7 @@
 //!                        └─ token        token: PKCS #11
 //! ```
 //!
-//! Keys of SVIDs that the CA makes for workloads, its own SVID's and those of JWT-SVIDs are made and used in the CA: the
-//! first two leave it at once, and what the third signs lives five minutes.
+//! Keys of SVIDs that the CA makes for workloads, and its own SVID's, are made in the CA: the first leave it at once.
 
 pub(crate) mod error;
 pub(crate) mod held;

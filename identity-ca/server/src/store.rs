@@ -19,7 +19,7 @@ use crate::limits::KEY_FILE_BYTES_MAX;
 use crate::pem;
 use crate::record::LOG_FILE;
 use crate::signer::error::SignerError;
-use crate::signer::{HeldKey, KeyInMemory, Pkcs8, Signing};
+use crate::signer::{HeldKey, Signing};
 use mesh_issuance::rotation::AuthorityId;
 use mesh_issuance::{Authority, Signer};
 use mesh_platform::{PlatformError, files};
@@ -307,7 +307,7 @@ impl Store {
     }
 
     /// Has the signer open `<name>.key`, which must be there, be ours, and be nobody else's.
-    fn open_key(&self, name: &str, signing: &Signing) -> Result<HeldKey, CaError> {
+    pub(crate) fn open_key(&self, name: &str, signing: &Signing) -> Result<HeldKey, CaError> {
         let path = self.dir.join(key_of(name));
         match check_mode(&path) {
             Ok(()) => {}
@@ -330,19 +330,6 @@ impl Store {
             .and_then(|text| text.strip_suffix('\n'));
         let domain = text.and_then(|text| TrustDomain::parse(text).ok());
         domain.ok_or_else(|| corrupt(&path, "it is not one trust domain and a line feed"))
-    }
-
-    /// The private key in `<name>.key`, into the memory of this process.
-    pub(crate) fn read_key(&self, name: &str) -> Result<KeyInMemory, CaError> {
-        let path = self.dir.join(key_of(name));
-        let pkcs8 = pem::decode(pem::PRIVATE_KEY, &self.read(&path)?);
-        let key = pkcs8.and_then(|pkcs8| KeyInMemory::read(&pkcs8));
-        key.ok_or_else(|| {
-            corrupt(
-                &path,
-                "it is not the P-256 key that was written, in PKCS #8 and PEM",
-            )
-        })
     }
 
     fn read_certificate_at(&self, path: &Path) -> Result<Zeroizing<Vec<u8>>, CaError> {
@@ -396,11 +383,6 @@ impl Store {
         Ok(files::write_atomic(&self.dir.join(name), bytes, 0o600)?)
     }
 
-    /// Writes a private key to `<name>.key`.
-    pub(crate) fn write_key(&self, name: &str, key: &Pkcs8) -> Result<(), CaError> {
-        self.write(&key_of(name), pem::encode(pem::PRIVATE_KEY, key).as_bytes())
-    }
-
     /// Removes every file whose name ends with `end`.
     pub(crate) fn remove_all(&self, end: &str) -> Result<(), CaError> {
         let failed = |source| PlatformError::from_io("look into", &self.dir, source);
@@ -413,8 +395,8 @@ impl Store {
         Ok(())
     }
 
-    /// Removes every `*.key` but those of `names`.
-    pub(crate) fn keep_keys(&self, names: &[&str]) -> Result<(), CaError> {
+    /// Has the signer destroy every `*.key` but those of `names`.
+    pub(crate) fn keep_keys(&self, names: &[&str], signing: &Signing) -> Result<(), CaError> {
         let failed = |source| PlatformError::from_io("look into", &self.dir, source);
         for entry in fs::read_dir(&self.dir).map_err(failed)? {
             let path = entry.map_err(failed)?.path();
@@ -423,10 +405,17 @@ impl Store {
                 .and_then(|stem| stem.to_str())
                 .is_some_and(|stem| names.contains(&stem));
             if path.extension().is_some_and(|end| end == "key") && !named {
-                files::remove(&path)?;
+                signing
+                    .destroy(&path)
+                    .map_err(|why| CaError::Key { path, why })?;
             }
         }
         Ok(())
+    }
+
+    /// Has the signer write a key to `<name>.key`.
+    pub(crate) fn save_key(&self, name: &str, key: &HeldKey) -> Result<(), CaError> {
+        save(key, &self.dir.join(key_of(name)))
     }
 
     /// The error that says that the file `name` is not what we wrote.

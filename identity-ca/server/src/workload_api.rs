@@ -159,9 +159,10 @@ pub(crate) fn refused(error: &TokenError) -> Status {
     match error {
         TokenError::Issue(JwtIssueError::Audience { .. }) => Status::invalid_argument(text),
         TokenError::RateLimited { .. } => Status::resource_exhausted(text),
-        TokenError::Issue(_) | TokenError::NoKey | TokenError::Elsewhere(_) => {
-            Status::unavailable(text)
-        }
+        TokenError::Issue(_)
+        | TokenError::NoKey
+        | TokenError::Elsewhere(_)
+        | TokenError::NotSigned(_) => Status::unavailable(text),
     }
 }
 

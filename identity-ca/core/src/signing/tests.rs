@@ -11,11 +11,12 @@ fn questions() -> Vec<Question<'static>> {
         Question::Open { path },
         Question::OpenKept { path },
         Question::Make,
+        Question::MakeInFile,
         Question::Take { key: b"pkcs8" },
         Question::Save { key: KEY, path },
         Question::Sign {
             key: KEY,
-            messages: vec![b"one", b"", &[9; TBS_BYTES_MAX]],
+            messages: vec![b"one", b"", &[9; SIGNED_BYTES_MAX]],
         },
         Question::Sign {
             key: KEY,
@@ -107,7 +108,7 @@ fn what_is_read_has_one_form() {
 
 #[test]
 fn limits_hold() {
-    let message = vec![0; TBS_BYTES_MAX + 1];
+    let message = vec![0; SIGNED_BYTES_MAX + 1];
     let messages = vec![&b""[..]; SIGNED_AT_ONCE_MAX + 1];
     let long = "x".repeat(PATH_BYTES_MAX + 1);
     for question in [
@@ -159,7 +160,8 @@ fn unknown_tags_are_refused() {
     for tag in 0..=u8::MAX {
         let payload = [tag];
         let (question, answer) = (Question::parse(&payload), Answer::parse(&payload));
-        assert_eq!(question.is_ok(), tag == tag::MAKE, "{tag}");
+        let asked_alone = [tag::MAKE, tag::MAKE_IN_FILE].contains(&tag);
+        assert_eq!(question.is_ok(), asked_alone, "{tag}");
         let alone = [tag::DONE, tag::SIGNATURES].contains(&tag);
         assert_eq!(answer.is_ok(), alone, "{tag}");
     }

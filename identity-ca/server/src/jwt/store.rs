@@ -1,12 +1,12 @@
 //! The keys for JWT-SVIDs on disk: `jwt/keys.json` says which there are and when each signs, `jwt/<key id>.key` is the
-//! private half of one that still can.
+//! private half of one that still can. The signer alone reads, makes and destroys those; the list and public halves are here.
 //!
 //! A private half is on disk before the list names it, and goes after the list no longer does: a power cut leaves at
 //! most a file that nothing names, which the next start removes.
 
-use crate::error::CaError;
+use crate::error::{CaError, IssuanceError};
 use crate::limits::KEY_FILE_BYTES_MAX;
-use crate::signer::{self, KeyInMemory};
+use crate::signer::{HeldKey, Signing};
 use crate::store::Store;
 use mesh_issuance::jwt::rota::Turn;
 use mesh_issuance::limits::JWT_KEYS_MAX;
@@ -30,11 +30,14 @@ pub(crate) struct Held {
     kid: String,
     public: PublicKey,
     turn: Turn,
-    private: Option<Arc<KeyInMemory>>,
+    private: Option<Arc<HeldKey>>,
 }
 
-/// The folder of the keys.
-pub(crate) struct KeyStore(Store);
+/// The folder of the keys, and who holds them.
+pub(crate) struct KeyStore {
+    store: Store,
+    signing: Signing,
+}
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -66,8 +69,8 @@ impl Held {
         self.turn
     }
 
-    pub(crate) fn signer(&self) -> Option<Arc<dyn Signer>> {
-        self.private.clone().map(|key| key as Arc<dyn Signer>)
+    pub(crate) fn signer(&self) -> Option<Arc<HeldKey>> {
+        self.private.clone()
     }
 
     /// The same key without its private half.
@@ -85,22 +88,25 @@ impl Held {
 
 impl KeyStore {
     /// The folder below the CA's directory, made if it is not there.
-    pub(crate) fn open(dir: &Path) -> Result<Self, CaError> {
+    pub(crate) fn open(dir: &Path, signing: &Signing) -> Result<Self, CaError> {
         let folder = dir.join(FOLDER);
         files::create_dir_private(&folder)?;
-        Ok(Self(Store::new(&folder)))
+        Ok(Self {
+            store: Store::new(&folder),
+            signing: signing.clone(),
+        })
     }
 
     /// The keys that the list names; none if there is no list yet. Removes private halves that it does not name.
     pub(crate) fn load(&self) -> Result<Vec<Held>, CaError> {
-        let Some(text) = self.0.read_if_there(LIST, KEY_FILE_BYTES_MAX)? else {
-            self.0.keep_keys(&[])?;
+        let Some(text) = self.store.read_if_there(LIST, KEY_FILE_BYTES_MAX)? else {
+            self.store.keep_keys(&[], &self.signing)?;
             return Ok(Vec::new());
         };
         let list: List = serde_json::from_slice(&text)
-            .map_err(|error| self.0.corrupt(LIST, &error.to_string()))?;
+            .map_err(|error| self.store.corrupt(LIST, &error.to_string()))?;
         if list.keys.len() > JWT_KEYS_MAX {
-            return Err(self.0.corrupt(LIST, "it names too many keys"));
+            return Err(self.store.corrupt(LIST, "it names too many keys"));
         }
         let held = list
             .keys
@@ -118,21 +124,18 @@ impl KeyStore {
             .and_then(|spki| PublicKey::from_spki(&spki).ok())
             .filter(|key| key_id(key) == line.kid)
             .ok_or_else(|| {
-                self.0
+                self.store
                     .corrupt(LIST, "a key and its id do not belong together")
             })?;
         let private = line
             .can_sign
-            .then(|| self.0.read_key(&line.kid))
+            .then(|| self.store.open_key(&line.kid, &self.signing))
             .transpose()?;
         if private
             .as_ref()
             .is_some_and(|key| *key.public_key() != public)
         {
-            return Err(self.0.corrupt(
-                &format!("{}.key", line.kid),
-                "it is another key's private half",
-            ));
+            return Err(self.not_its_private_half(&line.kid));
         }
         Ok(Held {
             kid: line.kid,
@@ -146,17 +149,28 @@ impl KeyStore {
         })
     }
 
-    /// Makes a key and puts its private half on disk.
+    /// Has a key made, whose private half is on disk then.
     pub(crate) fn make(&self, turn: Turn) -> Result<Held, CaError> {
-        let (pkcs8, public) = signer::generate()?;
+        let made = self.signing.make_in_file().map_err(IssuanceError::Signer)?;
+        let public = made.public_key().clone();
         let kid = key_id(&public);
-        self.0.write_key(&kid, &pkcs8)?;
+        self.store.save_key(&kid, &made)?;
+        // As the next start would: a signer that is started again finds it where it is.
+        let private = self.store.open_key(&kid, &self.signing)?;
+        if *private.public_key() != public {
+            return Err(self.not_its_private_half(&kid));
+        }
         Ok(Held {
-            private: Some(Arc::new(self.0.read_key(&kid)?)),
+            private: Some(Arc::new(private)),
             kid,
             public,
             turn,
         })
+    }
+
+    fn not_its_private_half(&self, kid: &str) -> CaError {
+        self.store
+            .corrupt(&format!("{kid}.key"), "it is another key's private half")
     }
 
     /// Puts the list on disk, then removes private halves that it no longer names.
@@ -172,8 +186,8 @@ impl KeyStore {
             })
             .collect();
         let text = serde_json::to_vec_pretty(&List { keys })
-            .map_err(|error| self.0.corrupt(LIST, &error.to_string()))?;
-        self.0.write(LIST, &text)?;
+            .map_err(|error| self.store.corrupt(LIST, &error.to_string()))?;
+        self.store.write(LIST, &text)?;
         self.sweep(held)
     }
 
@@ -183,7 +197,7 @@ impl KeyStore {
             .filter(|held| held.turn.can_sign)
             .map(Held::kid)
             .collect();
-        self.0.keep_keys(&named)
+        self.store.keep_keys(&named, &self.signing)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Months of keys on a clock that is set, restarts in between, and files that are not as they were written.
 
 use super::*;
+use crate::signer::tests::in_process;
 use crate::testing::{DAY, NOW, World, domain, id};
 use mesh_trust::Timestamp;
 use mesh_trust::jwt::JwtSvid;
@@ -16,7 +17,16 @@ fn request(audience: &str) -> JwtRequest {
 }
 
 fn open(dir: &Path, world: &Arc<World>) -> Result<Tokens, CaError> {
-    Tokens::open(dir, &domain(), None, world.clone())
+    open_with(dir, world, &crate::testing::signing(dir)?)
+}
+
+fn open_with(dir: &Path, world: &Arc<World>, signing: &Signing) -> Result<Tokens, CaError> {
+    Tokens::open(dir, &domain(), None, signing, world.clone())
+}
+
+fn mint(tokens: &Tokens, request: &JwtRequest) -> Result<IssuedJwt, TokenError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    runtime.unwrap().block_on(tokens.mint(request))
 }
 
 fn check(token: &str, tokens: &Tokens, now: Timestamp) -> bool {
@@ -64,7 +74,7 @@ fn keys_change_each_week_over_restarts_and_no_token_is_orphaned() {
                 "a token of {made} at {now}"
             );
         }
-        let token = tokens.mint(&request("checkout")).unwrap().token;
+        let token = mint(&tokens, &request("checkout")).unwrap().token;
         assert!(check(&token, &tokens, now));
         signers.insert(tokens.signer(now).unwrap().0);
         assert!(
@@ -89,7 +99,7 @@ fn verifiers_see_a_key_a_day_before_its_first_token() {
     let later = NOW.plus_secs(7 * DAY);
     world.set(later);
     tokens.maintain().unwrap();
-    let token = tokens.mint(&request("checkout")).unwrap().token;
+    let token = mint(&tokens, &request("checkout")).unwrap().token;
     assert!(
         JwtSvid::verify(
             &token,
@@ -173,16 +183,126 @@ fn one_identity_gets_two_hundred_tokens_at_once_and_others_are_not_limited() {
     let world = World::at(NOW);
     let tokens = open(dir.path(), &world).unwrap();
     let got = (0..300)
-        .filter(|_| tokens.mint(&request("checkout")).is_ok())
+        .filter(|_| mint(&tokens, &request("checkout")).is_ok())
         .count();
     assert_eq!(got, 200);
     assert!(matches!(
-        tokens.mint(&request("checkout")),
+        mint(&tokens, &request("checkout")),
         Err(TokenError::RateLimited { .. })
     ));
     let other = JwtRequest {
         id: id("ns/shop/sa/web"),
         ..request("checkout")
     };
-    tokens.mint(&other).unwrap();
+    mint(&tokens, &other).unwrap();
+}
+
+#[test]
+fn the_keys_of_tokens_are_in_the_signers_process_and_come_back_with_the_next_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let world = World::at(NOW);
+    let signing = Signing::start(in_process(dir.path(), &[])).unwrap();
+    let tokens = open_with(dir.path(), &world, &signing).unwrap();
+    let first = mint(&tokens, &request("checkout")).unwrap().token;
+    assert!(check(&first, &tokens, NOW));
+    let bundle = tokens.bundle().borrow().clone();
+    for _ in 0..2 {
+        let pid = signing.pid().unwrap();
+        mesh_platform::process::PidFd::open(pid)
+            .unwrap()
+            .kill()
+            .unwrap();
+        // The CA has nothing to sign with until there is another signer.
+        let error = mint(&tokens, &request("checkout")).unwrap_err();
+        let code = miette::Diagnostic::code(&error).unwrap().to_string();
+        assert_eq!(code, "MESH-0215", "{error}");
+        let again = (0..500).find_map(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            mint(&tokens, &request("checkout")).ok()
+        });
+        assert!(check(&again.expect("it signs again").token, &tokens, NOW));
+        assert_eq!(*tokens.bundle().borrow(), bundle, "the same keys");
+    }
+}
+
+#[test]
+fn a_key_that_was_replaced_on_the_disk_signs_nothing_after_the_signer_is_started_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let world = World::at(NOW);
+    let signing = Signing::start(in_process(dir.path(), &[])).unwrap();
+    let tokens = open_with(dir.path(), &world, &signing).unwrap();
+    let kid = tokens.signer(NOW).unwrap().0;
+    let path = dir.path().join(format!("jwt/{kid}.key"));
+    let good = fs::read(&path).unwrap();
+    let other = crate::signer::generate().unwrap().0;
+    files_write(
+        &path,
+        crate::pem::encode(crate::pem::PRIVATE_KEY, &other).as_bytes(),
+    );
+    let before = signing.lives();
+    let pid = signing.pid().unwrap();
+    mesh_platform::process::PidFd::open(pid)
+        .unwrap()
+        .kill()
+        .unwrap();
+    while signing.lives() == before {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    for _ in 0..5 {
+        assert!(mint(&tokens, &request("checkout")).is_err());
+    }
+    files_write(&path, &good);
+    assert!(check(
+        &mint(&tokens, &request("checkout")).unwrap().token,
+        &tokens,
+        NOW
+    ));
+}
+
+#[test]
+fn many_that_ask_at_once_get_tokens_of_their_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let world = World::at(NOW);
+    let signing = Signing::start(in_process(dir.path(), &[])).unwrap();
+    let tokens = open_with(dir.path(), &world, &signing).unwrap();
+    let requests: Vec<_> = (0..1_000)
+        .map(|n| JwtRequest {
+            id: id(&format!("ns/shop/sa/w{n}")),
+            ..request("checkout")
+        })
+        .collect();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let minted = runtime.block_on(futures_util::future::join_all(
+        requests.iter().map(|request| tokens.mint(request)),
+    ));
+    let bundle = tokens.bundle().borrow().clone();
+    let bundles = bundles_with(&bundle, &Foreign::default());
+    let mut numbers = BTreeSet::new();
+    for (issued, request) in minted.into_iter().zip(&requests) {
+        let issued = issued.unwrap();
+        let svid = JwtSvid::verify(&issued.token, "checkout", &bundles, NOW).unwrap();
+        assert_eq!(*svid.id(), request.id);
+        assert!(numbers.insert(issued.token_id));
+    }
+}
+
+#[test]
+fn the_longest_token_is_signed_and_a_longer_one_refused_before_the_signer_is_asked() {
+    let dir = tempfile::tempdir().unwrap();
+    let world = World::at(NOW);
+    let signing = crate::testing::signing(dir.path()).unwrap();
+    let longest = |issuer: &str| {
+        let tokens = Tokens::open(dir.path(), &domain(), Some(issuer), &signing, world.clone());
+        let request = JwtRequest {
+            id: id(&format!("ns/shop/sa/{}", "w".repeat(2_000))),
+            audience: "\"".repeat(2_048),
+            lifetime_secs: None,
+        };
+        mint(&tokens.unwrap(), &request)
+    };
+    let issued = longest(&format!("https://{}", "i".repeat(2_000))).unwrap();
+    assert!(issued.token.len() > 10_000);
+    let error = longest(&format!("https://{}", "i".repeat(4_000))).unwrap_err();
+    assert!(matches!(error, TokenError::Issue(_)), "{error}");
+    assert_eq!(signing.lives(), 1, "the signer did not hang up");
 }

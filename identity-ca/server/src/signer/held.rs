@@ -78,6 +78,7 @@ impl Keys {
             Question::Open { path } => self.open(path),
             Question::OpenKept { path } => self.open_kept(path),
             Question::Make => self.make(),
+            Question::MakeInFile => self.make_in_memory(),
             Question::Take { key } => self.take(key, SignerError::Kind),
             Question::Save { key, path } => self.save(*key, path),
             Question::Sign { key, messages } => self.sign(*key, messages),
@@ -154,6 +155,10 @@ impl Keys {
             let key = Box::new(token.make()?);
             return self.hold_as(Held { key, unsaved: true });
         }
+        self.make_in_memory()
+    }
+
+    fn make_in_memory(&mut self) -> Result<Answer, SignerError> {
         let not_made = |why: String| SignerError::NotMade { why };
         let (pkcs8, _) = generate().map_err(|error| not_made(error.to_string()))?;
         self.take(&pkcs8, not_made("it cannot be read back".to_owned()))

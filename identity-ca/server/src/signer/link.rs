@@ -141,6 +141,11 @@ impl Signing {
         self.key(&Question::Make, None)
     }
 
+    /// Makes a key whose file will be the key, also where there is a token.
+    pub(crate) fn make_in_file(&self) -> Result<HeldKey, SignerError> {
+        self.key(&Question::MakeInFile, None)
+    }
+
     /// Hands over a key that others made, PKCS #8.
     pub(crate) fn take(&self, pkcs8: &[u8]) -> Result<HeldKey, SignerError> {
         self.key(&Question::Take { key: pkcs8 }, None)

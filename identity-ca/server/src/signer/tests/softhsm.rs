@@ -378,3 +378,18 @@ fn keys_that_are_gone_of_another_curve_or_in_another_token_are_refused() {
     mesh_platform::files::write_atomic(&path, good.as_bytes(), 0o600).unwrap();
     drop(open_with(ca.path(), &world, &signing).unwrap());
 }
+
+#[test]
+fn keys_of_tokens_lie_in_files_also_where_other_keys_do_not() {
+    let Some(token) = SoftHsm::new() else { return };
+    let ca = tempfile::tempdir().unwrap();
+    let signing = token.start(ca.path());
+    let made = signing.make_in_file().unwrap();
+    let path = ca.path().join("a.key");
+    made.save(&path).unwrap();
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(text.starts_with("-----BEGIN PRIVATE KEY-----"));
+    let found = signing.open(&path).unwrap();
+    assert_eq!(found.public_key(), made.public_key());
+    found.sign(b"a message").unwrap();
+}
