@@ -152,6 +152,9 @@ impl SealError {
     }
 }
 
+/// What a sealed file holds.
+type Text = Zeroizing<Vec<u8>>;
+
 /// The sealed files in a folder.
 pub(super) struct Sealed {
     store: Store,
@@ -183,12 +186,16 @@ impl Sealed {
     /// Begins anew in `dir`, whose sealed files, and those of an earlier kind, are removed.
     pub(super) fn begin(dir: &Path, key: &SealKey) -> Result<Self, SealError> {
         let store = Store::new(dir);
-        for folder in [dir.to_owned(), dir.join(super::state::SVIDS)] {
-            files::create_dir_private(&folder).map_err(CaError::from)?;
-            let within = Store::new(&folder);
-            for end in [END, REFUSED_END, ".json"] {
-                within.remove_all(end)?;
-            }
+        let svids = dir.join(super::state::SVIDS);
+        for folder in [dir, svids.as_path()] {
+            files::create_dir_private(folder).map_err(CaError::from)?;
+        }
+        // By name: what else lies in the folder is not ours to remove.
+        for name in super::state::FILES.iter().chain(&[VERSIONS, key::FILE]) {
+            files::remove(&dir.join(name)).map_err(CaError::from)?;
+        }
+        for end in [END, REFUSED_END, ".json"] {
+            Store::new(&svids).remove_all(end)?;
         }
         let material = key::draw(&store, key)?;
         Self::with(store, &material, Versions::default())
@@ -260,11 +267,7 @@ impl Sealed {
     ///
     /// # Errors
     /// [`SealError`]: it is refused, or cannot be read.
-    pub(super) fn read(
-        &self,
-        name: &str,
-        limit_bytes: u64,
-    ) -> Result<Option<Zeroizing<Vec<u8>>>, SealError> {
+    pub(super) fn read(&self, name: &str, limit_bytes: u64) -> Result<Option<Text>, SealError> {
         let _alone = self.moving.write().unwrap_or_else(PoisonError::into_inner);
         let Some((version, text)) = self.opened(name, limit_bytes)? else {
             return Ok(None);
@@ -297,11 +300,7 @@ impl Sealed {
     }
 
     /// Version and text of a file, if it was sealed under this name and key.
-    fn opened(
-        &self,
-        name: &str,
-        limit_bytes: u64,
-    ) -> Result<Option<(u64, Zeroizing<Vec<u8>>)>, SealError> {
+    fn opened(&self, name: &str, limit_bytes: u64) -> Result<Option<(u64, Text)>, SealError> {
         let Some(mut file) = self.store.read_if_there(name, limit_bytes)? else {
             return Ok(None);
         };

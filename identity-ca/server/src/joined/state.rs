@@ -29,6 +29,8 @@ use zeroize::{Zeroize, Zeroizing};
 const FILE: &str = "node.sealed";
 /// Name of that file before it was sealed.
 const FILE_IN_THE_CLEAR: &str = "node.json";
+/// Both: what a machine that joins again removes.
+pub(super) const FILES: [&str; 2] = [FILE, FILE_IN_THE_CLEAR];
 /// The folder of kept SVIDs.
 pub(super) const SVIDS: &str = "svids";
 

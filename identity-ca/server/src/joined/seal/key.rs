@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use zeroize::{Zeroize, Zeroizing};
 
 /// The secret of a machine to which no key is given.
-const FILE: &str = "seal.json";
+pub(super) const FILE: &str = "seal.json";
 /// Where systemd's credential lies in the folder of credentials.
 const CREDENTIAL: &str = "mesh-seal-key";
 

@@ -258,8 +258,20 @@ fn looking_at_all_sets_the_bad_aside_removes_the_unwanted_and_keeps_the_rest() {
         .collect();
     names.sort();
     assert_eq!(names, ["bad.refused", "good.sealed", "other.txt"]);
+    // Who joins again begins anew, and removes nothing that is not the agent's.
+    let others = [
+        "registrations.json",
+        "seal.json",
+        "node.json",
+        "node.sealed",
+    ];
+    for name in others {
+        files::write_atomic(&folder.dir.join(name), b"x", 0o600).unwrap();
+    }
     Sealed::begin(&folder.dir, &folder.keys[0]).unwrap();
     assert_eq!(fs::read_dir(folder.dir.join("svids")).unwrap().count(), 1);
+    let left = others.map(|name| folder.dir.join(name).exists());
+    assert_eq!(left, [true, false, false, false]);
 }
 
 #[test]
