@@ -5,7 +5,7 @@ use mesh_cluster::install::{self, Values};
 use mesh_issuance::adoption::request::guard::{EXPRESSIONS, guarded_since};
 use mesh_issuance::attestation::pod_certificate::SIGNER;
 use mesh_kubernetes::kinds::{
-    CERTIFICATE_REQUESTS, POD_CERTIFICATE_REQUEST, POLICY_SOURCES, WITH_STATUS,
+    CERTIFICATE_REQUESTS, NODES, POD_CERTIFICATE_REQUEST, POLICY_SOURCES, WITH_STATUS,
 };
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -31,7 +31,8 @@ fn the_controller_may_watch_what_policy_is_made_of_and_nothing_else() {
     }
     // Whichever kinds there are, it must see appear.
     let mut needed = BTreeSet::from([("apiextensions.k8s.io", "customresourcedefinitions")]);
-    needed.extend(POLICY_SOURCES.iter().map(|kind| (kind.group, kind.plural)));
+    let watched = POLICY_SOURCES.iter().chain(NODES);
+    needed.extend(watched.map(|kind| (kind.group, kind.plural)));
     assert_eq!(granted, needed);
 }
 

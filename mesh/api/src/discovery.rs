@@ -14,6 +14,10 @@ pub struct Discovery {
     /// Addresses of pods, for connections that name no service. None where no proxy redirects connections.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pods: Vec<PodAddress>,
+    /// The zone of the proxy that is told this, if it is known. A controller tells it beside, since all else is the same for
+    /// all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
 }
 
 /// One port of one Service.
@@ -49,6 +53,9 @@ pub struct ServicePort {
     /// Shares of `endpoints`, in their order; none: one each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub weights: Vec<u32>,
+    /// Zones whose clients are to use each of `endpoints`, in their order; none: requests stay in no zone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub zones: Vec<Vec<String>>,
 }
 
 /// What discovery knows of a port's protocol.

@@ -110,6 +110,14 @@ pub const POLICY_SOURCES: &[Kind] = &[
     HTTP_FAULT,
 ];
 
+/// Nodes: where pods run, and so in which zone. No part of policy, which waits for none of them.
+pub const NODES: &[Kind] = &[NODE];
+
+const NODE: Kind = Kind {
+    namespaced: false,
+    ..built_in("Node", "nodes")
+};
+
 const SERVER: Kind = custom(
     LINKERD,
     &["v1beta3", "v1beta2", "v1beta1", "v1alpha1"],

@@ -56,6 +56,7 @@ const SERVICE_SPEC: &[&str] = &[
     "type",
     "externalName",
     "publishNotReadyAddresses",
+    "trafficDistribution",
 ];
 
 /// What of an EndpointSlice is kept.
@@ -69,7 +70,10 @@ const ENDPOINT_SLICE: &[&str] = &[
 ];
 
 /// What of one of its endpoints is kept.
-const ENDPOINT: &[&str] = &["addresses", "conditions"];
+const ENDPOINT: &[&str] = &["addresses", "conditions", "zone", "hints"];
+
+/// The label of a node that is kept: the only thing of it that counts.
+const ZONE: &str = "topology.kubernetes.io/zone";
 
 /// Name of an object among all: `Server.policy.linkerd.io/shop/cart`; no two objects share one.
 pub fn name(group: &str, kind: &str, namespace: Option<&str>, name: &str) -> String {
@@ -138,6 +142,15 @@ pub fn essence(kind: &str, api_version: &str, object: Value) -> Value {
             object.shift_remove("status");
             if let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) {
                 keep(spec, SERVICE_SPEC);
+            }
+        }
+        "Node" if core => {
+            keep(&mut object, &["apiVersion", "kind", "metadata"]);
+            if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+                keep(metadata, &["name", "labels"]);
+                if let Some(labels) = metadata.get_mut("labels").and_then(Value::as_object_mut) {
+                    keep(labels, &[ZONE]);
+                }
             }
         }
         "EndpointSlice" => {
@@ -276,6 +289,22 @@ mod tests {
                     "name": "app", "ports": [{ "containerPort": 80 }], "readinessProbe": { "httpGet": { "port": 80 } } }] },
                 "status": { "phase": "Running", "podIP": "10.0.0.1",
                             "conditions": [{ "type": "Ready", "status": "True" }] }
+            })
+        );
+    }
+
+    #[test]
+    fn of_a_node_only_its_zone_is_kept() {
+        let node = json!({
+            "metadata": { "name": "n1", "uid": "u", "creationTimestamp": "now", "annotations": { "a": "b" },
+                          "labels": { "topology.kubernetes.io/zone": "a", "heat": "rising" } },
+            "spec": { "podCIDR": "10.0.0.0/24" }, "status": { "conditions": [{ "lastHeartbeatTime": "now" }] }
+        });
+        assert_eq!(
+            essence("Node", "v1", node),
+            json!({
+                "apiVersion": "v1", "kind": "Node",
+                "metadata": { "name": "n1", "labels": { "topology.kubernetes.io/zone": "a" } }
             })
         );
     }

@@ -1,12 +1,13 @@
 //! Objects of an API server as sources of policy, each as if it were a file of its own.
 //!
 //! Nothing is read before every kind was listed once: policy from half of the objects could allow what the other half
-//! forbids. What was listed stays when the API server is gone, and is replaced when it lists again.
+//! forbids. What was listed stays when the API server is gone, and is replaced when it lists again. Nodes say no more than
+//! which zone pods are in: nothing waits for them.
 
 use crate::limits::{FILES_MAX, SOURCE_BYTES_MAX};
 use crate::sources::{SourceError, SourceFile, Sources};
 use mesh_kubernetes::Client;
-use mesh_kubernetes::kinds::{Kind, POLICY_SOURCES};
+use mesh_kubernetes::kinds::{Kind, NODES, POLICY_SOURCES};
 use mesh_kubernetes::object::essence;
 use mesh_kubernetes::watch::{Change, watch};
 use std::collections::{BTreeMap, BTreeSet};
@@ -37,6 +38,7 @@ impl Cluster {
     /// Takes in what the API server says; never ends.
     pub(crate) async fn follow(self, client: Client) {
         let (tell, mut changes) = mpsc::channel(CHANGES_QUEUED_MAX);
+        let nodes = watch(client.clone(), NODES, essence, tell.clone());
         let watching = watch(client, POLICY_SOURCES, essence, tell);
         let taking = async {
             while let Some(change) = changes.recv().await {
@@ -44,7 +46,7 @@ impl Cluster {
                 self.told.notify_one();
             }
         };
-        tokio::join!(watching, taking);
+        tokio::join!(watching, nodes, taking);
     }
 
     /// Told after every change.
@@ -244,6 +246,23 @@ mod tests {
         };
         assert_eq!(cluster.read().unwrap().revision, 3);
         assert!(Cluster::default().read().is_err());
+    }
+
+    #[test]
+    fn nodes_are_taken_in_and_nothing_waits_for_them() {
+        let mut held = all_but("");
+        held.take(Change::Trouble {
+            kind: &NODES[0],
+            why: "forbidden".to_owned(),
+        });
+        assert_eq!(held.complete(), Ok(()));
+        held.take(Change::Listed {
+            kind: &NODES[0],
+            objects: [("Node/n1".to_owned(), b"{}".to_vec())].into(),
+            revision: 7,
+        });
+        assert!(held.sources.files.contains_key("Node/n1"));
+        assert_eq!(held.complete(), Ok(()));
     }
 
     #[test]

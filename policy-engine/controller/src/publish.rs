@@ -58,6 +58,8 @@ pub(crate) struct WorkloadPolicy {
     pub(crate) carried: Arc<BTreeSet<String>>,
     /// Whether it can be in force there.
     pub(crate) standing: Standing,
+    /// The zone that it runs in; empty: nobody knows.
+    zone: String,
     /// The same object as long as nothing changed for this workload.
     pub(crate) update: Arc<WorkloadUpdate>,
 }
@@ -95,6 +97,7 @@ impl Publishing {
                 .map(|service| self.service(service))
                 .collect(),
             pods: self.pods(&index),
+            zone: None,
         };
         let discovery_json: Arc<[u8]> = json(&discovery).into();
         let affected = before.map_or(Affected::Everywhere, |before| affected(before, &parts));
@@ -103,9 +106,11 @@ impl Publishing {
             .workloads()
             .filter_map(|(key, info)| {
                 let old = before.and_then(|before| before.workloads.get(key));
+                let zone = index.zone(key).unwrap_or_default();
                 if let Some(old) = old
                     && same_discovery
                     && !affected.includes(&key.namespace)
+                    && old.zone == zone
                 {
                     // A pod that becomes ready, or gets a proxy, is in its namespace, so it was included.
                     return Some((key.clone(), old.clone()));
@@ -117,8 +122,8 @@ impl Publishing {
                     .and_then(|index| index.snapshot(key, Generation(0)))
                     .and_then(|candidate| beside(candidate, &neutral));
                 let policies = (neutral, tried);
-                let policy =
-                    self.workload((info, standing), policies, &discovery_json, generation, old);
+                let told = (&*discovery_json, zone);
+                let policy = self.workload((info, standing), policies, told, generation, old);
                 Some((key.clone(), policy))
             })
             .collect();
@@ -154,13 +159,18 @@ impl Publishing {
         &self,
         (info, standing): (&WorkloadInfo, Standing),
         (mut neutral, candidate): (SnapshotData, Option<SnapshotData>),
-        discovery_json: &[u8],
+        (discovery_json, zone): (&[u8], &str),
         generation: u64,
         old: Option<&WorkloadPolicy>,
     ) -> WorkloadPolicy {
         let snapshot_json = json(&neutral);
         let tried_json = candidate.as_ref().map_or_else(Vec::new, json);
-        let digest = digest_of(&[&snapshot_json, discovery_json, &tried_json]);
+        let digest = digest_of(&[
+            &snapshot_json,
+            discovery_json,
+            &tried_json,
+            zone.as_bytes(),
+        ]);
         let carried = match self.in_cluster() {
             true => carried(&neutral),
             false => BTreeSet::new(),
@@ -174,6 +184,7 @@ impl Publishing {
                     snapshot_json: json(&neutral),
                     discovery_json: discovery_json.to_vec(),
                     candidate_json: Vec::new(),
+                    zone: zone.to_owned(),
                 };
                 Arc::new(with_candidate(update, candidate))
             }
@@ -190,6 +201,7 @@ impl Publishing {
             policy_digest: HEXLOWER.encode(ring::digest::digest(&SHA256, &snapshot_json).as_ref()),
             carried: Arc::new(carried),
             standing,
+            zone: zone.to_owned(),
             update,
         }
     }
@@ -236,6 +248,11 @@ impl Publishing {
             weights: match meshed().all(|endpoint| endpoint.weight == 1) {
                 true => Vec::new(),
                 false => meshed().map(|endpoint| endpoint.weight).collect(),
+            },
+            // As kube-proxy has it: while one endpoint is for nobody's zone, none is.
+            zones: match meshed().any(|endpoint| endpoint.zones.is_empty()) {
+                true => Vec::new(),
+                false => meshed().map(|endpoint| endpoint.zones.clone()).collect(),
             },
             unmeshed: service
                 .endpoints
@@ -447,6 +464,7 @@ pub(crate) fn deny_all(
         snapshot_json: json(&snapshot),
         discovery_json: json(&Discovery::default()),
         candidate_json: Vec::new(),
+        zone: String::new(),
     }
 }
 

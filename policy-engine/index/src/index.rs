@@ -27,6 +27,7 @@ mod snapshot;
 mod terms;
 mod traffic;
 mod workloads;
+mod zones;
 
 pub use about::BrokenGrant;
 pub use candidate::beside;
@@ -147,6 +148,8 @@ pub struct Index {
     services: HashMap<Key, usize>,
     /// Slices of each Service.
     endpoint_slices: HashMap<Key, Vec<usize>>,
+    /// Zones of nodes, by the names of these.
+    zones: HashMap<String, String>,
     /// Pods by the addresses that they share with nobody.
     by_address: HashMap<IpAddr, usize>,
     /// Rate limits that name a Server, oldest first.
@@ -242,6 +245,11 @@ impl Index {
                     .map(|name| Key::new(&slice.key.namespace, name))
                     .collect()
             }),
+            zones: resources
+                .nodes
+                .iter()
+                .filter_map(|node| Some((node.key.name.clone(), node.spec.zone.clone()?)))
+                .collect(),
             by_address: workloads::by_address(&workloads),
             servers: by(&resources.servers, |s| vec![s.key.namespace.clone()]),
             routes: by(&resources.routes, |r| {

@@ -12,17 +12,21 @@
 //! Ready --connect failed, or the breaker's last failure--> Ejected{until} --until passed--> trial: one request --answered--> Ready
 //!                                                             ^------------------failed, twice as long------'
 //! ```
+//! Where a service asks for it, requests stay with the endpoints that are near while those do well enough ([`zone`]).
 //! Never dials, never waits; one balancer per service port and core, so there is no lock.
 //!
 //! - [`breaker`]: when an endpoint is left out for its answers
 //! - [`key`]: what requests that go to one endpoint have in common
+//! - [`zone`]: when a request leaves the zone
 
 pub mod breaker;
 pub mod key;
+pub mod zone;
 
 pub use breaker::{Breaker, SuccessRate};
 
 use breaker::Outcomes;
+use zone::{Answer, Crowd, Zone};
 
 /// Latency assumed of an endpoint that has not answered yet.
 const FIRST_RTT_US: f64 = 30_000.0;
@@ -145,6 +149,8 @@ struct Endpoint<E> {
     weight: u32,
     /// When it joined others that were there already.
     joined_us: Option<u64>,
+    /// Whether it is in this zone.
+    near: bool,
 }
 
 /// The endpoints of one service port.
@@ -159,6 +165,10 @@ pub struct Balancer<E> {
     uneven: bool,
     /// Until when some endpoint is new.
     new_until_us: u64,
+    /// Whether some endpoints are near and others are not.
+    zoned: bool,
+    /// How near endpoints do beside the others.
+    zone: Zone,
     /// INVARIANT: sorted by id; new ones get higher ids and go to the end.
     endpoints: Vec<Endpoint<E>>,
     next_id: u64,
@@ -174,6 +184,8 @@ impl<E: Eq> Balancer<E> {
             slow_start_us: 0,
             uneven: false,
             new_until_us: 0,
+            zoned: false,
+            zone: Zone::default(),
             endpoints: Vec::new(),
             next_id: 0,
         }
@@ -196,6 +208,21 @@ impl<E: Eq> Balancer<E> {
             endpoint.weight = weight_of(&endpoint.address).max(1);
         }
         self.uneven = self.endpoints.iter().any(|endpoint| endpoint.weight != 1);
+    }
+
+    /// Says which endpoints are near. Where all are, or none is, nothing is preferred.
+    pub fn set_near(&mut self, near: impl Fn(&E) -> bool) {
+        for endpoint in &mut self.endpoints {
+            endpoint.near = near(&endpoint.address);
+        }
+        let some = |near| self.endpoints.iter().any(|one| one.near == near);
+        self.zoned = some(true) && some(false);
+    }
+
+    /// Whether an endpoint is near; `None` where nothing is preferred.
+    pub fn is_near(&self, id: EndpointId) -> Option<bool> {
+        let at = self.place(id).filter(|_| self.zoned)?;
+        self.endpoints.get(at).map(|endpoint| endpoint.near)
     }
 
     /// Makes the set the given one; those in both keep load and health. Returns what left.
@@ -228,10 +255,45 @@ impl<E: Eq> Balancer<E> {
 
     /// Chooses; `random` is 64 fresh random bits.
     pub fn pick(&self, random: u64, now_us: u64) -> Pick {
-        match self.pick_of(random, now_us, |_| true) {
+        match self.pick_near(random, now_us, |_| true) {
             Some(id) => Pick::Endpoint(id),
             None => self.none_open(now_us),
         }
+    }
+
+    /// One that is `meant`, of the side that the request goes to if there is one there.
+    fn pick_near(
+        &self,
+        random: u64,
+        now_us: u64,
+        meant: impl Fn(&Endpoint<E>) -> bool,
+    ) -> Option<EndpointId> {
+        let side = self.side(random, now_us);
+        let there = side
+            .and_then(|near| self.pick_of(random, now_us, |one| one.near == near && meant(one)));
+        there.or_else(|| self.pick_of(random, now_us, meant))
+    }
+
+    /// Whether a request goes to near endpoints or to the others; `None`: to all.
+    fn side(&self, random: u64, now_us: u64) -> Option<bool> {
+        if !self.zoned {
+            return None;
+        }
+        let [near, far] = self.crowds(now_us);
+        // Other bits than those that draw endpoints.
+        Some(self.zone.stays_near(near, far, mixed(random)))
+    }
+
+    /// Near endpoints and the others, counted.
+    fn crowds(&self, now_us: u64) -> [Crowd; 2] {
+        let (mut near, mut far) = (Crowd::default(), Crowd::default());
+        for endpoint in &self.endpoints {
+            let crowd = if endpoint.near { &mut near } else { &mut far };
+            crowd.all += 1;
+            crowd.pending += u64::from(endpoint.pending);
+            crowd.open += u32::from(endpoint.is_open(now_us));
+        }
+        [near, far]
     }
 
     /// Of two drawn of those that are open and `meant`, the one with less load; by lot, where shares are uneven.
@@ -309,7 +371,7 @@ impl<E: Eq> Balancer<E> {
 
     /// Chooses one that is not `other`; `None`: there is none that may be picked.
     pub fn pick_other(&self, other: EndpointId, random: u64, now_us: u64) -> Option<EndpointId> {
-        self.pick_of(random, now_us, |endpoint| endpoint.id != other)
+        self.pick_near(random, now_us, |endpoint| endpoint.id != other)
     }
 
     /// The first endpoint of which `wanted` is true, if it may be picked now.
@@ -338,11 +400,29 @@ impl<E: Eq> Balancer<E> {
 
     /// The address of an endpoint, while it is in the set.
     pub fn get(&self, id: EndpointId) -> Option<&E> {
-        let at = self
+        self.endpoints
+            .get(self.place(id)?)
+            .map(|endpoint| &endpoint.address)
+    }
+
+    fn place(&self, id: EndpointId) -> Option<usize> {
+        let found = self
             .endpoints
-            .binary_search_by_key(&id, |endpoint| endpoint.id)
-            .ok()?;
-        self.endpoints.get(at).map(|endpoint| &endpoint.address)
+            .binary_search_by_key(&id, |endpoint| endpoint.id);
+        found.ok()
+    }
+
+    /// An endpoint answered, or did not, after so long.
+    fn on_answer(&mut self, id: EndpointId, took_us: u64, good: bool, now_us: u64) {
+        if let Some(near) = self.is_near(id) {
+            let [crowd, _] = self.crowds(now_us);
+            let answer = Answer {
+                near,
+                took_us,
+                good,
+            };
+            self.zone.on_answer(answer, crowd.pending, now_us);
+        }
     }
 
     /// How many endpoints there are.
@@ -390,12 +470,16 @@ impl<E: Eq> Balancer<E> {
             && breaker.is_some_and(|breaker| {
                 breaker.may_eject(self.ejected_besides(id, now_us), self.endpoints.len())
             });
+        let took_us = now_us.saturating_sub(started_us);
+        if outcome != Outcome::Cancelled {
+            self.on_answer(id, took_us, !failed, now_us);
+        }
         let Some(endpoint) = self.endpoint(id) else {
             return;
         };
         endpoint.pending = endpoint.pending.saturating_sub(1);
         if outcome != Outcome::Cancelled {
-            endpoint.observe(now_us.saturating_sub(started_us), now_us, &config);
+            endpoint.observe(took_us, now_us, &config);
         }
         // What began before the breaker opened says nothing of how the endpoint is now: the trial alone does.
         if matches!(endpoint.health, Health::Ejected { why: Why::Answers, until_us, .. } if started_us < until_us)
@@ -428,6 +512,7 @@ impl<E: Eq> Balancer<E> {
             && waited_us as f64 > endpoint.rtt_us
         {
             endpoint.observe(waited_us, now_us, &config);
+            self.on_answer(id, waited_us, true, now_us);
         }
     }
 
@@ -465,10 +550,7 @@ impl<E: Eq> Balancer<E> {
     }
 
     fn endpoint(&mut self, id: EndpointId) -> Option<&mut Endpoint<E>> {
-        let at = self
-            .endpoints
-            .binary_search_by_key(&id, |endpoint| endpoint.id)
-            .ok()?;
+        let at = self.place(id)?;
         self.endpoints.get_mut(at)
     }
 }
@@ -489,6 +571,7 @@ impl<E> Endpoint<E> {
             health: Health::Ready,
             weight: 1,
             joined_us: None,
+            near: false,
         }
     }
 
@@ -612,3 +695,5 @@ fn two_of(count: usize, random: u64) -> (usize, Option<usize>) {
 mod shares;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod zones;

@@ -49,6 +49,7 @@ use plain::Reason;
 use pool::Remote;
 use route::Routing;
 use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -123,6 +124,8 @@ struct Found {
     balancing: Balancing,
     /// Shares of `endpoints`; none: one each.
     weights: Vec<u32>,
+    /// Those of `endpoints` that are for this zone.
+    near: HashSet<Endpoint>,
     routes: Option<Arc<ServiceRoutes>>,
 }
 
@@ -272,6 +275,9 @@ impl Listener {
         known
             .balancer
             .set_weights(|remote| found.weight_of(&remote.endpoint));
+        known
+            .balancer
+            .set_near(|remote| found.near.contains(&remote.endpoint));
         known.key = match &found.balancing.by {
             BalanceBy::Key(key) => Key::compile(key),
             BalanceBy::PeakEwma | BalanceBy::Requests => None,
@@ -337,6 +343,7 @@ impl Listener {
                 breaker: service.failure_accrual.map(breaker),
                 balancing: service.balancing.clone().unwrap_or_default(),
                 weights: service.weights.clone(),
+                near: discovery.near(service),
                 routes: discovery.routes(service).cloned(),
             },
             None => Found::default(),
@@ -465,6 +472,9 @@ impl Listener {
         let Some(remote) = known.balancer.get(id).cloned() else {
             return Ok(None);
         };
+        if let Some(near) = known.balancer.is_near(id) {
+            core.meter.zone(near);
+        }
         known.balancer.on_start(id);
         core.pool.note(&remote);
         Ok(Some(Chosen {

@@ -128,6 +128,17 @@ impl Services {
             .get(&(namespace.to_owned(), name.to_owned(), port))
     }
 
+    /// The endpoints of a service that are for clients in this proxy's zone; none: it does not ask for that, or nobody knows
+    /// the zone.
+    pub(crate) fn near(&self, service: &ServicePort) -> HashSet<Endpoint> {
+        let Some(own) = &self.data.zone else {
+            return HashSet::new();
+        };
+        let pairs = service.endpoints.iter().zip(&service.zones);
+        let near = pairs.filter(|(_, zones)| zones.contains(own));
+        near.map(|(endpoint, _)| endpoint.clone()).collect()
+    }
+
     /// What stands behind `to`, a canonical address.
     pub(crate) fn behind(&self, to: SocketAddr) -> Behind<'_> {
         if let Some(service) = self.by_address.get(&to) {
@@ -210,6 +221,37 @@ mod tests {
             of(&another).is_none(),
             "routes of another namespace's clients"
         );
+    }
+
+    #[test]
+    fn near_is_what_is_for_the_own_zone() {
+        let of = |zone: Option<&str>, zones: &str| -> Vec<String> {
+            let endpoint = |at: u8| {
+                format!(
+                    r#"{{"proxy":"10.0.0.{at}:15008","port":80,"identity":"{ID}","workload":"db-{at}"}}"#
+                )
+            };
+            let text = format!(
+                r#"{{"services":[{{"namespace":"shop","name":"cart","port":80,"protocol":"detect",
+                "endpoints":[{},{},{}]{zones}}}],"zone":{}}}"#,
+                endpoint(1),
+                endpoint(2),
+                endpoint(3),
+                serde_json::to_string(&zone).unwrap()
+            );
+            let data = serde_json::from_str(&text).unwrap();
+            let known = Services::new(1, data);
+            let near = known.near(known.get("shop", "cart", 80).unwrap());
+            let mut names: Vec<String> = near.into_iter().map(|one| one.workload).collect();
+            names.sort();
+            names
+        };
+        let zones = r#","zones":[["a"],["b"],["b","a"]]"#;
+        assert_eq!(of(Some("a"), zones), ["db-1", "db-3"]);
+        assert_eq!(of(Some("b"), zones), ["db-2", "db-3"]);
+        assert_eq!(of(Some("c"), zones), [""; 0], "a zone without endpoints");
+        assert_eq!(of(None, zones), [""; 0], "nobody knows the zone");
+        assert_eq!(of(Some("a"), ""), [""; 0], "nobody asked for it");
     }
 
     #[test]

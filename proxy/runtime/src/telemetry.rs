@@ -283,6 +283,13 @@ impl Meter {
             .count_by("mesh_retries_refused_total", "why", why, 1);
     }
 
+    /// An endpoint was chosen of a service whose requests are to stay near.
+    pub(crate) fn zone(&self, near: bool) {
+        let zone = if near { "own" } else { "other" };
+        self.registry()
+            .count_by("mesh_zone_requests_total", "zone", zone, 1);
+    }
+
     /// A second try was made beside the first, and one of them won, or neither.
     pub(crate) fn hedged(&self, won: &'static str) {
         self.registry().count_by("mesh_hedges_total", "won", won, 1);

@@ -256,3 +256,66 @@ spec:
 }
 
 mod candidates;
+
+/// A pod with a proxy on a node, of a Service that asks for zones.
+fn zoned(zone: &str, labels: &str, pods: &[(&str, &str)]) -> BTreeMap<String, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    let mut put = |name: &str, text: String| files.insert(name.to_owned(), text.into_bytes());
+    put("n1", format!("{{apiVersion: v1, kind: Node, metadata: {{name: n1, labels: {{topology.kubernetes.io/zone: {zone}}}}}}}"));
+    put("n2", format!("{{apiVersion: v1, kind: Node, metadata: {{name: n2, labels: {{{labels}}}}}}}"));
+    put("cart", "{apiVersion: v1, kind: Service, metadata: {name: cart, namespace: shop}, spec: {selector: {app: cart}, ports: [{port: 80}], trafficDistribution: PreferSameZone}}".to_owned());
+    for (at, (name, node)) in pods.iter().enumerate() {
+        put(name, format!("{{apiVersion: v1, kind: Pod, metadata: {{name: {name}, namespace: shop, labels: {{app: cart}}}}, spec: {{nodeName: {node}, containers: []}}, status: {{podIP: 10.0.0.{at}}}}}"));
+    }
+    put("web", "{apiVersion: v1, kind: Pod, metadata: {name: web, namespace: front}, spec: {nodeName: n1, containers: []}, status: {podIP: 10.0.1.1}}".to_owned());
+    files
+}
+
+#[test]
+fn a_workload_is_told_its_zone_and_those_of_endpoints() {
+    let pods = [("p1", "n1"), ("p2", "n2")];
+    let zone_b = "topology.kubernetes.io/zone: b";
+    let first = publish(&sources(&zoned("a", zone_b, &pods)), 1, None);
+    let zones = |published: &Published| published.discovery.services[0].zones.clone();
+    assert_eq!(zones(&first), [["a"], ["b"]]);
+    assert_eq!(first.discovery.zone, None, "it is the same for all");
+    let key = |namespace: &str, name: &str| WorkloadKey {
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+    };
+    let told = |published: &Published, namespace: &str, name: &str| {
+        published.workloads[&key(namespace, name)].update.zone.clone()
+    };
+    assert_eq!(told(&first, "front", "web"), "a");
+    assert_eq!(told(&first, "shop", "p2"), "b");
+
+    // While one endpoint is for nobody's zone, no request stays.
+    let half = publish(&sources(&zoned("a", "", &pods)), 2, Some(&first));
+    assert_eq!(zones(&half), [[""; 0]; 0]);
+    assert_eq!(told(&half, "shop", "p2"), "");
+}
+
+#[test]
+fn a_node_that_moves_reaches_only_who_runs_there() {
+    // Nobody but `web` runs on the node that moves, so that discovery stays as it is.
+    let pods = [("p1", "n2"), ("p2", "n2")];
+    let zone_b = "topology.kubernetes.io/zone: b";
+    let first = publish(&sources(&zoned("a", zone_b, &pods)), 1, None);
+    let second = publish(&sources(&zoned("c", zone_b, &pods)), 2, Some(&first));
+    let third = publish(&sources(&zoned("c", zone_b, &pods)), 3, Some(&second));
+    let update = |published: &Published, namespace: &str, name: &str| {
+        let key = WorkloadKey {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        };
+        Arc::clone(&published.workloads[&key].update)
+    };
+    assert_eq!(update(&second, "front", "web").zone, "c");
+    assert_eq!(update(&second, "front", "web").generation, 2);
+    assert!(Arc::ptr_eq(
+        &update(&first, "shop", "p1"),
+        &update(&second, "shop", "p1")
+    ));
+    assert_eq!(second.changed_workloads(Some(&first)), 1);
+    assert_eq!(third.changed_workloads(Some(&second)), 0);
+}

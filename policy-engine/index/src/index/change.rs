@@ -205,6 +205,7 @@ impl Resources {
             namespaces: self.namespaces.clone(),
             service_accounts: chosen(&self.service_accounts, |o| inside(&o.key)),
             pods: chosen(&self.pods, |o| inside(&o.key)),
+            nodes: self.nodes.clone(),
             templates: chosen(&self.templates, |o| inside(&o.key)),
             services: chosen(&self.services, |o| {
                 inside(&o.key) || routed.contains(&o.key)
@@ -271,6 +272,7 @@ impl Resources {
             namespaces: chosen(&self.namespaces, |o| keep(&o.source)),
             service_accounts: chosen(&self.service_accounts, |o| keep(&o.source)),
             pods: chosen(&self.pods, |o| keep(&o.source)),
+            nodes: chosen(&self.nodes, |o| keep(&o.source)),
             templates: chosen(&self.templates, |o| keep(&o.source)),
             services: chosen(&self.services, |o| keep(&o.source)),
             endpoint_slices: chosen(&self.endpoint_slices, |o| keep(&o.source)),

@@ -8,6 +8,7 @@ use super::egress::NotTaken;
 use super::patience::Patience;
 use super::routes::takes;
 use super::traffic::{NotAttached, Unresolved};
+use super::zones;
 use crate::finding::{Code, finding};
 use crate::manifest::policy_kinds::POLICY_GROUP;
 use crate::manifest::resource::{Key, Object, Route, Service};
@@ -216,7 +217,8 @@ pub(super) fn lint(index: &Index, findings: &mut Vec<Finding>) {
     for service in &index.resources.services {
         patience(service, findings);
         breaker(service, findings);
-        for problem in ReadBalancing::of(&service.annotations).problems {
+        let problems = ReadBalancing::of(&service.annotations).problems;
+        for problem in problems.into_iter().chain(zones::stays(service).err()) {
             Index::note(findings, Code::BadPatience, service, problem);
         }
     }

@@ -4,7 +4,7 @@ use super::annotations::OPAQUE_PORTS;
 use super::balancing::{self, ReadBalancing};
 use super::breaker::Breaker;
 use super::workloads::Workload;
-use super::{Index, Proxied, WorkloadKey, snapshot};
+use super::{Index, Proxied, WorkloadKey, snapshot, zones};
 use crate::manifest::resource::{EndpointSlice, Object, PortRef, Service, ServicePort};
 use mesh_policy::request::TargetRecord;
 use mesh_policy::snapshot::ServerProtocol;
@@ -129,6 +129,8 @@ pub struct ServiceEndpoint {
     pub proxied: bool,
     /// How many shares of the requests it gets.
     pub weight: u32,
+    /// Zones whose clients are to use it; none: nobody asked for that, or where it stands is not known.
+    pub zones: Vec<String>,
 }
 
 /// A pod with an address, whether or not a Service selects it.
@@ -256,14 +258,14 @@ impl Index {
     ) -> impl Iterator<Item = (IpAddr, u16)> + 'i {
         let ready = self.slices_of(service).flat_map(|slice| {
             let ports = slice.spec.ports.iter().filter(|one| one.name == port.name);
-            ports.flat_map(|at| slice.spec.ready.iter().map(|ip| (*ip, at.port)))
+            ports.flat_map(|at| slice.spec.ready.iter().map(|one| (one.ip, at.port)))
         });
         let distinct: BTreeSet<(IpAddr, u16)> = ready.collect();
         distinct.into_iter()
     }
 
     /// The valid slices of a Service without selector. With one, its pods say the same sooner.
-    fn slices_of<'i>(
+    pub(super) fn slices_of<'i>(
         &'i self,
         service: &'i Object<Service>,
     ) -> impl Iterator<Item = &'i Object<EndpointSlice>> {
@@ -334,6 +336,8 @@ impl Index {
     fn endpoints(&self, service: &Object<Service>, port: &ServicePort) -> ServiceEndpoints {
         let mut opaque = opaque_by_annotation(service, port) || opaque_by_app_protocol(port);
         let mut endpoints = Vec::new();
+        let listed_zones = self.listed_zones(service);
+        let stays = zones::stays(service).unwrap_or(false);
         for (at, target) in self.behind(service, port) {
             let Some(workload) = self.workloads.get(at) else {
                 continue;
@@ -355,6 +359,13 @@ impl Index {
                     identity,
                     proxied: self.is_proxied(workload),
                     weight: balancing::weight(&workload.labels).unwrap_or(1),
+                    zones: match service.spec.selector {
+                        None => listed_zones.get(ip).cloned().unwrap_or_default(),
+                        Some(_) => {
+                            let own = self.zone_of(workload).filter(|_| stays);
+                            own.map(str::to_owned).into_iter().collect()
+                        }
+                    },
                 });
             }
         }

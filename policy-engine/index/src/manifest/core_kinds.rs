@@ -2,9 +2,10 @@
 
 use super::identity::is_port_name;
 use super::read::{Fields, Reading};
+use super::resource;
 use super::resource::{
     ContainerPort, EndpointSlice, Pod, PortRef, Probe, ProbeTarget, Service, ServicePort,
-    SlicePort, Template,
+    SliceEndpoint, SlicePort, Template,
 };
 use super::tree::{Node, Place};
 use crate::finding::Code;
@@ -124,6 +125,8 @@ fn read_pod_spec(reading: &mut Reading, node: &Node, path: &str, locate: Locate<
         .filter(|a| !a.is_empty())
         .unwrap_or("default")
         .to_owned();
+    let node = fields.optional_text(reading, "nodeName");
+    pod.node = node.filter(|name| !name.is_empty()).map(str::to_owned);
     let mut number = 0;
     for key in ["containers", "initContainers"] {
         for item in fields.optional_list(reading, key).unwrap_or_default() {
@@ -300,6 +303,44 @@ fn read_cluster_ips(reading: &mut Reading, spec: &mut Fields<'_>) -> (Vec<IpAddr
     (out, headless)
 }
 
+/// Label of nodes that names the zone in which they stand.
+const ZONE: &str = "topology.kubernetes.io/zone";
+
+/// Reads a Node: of all that it says only where it stands counts.
+pub(crate) fn read_node(labels: &BTreeMap<String, String>) -> resource::Node {
+    let zone = labels.get(ZONE).filter(|zone| !zone.is_empty());
+    resource::Node {
+        zone: zone.cloned(),
+    }
+}
+
+/// Zones that one endpoint may be for (Kubernetes: 8), and bytes of a zone's name.
+const FOR_ZONES_MAX: usize = 8;
+const ZONE_BYTES_MAX: usize = 63;
+
+/// `zone` and `hints.forZones` of an endpoint of a slice. A name that no label could have is none.
+fn read_zones(
+    reading: &mut Reading,
+    endpoint: &mut Fields<'_>,
+    path: &str,
+) -> (Option<String>, Vec<String>) {
+    let fits = |name: &&str| (1..=ZONE_BYTES_MAX).contains(&name.len());
+    let zone = endpoint.optional_text(reading, "zone").filter(fits);
+    let zone = zone.map(str::to_owned);
+    let mut for_zones = Vec::new();
+    if let Some(mut hints) = endpoint.optional_fields(reading, "hints") {
+        let listed = hints.optional_list(reading, "forZones").unwrap_or_default();
+        for item in listed.iter().take(FOR_ZONES_MAX) {
+            let Some(mut fields) = reading.fields(item, path) else {
+                continue;
+            };
+            let name = fields.optional_text(reading, "name").filter(fits);
+            for_zones.extend(name.map(str::to_owned));
+        }
+    }
+    (zone, for_zones)
+}
+
 /// Label that names the Service of a slice.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
@@ -348,7 +389,15 @@ pub(crate) fn read_endpoint_slice(
         // Clients take the first; the others are the same endpoint.
         let first = addresses.first();
         let first = first.and_then(|node| read_ip(reading, node, &format!("{path}.addresses[0]")));
-        slice.ready.extend(first.filter(|_| ready != Some(false)));
+        let (zone, for_zones) = read_zones(reading, &mut fields, &path);
+        let endpoint = first.map(|ip| SliceEndpoint {
+            ip,
+            for_zones,
+            zone,
+        });
+        slice
+            .ready
+            .extend(endpoint.filter(|_| ready != Some(false)));
     }
     slice
 }
@@ -361,6 +410,8 @@ pub(crate) fn read_service(reading: &mut Reading, root: &mut Fields<'_>) -> Serv
     };
     service.selector = read_strings(reading, &mut spec, "selector").filter(|s| !s.is_empty());
     (service.addresses, service.headless) = read_cluster_ips(reading, &mut spec);
+    let distribution = spec.optional_text(reading, "trafficDistribution");
+    service.traffic_distribution = distribution.map(str::to_owned);
     if spec.optional_text(reading, "type") == Some("ExternalName") {
         service.selector = None;
     }

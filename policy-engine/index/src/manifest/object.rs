@@ -4,7 +4,7 @@ mod cedar;
 mod egress;
 
 use super::checked_only::check_external_workload;
-use super::core_kinds::{read_endpoint_slice, read_pod, read_service, read_template};
+use super::core_kinds::{read_endpoint_slice, read_node, read_pod, read_service, read_template};
 use super::egress::{read_egress_network, read_stream_route};
 use super::fault_kind::read_fault;
 use super::kinds::{GATEWAY_OTHERS, KINDS, Kind, Row};
@@ -301,6 +301,7 @@ impl Loader {
             Kind::Namespace
                 | Kind::ServiceAccount
                 | Kind::Pod
+                | Kind::Node
                 | Kind::Template
                 | Kind::Service
                 | Kind::EndpointSlice
@@ -325,7 +326,7 @@ impl Loader {
         root.ignore(&["apiVersion", "kind", "status"]);
         let cluster_wide = matches!(
             kind,
-            Kind::Namespace | Kind::Federation | Kind::ClusterCedarPolicy
+            Kind::Namespace | Kind::Node | Kind::Federation | Kind::ClusterCedarPolicy
         ) || *kind == Kind::Invariant && namespace_node(input).is_none();
         let meta = read_meta(&mut reading, &mut root, cluster_wide, input.complete);
         let context = Context {
@@ -448,6 +449,11 @@ impl Loader {
                 let spec = read_pod(r, &mut root, &locate);
                 let object = self.object_of(context, reading, root, meta, spec);
                 self.resources.pods.push(Arc::new(object));
+            }
+            Kind::Node => {
+                let spec = read_node(&meta.labels);
+                let object = self.object_of(context, reading, root, meta, spec);
+                self.resources.nodes.push(Arc::new(object));
             }
             Kind::Template => {
                 let spec = read_template(r, &mut root, context.name, &locate);

@@ -56,6 +56,7 @@ pub struct Declared<'p> {
 /// Kinds that say what runs. A change of them may change access too, as every new Pod does; it is no change of policy.
 const RUNS: &[&str] = &[
     "Pod",
+    "Node",
     "Service",
     "EndpointSlice",
     "ServiceAccount",

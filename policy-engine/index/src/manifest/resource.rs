@@ -30,6 +30,7 @@ pub struct Resources {
     pub(crate) namespaces: All<()>,
     pub(crate) service_accounts: All<()>,
     pub(crate) pods: All<Pod>,
+    pub(crate) nodes: All<Node>,
     pub(crate) templates: All<Template>,
     pub(crate) services: All<Service>,
     pub(crate) endpoint_slices: All<EndpointSlice>,
@@ -65,6 +66,7 @@ macro_rules! each_list {
             namespaces,
             service_accounts,
             pods,
+            nodes,
             templates,
             services,
             endpoint_slices,
@@ -96,6 +98,10 @@ macro_rules! each_list {
         }
         {
             let $list = pods;
+            $do
+        }
+        {
+            let $list = nodes;
             $do
         }
         {
@@ -183,6 +189,7 @@ impl Resources {
         self.service_accounts
             .extend_from_slice(&other.service_accounts);
         self.pods.extend_from_slice(&other.pods);
+        self.nodes.extend_from_slice(&other.nodes);
         self.templates.extend_from_slice(&other.templates);
         self.services.extend_from_slice(&other.services);
         self.endpoint_slices
@@ -430,6 +437,15 @@ pub(crate) struct Pod {
     pub(crate) ready: bool,
     /// Whether a container is the mesh's proxy.
     pub(crate) has_proxy: bool,
+    /// Where it runs, if that is settled.
+    pub(crate) node: Option<String>,
+}
+
+/// A node.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Node {
+    /// The zone that it stands in, by its label.
+    pub(crate) zone: Option<String>,
 }
 
 /// A TCP port that a container declares.
@@ -476,6 +492,8 @@ pub(crate) struct Service {
     pub(crate) addresses: Vec<IpAddr>,
     /// `clusterIP: None`: clients dial its pods, so that nothing can be routed by its name.
     pub(crate) headless: bool,
+    /// `trafficDistribution`, as it stands.
+    pub(crate) traffic_distribution: Option<String>,
 }
 
 /// One TCP port of a Service.
@@ -494,8 +512,18 @@ pub(crate) struct EndpointSlice {
     pub(crate) service: Option<String>,
     /// TCP ports, by the names that the Service's ports have.
     pub(crate) ports: Vec<SlicePort>,
-    /// Addresses of ready endpoints.
-    pub(crate) ready: Vec<IpAddr>,
+    /// Ready endpoints.
+    pub(crate) ready: Vec<SliceEndpoint>,
+}
+
+/// One endpoint of a slice.
+#[derive(Clone, Debug)]
+pub(crate) struct SliceEndpoint {
+    pub(crate) ip: IpAddr,
+    /// Zones whose clients are to use it.
+    pub(crate) for_zones: Vec<String>,
+    /// The zone that it stands in.
+    pub(crate) zone: Option<String>,
 }
 
 /// One port of all endpoints of a slice.

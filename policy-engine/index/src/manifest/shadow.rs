@@ -104,6 +104,7 @@ fn decides_callers(kind: Kind) -> bool {
         Kind::Namespace
         | Kind::ServiceAccount
         | Kind::Pod
+        | Kind::Node
         | Kind::Template
         | Kind::Service
         | Kind::EndpointSlice

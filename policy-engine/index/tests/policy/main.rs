@@ -79,3 +79,5 @@ mod traps;
 mod why;
 #[cfg(test)]
 mod world;
+#[cfg(test)]
+mod zones;

@@ -4,6 +4,7 @@ use super::{Offer, install, report_candidate};
 use crate::config::HostPort;
 use crate::limits::{CONTROL_RETRY_MAX, CONTROL_RETRY_MIN, POLICY_BYTES_MAX};
 use crate::state::Shared;
+use mesh_api::discovery::Discovery;
 use mesh_api::proto::policy_client::PolicyClient;
 use mesh_api::proto::{EquivalenceReport, WatchWorkloadRequest, WorkloadUpdate};
 use mesh_policy::decide::Generation;
@@ -133,9 +134,12 @@ pub(super) fn take(shared: &Shared, update: &WorkloadUpdate) -> Result<(), Strin
             report_candidate(shared, &error.to_string());
             None
         });
-    let discovery = serde_json::from_slice(&update.discovery_json)
+    let mut discovery: Discovery = serde_json::from_slice(&update.discovery_json)
         .map_err(|error| format!("discovery: {error}"))?;
     install(shared, Offer { policy, candidate })?;
+    discovery.zone = Some(&update.zone)
+        .filter(|zone| !zone.is_empty())
+        .cloned();
     shared.install_discovery(discovery);
     Ok(())
 }

@@ -74,6 +74,7 @@ fn update(policy: &SnapshotData, candidate_json: Vec<u8>) -> WorkloadUpdate {
         snapshot_json: json(policy),
         discovery_json: json(&Discovery::default()),
         candidate_json,
+        zone: String::new(),
     }
 }
 

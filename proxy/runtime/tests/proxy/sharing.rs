@@ -96,3 +96,40 @@ async fn a_breaker_on_successes_leaves_out_what_fails_every_other_time() {
     assert!((5..=12).contains(&reached), "{reached}");
     assert_eq!(open, 40 - reached, "the rest fails at once");
 }
+
+/// The discovery file says that this proxy is in zone `a`.
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_stay_in_the_zone_until_it_fails() {
+    let stage = Stage::new(Value::Array(Vec::new())).await;
+    known(&stage, "/zones", &json!({"zones": [["a"], ["b"]]})).await;
+    let mut near = 0;
+    for _ in 0..100 {
+        near += u32::from(app(&stage.get("/").await) == "v1");
+    }
+    assert!((88..=100).contains(&near), "{near}");
+    let own = [("zone", "own")];
+    let counted = stage.counted("mesh_zone_requests_total", &own).await;
+    assert!(counted >= 88.0, "{counted}");
+
+    stage.v1.will(&[Step::Status(503); 1_000]);
+    let mut near = 0;
+    for number in 0..700 {
+        let failed = status(&stage.get("/").await) == "503";
+        near += u32::from(failed && number >= 600);
+    }
+    assert!(near <= 20, "{near} of 100 to a zone that fails");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_zone_without_endpoints_keeps_nobody() {
+    let stage = Stage::new(Value::Array(Vec::new())).await;
+    known(&stage, "/elsewhere", &json!({"zones": [["b"], ["c"]]})).await;
+    let mut to_v2 = 0;
+    for _ in 0..100 {
+        let answer = stage.get("/").await;
+        assert_eq!(status(&answer), "200");
+        to_v2 += u32::from(app(&answer) == "v2");
+    }
+    assert!((10..=90).contains(&to_v2), "{to_v2}");
+    assert_eq!(stage.counted("mesh_zone_requests_total", &[]).await, 0.0);
+}

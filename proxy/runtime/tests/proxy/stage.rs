@@ -314,7 +314,7 @@ pub(crate) fn write_services(world: &World, of_echo: &Value, of_v1: &Value) {
         outside,
     ];
     let path = world.path("discovery.json");
-    let text = json!({"services": services}).to_string();
+    let text = json!({"services": services, "zone": "a"}).to_string();
     std::fs::write(path.with_extension("new"), text).expect("a file");
     std::fs::rename(path.with_extension("new"), path).expect("a rename");
 }
