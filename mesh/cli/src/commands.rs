@@ -65,6 +65,8 @@ enum Command {
     Stat(traffic::StatArgs),
     /// Who calls whom in a running mesh, under which identity and with what verdict.
     Edges(traffic::EdgesArgs),
+    /// What moves in a running mesh now: who calls whom, or which routes take requests, by rate, with latencies.
+    Top(traffic::top::TopArgs),
     /// Decision logs.
     #[command(subcommand)]
     Audit(audit::AuditCommand),
@@ -113,6 +115,7 @@ impl Command {
             Self::Check(args) => args.format(),
             Self::Stat(args) => args.output,
             Self::Edges(args) => args.output,
+            Self::Top(args) => args.output,
             Self::Audit(command) => command.format(),
             Self::Explain(args) => args.output,
             Self::Version(args) => args.output,
@@ -163,6 +166,7 @@ impl Command {
             Self::Check(args) => check::run(&args, output),
             Self::Stat(args) => traffic::stat(&args, output),
             Self::Edges(args) => traffic::edges(&args, output),
+            Self::Top(args) => traffic::top::top(&args, output),
             Self::Audit(command) => audit::run(&command, output),
             Self::Explain(args) => pages::explain(&args, output),
             Self::Version(args) => version::run(&args, output),

@@ -226,19 +226,33 @@ pub(crate) async fn snapshot(proxy: &RunningProxy) -> Result<Snapshot, Fault> {
 /// # Errors
 /// [`AdminError`] (exit code 4 if it did not answer in time), [`LiveError::Malformed`].
 pub(crate) async fn answer<T: DeserializeOwned>(socket: &Path, path: &str) -> Result<T, Fault> {
-    let body = admin::get(socket, path)
-        .await
-        .map_err(|error| match error {
-            AdminError::Timeout { .. } => Fault::ending(Exit::Timeout, &error),
-            error => error.into(),
-        })?;
-    serde_json::from_slice(&body).map_err(|error| {
-        LiveError::Malformed {
-            from: format!("{}{path}", socket.display()),
-            why: error.to_string(),
-        }
-        .into()
+    let body = asked(socket, path).await?;
+    serde_json::from_slice(&body).map_err(|error| malformed(socket, path, &error))
+}
+
+/// Asks an admin socket for a text.
+///
+/// # Errors
+/// As [`answer`].
+pub(crate) async fn text(socket: &Path, path: &str) -> Result<String, Fault> {
+    let body = asked(socket, path).await?;
+    String::from_utf8(body).map_err(|error| malformed(socket, path, &error))
+}
+
+async fn asked(socket: &Path, path: &str) -> Result<Vec<u8>, Fault> {
+    let body = admin::get(socket, path).await;
+    body.map_err(|error| match error {
+        AdminError::Timeout { .. } => Fault::ending(Exit::Timeout, &error),
+        error => error.into(),
     })
+}
+
+fn malformed(socket: &Path, path: &str, why: &dyn std::fmt::Display) -> Fault {
+    LiveError::Malformed {
+        from: format!("{}{path}", socket.display()),
+        why: why.to_string(),
+    }
+    .into()
 }
 
 /// Runs `work` to its end on this thread.

@@ -171,12 +171,7 @@ impl Output {
 
     /// Writes a table; under `text` it keeps to 100 columns.
     pub(crate) fn table(&mut self, table: &Table, format: Format) -> Result<(), Fault> {
-        let columns_max = if format == Format::Wide {
-            usize::MAX
-        } else {
-            TEXT_COLUMNS_MAX
-        };
-        self.text(table.render(columns_max))
+        self.text(table.in_form(format))
     }
 
     /// Says something on stderr. A closed stderr is no reason to stop.
@@ -281,6 +276,14 @@ impl Table {
     /// The table for people, at most 100 columns wide.
     pub(crate) fn text(&self) -> String {
         self.render(TEXT_COLUMNS_MAX)
+    }
+
+    /// The table as it is printed in a form for people.
+    pub(crate) fn in_form(&self, format: Format) -> String {
+        self.render(match format {
+            Format::Wide => usize::MAX,
+            _ => TEXT_COLUMNS_MAX,
+        })
     }
 
     fn render(&self, columns_max: usize) -> String {

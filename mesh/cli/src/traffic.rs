@@ -1,4 +1,8 @@
 //! `mesh stat` and `mesh edges`: what the proxies of a running mesh, or of a cluster, have counted.
+//!
+//! - [`top`]: what they count now
+
+pub(crate) mod top;
 
 use crate::cluster::exposition::Metrics;
 use crate::cluster::proxies::{self, ProxyPod};
@@ -130,7 +134,10 @@ fn ask_cluster(
 ) -> Result<(String, Vec<Counted>), Fault> {
     live::wait(async {
         let client = cluster.connect().await?;
-        let asked = (cluster::values(&client), proxies::list(&client, namespace));
+        let asked = (
+            cluster::values(&client),
+            proxies::list(&client, namespace, None),
+        );
         let (values, pods) = tokio::join!(asked.0, asked.1);
         let domain = values?.unwrap_or_default().trust_domain;
         let pods: Vec<ProxyPod> = pods?.into_iter().filter(|pod| pod.running).collect();

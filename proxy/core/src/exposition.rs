@@ -229,6 +229,12 @@ fn routes(out: &mut String, registry: &Registry) -> fmt::Result {
             series.timeouts
         )?;
     }
+    let name = "mesh_route_duration_seconds";
+    let help = "Time from a request's head to its answer's head, all tries together.";
+    family(out, name, "histogram", help)?;
+    for (key, series) in all.iter().filter(|(_, one)| one.duration.count() > 0) {
+        histogram(out, name, &labels(key), &series.duration)?;
+    }
     Ok(())
 }
 

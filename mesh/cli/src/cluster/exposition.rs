@@ -35,6 +35,81 @@ impl Metrics {
         self.value(name).map(whole)
     }
 
+    /// What was counted since `before`: counters and buckets are what came on top; what is no counter is as it is now. Where
+    /// one went back, the proxy began anew, and all that it counted came since.
+    pub(crate) fn since(&self, before: &Self) -> Self {
+        let old: BTreeMap<(&str, &BTreeMap<String, String>), f64> = before
+            .0
+            .iter()
+            .map(|one| ((one.name.as_str(), &one.labels), one.value))
+            .collect();
+        let counts = |one: &Sample| {
+            let ends = ["_total", "_bucket", "_count", "_sum"];
+            ends.iter().any(|end| one.name.ends_with(end))
+        };
+        let known = |one: &Sample| old.get(&(one.name.as_str(), &one.labels)).copied();
+        let mut all = self.0.iter().filter(|one| counts(one));
+        if all.any(|one| known(one).is_some_and(|old| old > one.value)) {
+            return self.clone();
+        }
+        let moved = self.0.iter().map(|one| Sample {
+            value: match counts(one) {
+                true => one.value - known(one).unwrap_or(0.0),
+                false => one.value,
+            },
+            ..one.clone()
+        });
+        Self(moved.collect())
+    }
+
+    /// Every rule and backend that took requests.
+    pub(crate) fn routes(&self) -> Vec<RouteMoved> {
+        let mut routes: BTreeMap<[String; 5], RouteMoved> = BTreeMap::new();
+        let mut times: BTreeMap<[String; 5], Vec<(f64, u64)>> = BTreeMap::new();
+        for sample in &self.0 {
+            let Some(name) = sample.name.strip_prefix("mesh_route_") else {
+                continue;
+            };
+            let label = |name: &str| sample.label(name).to_owned();
+            let key = ["workload", "service", "route", "rule", "backend"].map(label);
+            let [workload, service, route, rule, backend] = key.clone();
+            let moved = routes.entry(key.clone()).or_insert_with(|| RouteMoved {
+                workload,
+                service,
+                route,
+                rule,
+                backend,
+                ..RouteMoved::default()
+            });
+            let count = whole(sample.value);
+            match name {
+                "requests_total" => {
+                    moved.requests += count;
+                    let bad = matches!(sample.label("class"), "5xx" | "0xx");
+                    moved.failed += if bad { count } else { 0 };
+                }
+                "retries_total" => moved.retries += count,
+                "timeouts_total" => moved.timeouts += count,
+                "duration_seconds_bucket" => {
+                    if let Ok(bound) = sample.label("le").parse() {
+                        times.entry(key).or_default().push((bound, count));
+                    }
+                }
+                _ => {}
+            }
+        }
+        for (key, buckets) in times {
+            if let Some(moved) = routes.get_mut(&key) {
+                moved.p50_us = quantile_us(&buckets, 0.5);
+                moved.p99_us = quantile_us(&buckets, 0.99);
+            }
+        }
+        routes
+            .into_values()
+            .filter(|moved| moved.requests > 0)
+            .collect()
+    }
+
     /// Every edge of a proxy.
     pub(crate) fn edges(&self) -> Vec<Edge> {
         let mut edges: BTreeMap<EdgeKey, Edge> = BTreeMap::new();
@@ -71,6 +146,33 @@ impl Metrics {
             .filter(|edge| edge.requests > 0)
             .collect()
     }
+}
+
+/// Requests that a rule of a route took, by backend.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct RouteMoved {
+    /// Whose proxy counted, `namespace/name`.
+    pub(crate) workload: String,
+    /// The Service that was called, `namespace/name:port`.
+    pub(crate) service: String,
+    /// `HTTPRoute/<namespace>/<name>`, or `none`.
+    pub(crate) route: String,
+    /// The rule's place.
+    pub(crate) rule: String,
+    /// `namespace/name:port`, or `none`.
+    pub(crate) backend: String,
+    /// All.
+    pub(crate) requests: u64,
+    /// Answered with 5xx, or not at all.
+    pub(crate) failed: u64,
+    /// Tries after the first.
+    pub(crate) retries: u64,
+    /// Limits of time that ran out.
+    pub(crate) timeouts: u64,
+    /// Half took no longer, in microseconds.
+    pub(crate) p50_us: Option<u64>,
+    /// 99 of 100 took no longer.
+    pub(crate) p99_us: Option<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -191,6 +293,52 @@ mod tests {
         assert!((1_900..=2_000).contains(&edge.p99_us.unwrap()), "{edge:?}");
         assert_eq!(metrics.count("mesh_ready"), Some(1));
         assert_eq!(metrics.count("mesh_absent"), None);
+    }
+
+    fn counted(requests: u64, fast: u64, slow: u64) -> Metrics {
+        let all = fast + slow;
+        let route = r#"workload="shop/web",service="shop/cart:80",route="HTTPRoute/shop/canary",rule="1",backend="shop/v2:80""#;
+        Metrics::read(&format!(
+            "mesh_requests_total{{{EDGE}}} {requests}\n\
+             http_server_request_duration_seconds_bucket{{{EDGE},le=\"0.001\"}} {fast}\n\
+             http_server_request_duration_seconds_bucket{{{EDGE},le=\"0.1\"}} {all}\n\
+             http_server_request_duration_seconds_bucket{{{EDGE},le=\"+Inf\"}} {all}\n\
+             mesh_route_requests_total{{{route},class=\"2xx\"}} {fast}\n\
+             mesh_route_requests_total{{{route},class=\"5xx\"}} {slow}\n\
+             mesh_route_retries_total{{{route}}} {slow}\nmesh_route_timeouts_total{{{route}}} 0\n\
+             mesh_route_duration_seconds_bucket{{{route},le=\"0.001\"}} {fast}\n\
+             mesh_route_duration_seconds_bucket{{{route},le=\"0.1\"}} {all}\n\
+             mesh_route_duration_seconds_bucket{{{route},le=\"+Inf\"}} {all}\n\
+             mesh_ready 1\n"
+        ))
+    }
+
+    #[test]
+    fn what_came_since_is_counted_and_its_times_are_its_own() {
+        let before = counted(1_000, 1_000, 0);
+        let since = counted(1_010, 1_000, 10).since(&before);
+        let edges = since.edges();
+        assert_eq!(edges[0].requests, 10);
+        assert!(edges[0].p50_us.unwrap() > 1_000, "{edges:?}");
+        assert_eq!(since.count("mesh_ready"), Some(1), "no counter");
+        let routes = since.routes();
+        let route = &routes[0];
+        assert_eq!((route.requests, route.failed, route.retries), (10, 10, 10));
+        assert_eq!(route.backend, "shop/v2:80");
+        assert!(route.p99_us.unwrap() > 1_000);
+        let rest = before.since(&before);
+        assert_eq!((rest.edges(), rest.routes()), (vec![], vec![]));
+    }
+
+    #[test]
+    fn a_proxy_that_began_anew_counts_from_nothing() {
+        let since = counted(7, 7, 0).since(&counted(1_000, 1_000, 0));
+        assert_eq!(since.edges()[0].requests, 7);
+        // One counter that goes back is enough: the others may have passed what they were.
+        let mixed = counted(7, 2_000, 0).since(&counted(1_000, 1_000, 0));
+        assert_eq!(mixed.routes()[0].requests, 2_000);
+        let new = counted(7, 7, 0).since(&Metrics::default());
+        assert_eq!(new.edges()[0].requests, 7);
     }
 
     #[test]

@@ -82,16 +82,22 @@ fn container_ready(pod: &Value) -> bool {
     })
 }
 
-/// All pods with a proxy, sorted by namespace and name; of one namespace if one is named.
+/// All pods with a proxy, sorted by namespace and name; of one namespace if one is named, and those with `labels` if some
+/// are.
 ///
 /// # Errors
 /// [`KubernetesError`] if pods cannot be listed.
 pub(crate) async fn list(
     client: &Client,
     namespace: Option<&str>,
+    labels: Option<&str>,
 ) -> Result<Vec<ProxyPod>, KubernetesError> {
     let fields = namespace.map(|one| format!("metadata.namespace={one}"));
-    let selector = (fields.as_deref().unwrap_or_default(), MESHED_LABEL);
+    let labels = labels.map(|labels| format!("{MESHED_LABEL},{labels}"));
+    let selector = (
+        fields.as_deref().unwrap_or_default(),
+        labels.as_deref().unwrap_or(MESHED_LABEL),
+    );
     let pods = read::list(client, ("v1", "Pod"), selector).await?;
     let mut out: Vec<ProxyPod> = pods.iter().filter_map(ProxyPod::of).collect();
     out.sort_by_key(ProxyPod::title);

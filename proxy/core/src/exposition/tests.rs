@@ -129,6 +129,7 @@ fn requests_that_took_a_route_are_read_back() {
             status,
             retries: 3,
             timeouts: 1,
+            duration_us: status.map(|_| 700),
         };
         registry.on_routed(&key, routed);
     }
@@ -156,6 +157,7 @@ fn requests_that_took_a_route_are_read_back() {
     );
     assert_eq!(value("mesh_route_retries_total", ""), Some(12.0));
     assert_eq!(value("mesh_route_timeouts_total", ""), Some(4.0));
+    assert_eq!(value("mesh_route_duration_seconds_count", ""), Some(3.0));
 }
 
 #[test]

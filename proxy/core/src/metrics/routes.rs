@@ -1,10 +1,10 @@
 //! Requests to Services by the rule that took them and the backend that got them: what a canary is judged by.
 
-use super::OTHER;
+use super::{Histogram, OTHER};
 use indexmap::IndexMap;
 use std::sync::Arc;
 
-/// Rules and backends with a series of their own. At about 200 bytes each this bounds a registry near 200 KB.
+/// Rules and backends with a series of their own. At about 500 bytes each this bounds a registry near 500 KB.
 pub const ROUTES_MAX: usize = 1_000;
 
 /// Where a request to a Service went.
@@ -29,6 +29,8 @@ pub struct Routed {
     pub retries: u32,
     /// Limits of time that ran out.
     pub timeouts: u32,
+    /// Time from its head to that of its answer, all tries together; `None`: the client left before.
+    pub duration_us: Option<u64>,
 }
 
 /// Counts of one rule and backend.
@@ -40,6 +42,8 @@ pub struct RouteSeries {
     pub retries: u64,
     /// Limits of time that ran out.
     pub timeouts: u64,
+    /// Time from head to head.
+    pub duration: Histogram,
 }
 
 /// All series, bounded.
@@ -55,6 +59,9 @@ impl RouteCounts {
         }
         series.retries += u64::from(routed.retries);
         series.timeouts += u64::from(routed.timeouts);
+        if let Some(took_us) = routed.duration_us {
+            series.duration.record(took_us);
+        }
     }
 
     pub(super) fn merge(&mut self, other: &Self) {
@@ -63,6 +70,7 @@ impl RouteCounts {
             super::add_each(&mut series.answers, &theirs.answers);
             series.retries += theirs.retries;
             series.timeouts += theirs.timeouts;
+            series.duration.merge(&theirs.duration);
         }
     }
 
@@ -103,6 +111,7 @@ mod tests {
             status,
             retries: 2,
             timeouts: 1,
+            duration_us: status.map(|_| 700),
         }
     }
 
@@ -116,10 +125,13 @@ mod tests {
         let [mut all, other] = cores;
         all.merge(&other);
         let series: Vec<_> = all.routes().collect();
+        let mut duration = Histogram::default();
+        (0..2).for_each(|_| duration.record(700));
         let want = RouteSeries {
             answers: [2, 0, 2, 0, 0, 0],
             retries: 8,
             timeouts: 4,
+            duration,
         };
         assert_eq!(series, [(&key(0), &want)]);
     }

@@ -132,7 +132,9 @@ pub(super) async fn answer(
         key: routing.unrouted.clone(),
         routed: Routed::default(),
     };
+    let started_us = call.core.now_us();
     let result = follow(call, routing, parts, body, upgrade, &mut count).await;
+    count.routed.duration_us = Some(call.core.now_us().saturating_sub(started_us));
     count.routed.status = Some(match &result {
         Ok(answer) => answer.status().as_u16(),
         Err(failed) => failed.status().as_u16(),
