@@ -53,6 +53,10 @@ enum Command {
     Join(Box<node::JoinArgs>),
     /// Prints the mesh as YAML for a Kubernetes cluster: `mesh install | kubectl apply -f -`.
     Install(kubernetes::InstallArgs),
+    /// Prints what is installed on a cluster as this version has it: `mesh upgrade | kubectl apply -f -`.
+    Upgrade(kubernetes::UpgradeArgs),
+    /// Prints the names of what only an older version installed: `mesh prune | kubectl delete -f -`.
+    Prune(kubernetes::PruneArgs),
     /// Prints the names of what `mesh install` made: `mesh uninstall | kubectl delete -f -`.
     Uninstall(kubernetes::UninstallArgs),
     /// Asks for proxies in manifests: `mesh inject app.yaml | kubectl apply -f -`.
@@ -127,6 +131,8 @@ impl Command {
             | Self::Run(_)
             | Self::Captured(_)
             | Self::Install(_)
+            | Self::Upgrade(_)
+            | Self::Prune(_)
             | Self::Uninstall(_)
             | Self::Inject(_)
             | Self::Uninject(_)
@@ -158,6 +164,8 @@ impl Command {
             Self::Node(command) => node::run(command, output),
             Self::Join(args) => node::join(*args),
             Self::Install(args) => kubernetes::install(&args, output),
+            Self::Upgrade(args) => kubernetes::upgrade(&args, output),
+            Self::Prune(args) => kubernetes::prune(&args, output),
             Self::Uninstall(args) => kubernetes::uninstall(&args, output),
             Self::Inject(args) => kubernetes::inject(&args, output),
             Self::Uninject(args) => kubernetes::uninject(&args, output),

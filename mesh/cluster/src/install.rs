@@ -5,9 +5,11 @@
 //!
 //! - [`values`]: what can be set, and what may not
 //! - [`template`]: the part of Helm's language that the templates use
+//! - [`prune`]: what a cluster has of older versions
 //! - [`files`]: the files below `charts/` that are made from code
 
 pub mod files;
+pub mod prune;
 mod template;
 pub mod values;
 

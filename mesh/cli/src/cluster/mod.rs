@@ -131,12 +131,20 @@ pub(crate) async fn values(client: &Client) -> Result<Option<Values>, Fault> {
 /// # Errors
 /// [`KubernetesError`] if the API server does not answer.
 pub(crate) async fn values_text(client: &Client) -> Result<Option<String>, KubernetesError> {
+    let text = |map: Value| Some(map.pointer("/data/values.yaml")?.as_str()?.to_owned());
+    let map = config(client).await?;
+    Ok(map.map(|map| text(map).unwrap_or_default()))
+}
+
+/// The ConfigMap of the installation; none if there is none.
+///
+/// # Errors
+/// [`KubernetesError`] if the API server does not answer.
+pub(crate) async fn config(client: &Client) -> Result<Option<Value>, KubernetesError> {
     let like = json!({
         "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "namespace": NAMESPACE, "name": CONFIG },
     });
-    let map = read::named(client, &like).await?;
-    let text = |map: Value| Some(map.pointer("/data/values.yaml")?.as_str()?.to_owned());
-    Ok(map.map(|map| text(map).unwrap_or_default()))
+    read::named(client, &like).await
 }
 
 /// The settings that an installation was made with.

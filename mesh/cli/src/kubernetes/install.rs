@@ -10,11 +10,11 @@ use mesh_cluster::install::{self, Values, files, values};
 use mesh_platform::files as disk;
 use std::path::PathBuf;
 
-/// Prints the mesh as YAML: `mesh install | kubectl apply -f -`. Applied again, it is an upgrade.
+/// Which part of it.
 #[derive(Args, Clone, Debug)]
-pub(crate) struct InstallArgs {
+pub(crate) struct Part {
     /// Only the resource definitions.
-    #[arg(long, conflicts_with_all = ["skip_crds", "values"])]
+    #[arg(long, conflicts_with = "skip_crds")]
     crds: bool,
     /// Only the control plane, for whoever installs definitions on another way.
     #[arg(long)]
@@ -22,8 +22,15 @@ pub(crate) struct InstallArgs {
     /// Without Linkerd's definitions, where Linkerd is installed: they are its own.
     #[arg(long)]
     own_crds: bool,
+}
+
+/// Prints the mesh as YAML: `mesh install | kubectl apply -f -`. Applied again, it is an upgrade.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct InstallArgs {
+    #[command(flatten)]
+    part: Part,
     /// Print what can be set, with its defaults, and nothing else.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "crds")]
     values: bool,
     #[command(flatten)]
     settings: InstallSettings,
@@ -81,19 +88,24 @@ pub(crate) fn install(args: &InstallArgs, output: &mut Output) -> Result<Exit, F
         output.text(values::DEFAULTS)?;
         return Ok(Exit::Ok);
     }
-    let values = args.settings.values()?;
-    let which = if args.own_crds {
+    print(&args.part, &args.settings.values()?, output)?;
+    Ok(Exit::Ok)
+}
+
+/// Prints what a part of an installation with these values is.
+pub(super) fn print(part: &Part, values: &Values, output: &mut Output) -> Result<(), Fault> {
+    let which = if part.own_crds {
         Which::Own
     } else {
         Which::All
     };
-    if !args.skip_crds {
+    if !part.skip_crds {
         output.text(install::render_crds(which))?;
     }
-    if !args.crds {
-        output.text(install::render(&values)?)?;
+    if !part.crds {
+        output.text(install::render(values)?)?;
     }
-    Ok(Exit::Ok)
+    Ok(())
 }
 
 /// Prints what is to be deleted, the webhooks first.

@@ -1,4 +1,4 @@
-//! As much of Helm's template language as the chart needs: values, `quote`, `int`, `default .Chart.AppVersion`, and `if`,
+//! As much of Helm's template language as the chart needs: values, `.Chart.AppVersion`, `quote`, `int`, `default`, and `if`,
 //! `else`, `end` on lines of their own. Anything else is an error, so that no template can mean one thing here and another
 //! to Helm.
 
@@ -116,11 +116,13 @@ fn substitute(line: &str, context: &Context, out: &mut String) -> Result<(), Tem
 /// `.Values.a.b`, through the functions behind it.
 fn evaluate(action: &str, context: &Context) -> Result<String, TemplateError> {
     let mut parts = action.split('|').map(str::trim);
-    let value = context.value(parts.next().unwrap_or_default())?;
-    let mut text = match value {
-        Value::String(text) => text.clone(),
-        Value::Bool(_) | Value::Number(_) => value.to_string(),
-        _ => return Err(TemplateError(format!("`{action}` is no single value"))),
+    let mut text = match parts.next().unwrap_or_default() {
+        ".Chart.AppVersion" => VERSION.to_owned(),
+        path => match context.value(path)? {
+            Value::String(text) => text.clone(),
+            value @ (Value::Bool(_) | Value::Number(_)) => value.to_string(),
+            _ => return Err(TemplateError(format!("`{action}` is no single value"))),
+        },
     };
     for function in parts {
         text = match function {
@@ -153,6 +155,13 @@ mod tests {
                 "a: 15014\nb: \"\"\nc: \"localhost/mesh:{VERSION}\"\n"
             ))
         );
+    }
+
+    #[test]
+    fn the_version_is_that_of_the_chart() {
+        let text = "v: {{ .Chart.AppVersion | quote }}\n";
+        assert_eq!(rendered(text), Ok(format!("v: \"{VERSION}\"\n")));
+        assert!(rendered("{{ .Chart.Name }}").is_err());
     }
 
     #[test]

@@ -319,6 +319,36 @@ fn every_pod_is_restricted() {
 }
 
 #[test]
+fn the_config_map_holds_every_value_so_that_an_upgrade_loses_none() {
+    fn names(value: &Value, path: &str, out: &mut BTreeSet<String>) {
+        match value.as_object() {
+            Some(fields) => fields
+                .iter()
+                .for_each(|(key, value)| names(value, &format!("{path}.{key}"), out)),
+            None => drop(out.insert(path.to_owned())),
+        }
+    }
+    for set in [
+        "identity.svidTtl=24h",
+        "identity.externalIssuer=true",
+        "highAvailability=true",
+        "proxy.cpuLimit=500m",
+    ] {
+        let values = Values::default().set(set).expect("allowed");
+        let objects = objects(&values).expect("objects");
+        let data = &find(&objects, "ConfigMap", "mesh-config")["data"];
+        let text = data["values.yaml"].as_str().expect("a text");
+        assert_eq!(Values::read(text).expect("values"), values, "{set}");
+        let written: Value = serde_saphyr::from_str(text).expect("YAML");
+        let (mut all, mut there) = (BTreeSet::new(), BTreeSet::new());
+        names(&values.to_json(), "", &mut all);
+        names(&written, "", &mut there);
+        assert_eq!(all, there);
+        assert_eq!(data["version"], VERSION);
+    }
+}
+
+#[test]
 fn no_right_is_a_wildcard_and_none_is_to_secrets() {
     let objects = objects(&Values::default()).expect("objects");
     let roles = objects
