@@ -3,6 +3,9 @@
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto/mesh.proto");
     let files = protox::compile(["proto/mesh.proto"], ["proto"])?;
-    tonic_prost_build::configure().compile_fds(files)?;
+    tonic_prost_build::configure()
+        // Many updates share one discovery.
+        .bytes(".mesh.v1.WorkloadUpdate.discovery_json")
+        .compile_fds(files)?;
     Ok(())
 }

@@ -5,11 +5,13 @@
 //! unknown --1 s--> denied everything --appears--> known --gone from the manifests--> denied everything
 //! known, or appears, with another service account than the asker's: the stream ends with PermissionDenied
 //! ```
+//! Discovery, which may be megabytes, is sent when it is another than before, to proxies that keep it.
 //! A slow reader gets the newest update, not every one. A stream ends with the SVID it was opened with.
 
 use crate::limits::{REPORT_BYTES_MAX, UNKNOWN_GRACE};
 use crate::publish::{Published, deny_all, may_ask};
 use crate::state::{Shared, WatcherCount};
+use bytes::Bytes;
 use mesh_api::accept::Caller;
 use mesh_api::admin::EquivalenceStatus;
 use mesh_api::proto::policy_server::Policy;
@@ -58,7 +60,7 @@ impl Policy for WatchPolicy {
         if !may_ask(asker.id(), &key, self.0.config.trust_domain()) {
             return Err(refuse(&asker, &key));
         }
-        let watch = Watch::new(&self.0, asker, key);
+        let watch = Watch::new(&self.0, asker, key, request.keeps_discovery);
         Ok(Response::new(Box::pin(futures_util::stream::unfold(
             Some(watch),
             |watch| async {
@@ -168,6 +170,10 @@ struct Watch {
     key: WorkloadKey,
     published: watch::Receiver<Option<Arc<Published>>>,
     sent: Sent,
+    /// Whether the proxy keeps discovery that is left out.
+    keeps_discovery: bool,
+    /// The discovery that it has; empty: none.
+    discovery: Bytes,
     /// When an unknown workload is told so.
     unknown_at: Instant,
     _count: WatcherCount,
@@ -188,11 +194,13 @@ enum Step {
 }
 
 impl Watch {
-    fn new(shared: &Arc<Shared>, asker: Asker, key: WorkloadKey) -> Self {
+    fn new(shared: &Arc<Shared>, asker: Asker, key: WorkloadKey, keeps_discovery: bool) -> Self {
         Self {
             shared: Arc::clone(shared),
             published: shared.published.subscribe(),
             sent: Sent::Nothing,
+            keeps_discovery,
+            discovery: Bytes::new(),
             unknown_at: Instant::now() + UNKNOWN_GRACE,
             _count: shared.watcher(&key),
             asker,
@@ -205,7 +213,7 @@ impl Watch {
         loop {
             let current = self.published.borrow_and_update().clone();
             let until = match self.step(current.as_deref()) {
-                Step::Send(update) => return Ok(update),
+                Step::Send(update) => return Ok(self.news_of(update, current.as_deref())),
                 Step::End(status) => return Err(status),
                 Step::Wait(until) => until,
             };
@@ -226,6 +234,26 @@ impl Watch {
                 () = tokio::time::sleep(wait) => {}
             }
         }
+    }
+
+    /// The update as this proxy understands it: without a discovery that it has, or, for an older one, without zones.
+    fn news_of(
+        &mut self,
+        mut update: WorkloadUpdate,
+        current: Option<&Published>,
+    ) -> WorkloadUpdate {
+        if !self.keeps_discovery {
+            return match current {
+                Some(current) => current.for_older(update),
+                None => update,
+            };
+        }
+        if update.discovery_json == self.discovery {
+            update.discovery_json = Bytes::new();
+        } else {
+            self.discovery = update.discovery_json.clone();
+        }
+        update
     }
 
     fn step(&mut self, current: Option<&Published>) -> Step {

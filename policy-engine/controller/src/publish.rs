@@ -2,6 +2,7 @@
 
 use crate::limits::{CANDIDATE_UPDATE_BYTES_MAX, NAME_BYTES_MAX};
 use crate::sources::{SourceFile, Sources};
+use bytes::Bytes;
 use data_encoding::HEXLOWER;
 use mesh_api::discovery::{Discovery, Endpoint, PodAddress, ProtocolHint, ServicePort};
 use mesh_api::proto::WorkloadUpdate;
@@ -42,7 +43,10 @@ pub(crate) struct Published {
     pub(crate) object_statuses: Vec<ObjectStatus>,
     pub(crate) files: u64,
     parts: Parts,
-    discovery_json: Arc<[u8]>,
+    /// Discovery as it is sent: one copy for all updates.
+    discovery_json: Bytes,
+    /// The same for proxies that know no zones, and would refuse what they do not know.
+    older_discovery_json: Bytes,
 }
 
 /// What one workload is served.
@@ -99,9 +103,15 @@ impl Publishing {
             pods: self.pods(&index),
             zone: None,
         };
-        let discovery_json: Arc<[u8]> = json(&discovery).into();
+        let mut discovery_json = Bytes::from(json(&discovery));
         let affected = before.map_or(Affected::Everywhere, |before| affected(before, &parts));
         let same_discovery = before.is_some_and(|before| before.discovery_json == discovery_json);
+        if let Some(before) = before.filter(|_| same_discovery) {
+            discovery_json = before.discovery_json.clone();
+        }
+        let older_discovery_json = without_zones(&discovery, &discovery_json);
+        // Hashed once: it may be megabytes, and is the same for every workload.
+        let discovery_digest = ring::digest::digest(&SHA256, &discovery_json);
         let workloads = index
             .workloads()
             .filter_map(|(key, info)| {
@@ -122,7 +132,7 @@ impl Publishing {
                     .and_then(|index| index.snapshot(key, Generation(0)))
                     .and_then(|candidate| beside(candidate, &neutral));
                 let policies = (neutral, tried);
-                let told = (&*discovery_json, zone);
+                let told = (&discovery_json, discovery_digest.as_ref(), zone);
                 let policy = self.workload((info, standing), policies, told, generation, old);
                 Some((key.clone(), policy))
             })
@@ -152,6 +162,7 @@ impl Publishing {
             files: sources.files.len() as u64,
             parts,
             discovery_json,
+            older_discovery_json,
         }
     }
 
@@ -159,7 +170,7 @@ impl Publishing {
         &self,
         (info, standing): (&WorkloadInfo, Standing),
         (mut neutral, candidate): (SnapshotData, Option<SnapshotData>),
-        (discovery_json, zone): (&[u8], &str),
+        (discovery_json, discovery_digest, zone): (&Bytes, &[u8], &str),
         generation: u64,
         old: Option<&WorkloadPolicy>,
     ) -> WorkloadPolicy {
@@ -167,7 +178,7 @@ impl Publishing {
         let tried_json = candidate.as_ref().map_or_else(Vec::new, json);
         let digest = digest_of(&[
             &snapshot_json,
-            discovery_json,
+            discovery_digest,
             &tried_json,
             zone.as_bytes(),
         ]);
@@ -182,7 +193,7 @@ impl Publishing {
                 let update = WorkloadUpdate {
                     generation,
                     snapshot_json: json(&neutral),
-                    discovery_json: discovery_json.to_vec(),
+                    discovery_json: discovery_json.clone(),
                     candidate_json: Vec::new(),
                     zone: zone.to_owned(),
                 };
@@ -271,6 +282,18 @@ impl Publishing {
                 .collect(),
         }
     }
+}
+
+/// Discovery as proxies of before zones know it: `json`, its form, where no Service asks for them.
+fn without_zones(discovery: &Discovery, json: &Bytes) -> Bytes {
+    if discovery.services.iter().all(|one| one.zones.is_empty()) {
+        return json.clone();
+    }
+    let mut older = discovery.clone();
+    for service in &mut older.services {
+        service.zones.clear();
+    }
+    self::json(&older).into()
 }
 
 /// The update with a candidate, if there is one and room for it.
@@ -362,6 +385,14 @@ fn affected(before: &Published, parts: &Parts) -> Affected {
 }
 
 impl Published {
+    /// An update for a proxy that knows no zones.
+    pub(crate) fn for_older(&self, mut update: WorkloadUpdate) -> WorkloadUpdate {
+        if update.discovery_json == self.discovery_json {
+            update.discovery_json = self.older_discovery_json.clone();
+        }
+        update
+    }
+
     /// What each file holds.
     pub(crate) fn parts(&self) -> &Parts {
         &self.parts
@@ -462,7 +493,7 @@ pub(crate) fn deny_all(
     WorkloadUpdate {
         generation,
         snapshot_json: json(&snapshot),
-        discovery_json: json(&Discovery::default()),
+        discovery_json: json(&Discovery::default()).into(),
         candidate_json: Vec::new(),
         zone: String::new(),
     }

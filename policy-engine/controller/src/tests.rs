@@ -1,5 +1,6 @@
 //! The controller as a whole: real files, real mTLS, real restarts.
 
+mod scale;
 mod world;
 
 use mesh_api::admin::{ControllerStatus, WorkloadStatus};
@@ -8,6 +9,59 @@ use mesh_policy::snapshot::Finding;
 use std::time::Duration;
 use tonic::Code;
 use world::{World, pod, policy};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn discovery_is_left_out_while_it_is_as_it_was_for_those_who_keep_it() {
+    let world = World::new();
+    world.put("pods.yaml", &(pod("cart") + &pod("web")));
+    let controller = world.start().await;
+    let id = "spiffe://cluster.local/ns/shop/sa/cart";
+    let place = ("shop", "cart");
+    let mut keeps = world.watch_keeping(id, place, true).await.unwrap();
+    let mut older = world.watch_keeping(id, place, false).await.unwrap();
+    let first = keeps.message().await.unwrap();
+    assert!(!first.discovery_json.is_empty());
+    assert_eq!(older.message().await.unwrap(), first);
+
+    world.put("policy.yaml", &policy("cart", "web"));
+    let news = keeps.message().await.unwrap();
+    assert!(news.generation > first.generation && news.discovery_json.is_empty());
+    let whole = older.message().await.unwrap();
+    assert_eq!(whole.discovery_json, first.discovery_json);
+    assert_eq!(whole.snapshot_json, news.snapshot_json);
+
+    world.put("more.yaml", &pod("more"));
+    let news = keeps.message().await.unwrap();
+    assert!(!news.discovery_json.is_empty() && news.discovery_json != first.discovery_json);
+    let mut again = world.watch_keeping(id, place, true).await.unwrap();
+    let whole = again.message().await.unwrap();
+    assert_eq!(whole.discovery_json, news.discovery_json, "a new stream");
+    controller.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn proxies_that_know_no_zones_are_told_of_none() {
+    let world = World::new();
+    world.put("node.yaml", "{apiVersion: v1, kind: Node, metadata: {name: n1, labels: {topology.kubernetes.io/zone: east}}}");
+    world.put("service.yaml", "{apiVersion: v1, kind: Service, metadata: {name: near, namespace: shop}, spec: {trafficDistribution: PreferClose, selector: {app: near}, ports: [{port: 80}]}}");
+    world.put("pod.yaml", "{apiVersion: v1, kind: Pod, metadata: {name: cart, namespace: shop, labels: {app: near}}, spec: {serviceAccountName: cart, nodeName: n1, containers: []}, status: {podIP: 10.0.0.1}}");
+    let controller = world.start().await;
+    let id = "spiffe://cluster.local/ns/shop/sa/cart";
+    let zones = async |keeps| {
+        let place = ("shop", "cart");
+        let mut watching = world.watch_keeping(id, place, keeps).await.unwrap();
+        let update = watching.message().await.unwrap();
+        let text = String::from_utf8(update.discovery_json.to_vec()).unwrap();
+        (
+            update.zone,
+            text.contains(r#""zones":[["east"]]"#),
+            text.contains("zone"),
+        )
+    };
+    assert_eq!(zones(true).await, ("east".to_owned(), true, true));
+    assert_eq!(zones(false).await, ("east".to_owned(), false, false));
+    controller.stop().await;
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_proxy_gets_its_policy_at_once_and_every_change_after() {

@@ -261,11 +261,24 @@ mod candidates;
 fn zoned(zone: &str, labels: &str, pods: &[(&str, &str)]) -> BTreeMap<String, Vec<u8>> {
     let mut files = BTreeMap::new();
     let mut put = |name: &str, text: String| files.insert(name.to_owned(), text.into_bytes());
-    put("n1", format!("{{apiVersion: v1, kind: Node, metadata: {{name: n1, labels: {{topology.kubernetes.io/zone: {zone}}}}}}}"));
-    put("n2", format!("{{apiVersion: v1, kind: Node, metadata: {{name: n2, labels: {{{labels}}}}}}}"));
+    put(
+        "n1",
+        format!(
+            "{{apiVersion: v1, kind: Node, metadata: {{name: n1, labels: {{topology.kubernetes.io/zone: {zone}}}}}}}"
+        ),
+    );
+    put(
+        "n2",
+        format!("{{apiVersion: v1, kind: Node, metadata: {{name: n2, labels: {{{labels}}}}}}}"),
+    );
     put("cart", "{apiVersion: v1, kind: Service, metadata: {name: cart, namespace: shop}, spec: {selector: {app: cart}, ports: [{port: 80}], trafficDistribution: PreferSameZone}}".to_owned());
     for (at, (name, node)) in pods.iter().enumerate() {
-        put(name, format!("{{apiVersion: v1, kind: Pod, metadata: {{name: {name}, namespace: shop, labels: {{app: cart}}}}, spec: {{nodeName: {node}, containers: []}}, status: {{podIP: 10.0.0.{at}}}}}"));
+        put(
+            name,
+            format!(
+                "{{apiVersion: v1, kind: Pod, metadata: {{name: {name}, namespace: shop, labels: {{app: cart}}}}, spec: {{nodeName: {node}, containers: []}}, status: {{podIP: 10.0.0.{at}}}}}"
+            ),
+        );
     }
     put("web", "{apiVersion: v1, kind: Pod, metadata: {name: web, namespace: front}, spec: {nodeName: n1, containers: []}, status: {podIP: 10.0.1.1}}".to_owned());
     files
@@ -284,7 +297,10 @@ fn a_workload_is_told_its_zone_and_those_of_endpoints() {
         name: name.to_owned(),
     };
     let told = |published: &Published, namespace: &str, name: &str| {
-        published.workloads[&key(namespace, name)].update.zone.clone()
+        published.workloads[&key(namespace, name)]
+            .update
+            .zone
+            .clone()
     };
     assert_eq!(told(&first, "front", "web"), "a");
     assert_eq!(told(&first, "shop", "p2"), "b");
@@ -318,4 +334,28 @@ fn a_node_that_moves_reaches_only_who_runs_there() {
     ));
     assert_eq!(second.changed_workloads(Some(&first)), 1);
     assert_eq!(third.changed_workloads(Some(&second)), 0);
+}
+
+/// Ten thousand workloads with a discovery of megabytes each would be tens of gigabytes.
+#[test]
+fn all_updates_share_one_discovery() {
+    let pods = [("p1", "n1"), ("p2", "n2")];
+    let zone_b = "topology.kubernetes.io/zone: b";
+    let first = publish(&sources(&zoned("a", zone_b, &pods)), 1, None);
+    let second = publish(
+        &sources(&zoned("c", zone_b, &[("p1", "n2")])),
+        2,
+        Some(&first),
+    );
+    let mut moved = zoned("c", zone_b, &[("p1", "n2")]);
+    moved.insert("ns".to_owned(), b"{apiVersion: v1, kind: Namespace, metadata: {name: front, annotations: {mesh.internal/default-inbound-policy: all-unauthenticated}}}".to_vec());
+    let third = publish(&sources(&moved), 3, Some(&second));
+    assert_eq!(third.changed_workloads(Some(&second)), 1);
+    for published in [&first, &second, &third] {
+        let updates = published.workloads.values();
+        let places: BTreeSet<usize> = updates
+            .map(|one| one.update.discovery_json.as_ptr() as usize)
+            .collect();
+        assert_eq!(places.len(), 1);
+    }
 }

@@ -78,6 +78,11 @@ impl Watching {
         }
     }
 
+    /// As it came.
+    pub(super) async fn message(&mut self) -> Option<WorkloadUpdate> {
+        self.0.message().await.ok().flatten()
+    }
+
     pub(super) async fn quiet(&mut self, wait: Duration) -> bool {
         tokio::time::timeout(wait, self.0.message()).await.is_err()
     }
@@ -166,6 +171,10 @@ impl World {
     }
 
     pub(super) async fn start_unready(&self) -> Running {
+        self.start_with(IndexConfig::new(domain())).await
+    }
+
+    pub(super) async fn start_with(&self, index: IndexConfig) -> Running {
         let config = ControllerConfig {
             sources: PolicySources::Manifests(vec![self.manifests()]),
             listen: self.listen,
@@ -178,7 +187,7 @@ impl World {
             audit_dir: self.path("audit"),
             admin_socket: self.admin_socket(),
             probes: None,
-            index: IndexConfig::new(domain()),
+            index,
             proxy_port: PROXY_PORT,
         };
         let (stop, stopped) = oneshot::channel::<()>();
@@ -239,6 +248,16 @@ impl World {
         namespace: &str,
         workload: &str,
     ) -> Result<Watching, Status> {
+        self.watch_keeping(id, (namespace, workload), false).await
+    }
+
+    /// As a proxy that keeps discovery which is left out, or one that does not.
+    pub(super) async fn watch_keeping(
+        &self,
+        id: &str,
+        (namespace, workload): (&str, &str),
+        keeps_discovery: bool,
+    ) -> Result<Watching, Status> {
         let mut client = self
             .connect_to(self.listen, id)
             .await
@@ -246,6 +265,7 @@ impl World {
         let request = WatchWorkloadRequest {
             namespace: namespace.to_owned(),
             workload: workload.to_owned(),
+            keeps_discovery,
         };
         Ok(Watching(client.watch_workload(request).await?.into_inner()))
     }

@@ -61,6 +61,7 @@ async fn stream(
     let request = WatchWorkloadRequest {
         namespace: shared.config.namespace.clone(),
         workload: shared.config.workload.clone(),
+        keeps_discovery: true,
     };
     let mut updates = match client.watch_workload(request).await {
         Ok(response) => response.into_inner(),
@@ -125,6 +126,12 @@ fn neutral_digest(mut policy: SnapshotData) -> String {
 }
 
 pub(super) fn take(shared: &Shared, update: &WorkloadUpdate) -> Result<(), String> {
+    let policy = take_policy(shared, update);
+    // Whatever became of the policy: a later update of this stream may say that discovery is as it was in this one.
+    policy.and(take_discovery(shared, update))
+}
+
+fn take_policy(shared: &Shared, update: &WorkloadUpdate) -> Result<(), String> {
     let policy = serde_json::from_slice(&update.snapshot_json)
         .map_err(|error| format!("policy: {error}"))?;
     let candidate = (!update.candidate_json.is_empty())
@@ -134,12 +141,22 @@ pub(super) fn take(shared: &Shared, update: &WorkloadUpdate) -> Result<(), Strin
             report_candidate(shared, &error.to_string());
             None
         });
-    let mut discovery: Discovery = serde_json::from_slice(&update.discovery_json)
-        .map_err(|error| format!("discovery: {error}"))?;
-    install(shared, Offer { policy, candidate })?;
-    discovery.zone = Some(&update.zone)
-        .filter(|zone| !zone.is_empty())
-        .cloned();
+    install(shared, Offer { policy, candidate })
+}
+
+fn take_discovery(shared: &Shared, update: &WorkloadUpdate) -> Result<(), String> {
+    let zone = Some(&update.zone).filter(|zone| !zone.is_empty());
+    let mut discovery: Discovery = if update.discovery_json.is_empty() {
+        let current = shared.discovery.load();
+        if current.data.zone.as_ref() == zone {
+            return Ok(());
+        }
+        current.data.clone()
+    } else {
+        serde_json::from_slice(&update.discovery_json)
+            .map_err(|error| format!("discovery: {error}"))?
+    };
+    discovery.zone = zone.cloned();
     shared.install_discovery(discovery);
     Ok(())
 }

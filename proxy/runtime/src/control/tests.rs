@@ -1,4 +1,5 @@
-//! A candidate that comes with a policy, in every state that it may come in: the policy is in force whatever it is.
+//! A candidate that comes with a policy, in every state that it may come in: the policy is in force whatever it is. And what
+//! an update leaves out.
 
 use super::controller::take;
 use super::*;
@@ -72,7 +73,7 @@ fn update(policy: &SnapshotData, candidate_json: Vec<u8>) -> WorkloadUpdate {
     WorkloadUpdate {
         generation: policy.generation.0,
         snapshot_json: json(policy),
-        discovery_json: json(&Discovery::default()),
+        discovery_json: json(&Discovery::default()).into(),
         candidate_json,
         zone: String::new(),
     }
@@ -132,4 +133,40 @@ fn a_candidate_is_never_in_force_though_the_policy_cannot_be_used() {
     let policy = shared.policy.load_full().expect("a policy");
     assert!(policy.candidate.is_none());
     assert!(policy.data().other_ports.grants.is_empty(), "all is denied");
+}
+
+#[test]
+fn discovery_that_is_left_out_stays_whatever_became_of_the_policy_beside_it() {
+    const ONE: &str = r#"{"services":[{"namespace":"shop","name":"db","port":1,"protocol":"detect","endpoints":[]}]}"#;
+    let shared = shared();
+    let with = |generation, discovery: &str, zone: &str| WorkloadUpdate {
+        discovery_json: discovery.to_owned().into(),
+        zone: zone.to_owned(),
+        ..update(&data("cart", generation), Vec::new())
+    };
+    let known = || {
+        let all = shared.discovery.load();
+        let zone = all.data.zone.clone().unwrap_or_default();
+        (all.data.services.len(), zone, all.version)
+    };
+    for (update, want) in [
+        (with(1, ONE, ""), (1, "", 1)),
+        (with(2, "", ""), (1, "", 1)),
+        (with(3, "", "east"), (1, "east", 2)),
+        (with(4, "", "east"), (1, "east", 2)),
+        (with(5, "", ""), (1, "", 3)),
+    ] {
+        take(&shared, &update).expect("an update that can be used");
+        let (services, zone, version) = known();
+        let generation = update.generation;
+        assert_eq!((services, zone.as_str(), version), want, "{generation}");
+    }
+    let mut broken = with(6, r#"{"services":[]}"#, "");
+    broken.snapshot_json = b"{".to_vec();
+    let why = take(&shared, &broken).expect_err("a policy that cannot be read");
+    assert!(why.starts_with("policy: "), "{why}");
+    assert_eq!(known().0, 0, "later updates build on it");
+    let why = take(&shared, &with(7, "{", "")).expect_err("a discovery that cannot be read");
+    assert!(why.starts_with("discovery: "), "{why}");
+    assert_eq!((known().0, state(&shared).0), (0, 7), "the policy counts");
 }
