@@ -389,15 +389,23 @@ pub fn mux(data: &[u8]) {
 }
 
 /// What an engine makes of `data` in pieces of `piece` bytes: events, bytes read, bytes to be written, and its verdict.
-fn mux_reads(role: Role, data: &[u8], piece: usize) -> (Vec<String>, usize, Vec<u8>, Result<(), MuxError>) {
+fn mux_reads(
+    role: Role,
+    data: &[u8],
+    piece: usize,
+) -> (Vec<String>, usize, Vec<u8>, Result<(), MuxError>) {
     let mut engine = Engine::new(role);
     if role == Role::Client {
         for target in ["/one", "/two"] {
-            let (parts, ()) = http::Request::get(target).body(()).expect("a request").into_parts();
+            let (parts, ()) = http::Request::get(target)
+                .body(())
+                .expect("a request")
+                .into_parts();
             engine.open(&parts, false).expect("a place");
         }
     }
-    let (mut input, mut events, mut seen, mut read) = (bytes::BytesMut::new(), Vec::new(), Vec::new(), 0);
+    let (mut input, mut events, mut seen, mut read) =
+        (bytes::BytesMut::new(), Vec::new(), Vec::new(), 0);
     let mut result = Ok(());
     for bytes in data.chunks(piece) {
         input.extend_from_slice(bytes);

@@ -11,7 +11,7 @@
 //! somebody, who had it from before. Whoever puts back the whole folder puts that file back too, and is not noticed.
 
 use crate::error::CaError;
-use crate::launch::coded;
+use crate::error::coded;
 use crate::limits::NODE_VERSIONS_BYTES_MAX;
 use crate::store::Store;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};

@@ -13,7 +13,7 @@
 
 use super::seal::{END, SealError, SealKey, Sealed, to_json};
 use crate::error::CaError;
-use crate::launch::coded;
+use crate::error::coded;
 use crate::limits::{NODE_STATE_BYTES_MAX, SVID_FILE_BYTES_MAX};
 use crate::svids::Material;
 use data_encoding::{BASE64, HEXLOWER};
