@@ -31,6 +31,10 @@ use zone::{Answer, Crowd, Zone};
 /// Latency assumed of an endpoint that has not answered yet.
 const FIRST_RTT_US: f64 = 30_000.0;
 
+/// Latency below which none is forgotten: nothing answers sooner. Without it a latency that nobody renews becomes 0 after
+/// two hours, requests under way would count for nothing, and a share by it would have no end.
+const RTT_MIN_US: f64 = 1.0;
+
 /// Tuning, in microseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BalanceConfig {
@@ -202,14 +206,6 @@ impl<E: Eq> Balancer<E> {
         (self.load, self.slow_start_us) = (load, slow_start_us);
     }
 
-    /// Sets the shares of endpoints, 1 where it is 0.
-    pub fn set_weights(&mut self, weight_of: impl Fn(&E) -> u32) {
-        for endpoint in &mut self.endpoints {
-            endpoint.weight = weight_of(&endpoint.address).max(1);
-        }
-        self.uneven = self.endpoints.iter().any(|endpoint| endpoint.weight != 1);
-    }
-
     /// Says which endpoints are near. Where all are, or none is, nothing is preferred.
     pub fn set_near(&mut self, near: impl Fn(&E) -> bool) {
         for endpoint in &mut self.endpoints {
@@ -225,17 +221,18 @@ impl<E: Eq> Balancer<E> {
         self.endpoints.get(at).map(|endpoint| endpoint.near)
     }
 
-    /// Makes the set the given one; those in both keep load and health. Returns what left.
-    pub fn update(&mut self, wanted: impl IntoIterator<Item = E>, now_us: u64) -> Vec<E> {
+    /// Makes the set the given one, each with its share, 1 where it is 0; those in both keep load and health. Returns what
+    /// left.
+    pub fn update(&mut self, wanted: impl IntoIterator<Item = (E, u32)>, now_us: u64) -> Vec<E> {
         let joins = !self.endpoints.is_empty();
         let mut old = std::mem::take(&mut self.endpoints);
         let mut new: Vec<Endpoint<E>> = Vec::with_capacity(old.len());
-        for address in wanted {
+        for (address, weight) in wanted {
             if new.iter().any(|known| known.address == address) {
                 continue;
             }
-            match old.iter().position(|known| known.address == address) {
-                Some(at) => new.push(old.swap_remove(at)),
+            let mut endpoint = match old.iter().position(|known| known.address == address) {
+                Some(at) => old.swap_remove(at),
                 None => {
                     let id = EndpointId(self.next_id);
                     let mut endpoint = Endpoint::new(id, address, now_us);
@@ -243,12 +240,15 @@ impl<E: Eq> Balancer<E> {
                     if joins {
                         self.new_until_us = now_us.saturating_add(self.slow_start_us);
                     }
-                    new.push(endpoint);
                     self.next_id += 1;
+                    endpoint
                 }
-            }
+            };
+            endpoint.weight = weight.max(1);
+            new.push(endpoint);
         }
         new.sort_by_key(|endpoint| endpoint.id);
+        self.uneven = new.iter().any(|endpoint| endpoint.weight != 1);
         self.endpoints = new;
         old.into_iter().map(|endpoint| endpoint.address).collect()
     }
@@ -346,7 +346,7 @@ impl<E: Eq> Balancer<E> {
     ) -> Option<EndpointId> {
         let share = |endpoint: &Endpoint<E>| {
             let whole = f64::from(endpoint.weight) * endpoint.warm(now_us, self.slow_start_us);
-            whole / self.load(endpoint, now_us).max(f64::MIN_POSITIVE)
+            whole / self.load(endpoint, now_us)
         };
         let all: f64 = open.clone().map(share).sum();
         let mut at = unit(random) * all;
@@ -361,7 +361,7 @@ impl<E: Eq> Balancer<E> {
         last
     }
 
-    /// Expected wait, or requests.
+    /// Expected wait, or requests; never less than 1.
     fn load(&self, endpoint: &Endpoint<E>, now_us: u64) -> f64 {
         match self.load {
             Load::PeakEwma => endpoint.expected_wait(now_us, &self.config),
@@ -629,7 +629,8 @@ impl<E> Endpoint<E> {
 
     /// Expected wait: latency, forgotten with time, times the requests before this one and itself.
     fn expected_wait(&self, now_us: u64, config: &BalanceConfig) -> f64 {
-        self.rtt_us * self.freshness(now_us, config) * (f64::from(self.pending) + 1.0)
+        let rtt_us = self.rtt_us * self.freshness(now_us, config);
+        rtt_us.max(RTT_MIN_US) * (f64::from(self.pending) + 1.0)
     }
 
     /// Which part of its share it gets: less while it is new.

@@ -129,16 +129,6 @@ struct Found {
     routes: Option<Arc<ServiceRoutes>>,
 }
 
-impl Found {
-    /// The share of one of its endpoints.
-    fn weight_of(&self, endpoint: &Endpoint) -> u32 {
-        let mut pairs = self.endpoints.iter().zip(&self.weights);
-        pairs
-            .find(|(one, _)| *one == endpoint)
-            .map_or(1, |(_, weight)| *weight)
-    }
-}
-
 /// How the endpoint of a request is chosen.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) enum By {
@@ -265,16 +255,14 @@ impl Listener {
         }
         let found = self.find(&discovery);
         // Remotes that stay keep their connections: the balancer compares endpoints, not connections.
-        let remotes: Vec<_> = found.endpoints.iter().cloned().map(Remote::new).collect();
+        let remotes = found.endpoints.into_iter().map(Remote::new);
+        let weights = found.weights.into_iter().chain(std::iter::repeat(1));
         let slow_start_us = found.balancing.slow_start_ms.saturating_mul(1_000);
         known
             .balancer
             .set_load(load(&found.balancing.by), slow_start_us);
-        known.balancer.update(remotes, core.now_us());
+        known.balancer.update(remotes.zip(weights), core.now_us());
         known.balancer.set_breaker(found.breaker);
-        known
-            .balancer
-            .set_weights(|remote| found.weight_of(&remote.endpoint));
         known
             .balancer
             .set_near(|remote| found.near.contains(&remote.endpoint));

@@ -1,6 +1,7 @@
 //! How endpoints share requests: by requests under way, by weight, while they are new, by key; and what a breaker on the
 //! share of successes leaves.
 
+use super::tests::even;
 use super::*;
 use proptest::prelude::*;
 
@@ -8,8 +9,13 @@ const SEC: u64 = 1_000_000;
 
 fn balancer(count: usize) -> Balancer<usize> {
     let mut balancer = Balancer::new(BalanceConfig::default());
-    balancer.update(0..count, 0);
+    balancer.update(even(0..count), 0);
     balancer
+}
+
+/// Gives each endpoint its share.
+fn weigh(balancer: &mut Balancer<usize>, weight_of: impl Fn(usize) -> u32) {
+    balancer.update((0..balancer.len()).map(|one| (one, weight_of(one))), 0);
 }
 
 /// What 20,000 requests that are over at once get, by endpoint.
@@ -47,7 +53,7 @@ fn weights_share_what_comes_while_nothing_waits() {
     for load in [Load::PeakEwma, Load::Requests] {
         let mut balancer = balancer(3);
         balancer.set_load(load, 0);
-        balancer.set_weights(|address| [1, 3, 0][*address]);
+        weigh(&mut balancer, |one| [1, 3, 0][one]);
         let shares = counted(&balancer, 0);
         for (share, want) in shares.iter().zip([0.2, 0.6, 0.2]) {
             assert!((share - want).abs() < 0.02, "{load:?}: {shares:?}");
@@ -57,9 +63,28 @@ fn weights_share_what_comes_while_nothing_waits() {
         (0..3).for_each(|_| balancer.on_start(heavy));
         let shares = counted(&balancer, 0);
         assert!(shares[1] < shares[0] + 0.02, "{load:?}: {shares:?}");
-        balancer.set_weights(|_| 1);
+        weigh(&mut balancer, |_| 1);
         assert!(!balancer.uneven, "two choices again");
     }
+}
+
+#[test]
+fn shares_hold_however_long_nobody_asked() {
+    let mut balancer = balancer(3);
+    weigh(&mut balancer, |one| [1, 3, 1][one]);
+    let after = 3 * 3_600 * SEC;
+    let shares = counted(&balancer, after);
+    for (share, want) in shares.iter().zip([0.2, 0.6, 0.2]) {
+        assert!((share - want).abs() < 0.02, "{shares:?}");
+    }
+    // Requests under way count, though the latency is forgotten.
+    let heavy = balancer.endpoints[1].id;
+    (0..11).for_each(|_| balancer.on_start(heavy));
+    let shares = counted(&balancer, after);
+    assert!(shares[1] < 0.15, "a twelfth of three: {shares:?}");
+    weigh(&mut balancer, |_| 1);
+    let shares = counted(&balancer, after);
+    assert_eq!(shares[1], 0.0, "of two the one with less load");
 }
 
 #[test]
@@ -67,7 +92,7 @@ fn an_endpoint_that_joins_gets_more_as_it_grows_old() {
     let mut balancer = balancer(2);
     balancer.set_load(Load::Requests, 100 * SEC);
     assert!((counted(&balancer, 0)[0] - 0.5).abs() < 0.02, "none joined");
-    balancer.update(0..3, 1_000 * SEC);
+    balancer.update(even(0..3), 1_000 * SEC);
     for (age, want) in [(0, 0.1 / 2.1), (10, 0.1 / 2.1), (50, 0.5 / 2.5), (99, 0.33)] {
         let shares = counted(&balancer, (1_000 + age) * SEC);
         assert!((shares[2] - want).abs() < 0.02, "{age} s: {shares:?}");
@@ -79,7 +104,7 @@ fn an_endpoint_that_joins_gets_more_as_it_grows_old() {
 #[test]
 fn a_key_has_one_endpoint_and_a_weight_its_part_of_the_keys() {
     let mut balancer = balancer(4);
-    balancer.set_weights(|address| if *address == 2 { 3 } else { 1 });
+    weigh(&mut balancer, |one| if one == 2 { 3 } else { 1 });
     let place = |address: &usize| mixed(*address as u64 + 77);
     let mut counts = [0.0_f64; 4];
     for key in 0..20_000 {
@@ -206,8 +231,7 @@ proptest! {
         let place = |address: &usize| mixed(*address as u64);
         let owners = |members: &std::collections::BTreeSet<usize>| -> Vec<usize> {
             let mut balancer = Balancer::new(BalanceConfig::default());
-            balancer.update(members.iter().copied(), 0);
-            balancer.set_weights(|address| weights[*address]);
+            balancer.update(members.iter().map(|one| (*one, weights[*one])), 0);
             let of = |key: &u64| match balancer.pick_by_key(*key, 0, place) {
                 Pick::Endpoint(id) => *balancer.get(id).unwrap(),
                 other => panic!("{other:?}"),

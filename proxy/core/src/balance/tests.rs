@@ -20,9 +20,14 @@ impl Rng {
     }
 }
 
+/// Endpoints with one share each.
+pub(super) fn even<E>(all: impl IntoIterator<Item = E>) -> impl Iterator<Item = (E, u32)> {
+    all.into_iter().map(|one| (one, 1))
+}
+
 fn balancer(count: usize) -> Balancer<usize> {
     let mut balancer = Balancer::new(BalanceConfig::default());
-    balancer.update(0..count, 0);
+    balancer.update(even(0..count), 0);
     balancer
 }
 
@@ -37,7 +42,7 @@ fn picked(balancer: &Balancer<usize>, random: u64, now_us: u64) -> EndpointId {
 fn without_endpoints_there_is_none_to_pick() {
     let mut balancer = balancer(0);
     assert_eq!(balancer.pick(7, 0), Pick::Empty);
-    assert!(balancer.update([1], 0).is_empty());
+    assert!(balancer.update(even([1]), 0).is_empty());
     assert_eq!(balancer.update([], 0), vec![1]);
     assert_eq!(balancer.pick(u64::MAX, 0), Pick::Empty);
 }
@@ -47,7 +52,7 @@ fn reports_about_endpoints_that_left_change_nothing() {
     let mut balancer = balancer(1);
     let gone = picked(&balancer, 0, 0);
     balancer.on_start(gone);
-    balancer.update([9], 1);
+    balancer.update(even([9]), 1);
     balancer.on_end(gone, Outcome::Answered, 0, 2, 0);
     balancer.on_connect_failed(gone, 0, 2);
     assert_eq!(balancer.get(gone), None);
@@ -156,7 +161,7 @@ fn survivors_keep_their_load_and_health() {
         .collect();
     balancer.on_start(ids[0]);
     balancer.on_connect_failed(ids[2], 0, 0);
-    assert_eq!(balancer.update([2, 0, 7, 7], 10), vec![1]);
+    assert_eq!(balancer.update(even([2, 0, 7, 7]), 10), vec![1]);
     assert_eq!(balancer.len(), 3);
     assert_eq!(
         (balancer.get(ids[0]), balancer.get(ids[2])),
@@ -423,7 +428,7 @@ proptest! {
         for (kind, random, step) in events {
             now += step;
             match kind {
-                0 => { balancer.update((0..5).filter(|bit| random >> bit & 1 == 1), now); }
+                0 => { balancer.update(even((0..5).filter(|bit| random >> bit & 1 == 1)), now); }
                 1 => { if let Some((id, started)) = running.pop() { balancer.on_end(id, Outcome::Answered, started, now, 0); } }
                 2 => { if let Some((id, started)) = running.pop() { balancer.on_connect_failed(id, random, now); balancer.on_end(id, Outcome::Failed, started, now, 0); } }
                 6 => balancer.set_breaker((random % 3 > 0).then_some(BREAKER)),
