@@ -3,10 +3,8 @@
 
 use super::stage::*;
 use super::world::*;
-use http::Request;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
-use tokio::net::TcpStream;
 
 const EXPECTED: &str = "x-envoy-expected-rq-timeout-ms";
 
@@ -135,24 +133,9 @@ async fn a_request_whose_time_is_over_is_not_waited_for() {
     );
 }
 
-/// The head of a call of gRPC with this time, and its code.
+/// The code of a call of gRPC that may take so long.
 async fn call(stage: &Stage, timeout: &str) -> Option<String> {
-    let stream = TcpStream::connect(stage.world.web_to_cart())
-        .await
-        .expect("a connection");
-    let (client, connection) = h2::client::handshake(stream).await.expect("HTTP/2");
-    tokio::spawn(connection);
-    let mut client = client.ready().await.expect("room");
-    let request = Request::post("http://cart/say.Say/Once")
-        .header("content-type", "application/grpc")
-        .header("te", "trailers")
-        .header("grpc-timeout", timeout)
-        .body(())
-        .expect("a request");
-    let (response, _) = client.send_request(request, true).expect("sent");
-    let response = response.await.expect("an answer");
-    let code = response.headers().get("grpc-status")?;
-    Some(code.to_str().expect("text").to_owned())
+    grpc_code(stage.world.web_to_cart(), Some(timeout)).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -187,15 +187,8 @@ async fn end_of(body: &mut Incoming) -> HeaderMap {
 
 /// A request that has its head and no body yet, refused.
 async fn refused(to: SocketAddr) -> h2::SendStream<Bytes> {
-    let stream = TcpStream::connect(to).await.expect("a connection");
-    let (client, connection) = h2::client::handshake(stream).await.expect("HTTP/2");
-    tokio::spawn(connection);
-    let mut client = client.ready().await.expect("room");
-    let request = Request::post("http://cart/say.Say/Once")
-        .header("content-type", "application/grpc")
-        .header("te", "trailers")
-        .body(())
-        .expect("a request");
+    let mut client = h2_client(to).await;
+    let request = grpc_head().body(()).expect("a request");
     let (response, body) = client.send_request(request, false).expect("sent");
     let response = response.await.expect("an answer");
     assert_eq!(response.headers()["grpc-status"], "7");
@@ -275,22 +268,8 @@ async fn a_call_that_its_server_resets_after_its_time_was_late() {
         (Some("soon"), "14"),
         (None, "14"),
     ] {
-        let stream = TcpStream::connect(world.web_to_cart())
-            .await
-            .expect("a connection");
-        let (client, connection) = h2::client::handshake(stream).await.expect("HTTP/2");
-        tokio::spawn(connection);
-        let mut client = client.ready().await.expect("room");
-        let mut request = Request::post("http://cart/say.Say/Once")
-            .header("content-type", "application/grpc")
-            .header("te", "trailers");
-        if let Some(timeout) = timeout {
-            request = request.header("grpc-timeout", timeout);
-        }
-        let request = request.body(()).expect("a request");
-        let (response, _) = client.send_request(request, true).expect("sent");
-        let response = response.await.expect("an answer");
-        assert_eq!(response.headers()["grpc-status"], status, "{timeout:?}");
+        let code = grpc_code(world.web_to_cart(), timeout).await;
+        assert_eq!(code.as_deref(), Some(status), "{timeout:?}");
     }
 }
 

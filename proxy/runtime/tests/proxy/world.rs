@@ -1,5 +1,6 @@
 //! A mesh of two workloads in one process: `web` calls `cart`. SVIDs are made here, policy is in files.
 
+use bytes::Bytes;
 use mesh_platform::System;
 use mesh_proxy::{Running, config::file};
 use rcgen::{
@@ -481,6 +482,35 @@ pub(crate) async fn get(to: SocketAddr, path: &str) -> String {
 /// The status line's number.
 pub(crate) fn status(response: &str) -> &str {
     response.split(' ').nth(1).unwrap_or("none")
+}
+
+/// A client of HTTP/2 that has room for a request.
+pub(crate) async fn h2_client(to: SocketAddr) -> h2::client::SendRequest<Bytes> {
+    let stream = TcpStream::connect(to).await.expect("a connection");
+    let (client, connection) = h2::client::handshake(stream).await.expect("HTTP/2");
+    tokio::spawn(connection);
+    client.ready().await.expect("room")
+}
+
+/// The head of a call of gRPC.
+pub(crate) fn grpc_head() -> http::request::Builder {
+    http::Request::post("http://cart/say.Say/Once")
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+}
+
+/// The code in the head of the answer to a call of gRPC without messages, which may take so long.
+pub(crate) async fn grpc_code(to: SocketAddr, timeout: Option<&str>) -> Option<String> {
+    let request = match timeout {
+        Some(timeout) => grpc_head().header("grpc-timeout", timeout),
+        None => grpc_head(),
+    };
+    let request = request.body(()).expect("a request");
+    let mut client = h2_client(to).await;
+    let (response, _) = client.send_request(request, true).expect("sent");
+    let response = response.await.expect("an answer");
+    let code = response.headers().get("grpc-status")?;
+    Some(code.to_str().expect("text").to_owned())
 }
 
 /// Waits until `holds`, for at most five seconds.
