@@ -19,7 +19,7 @@ pub mod upgrade;
 pub mod wire;
 
 pub use carry::{OrigVersion, set_host, set_path, to_app, to_mesh};
-pub use deadline::{EXPECTED_MS, tell_time, time_given};
+pub use deadline::{tell_time, time_given};
 pub use headers::{sanitize_response, sanitize_trailers};
 pub use refusal::{Refusal, RequestRefusal};
 pub use upgrade::Upgrade;

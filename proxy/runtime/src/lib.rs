@@ -10,6 +10,7 @@
 //! - [`identity`], [`control`]: SVID, trust bundles and policy, kept fresh on the control thread
 //! - [`shadow`]: a candidate policy, tried beside the one in force
 //! - [`live`]: what runs now, so that a change of policy ends it; [`body`], [`copy`], [`tunnel`]: what carries bytes
+//! - [`deadline`]: the time that clients give their requests
 //! - [`serve`], [`io`], [`original`]: HTTP connections and sockets; [`answer`]: what the proxy says itself
 //! - [`admin`], [`telemetry`], [`audit`]: what it tells about itself
 //! - [`account`]: what became of one request, for who wants to know; [`traces`]: spans for a collector
@@ -31,6 +32,7 @@ mod control;
 mod copy;
 mod core;
 mod cross_check;
+mod deadline;
 mod denials;
 mod detection;
 pub mod error;

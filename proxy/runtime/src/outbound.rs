@@ -158,6 +158,15 @@ impl Chosen {
         self.report(outcome, core.now_us(), core.random.next());
     }
 
+    /// The client's own time was over first. How short that is says nothing of the endpoint, or a client could have any
+    /// endpoint left out by a header; that the endpoint took so long counts in its load.
+    pub(crate) fn ran_out(&mut self, core: &Core) {
+        let now = core.now_us();
+        self.report(Outcome::Cancelled, now, 0);
+        let waited_us = now.saturating_sub(self.started_us);
+        self.listener.outrun(Some(self.id), waited_us, now);
+    }
+
     /// No connection could be made.
     pub(crate) fn not_connected(mut self, core: &Core) {
         let now = core.now_us();

@@ -9,7 +9,7 @@ use http::header::{HeaderName, HeaderValue};
 use std::time::Duration;
 
 /// Milliseconds within which the answer is expected (Envoy, `x-envoy-expected-rq-timeout-ms`).
-pub const EXPECTED_MS: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
+const EXPECTED_MS: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
 
 /// The time of a whole call (gRPC over HTTP/2, "Timeout").
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");

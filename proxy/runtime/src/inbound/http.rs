@@ -5,6 +5,7 @@ use crate::account::{Account, answered};
 use crate::answer::{Answer, Trouble, closing, refused};
 use crate::body::{Arriving, Body, Held};
 use crate::core::{Core, Port};
+use crate::deadline;
 use crate::guarded::WireRefusal;
 use crate::live::{Alive, End, JudgedHead, JudgedHeaders, Kill, Peer, Registration};
 use crate::pace::Paced;
@@ -22,7 +23,7 @@ use mesh_proxy_core::fault::{self, Injection};
 use mesh_proxy_core::http_hygiene::upgrade::{is_done, restore};
 use mesh_proxy_core::http_hygiene::{
     Admitted, Entry, OrigVersion, Refusal, RequestLimits, RequestRefusal, Upgrade, admit, is_grpc,
-    sanitize_response, set_host, set_path, tell_time, time_given, to_app,
+    sanitize_response, set_host, set_path, to_app,
 };
 use mesh_proxy_core::metrics::Failure;
 use mesh_trust::Timestamp;
@@ -93,8 +94,7 @@ async fn answer(
         Ok(admitted) => admitted,
         Err(refusal) => return at.refuse(raw, refusal, grpc, measure),
     };
-    let given = time_given(&parts.headers, admitted.grpc);
-    let due = given.and_then(|given| Instant::now().checked_add(given));
+    let due = deadline::due(&parts.headers, admitted.grpc);
     let head = Rc::new(JudgedHead {
         method: parts.method.clone(),
         uri: parts.uri.clone(),
@@ -297,12 +297,8 @@ impl Passage<'_> {
 
     async fn exchange(self, mut parts: Parts, body: Arriving) -> Answer {
         let app = &self.at.port.app;
-        if let Some(due) = self.due {
-            let left = due.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return self.trouble(&Trouble::NoTimeLeft);
-            }
-            tell_time(&mut parts.headers, self.admitted.grpc, left);
+        if deadline::tell(&mut parts.headers, self.admitted.grpc, self.due).is_err() {
+            return self.trouble(&Trouble::NoTimeLeft);
         }
         let request = Request::from_parts(parts, Body::request(body, self.kill.clone()));
         let sent = async {

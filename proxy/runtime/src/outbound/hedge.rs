@@ -161,7 +161,7 @@ impl Listener {
     }
 
     /// An endpoint had not answered for so long when another had.
-    fn outrun(&self, endpoint: Option<EndpointId>, waited_us: u64, now_us: u64) {
+    pub(super) fn outrun(&self, endpoint: Option<EndpointId>, waited_us: u64, now_us: u64) {
         if let Some(id) = endpoint {
             let mut known = self.known.borrow_mut();
             known.balancer.on_outrun(id, waited_us, now_us);

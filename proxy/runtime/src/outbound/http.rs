@@ -8,6 +8,7 @@ use crate::account::{Account, answered};
 use crate::answer::{Answer, Trouble, closing, refused};
 use crate::body::{Arriving, Body, Held};
 use crate::core::Core;
+use crate::deadline;
 use crate::guarded::WireRefusal;
 use crate::live::Kill;
 use crate::serve::Service;
@@ -15,14 +16,14 @@ use crate::telemetry::Ask;
 use crate::tunnel;
 use futures_util::FutureExt;
 use http::request::Parts;
-use http::{HeaderMap, Request, Response, Version};
+use http::{Request, Response, Version};
 use hyper::upgrade::OnUpgrade;
 use mesh_policy::decide::Phase;
 use mesh_policy::record::RecordRequest;
 use mesh_proxy_core::http_hygiene::upgrade::{is_done, restore};
 use mesh_proxy_core::http_hygiene::{
     Admitted, Entry, Refusal, RequestLimits, RequestRefusal, Upgrade, admit, is_grpc,
-    sanitize_response, time_given, to_app, to_mesh,
+    sanitize_response, to_app, to_mesh,
 };
 use mesh_proxy_core::metrics::phase_label;
 use std::future::Future;
@@ -121,7 +122,7 @@ async fn answer(
         core: &from.core,
         listener: &from.listener,
         admitted: &admitted,
-        due: due(&parts.headers, admitted.grpc),
+        due: deadline::due(&parts.headers, admitted.grpc),
         account: account.as_ref(),
     };
     let told = |trouble: Trouble| {
@@ -165,13 +166,6 @@ pub(super) struct Outgoing<'a> {
     pub(super) due: Option<Instant>,
     /// Where what becomes of it is written down.
     pub(super) account: Option<&'a Rc<Account>>,
-}
-
-/// When the time is over that the client of a request that has just come gave it; `None` also for what is longer than a
-/// clock counts.
-fn due(headers: &HeaderMap, grpc: bool) -> Option<Instant> {
-    let given = time_given(headers, grpc)?; // most give none, and need no clock
-    Instant::now().checked_add(given)
 }
 
 impl<'a> Outgoing<'a> {

@@ -6,6 +6,7 @@ use crate::answer::{Limit, Trouble};
 use crate::app::root_cause;
 use crate::body::{Arriving, Body, Held};
 use crate::core::Core;
+use crate::deadline;
 use crate::http1::{Connection, Nowhere};
 use crate::io::Duplex;
 use crate::limits::ENDPOINT_ATTEMPTS;
@@ -17,9 +18,7 @@ use crate::telemetry::{Ask, Measure};
 use http::request::Parts;
 use http::{HeaderMap, Request, Response, StatusCode, Version, response};
 use mesh_proxy_core::balance::{EndpointId, Outcome};
-use mesh_proxy_core::http_hygiene::{
-    Admitted, RequestRefusal, grpc_code, tell_time, to_app, to_mesh,
-};
+use mesh_proxy_core::http_hygiene::{Admitted, RequestRefusal, grpc_code, to_app, to_mesh};
 use mesh_proxy_core::mesh_header::Kind;
 use mesh_proxy_core::metrics::Failure;
 use mesh_proxy_core::route::session::Token;
@@ -171,7 +170,10 @@ impl Passage<'_> {
             measure.allowed(None);
             match within(until, sender.send(request)).await {
                 Some(Ok(response)) => {
-                    chosen.ended(self.core, self.outcome(&response));
+                    match self.outcome(&response) {
+                        Some(outcome) => chosen.ended(self.core, outcome),
+                        None => chosen.ran_out(self.core),
+                    }
                     let (parts, body) = response.into_parts();
                     let held = Held {
                         measure: Some(measure),
@@ -208,7 +210,10 @@ impl Passage<'_> {
                 }
                 None => {
                     measure.failed(Failure::Timeout);
-                    chosen.ended(self.core, Outcome::Failed);
+                    match self.is_over() {
+                        true => chosen.ran_out(self.core),
+                        false => chosen.ended(self.core, Outcome::Failed),
+                    }
                     return Err(self.late(true).into());
                 }
             }
@@ -399,10 +404,14 @@ impl Passage<'_> {
         measure.telling(self.account.cloned())
     }
 
-    /// What an answer says of its endpoint.
-    fn outcome<B>(&self, response: &Response<B>) -> Outcome {
+    /// What an answer says of its endpoint; `None`: that the client's own time was over.
+    fn outcome<B>(&self, response: &Response<B>) -> Option<Outcome> {
         let code = self.grpc.then(|| grpc_code(response.headers())).flatten();
-        Outcome::of_answer(response.status().as_u16(), code)
+        let late = response.status() == StatusCode::GATEWAY_TIMEOUT || code == Some(4);
+        if late && self.due.is_some_and(deadline::may_be_over) {
+            return None;
+        }
+        Some(Outcome::of_answer(response.status().as_u16(), code))
     }
 
     fn unreachable(&self, last: Option<super::pool::DialError>) -> Trouble {
@@ -439,21 +448,18 @@ impl Passage<'_> {
     /// Tells whoever gets the request how much of its time is left: until this try is given up, but for gRPC, whose
     /// servers hold the whole call to it, streams included, where the limits of routes end with the answer's head.
     fn tell_time(&self, headers: &mut HeaderMap, until: Option<Instant>) -> Result<(), Trouble> {
-        let Some(ends) = (if self.grpc { self.due } else { until }) else {
-            return Ok(());
-        };
-        let left = ends.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(self.late(false));
-        }
-        tell_time(headers, self.grpc, left);
-        Ok(())
+        let ends = if self.grpc { self.due } else { until };
+        deadline::tell(headers, self.grpc, ends).map_err(|_| self.late(false))
+    }
+
+    /// Whether the time is over that the client gave the request.
+    fn is_over(&self) -> bool {
+        self.due.is_some_and(|due| due <= Instant::now())
     }
 
     /// A limit of time is over.
     pub(super) fn late(&self, sent: bool) -> Trouble {
-        let client = self.due.is_some_and(|due| due <= Instant::now());
-        match (client, sent) {
+        match (self.is_over(), sent) {
             (true, false) => Trouble::NoTimeLeft,
             (true, true) => self.timed_out(Limit::Client, sent),
             (false, _) => self.timed_out(Limit::BackendRequest, sent),

@@ -1,9 +1,10 @@
-//! How endpoints of a service share requests, and when one is left out for the share of its failures.
+//! How endpoints of a service share requests, and when one is left out for its failures.
 
 use super::stage::*;
 use super::world::*;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// Waits until the service `echo`, with these fields, is known. `mark` is a path that was used for nothing before: where
 /// its requests go shows that the fields beside it are in force.
@@ -64,6 +65,67 @@ async fn weights_are_shares() {
         to_v2 += u32::from(app(&stage.get("/").await) == "v2");
     }
     assert!((160..=198).contains(&to_v2), "{to_v2}");
+}
+
+/// A stage whose `v1` is left out for half a minute after three failures, and answers late for 300 requests. A client of
+/// `/known` sees that this is known; requests of `/patient` have the route's own limit.
+async fn failing_late(http2: bool) -> Stage {
+    let stage = Stage::speaking(Value::Array(Vec::new()), http2).await;
+    let accrual = json!({"max_failures": 3, "min_penalty_ms": 30_000, "max_penalty_ms": 60_000, "jitter_percent": 0});
+    let routes = route(json!([
+        {"matches": [prefix("/known")], "backends": []},
+        {"matches": [prefix("/patient")], "backends": [to("v1", 1)], "timeouts": {"request_ms": 30}},
+        {"matches": [every()], "backends": [to("v1", 1)]},
+    ]));
+    write_services(
+        &stage.world,
+        &json!({"routes": routes}),
+        &json!({"failure_accrual": accrual}),
+    );
+    eventually("the breaker is known", async || {
+        status(&stage.get("/known").await) == "500"
+    })
+    .await;
+    stage
+        .v1
+        .will(&[Step::Slow(Duration::from_millis(400)); 300]);
+    stage
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_in_a_hurry_has_no_endpoint_left_out() {
+    let stage = failing_late(false).await;
+    for ms in [1, 2, 3, 20].repeat(6) {
+        let given = format!("x-envoy-expected-rq-timeout-ms: {ms}\r\n");
+        let answer = stage.send("GET /", &given, "").await;
+        assert_eq!(status(&answer), "504", "{ms}: {answer}");
+    }
+    assert_eq!(status(&stage.get("/").await), "200");
+    // The route's own limit is no client's choice.
+    for _ in 0..3 {
+        assert_eq!(status(&stage.get("/patient").await), "504");
+    }
+    let left_out = stage.get("/").await;
+    assert!(left_out.contains("MESH-0473"), "{left_out}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_of_grpc_in_a_hurry_has_none_left_out_either() {
+    let stage = failing_late(true).await;
+    let to = stage.world.web_to_cart();
+    for timeout in ["500u", "1m", "20m"].repeat(6) {
+        let code = grpc_code(to, Some(timeout)).await;
+        assert_eq!(code.as_deref(), Some("4"), "{timeout}");
+    }
+    stage.v1.script.lock().expect("no panic").clear();
+    stage.v1.will(&[Step::Grpc("0")]);
+    assert_eq!(grpc_code(to, None).await.as_deref(), Some("0"));
+    let before = stage.v1.count();
+    stage.v1.will(&[Step::Grpc("4"); 4]);
+    for want in ["4", "4", "4", "14"] {
+        assert_eq!(grpc_code(to, Some("9S")).await.as_deref(), Some(want));
+    }
+    assert_eq!(stage.v1.count(), before + 3, "with time left it has failed");
 }
 
 #[tokio::test(flavor = "multi_thread")]
