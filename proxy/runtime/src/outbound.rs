@@ -135,7 +135,7 @@ pub(crate) enum By {
     /// By load.
     #[default]
     Load,
-    /// The one of a session, while it is there; `None`: the session begins.
+    /// The one of a session, which was there when the request was routed; `None`: the session begins.
     Session(Option<Token>),
     /// By load, but not this one.
     Other(EndpointId),

@@ -309,9 +309,8 @@ impl Passage<'_> {
     /// Endpoints outside the mesh, if one of them was drawn. What has an endpoint in the mesh already goes back there.
     pub(super) fn outside_drawn(&self) -> Option<Vec<SocketAddr>> {
         match self.by {
-            By::Session(Some(token)) if self.to.holds(self.core, token) => None,
-            By::Session(_) | By::Load | By::Key(_) => self.to.draw(self.core),
-            By::Other(_) => None,
+            By::Session(Some(_)) | By::Other(_) => None,
+            By::Session(None) | By::Load | By::Key(_) => self.to.draw(self.core),
         }
     }
 
