@@ -5,6 +5,7 @@
 //! - [`snapshot`]: everything one workload's proxy needs to decide; data form and compiled form
 //! - [`route`]: which route takes a request (Gateway API precedence)
 //! - [`compile`]: the compiled snapshot; start at [`Snapshot::compile`]
+//! - [`fields`]: names of HTTP fields that have an owner
 //! - [`traffic`]: where requests to a Service go, as data
 //! - [`egress`]: what a workload may reach outside of the mesh: data and decision
 //! - [`connection`]: what is settled once per connection
@@ -29,6 +30,7 @@ pub mod decide;
 pub mod egress;
 pub mod equivalence;
 pub mod explain;
+pub mod fields;
 #[cfg(test)]
 mod fixtures;
 #[doc(hidden)]

@@ -10,6 +10,7 @@ use super::traffic::OutboundFilter;
 use super::tree::{Node, Value};
 use crate::finding::Code;
 use crate::limits::MATCH_VALUE_BYTES_MAX;
+use mesh_policy::fields::may_change;
 use mesh_policy::snapshot::Filter;
 use mesh_policy::traffic::{HeaderChange, PathChange, TrafficFilter};
 
@@ -210,28 +211,15 @@ fn read_header_modifier(reading: &mut Reading, mut fields: Fields<'_>) -> Header
 /// A filter may not forge what the proxy says about the client, nor break the head of a request apart.
 fn check_header(reading: &mut Reading, node: &Node, name: &str, value: &str) {
     let lower = name.to_ascii_lowercase();
-    let reserved = ["mesh-", "mesh_", "l5d-", "l5d_"]
-        .iter()
-        .any(|p| lower.starts_with(p))
-        || lower == "x-forwarded-client-cert";
-    if !is_token(name) || value.bytes().any(|b| (b < b' ' && b != b'\t') || b == 0x7F) {
-        reading.problem(
-            node.at,
-            Code::BadValue,
-            format!("`{name}` and its value are no header"),
-        );
-    } else if reserved
-        || matches!(
-            lower.as_str(),
-            "host" | "content-length" | "transfer-encoding" | "connection"
-        )
+    let message = if !is_token(name) || value.bytes().any(|b| (b < b' ' && b != b'\t') || b == 0x7F)
     {
-        reading.problem(
-            node.at,
-            Code::BadValue,
-            format!("a filter may not change the header `{lower}`"),
-        );
-    }
+        format!("`{name}` and its value are no header")
+    } else if !may_change(&lower) {
+        format!("a filter may not change the header `{lower}`")
+    } else {
+        return;
+    };
+    reading.problem(node.at, Code::BadValue, message);
 }
 
 fn read_redirect(reading: &mut Reading, mut fields: Fields<'_>, kind: RouteKind<'_>) -> Read {

@@ -6,6 +6,7 @@ use super::route_match::is_token;
 use super::traffic::SessionPersistence;
 use super::tree::Node;
 use crate::finding::Code;
+use mesh_policy::fields::may_carry_session;
 use mesh_policy::traffic::SessionCarrier;
 
 /// Bytes of a session's name (Gateway API).
@@ -55,22 +56,11 @@ fn read_name(
     let path = fields.path("sessionName");
     let node = fields.optional(reading, "sessionName")?;
     let name = reading.text(node, &path)?;
-    let lower = name.to_ascii_lowercase();
-    let proxies = ["mesh-", "mesh_", "l5d-", "l5d_"]
-        .iter()
-        .any(|prefix| lower.starts_with(prefix));
-    let others = [
-        "host",
-        "cookie",
-        "set-cookie",
-        "content-length",
-        "transfer-encoding",
-        "connection",
-        "expect",
-        "x-forwarded-client-cert",
-    ];
-    let reserved = carrier == SessionCarrier::Header && (proxies || others.contains(&&*lower));
-    if !is_token(name) || name.len() > NAME_BYTES_MAX || reserved {
+    let fits = match carrier {
+        SessionCarrier::Cookie => true,
+        SessionCarrier::Header => may_carry_session(&name.to_ascii_lowercase()),
+    };
+    if !is_token(name) || name.len() > NAME_BYTES_MAX || !fits {
         let what = match carrier {
             SessionCarrier::Cookie => "a cookie",
             SessionCarrier::Header => "a header that may carry a session",

@@ -513,6 +513,10 @@ fn filters_are_those_that_an_inbound_proxy_applies() {
             "{type: RequestHeaderModifier, requestHeaderModifier: {remove: [Host]}}",
             false,
         ),
+        (
+            "{type: RequestHeaderModifier, requestHeaderModifier: {remove: [TE]}}",
+            false,
+        ),
         ("{requestHeaderModifier: {}}", false),
     ] {
         assert_eq!(refusals(&with(filter)).is_empty(), valid, "{filter}");

@@ -475,6 +475,8 @@ fn what_a_client_cannot_do_makes_the_route_unacceptable() {
         (format!("filters: [{{type: Novelty}}], {backend}"), "not supported on a Service"),
         (format!("filters: [{{type: RequestHeaderModifier, requestHeaderModifier: {{set: [{{name: l5d-client-id, value: me}}]}}}}], {backend}"), "may not change"),
         (format!("filters: [{{type: ResponseHeaderModifier, responseHeaderModifier: {{remove: [Mesh-Error]}}}}], {backend}"), "may not change"),
+        (format!("filters: [{{type: ResponseHeaderModifier, responseHeaderModifier: {{remove: [Upgrade]}}}}], {backend}"), "may not change"),
+        (format!("filters: [{{type: RequestHeaderModifier, requestHeaderModifier: {{add: [{{name: X_Client_Cert, value: me}}]}}}}], {backend}"), "may not change"),
         (format!("filters: [{{type: RequestRedirect, requestRedirect: {{port: 81}}}}], {backend}"), "get no request"),
         ("filters: [{type: RequestRedirect, requestRedirect: {}}, {type: URLRewrite, urlRewrite: {hostname: a.example}}]".to_owned(), "more than once"),
         ("filters: [{type: RequestRedirect, requestRedirect: {hostname: '*.example'}}]".to_owned(), "one name"),

@@ -87,6 +87,14 @@ fn what_a_session_cannot_be_is_refused_with_its_route() {
             "{type: Header, sessionName: cookie}",
             "is no name of a header",
         ),
+        (
+            "{type: Header, sessionName: Keep-Alive}",
+            "is no name of a header",
+        ),
+        (
+            "{type: Header, sessionName: x-spiffe-id}",
+            "is no name of a header",
+        ),
         ("{absoluteTimeout: 0s}", "is not a duration from `1s`"),
         ("{absoluteTimeout: 500ms}", "is not a duration from `1s`"),
         ("{absoluteTimeout: 8761h}", "is not a duration from `1s`"),

@@ -1,8 +1,9 @@
-//! Names that only proxies write, and names that concern one connection: neither crosses.
+//! Names that only proxies write, and names that concern one connection ([`mesh_policy::fields`]): neither crosses.
 
 use super::{RequestLimits, RequestRefusal};
 use http::header::{CONNECTION, HeaderMap, HeaderName, HeaderValue, TE, TRAILER};
 use http::{StatusCode, Version, response};
+use mesh_policy::fields::{is_hop_by_hop, is_reserved};
 
 /// The client's SPIFFE ID, set by the server's proxy for the application.
 pub const CLIENT_ID: HeaderName = HeaderName::from_static("mesh-client-id");
@@ -10,25 +11,6 @@ pub const CLIENT_ID: HeaderName = HeaderName::from_static("mesh-client-id");
 pub const CLIENT_ID_L5D: HeaderName = HeaderName::from_static("l5d-client-id");
 /// Between proxies: what the application spoke.
 pub const ORIG_VERSION: HeaderName = HeaderName::from_static("mesh-orig-version");
-
-/// Names by their beginning that nobody but a proxy may send, in the form of [`normal`].
-const RESERVED_PREFIXES: [&[u8]; 4] = [b"mesh-", b"l5d-", b"ssl-client-", b"x-ssl-client-"];
-/// Whole names of the same kind.
-const RESERVED: [&[u8]; 3] = [b"x-forwarded-client-cert", b"x-client-cert", b"x-spiffe-id"];
-
-/// Fields of one connection (RFC 9110 §7.6.1), `TE` and `Upgrade` included.
-const HOP_BY_HOP: [&str; 10] = [
-    "connection",
-    "keep-alive",
-    "proxy-connection",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "http2-settings",
-];
 
 /// Fields that a `Connection` field may not make us drop: framing, routing and who the user is.
 const IMMUNE: [&str; 6] = [
@@ -69,43 +51,6 @@ const NOT_IN_TRAILERS: [&str; 26] = [
     "if-unmodified-since",
     "if-range",
 ];
-
-/// A byte of a name with `_` read as `-`: some servers read `X_Foo` as `X-Foo` (HD6).
-fn normal(byte: u8) -> u8 {
-    if byte == b'_' {
-        b'-'
-    } else {
-        byte.to_ascii_lowercase()
-    }
-}
-
-/// Whether only proxies may send a name, written with hyphens or underscores.
-pub fn is_reserved(name: &[u8]) -> bool {
-    let matches =
-        |text: &[u8], reserved: &[u8]| text.iter().map(|b| normal(*b)).eq(reserved.iter().copied());
-    // Most names end here.
-    if !matches!(
-        name.first().map(u8::to_ascii_lowercase),
-        Some(b'm' | b'l' | b's' | b'x')
-    ) {
-        return false;
-    }
-    RESERVED_PREFIXES.iter().any(|prefix| {
-        name.get(..prefix.len())
-            .is_some_and(|start| matches(start, prefix))
-    }) || RESERVED.iter().any(|whole| matches(name, whole))
-}
-
-fn is_hop_by_hop(name: &str) -> bool {
-    HOP_BY_HOP.contains(&name)
-}
-
-/// Whether a route may change a field: not what only proxies write, nor what frames a message or concerns one hop.
-pub fn may_change(name: &HeaderName) -> bool {
-    !is_reserved(name.as_str().as_bytes())
-        && !is_hop_by_hop(name.as_str())
-        && !matches!(name.as_str(), "host" | "content-length" | "expect")
-}
 
 pub(super) fn check_sizes(
     headers: &HeaderMap,

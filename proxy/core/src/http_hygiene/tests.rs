@@ -2,10 +2,11 @@
 
 mod onward;
 
-use super::headers::{CLIENT_ID, CLIENT_ID_L5D, is_reserved};
+use super::headers::{CLIENT_ID, CLIENT_ID_L5D};
 use super::*;
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use mesh_policy::decide::Phase;
+use mesh_policy::fields::is_reserved;
 use mesh_trust::SpiffeId;
 use proptest::prelude::*;
 

@@ -3,13 +3,13 @@
 //! Everything is checked when it is compiled, so that a request costs no parsing. No filter touches what only proxies
 //! write, nor what frames a message: whoever writes routes is not whoever vouches for identities.
 
-use crate::http_hygiene::headers::may_change;
 use crate::http_hygiene::{Admitted, RequestRefusal, set_host, set_path};
 use http::header::{COOKIE, HeaderMap, HeaderName, HeaderValue, SET_COOKIE};
 use http::request::Parts;
 use http::uri::Authority;
 use http::{Method, StatusCode};
 use mesh_policy::canonical;
+use mesh_policy::fields::may_change;
 use mesh_policy::snapshot::{PathMatch, PathOptions, RouteMatch};
 use mesh_policy::traffic::{HeaderChange, PathChange, TrafficFilter};
 use std::borrow::Cow;
@@ -227,7 +227,7 @@ impl Changes {
         let name = |name: &String| {
             let read = HeaderName::from_bytes(name.as_bytes())
                 .map_err(|_| FilterFault::Header { text: name.clone() })?;
-            if may_change(&read) {
+            if may_change(read.as_str()) {
                 Ok(read)
             } else {
                 Err(FilterFault::Name { name: name.clone() })

@@ -6,9 +6,10 @@
 //! may call anyway.
 
 use crate::http_hygiene::cookie;
-use crate::http_hygiene::headers::may_change;
 use crate::route::filter::FilterFault;
-use http::header::{COOKIE, HeaderMap, HeaderName, HeaderValue, SET_COOKIE};
+use data_encoding::HEXLOWER;
+use http::header::{HeaderMap, HeaderName, HeaderValue, SET_COOKIE};
+use mesh_policy::fields::may_carry_session;
 use mesh_policy::traffic::{self, SessionCarrier};
 use mesh_trust::{SpiffeId, Timestamp};
 use ring::digest::{Context, SHA256};
@@ -110,7 +111,7 @@ impl Session {
         let lives_secs = data.lives_secs.map(i64::from).filter(|secs| *secs > 0);
         let carrier = match data.carrier {
             SessionCarrier::Header => {
-                if !may_change(&name) || name == COOKIE || name == SET_COOKIE {
+                if !may_carry_session(name.as_str()) {
                     let name = data.name.clone();
                     return Err(FilterFault::Name { name });
                 }

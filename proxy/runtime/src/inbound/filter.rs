@@ -4,8 +4,8 @@ use crate::answer::{Answer, redirect};
 use http::header::{HeaderName, HeaderValue};
 use http::request::Parts;
 use http::uri::Authority;
+use mesh_policy::fields::may_change;
 use mesh_policy::snapshot::Filter;
-use mesh_proxy_core::http_hygiene::headers::may_change;
 
 /// Changes the request, or answers in place of the application.
 pub(crate) fn apply(
@@ -43,14 +43,14 @@ fn modify(
     remove: &[String],
 ) {
     // Manifests are checked before they get here; names that only proxies may send, and those that frame, stay out in any case.
-    let field = |(name, value): &(String, String)| {
-        let name = HeaderName::from_bytes(name.as_bytes())
-            .ok()
-            .filter(may_change)?;
-        Some((name, HeaderValue::from_str(value).ok()?))
+    let name = |name: &String| {
+        let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
+        may_change(name.as_str()).then_some(name)
     };
-    for name in remove {
-        parts.headers.remove(name.as_str());
+    let field =
+        |(text, value): &(String, String)| Some((name(text)?, HeaderValue::from_str(value).ok()?));
+    for name in remove.iter().filter_map(name) {
+        parts.headers.remove(name);
     }
     for (name, value) in set.iter().filter_map(field) {
         parts.headers.insert(name, value);
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn no_filter_sets_a_name_that_only_proxies_may_send() {
+    fn no_filter_sets_or_removes_a_name_that_has_an_owner() {
         let mut parts = request("/");
         let set = [
             ("L5D-Client-Id".to_owned(), "root".to_owned()),
@@ -145,5 +145,14 @@ mod tests {
         ];
         modify(&mut parts, &set, &[], &[]);
         assert_eq!(parts.headers.len(), 1, "{:?}", parts.headers);
+        let mut parts = request("/");
+        for (name, value) in [("content-length", "5"), ("x-team", "shop")] {
+            let value = HeaderValue::from_static(value);
+            parts.headers.insert(HeaderName::from_static(name), value);
+        }
+        let remove = ["Content-Length", "X-Team"].map(str::to_owned);
+        modify(&mut parts, &[], &[], &remove);
+        assert_eq!(parts.headers.len(), 1, "{:?}", parts.headers);
+        assert_eq!(parts.headers["content-length"], "5");
     }
 }
