@@ -402,11 +402,10 @@ impl Touched {
     }
 }
 
-/// All but grants and sets, which are compared one by one: there may be ten thousand; and faults, which decide nothing.
+/// All but grants and sets, which are compared one by one: there may be ten thousand.
 fn without_grants(data: &SnapshotData) -> SnapshotData {
     let bare = |port: &PortPolicy| PortPolicy {
         grants: Vec::new(),
-        faults: Vec::new(),
         ..port.clone()
     };
     deciding_part(SnapshotData {

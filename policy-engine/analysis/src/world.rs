@@ -117,9 +117,9 @@ pub fn port_policy(data: &SnapshotData, port: u16) -> &PortPolicy {
     data.ports.get(&port).unwrap_or(&data.other_ports)
 }
 
-/// The data without what no decision about a caller looks at: places in files, findings, the count of changes, and what
-/// the workload itself may reach outside of the mesh ([`crate::outside`]). Two snapshots that are equal so decide every
-/// request alike.
+/// The data without what no decision about a caller looks at: places in files, findings, the count of changes, faults that
+/// are injected after it, and what the workload itself may reach outside of the mesh ([`crate::outside`]). Two snapshots
+/// that are equal so decide every request alike.
 pub fn deciding_part(mut data: SnapshotData) -> SnapshotData {
     let nowhere = || Source::BuiltIn(String::new());
     data.generation = Generation::default();
@@ -142,6 +142,7 @@ pub fn deciding_part(mut data: SnapshotData) -> SnapshotData {
     for port in data.ports.values_mut().chain(others) {
         port.server.source = nowhere();
         port.server.shadowed.clear();
+        port.faults.clear();
         for route in &mut port.routes {
             route.source = nowhere();
         }

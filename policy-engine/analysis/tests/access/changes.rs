@@ -8,6 +8,7 @@ use mesh_policy_analysis::classes::clients as client_classes;
 use mesh_policy_analysis::classes::request::requests;
 use mesh_policy_analysis::diff::diff;
 use mesh_policy_analysis::survey::client;
+use mesh_policy_analysis::world::{World, deciding_part};
 use mesh_policy_index::Index;
 use mesh_policy_index::replay::Replay;
 use proptest::prelude::*;
@@ -28,6 +29,19 @@ fn a_grant_that_moved_to_another_line_is_no_change() {
     .unwrap();
     assert!(found.is_empty() && found.exact, "{found:?}");
     assert!(found.new_findings.is_empty() && found.gone_findings.is_empty());
+}
+
+#[test]
+fn a_fault_that_is_injected_decides_nothing() {
+    let base =
+        pod("shop", "cart") + &grant("shop", "g", "Server cart", &["ServiceAccount shop/web"]);
+    let fault = "---\napiVersion: mesh.internal/v1alpha1\nkind: HTTPFault\nmetadata: {name: f, namespace: shop}\nspec: {targetRef: {group: policy.linkerd.io, kind: Server, name: cart}, identities: ['spiffe://cluster.local/ns/shop/sa/web'], until: '2027-01-31T18:00:00Z', abort: {percent: 5, httpStatus: 503}}\n";
+    let (before, after) = (index(&base), index(&(base + fault)));
+    let data = |index: &Index| World::snapshot(index, &key("shop", "cart")).unwrap();
+    assert!(!data(&after).ports[&8080].faults.is_empty());
+    assert_eq!(deciding_part(data(&before)), deciding_part(data(&after)));
+    let found = diff(&before, &after, SETTING).unwrap();
+    assert!(found.is_empty() && found.exact, "{found:?}");
 }
 
 #[test]
