@@ -150,10 +150,7 @@ impl Port {
 
     /// Whether requests are read as bytes here, whatever they are.
     pub(crate) fn is_bytes(&self) -> bool {
-        matches!(
-            self.policy.server.protocol,
-            ServerProtocol::Opaque | ServerProtocol::Tls
-        )
+        self.policy.server.protocol.carries_bytes()
     }
 
     /// Whether raw bytes would pass by rules that are made for requests.

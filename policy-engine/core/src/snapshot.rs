@@ -134,6 +134,16 @@ pub enum ServerProtocol {
     Tls,
 }
 
+impl ServerProtocol {
+    /// Whether what arrives is read as bytes, whatever it is: nothing that is said of requests has an effect.
+    pub fn carries_bytes(self) -> bool {
+        match self {
+            Self::Opaque | Self::Tls => true,
+            Self::Unknown | Self::Http1 | Self::Http2 | Self::Grpc => false,
+        }
+    }
+}
+
 /// One permit (or forbid), before it becomes a Cedar policy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

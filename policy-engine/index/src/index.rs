@@ -300,7 +300,6 @@ impl Index {
             findings_of: HashMap::default(),
         };
         lint::lint(&index, &mut findings);
-        faults::lint(&index, &mut findings);
         route_status::lint(&index, &mut findings);
         egress::lint(&index, &mut findings);
         cedar_texts::lint(&index, &mut findings);

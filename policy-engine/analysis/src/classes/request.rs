@@ -491,10 +491,7 @@ impl<'p> Finder<'p> {
 
 /// Whether requests are read as bytes there, whatever they are.
 fn reads_bytes(policy: &PortPolicy) -> bool {
-    matches!(
-        policy.server.protocol,
-        ServerProtocol::Opaque | ServerProtocol::Tls
-    )
+    policy.server.protocol.carries_bytes()
 }
 
 fn has_regex(route: &Route) -> bool {

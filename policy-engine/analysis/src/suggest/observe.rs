@@ -336,10 +336,8 @@ fn unmix(
     protocol: Option<ServerProtocol>,
     skipped: &mut Skipped,
 ) {
-    let bytes = match protocol {
-        Some(ServerProtocol::Opaque | ServerProtocol::Tls) => true,
-        Some(_) | None => !classes.keys().any(|class| *class != Class::Bytes),
-    };
+    let bytes = protocol.is_some_and(ServerProtocol::carries_bytes)
+        || !classes.keys().any(|class| *class != Class::Bytes);
     classes.retain(|class, clients| {
         let fits = (*class == Class::Bytes) == bytes;
         if !fits {

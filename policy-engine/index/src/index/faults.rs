@@ -4,15 +4,15 @@
 
 use super::Index;
 use crate::finding::Code;
-use crate::manifest::resource::{HttpFault, Key, Object, Server};
+use crate::manifest::resource::{HttpFault, Object, Server};
 use mesh_policy::limits::FAULTS_MAX;
-use mesh_policy::snapshot::{Fault, Finding, IdentityPattern, ServerProtocol};
+use mesh_policy::snapshot::{Fault, IdentityPattern};
 use mesh_trust::SpiffeId;
 
 impl Index {
     /// The faults of a Server, oldest first.
     pub(super) fn faults_of(&self, server: &Object<Server>) -> Vec<Fault> {
-        if carries_bytes(server) {
+        if server.spec.protocol.carries_bytes() {
             return Vec::new();
         }
         let named = self.faults.get(&server.key).into_iter().flatten();
@@ -57,52 +57,30 @@ impl Index {
         ids.dedup();
         ids
     }
-}
 
-fn carries_bytes(server: &Object<Server>) -> bool {
-    matches!(
-        server.spec.protocol,
-        ServerProtocol::Opaque | ServerProtocol::Tls
-    )
-}
-
-/// Says of each fault what it does, or why it does nothing.
-pub(super) fn lint(index: &Index, findings: &mut Vec<Finding>) {
-    for fault in &index.resources.faults {
-        let Some(name) = &fault.spec.server else {
-            continue;
+    /// What a fault of `server` does, or why it does nothing; `None`: it is invalid, which is said already.
+    pub(super) fn about_fault(
+        &self,
+        fault: &Object<HttpFault>,
+        server: &Object<Server>,
+    ) -> Option<(Code, String)> {
+        let idle = |why: String| {
+            let message = format!("{} has no effect: {why}", fault.title());
+            Some((Code::IdleFault, message))
         };
-        let key = Key::new(&fault.key.namespace, name);
-        let mut servers = index.resources.servers.iter();
-        let Some(server) = servers.find(|server| server.key == key) else {
-            let message = format!(
-                "{} refers to Server {}/{}, which does not exist",
-                fault.title(),
-                key.namespace,
-                key.name
-            );
-            Index::note(findings, Code::Dangling, fault, message);
-            continue;
-        };
-        let idle = |why: String| format!("{} has no effect: {why}", fault.title());
-        let (code, message) = if carries_bytes(server) {
-            let why = format!("{} carries bytes, not requests", server.title());
-            (Code::IdleFault, idle(why))
-        } else if fault.invalid.is_none() && index.clients(&fault.spec).is_empty() {
-            let why = "nobody in the mesh has one of its identities".to_owned();
-            (Code::IdleFault, idle(why))
-        } else if let Some(done) = index.fault(fault) {
-            let same = index.faults_of(server);
-            if same.iter().any(|one| one.name == done.name) {
-                (Code::FaultInjected, said(&done, server))
-            } else {
-                let why = format!("{} has {FAULTS_MAX} older ones", server.title());
-                (Code::IdleFault, idle(why))
-            }
+        if server.spec.protocol.carries_bytes() {
+            return idle(format!("{} carries bytes, not requests", server.title()));
+        }
+        if fault.invalid.is_none() && self.clients(&fault.spec).is_empty() {
+            return idle("nobody in the mesh has one of its identities".to_owned());
+        }
+        let done = self.fault(fault)?;
+        let same = self.faults_of(server);
+        if same.iter().any(|one| one.name == done.name) {
+            Some((Code::FaultInjected, said(&done, server)))
         } else {
-            continue; // invalid, which is said already
-        };
-        Index::note(findings, code, fault, message);
+            idle(format!("{} has {FAULTS_MAX} older ones", server.title()))
+        }
     }
 }
 

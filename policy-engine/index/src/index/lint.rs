@@ -28,6 +28,7 @@ pub(crate) fn lint(index: &Index, findings: &mut Vec<Finding>) {
     lint.server_authorizations();
     lint.routes();
     lint.rate_limits();
+    lint.faults();
     lint.probes();
 }
 
@@ -366,10 +367,7 @@ impl<'a> Lint<'a> {
                         server.title()
                     ),
                 );
-            } else if matches!(
-                server.spec.protocol,
-                ServerProtocol::Opaque | ServerProtocol::Tls
-            ) {
+            } else if server.spec.protocol.carries_bytes() {
                 self.note(
                     Code::IdleRateLimit,
                     limit,
@@ -392,6 +390,25 @@ impl<'a> Lint<'a> {
         }
     }
 
+    /// Says of each fault what it does, or why it does nothing.
+    fn faults(&mut self) {
+        let index = self.index;
+        for fault in &index.resources.faults {
+            let Some(name) = &fault.spec.server else {
+                continue;
+            };
+            let key = KeyRef::new(&fault.key.namespace, name);
+            let Some(server) = self.servers.get(&key).copied() else {
+                let near = self.near_name(key, self.servers.keys().copied());
+                self.dangling(fault, "Server", key, &near);
+                continue;
+            };
+            if let Some((code, message)) = index.about_fault(fault, server) {
+                self.note(code, fault, message);
+            }
+        }
+    }
+
     fn probes(&mut self) {
         for workload in &self.index.workloads {
             for probe in &workload.pod.probes {
@@ -410,16 +427,10 @@ impl<'a> Lint<'a> {
                     "a probe of {}/{} is not let through unauthenticated: {why}",
                     workload.key.namespace, workload.key.name
                 );
-                let object = mesh_policy::snapshot::ObjectRef {
-                    kind: workload.kind.to_owned(),
-                    namespace: workload.key.namespace.clone(),
-                    name: workload.object_name.clone(),
-                    source: workload.info.source.clone(),
-                };
                 self.findings.push(finding(
                     Code::DeadProbe,
                     message,
-                    Some(object),
+                    Some(workload.reference()),
                     probe.source.clone(),
                 ));
             }

@@ -13,7 +13,7 @@ use crate::finding::{Code, finding};
 use crate::manifest::policy_kinds::POLICY_GROUP;
 use crate::manifest::resource::{Key, Object, Route, Service};
 use crate::manifest::traffic::{BackendRef, EgressParent, OutboundFilter, ServiceParent};
-use mesh_policy::snapshot::{Finding, ObjectRef};
+use mesh_policy::snapshot::Finding;
 use mesh_policy::traffic::TrafficFilter;
 
 /// What the Servers and Services that a route names make of it.
@@ -224,12 +224,7 @@ pub(super) fn lint(index: &Index, findings: &mut Vec<Finding>) {
     }
     for workload in &index.workloads {
         if let Err(problem) = balancing::weight(&workload.labels) {
-            let object = ObjectRef {
-                kind: workload.kind.to_owned(),
-                namespace: workload.key.namespace.clone(),
-                name: workload.object_name.clone(),
-                source: workload.info.source.clone(),
-            };
+            let object = workload.reference();
             let source = object.source.clone();
             findings.push(finding(Code::BadPatience, problem, Some(object), source));
         }

@@ -7,7 +7,6 @@ use super::workloads::Workload;
 use super::{Index, Proxied, WorkloadKey, snapshot, zones};
 use crate::manifest::resource::{EndpointSlice, Object, PortRef, Service, ServicePort};
 use mesh_policy::request::TargetRecord;
-use mesh_policy::snapshot::ServerProtocol;
 use mesh_policy::traffic::{Balancing, FailureAccrual, ServiceRoute};
 use mesh_trust::SpiffeId;
 use std::collections::BTreeSet;
@@ -398,10 +397,7 @@ impl Index {
     fn is_opaque(&self, workload: &Workload, port: u16) -> bool {
         let claims = snapshot::claims(self, workload);
         match claims.get(&port).and_then(|c| c.first()) {
-            Some(server) => matches!(
-                server.spec.protocol,
-                ServerProtocol::Opaque | ServerProtocol::Tls
-            ),
+            Some(server) => server.spec.protocol.carries_bytes(),
             None => workload.opaque.contains(port),
         }
     }

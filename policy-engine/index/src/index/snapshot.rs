@@ -367,10 +367,7 @@ impl Assembly<'_> {
             self.bears_object(limit);
         }
         draft.policy.l7_limits = !limits.is_empty();
-        if !matches!(
-            server.spec.protocol,
-            ServerProtocol::Opaque | ServerProtocol::Tls
-        ) {
+        if !server.spec.protocol.carries_bytes() {
             draft.policy.rate_limit = in_force(&limits).map(|limit| self.rate_limit(limit));
         }
     }

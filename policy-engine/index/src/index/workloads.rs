@@ -10,7 +10,7 @@ use crate::finding::Code;
 use crate::limits::LISTED_PORTS_MAX;
 use crate::manifest::resource::{Key, Object, Pod, PortRef, Probe, Resources, Template};
 use crate::map::{HashMap, HashSet};
-use mesh_policy::snapshot::{Finding, Source, WorkloadInfo};
+use mesh_policy::snapshot::{Finding, ObjectRef, Source, WorkloadInfo};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -68,6 +68,16 @@ impl Listed {
 }
 
 impl Workload {
+    /// Its object, for findings.
+    pub(crate) fn reference(&self) -> ObjectRef {
+        ObjectRef {
+            kind: self.kind.to_owned(),
+            namespace: self.key.namespace.clone(),
+            name: self.object_name.clone(),
+            source: self.info.source.clone(),
+        }
+    }
+
     /// Ports of this pod that a Server's `port` selects.
     pub(crate) fn ports_of(&self, port: &PortRef) -> BTreeSet<u16> {
         match port {
