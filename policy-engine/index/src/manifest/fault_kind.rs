@@ -1,11 +1,10 @@
 //! HTTPFault: faults that a Server's proxies inject into requests of named clients, until a time.
 
 use super::identity::Identity;
-use super::policy_kinds::POLICY_GROUP;
 use super::read::{Fields, Reading};
-use super::refs::{read_kind, read_name, refuse_kind};
+use super::refs::read_server_target;
 use super::resource::{Created, HttpFault};
-use super::route_backend::duration_ms;
+use super::route_backend::read_duration_of;
 use super::term::instant;
 use super::tree::Node;
 use crate::finding::Code;
@@ -24,19 +23,7 @@ pub(crate) fn read_fault(
     let Some(mut spec) = root.required_fields(reading, "spec") else {
         return out;
     };
-    if let Some(mut target) = spec.required_fields(reading, "targetRef") {
-        match read_kind(reading, &mut target) {
-            Some((POLICY_GROUP, "Server")) => {
-                out.server = read_name(reading, &mut target, "name", true).map(str::to_owned);
-            }
-            Some((group, kind)) => {
-                target.ignore(&["name"]);
-                refuse_kind(reading, &target, "spec.targetRef", group, kind, "a Server");
-            }
-            None => target.ignore(&["name"]),
-        }
-        target.finish(reading);
-    }
+    out.server = read_server_target(reading, &mut spec);
     out.clients = read_clients(reading, &mut spec);
     out.until = read_end(reading, &mut spec, created);
     if let Some(mut fields) = spec.optional_fields(reading, "delay") {
@@ -124,15 +111,14 @@ fn read_delay(reading: &mut Reading, fields: &mut Fields<'_>) -> Option<FaultDel
     let percent = read_percent(reading, fields);
     let path = fields.path("duration");
     let node = fields.required(reading, "duration")?;
-    let text = reading.text(node, &path)?;
-    let ms = duration_ms(text).filter(|ms| (1..=FAULT_DELAY_MS_MAX).contains(ms));
-    if ms.is_none() {
-        let message = format!(
-            "`{path}: {text}` is not a duration from `1ms` to `{}m`",
-            FAULT_DELAY_MS_MAX / 60_000
-        );
-        reading.problem(node.at, Code::BadValue, message);
-    }
+    let longest = format!("{}m", FAULT_DELAY_MS_MAX / 60_000);
+    let ms = read_duration_of(
+        reading,
+        node,
+        &path,
+        1..=FAULT_DELAY_MS_MAX,
+        ("1ms", &longest),
+    );
     Some(FaultDelay {
         percent: percent?,
         ms: ms?,

@@ -1,8 +1,7 @@
 //! HTTPLocalRateLimitPolicy and Federation.
 
-use super::policy_kinds::POLICY_GROUP;
 use super::read::{Fields, Reading};
-use super::refs::{read_kind, read_name, read_namespace, refuse_kind};
+use super::refs::{read_kind, read_name, read_namespace, read_server_target, refuse_kind};
 use super::resource::{Federation, Key, RateLimit};
 use crate::finding::Code;
 use crate::limits::RATE_MAX;
@@ -23,19 +22,7 @@ pub(crate) fn read_rate_limit(
     let Some(mut spec) = root.required_fields(reading, "spec") else {
         return out;
     };
-    if let Some(mut target) = spec.required_fields(reading, "targetRef") {
-        match read_kind(reading, &mut target) {
-            Some((POLICY_GROUP, "Server")) => {
-                out.server = read_name(reading, &mut target, "name", true).map(str::to_owned);
-            }
-            Some((group, kind)) => {
-                target.ignore(&["name"]);
-                refuse_kind(reading, &target, "spec.targetRef", group, kind, "a Server");
-            }
-            None => target.ignore(&["name"]),
-        }
-        target.finish(reading);
-    }
+    out.server = read_server_target(reading, &mut spec);
     for (key, slot) in [("total", &mut out.total), ("identity", &mut out.identity)] {
         if let Some(mut fields) = spec.optional_fields(reading, key) {
             *slot = read_rate(reading, &mut fields);

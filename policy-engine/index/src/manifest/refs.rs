@@ -62,6 +62,27 @@ pub(crate) fn read_kind<'n>(
     Some((if group == "core" { "" } else { group }, kind))
 }
 
+/// The name of the Server that a `targetRef` leads to: nothing else may stand there.
+pub(crate) fn read_server_target(reading: &mut Reading, spec: &mut Fields<'_>) -> Option<String> {
+    let path = spec.path("targetRef");
+    let mut target = spec.required_fields(reading, "targetRef")?;
+    let name = match read_kind(reading, &mut target) {
+        Some((POLICY_GROUP, "Server")) => read_name(reading, &mut target, "name", true),
+        Some((group, kind)) => {
+            target.ignore(&["name"]);
+            refuse_kind(reading, &target, &path, group, kind, "a Server");
+            None
+        }
+        None => {
+            target.ignore(&["name"]);
+            None
+        }
+    };
+    let name = name.map(str::to_owned);
+    target.finish(reading);
+    name
+}
+
 pub(crate) fn refuse_kind(
     reading: &mut Reading,
     fields: &Fields<'_>,

@@ -12,6 +12,7 @@ use crate::finding::Code;
 use crate::limits::RETRY_BACKOFF_MS;
 use mesh_policy::limits::RETRY_ATTEMPTS_MAX;
 use mesh_policy::traffic::{Retry, Timeouts};
+use std::ops::RangeInclusive;
 
 /// Largest weight of a backend (Gateway API).
 const WEIGHT_MAX: i64 = 1_000_000;
@@ -170,6 +171,24 @@ fn read_duration(reading: &mut Reading, fields: &mut Fields<'_>, key: &'static s
     duration
 }
 
+/// A duration within a range, in milliseconds; its ends are `shown` to people.
+pub(crate) fn read_duration_of(
+    reading: &mut Reading,
+    node: &Node,
+    path: &str,
+    range: RangeInclusive<u64>,
+    shown: (&str, &str),
+) -> Option<u64> {
+    let text = reading.text(node, path)?;
+    let ms = duration_ms(text).filter(|ms| range.contains(ms));
+    if ms.is_none() {
+        let (least, most) = shown;
+        let message = format!("`{path}: {text}` is not a duration from `{least}` to `{most}`");
+        reading.problem(node.at, Code::BadValue, message);
+    }
+    ms
+}
+
 /// Reads the share of requests that a mirror copies: `percent`, `fraction` or all.
 pub(crate) fn read_share(reading: &mut Reading, mirror: &mut Fields<'_>) -> Option<(u32, u32)> {
     let (percent_path, path) = (mirror.path("percent"), mirror.path("fraction"));
@@ -209,7 +228,7 @@ pub(crate) fn read_share(reading: &mut Reading, mirror: &mut Fields<'_>) -> Opti
 }
 
 /// Milliseconds of a Gateway API duration: up to four groups of digits with `h`, `m`, `s` or `ms`.
-pub(crate) fn duration_ms(text: &str) -> Option<u64> {
+fn duration_ms(text: &str) -> Option<u64> {
     let (mut rest, mut groups, mut sum) = (text, 0, 0u64);
     while !rest.is_empty() {
         let digits = rest.bytes().take_while(u8::is_ascii_digit).count();

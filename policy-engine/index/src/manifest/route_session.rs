@@ -1,7 +1,7 @@
 //! `sessionPersistence` of a rule (Gateway API, GEP-1619): how clients come back to the endpoint that they had.
 
 use super::read::{Fields, Reading};
-use super::route_backend::duration_ms;
+use super::route_backend::read_duration_of;
 use super::route_match::is_token;
 use super::traffic::SessionPersistence;
 use super::tree::Node;
@@ -76,14 +76,15 @@ fn read_name(
 fn read_life(reading: &mut Reading, fields: &mut Fields<'_>) -> Option<u32> {
     let path = fields.path("absoluteTimeout");
     let node = fields.optional(reading, "absoluteTimeout")?;
-    let text = reading.text(node, &path)?;
-    let secs = duration_ms(text).map(|ms| ms / 1_000);
-    let secs = secs.filter(|secs| (1..=LIVES_SECS_MAX).contains(secs));
-    if secs.is_none() {
-        let message = format!("`{path}: {text}` is not a duration from `1s` to `8760h`");
-        reading.problem(node.at, Code::BadValue, message);
-    }
-    u32::try_from(secs?).ok()
+    let longest = format!("{}h", LIVES_SECS_MAX / 3_600);
+    let ms = read_duration_of(
+        reading,
+        node,
+        &path,
+        1_000..=LIVES_SECS_MAX * 1_000,
+        ("1s", &longest),
+    );
+    u32::try_from(ms? / 1_000).ok()
 }
 
 /// Whether the cookie outlives the client's own session.
