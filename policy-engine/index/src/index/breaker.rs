@@ -55,12 +55,8 @@ impl Breaker {
             return out;
         }
         let mut accrual = FailureAccrual::default();
-        let mut read = |key: &str, what: &str, take: &mut dyn FnMut(&str) -> Option<()>| {
-            let name = match key.contains('/') {
-                true => key.to_owned(),
-                false => format!("{PREFIX}-{CONSECUTIVE}-{key}"),
-            };
-            if let Some(text) = annotations.get(&name)
+        let mut read = |name: &str, what: &str, take: &mut dyn FnMut(&str) -> Option<()>| {
+            if let Some(text) = annotations.get(name)
                 && take(text).is_none()
             {
                 out.problems.push(format!("`{name}: {text}` is not {what}"));
@@ -71,20 +67,23 @@ impl Breaker {
             (1..=PENALTY_MS_MAX).contains(&ms).then_some(ms)
         };
         const PENALTY: &str = "a time from `1ms` to `1d`";
-        read("max-failures", "a whole number above 0", &mut |text| {
+        let key = |key: &str| format!("{PREFIX}-{CONSECUTIVE}-{key}");
+        let name = key("max-failures");
+        read(&name, "a whole number above 0", &mut |text| {
             let number = text.parse().ok();
             accrual.max_failures = number.filter(|n| (1..=FAILURES_MAX).contains(n))?;
             Some(())
         });
-        read("min-penalty", PENALTY, &mut |text| {
+        read(&key("min-penalty"), PENALTY, &mut |text| {
             accrual.min_penalty_ms = penalty(text)?;
             Some(())
         });
-        read("max-penalty", PENALTY, &mut |text| {
+        read(&key("max-penalty"), PENALTY, &mut |text| {
             accrual.max_penalty_ms = penalty(text)?;
             Some(())
         });
-        read("jitter-ratio", "a number from 0 to 100", &mut |text| {
+        let name = key("jitter-ratio");
+        read(&name, "a number from 0 to 100", &mut |text| {
             let ratio: f64 = text.parse().ok()?;
             accrual.jitter_percent = percent(ratio)?;
             Some(())
