@@ -3,6 +3,7 @@
 //! Asked after the decision and after rate limits, and of allowed requests alone. What it says changes when and by whom a
 //! request is answered, never whether it was allowed.
 
+use crate::route::below;
 use mesh_policy::record::RecordFault;
 use mesh_policy::snapshot::Fault;
 use mesh_trust::{SpiffeId, Timestamp};
@@ -60,7 +61,7 @@ pub fn drawn(
         .iter()
         .filter(|fault| now < fault.until && fault.clients.contains(client));
     for fault in meant {
-        let mut happens = |percent: u8| (u128::from(random()) * 100) >> 64 < u128::from(percent);
+        let mut happens = |percent: u8| below(random(), 100) < u64::from(percent);
         let delay = fault.delay.filter(|delay| happens(delay.percent));
         let abort = fault.abort.filter(|abort| happens(abort.percent));
         let bandwidth = fault.bandwidth.filter(|rate| happens(rate.percent));

@@ -259,7 +259,7 @@ impl Plan {
 const TIMEOUT_MAX_MS: u64 = 365 * 24 * 3_600_000;
 
 /// A number below `bound`, each as likely; 0 if there is none.
-fn below(random: u64, bound: u64) -> u64 {
+pub(crate) fn below(random: u64, bound: u64) -> u64 {
     let wide = u128::from(random) * u128::from(bound);
     u64::try_from(wide >> 64).unwrap_or_default()
 }

@@ -54,29 +54,17 @@ impl Token {
     fn parse(text: &str) -> Option<Self> {
         let mut out = [0; TOKEN_BYTES];
         let digits = text.as_bytes();
-        if digits.len() != 2 * TOKEN_BYTES {
+        if digits.len() != HEXLOWER.encode_len(TOKEN_BYTES) {
             return None;
         }
-        for (byte, pair) in out.iter_mut().zip(digits.chunks_exact(2)) {
-            for digit in pair {
-                *byte = *byte << 4 | hex_digit(*digit)?;
-            }
-        }
+        HEXLOWER.decode_mut(digits, &mut out).ok()?;
         Some(Self(out))
-    }
-}
-
-fn hex_digit(digit: u8) -> Option<u8> {
-    match digit {
-        b'0'..=b'9' => Some(digit - b'0'),
-        b'a'..=b'f' => Some(digit - b'a' + 10),
-        _ => None,
     }
 }
 
 impl fmt::Display for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        HEXLOWER.encode_display(&self.0).fmt(f)
     }
 }
 
@@ -171,7 +159,7 @@ impl Session {
 }
 
 fn is_lower_hex(digit: u8) -> bool {
-    hex_digit(digit).is_some()
+    matches!(digit, b'0'..=b'9' | b'a'..=b'f')
 }
 
 /// Not `Secure`: between an application and its proxy there is plaintext, over which a client would not send it back.
