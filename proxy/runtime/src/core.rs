@@ -15,9 +15,11 @@ use crate::outbound::redirected::Destinations;
 use crate::outbound::{self, Listener, pool::Pool};
 use crate::random::Random;
 use crate::remotes::Remotes;
+use crate::serve::http1::Awake;
 use crate::shadow::Trials;
 use crate::state::{Changes, Shared, stopping};
 use crate::telemetry::Meter;
+use futures_util::FutureExt;
 use mesh_proxy_core::first_use::FirstUses;
 use mesh_proxy_core::redirect::OwnPorts;
 use mesh_trust::Timestamp;
@@ -57,6 +59,8 @@ pub(crate) struct Core {
     /// What was allowed since it was last handed to the log.
     pub(crate) classes: RefCell<Classes>,
     pub(crate) pool: Pool,
+    /// HTTP/1 connections of clients that are served.
+    pub(crate) awake: Awake,
     /// Handshakes under way.
     pub(crate) handshakes: Semaphore,
     /// What may be reached through the proxy, and what is here: for connections that were redirected.
@@ -125,12 +129,15 @@ pub(crate) fn run(index: usize, shared: &Arc<Shared>, sockets: Sockets) -> Resul
         let (core, accepting) = open(index, shared, sockets).map_err(start)?;
         let follow = spawn_local(follow_changes(core.clone()));
         let sweep = spawn_local(sweep(core.clone()));
+        let resting = core.clone();
+        let rest = spawn_local(async move { resting.awake.watch().await });
         stopping(&mut core.shared.watch_stopping()).await;
         accepting.iter().for_each(tokio::task::JoinHandle::abort);
         core.drained().await;
         core.hand_over_counts(true);
         follow.abort();
         sweep.abort();
+        rest.abort();
         Ok(())
     })
 }
@@ -161,6 +168,7 @@ fn open(
         trials: Trials::default(),
         classes: RefCell::new(Classes::new(index, shared.platform.wall_clock())),
         pool: Pool::default(),
+        awake: Awake::default(),
         handshakes: Semaphore::new(limits.handshakes_at_once),
         own_ports: shared.config.own_ports(),
         locals: Locals::default(),
@@ -246,11 +254,9 @@ async fn accept<F>(
             Ok((stream, from)) => {
                 crate::io::tune(&stream);
                 let busy = core.shared.mark_busy();
+                // Mapped, not awaited: a future that awaits another which it was given has room for it twice.
                 let connection = handle(core.clone(), stream, from);
-                spawn_local(async move {
-                    connection.await;
-                    drop((place, busy));
-                });
+                spawn_local(connection.map(move |()| drop((place, busy))));
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection; waiting");
@@ -370,5 +376,23 @@ impl Core {
         while self.shared.busy.load(Ordering::Acquire) > 0 {
             tokio::time::sleep(DRAIN_CHECK_EVERY).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size_of_task<A, B, C, D, F>(_: impl FnOnce(A, B, C, D) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// Most connections of most clients wait, and each has room for whatever may become of it.
+    #[test]
+    fn a_connection_has_room_for_no_more_than_a_wait() {
+        let application = size_of_task(outbound::take);
+        let strangers = size_of_task(inbound::plain::take);
+        assert!(application <= 1_408, "{application} bytes");
+        assert!(strangers <= 1_408, "{strangers} bytes");
     }
 }

@@ -10,7 +10,8 @@
 //! whose head went on already, and whose body is refused, is broken off.
 //!
 //! Requests that may end HTTP/1 (an upgrade, CONNECT) are the last that is read until they are answered: [`Link`] carries
-//! the answer back. After a `101` the guard stands aside.
+//! the answer back. After a `101` the guard stands aside. It says too when the library could be taken away and nobody would
+//! notice ([`Link::is_at_rest`]).
 
 use crate::answer::{Answer, closing, refused};
 use crate::limits::{HEAD_BYTES_MAX, HEADERS_MAX, PARTING};
@@ -74,7 +75,6 @@ impl WireRefusal {
 
 /// What the stream and the service of one connection tell each other. Both run on one thread; the HTTP library only asks
 /// for [`Send`].
-#[derive(Default)]
 pub(crate) struct Link {
     /// Number of the request whose answer is waited for; 0: none.
     asked: AtomicU64,
@@ -84,6 +84,28 @@ pub(crate) struct Link {
     refusal: OnceLock<WireRefusal>,
     /// Whether the last answer closes a connection on which more may be coming.
     lingers: AtomicBool,
+    /// Heads that had gone on when the library last looked for more and there was nothing, between two requests;
+    /// [`NO_REST`] if it has found something since.
+    rests: AtomicU64,
+    /// Whether a part of an answer waits for room in the socket.
+    blocked: AtomicBool,
+}
+
+/// See [`Link::rests`].
+const NO_REST: u64 = u64::MAX;
+
+impl Default for Link {
+    fn default() -> Self {
+        Self {
+            asked: AtomicU64::default(),
+            fate: AtomicU8::default(),
+            reader: AtomicWaker::default(),
+            refusal: OnceLock::default(),
+            lingers: AtomicBool::default(),
+            rests: AtomicU64::new(NO_REST),
+            blocked: AtomicBool::default(),
+        }
+    }
 }
 
 const UNKNOWN: u8 = 0;
@@ -100,6 +122,14 @@ impl Link {
     pub(crate) fn stands_in(&self, number: u64) -> Option<Answer> {
         let refusal = self.refusal.get()?;
         (refusal.number == number && !refusal.begun).then(|| spoken(refusal))
+    }
+
+    /// Whether all of `number` requests have gone on, nothing of another has come, and nothing waits to be sent: once they
+    /// are answered the library only waits.
+    pub(crate) fn is_at_rest(&self, number: u64) -> bool {
+        self.rests.load(Ordering::Relaxed) == number
+            && !self.blocked.load(Ordering::Relaxed)
+            && self.refusal.get().is_none()
     }
 
     /// Request `number` is about to be answered so; the answer that goes out is returned.
@@ -166,8 +196,8 @@ pub(crate) struct Guarded<T> {
 }
 
 impl<T> Guarded<T> {
-    /// Guards a stream from its beginning.
-    pub(crate) fn new(inner: T) -> (Self, Arc<Link>) {
+    /// Guards a stream from its beginning, or from that of a request; `first` was read of it before.
+    pub(crate) fn new(inner: T, first: BytesMut) -> (Self, Arc<Link>) {
         let link = Arc::new(Link::default());
         let guarded = Self {
             inner,
@@ -177,12 +207,24 @@ impl<T> Guarded<T> {
             }),
             link: link.clone(),
             mode: Mode::Requests,
-            kept: BytesMut::new(),
+            kept: first,
             clear: 0,
             read: 0,
             linger: None,
         };
         (guarded, link)
+    }
+
+    /// The stream again, and what was read of it and has not gone on: at rest nothing.
+    pub(crate) fn into_parts(self) -> (T, BytesMut) {
+        (self.inner, self.kept)
+    }
+
+    /// Notes whether the socket had room.
+    fn noted(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        let blocked = written.is_pending();
+        self.link.blocked.store(blocked, Ordering::Relaxed);
+        written
     }
 
     /// Gives `buf` what is clear.
@@ -288,7 +330,13 @@ impl<T: AsyncRead + Unpin> Guarded<T> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<bool>> {
         let before = buf.filled().len();
-        ready!(Pin::new(&mut self.inner).poll_read(cx, buf))?;
+        let read = Pin::new(&mut self.inner).poll_read(cx, buf);
+        let rests = match &read {
+            Poll::Pending if self.guard.is_between_requests() => self.guard.heads(),
+            _ => NO_REST,
+        };
+        self.link.rests.store(rests, Ordering::Relaxed);
+        ready!(read)?;
         let piece = buf.filled().get(before..).unwrap_or_default();
         let (reading, length) = (self.guard.push(piece), piece.len());
         if reading.clear < length || reading.stop != Stop::End {
@@ -367,7 +415,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guarded<T> {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(cx, buf)
+        let written = Pin::new(&mut self.inner).poll_write(cx, buf);
+        self.noted(written)
     }
 
     fn poll_write_vectored(
@@ -377,12 +426,14 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guarded<T> {
     ) -> Poll<io::Result<usize>> {
         let inner = Pin::new(&mut self.inner);
         if bufs.iter().map(|piece| piece.len()).sum::<usize>() > JOINED_BYTES_MAX {
-            return inner.poll_write_vectored(cx, bufs);
+            let written = inner.poll_write_vectored(cx, bufs);
+            return self.noted(written);
         }
         let mut space = [MaybeUninit::uninit(); JOINED_BYTES_MAX];
         let mut joined = ReadBuf::uninit(&mut space);
         bufs.iter().for_each(|piece| joined.put_slice(piece));
-        inner.poll_write(cx, joined.filled())
+        let written = inner.poll_write(cx, joined.filled());
+        self.noted(written)
     }
 
     fn is_write_vectored(&self) -> bool {

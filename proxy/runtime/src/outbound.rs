@@ -575,10 +575,10 @@ pub(crate) async fn take(
 ) {
     let accepted = Instant::now();
     if let Some(to) = listener.outside() {
-        return egress::take(core, listener, to, stream, from).await;
+        return Box::pin(egress::take(core, listener, to, stream, from)).await;
     }
     if listener.refresh(&core) {
-        return bytes(&core, &listener, stream).await;
+        return Box::pin(bytes(&core, &listener, stream)).await;
     }
     let detected = match detect(
         &mut stream,
@@ -595,12 +595,12 @@ pub(crate) async fn take(
     let stream = Prefixed::new(detected.prefix, stream);
     let speaks = match told(&core, &listener.name, detected.speaks) {
         Told::Http(speaks) => speaks,
-        Told::Tls(_) | Told::Bytes => return bytes(&core, &listener, stream).await,
+        // Boxed: most connections carry requests, and should not carry room for this.
+        Told::Tls(_) | Told::Bytes => return Box::pin(bytes(&core, &listener, stream)).await,
         Told::Nothing => return,
     };
-    let shared = core.shared.clone();
-    let departure = http::Departure::new(core, listener, from.ip());
-    serve(stream, speaks, &shared, &Kill::default(), departure).await;
+    let departure = http::Departure::new(core.clone(), listener, from.ip());
+    serve(stream, speaks, &core, &Kill::default(), departure).await;
 }
 
 /// What the first bytes of an application's connection tell.

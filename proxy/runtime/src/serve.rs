@@ -1,13 +1,19 @@
 //! HTTP connections: one set of limits for every server and client that the proxy runs, and the drain.
+//!
+//! - [`http1`]: HTTP/1 of clients, and what is held of a connection on which nothing comes
+
+pub(crate) mod http1;
 
 use crate::answer::Answer;
 use crate::body::Arriving;
-use crate::guarded::{Guarded, Link, WireRefusal};
+use crate::core::Core;
+use crate::guarded::WireRefusal;
 use crate::limits;
 use crate::live::{Kill, Slot};
 use crate::mux;
-use crate::state::{Shared, stopping, superseded};
+use crate::state::{stopping, superseded};
 use http::Request;
+use http1::{Beside, Next};
 use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::service::service_fn;
@@ -17,10 +23,10 @@ use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
 
 /// Runs the tasks of HTTP/2 on the core where they arise.
 #[derive(Clone, Copy, Debug)]
@@ -63,94 +69,88 @@ pub(crate) trait Service: 'static {
 }
 
 /// Serves a connection until it ends, is ended through `kill`, or the proxy has drained it.
-pub(crate) async fn serve<T, S>(
-    io: T,
-    speaks: Speaks,
-    shared: &Arc<Shared>,
-    kill: &Kill,
-    service: Rc<S>,
-) where
+pub(crate) async fn serve<T, S>(io: T, speaks: Speaks, core: &Core, kill: &Kill, service: Rc<S>)
+where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: Service,
 {
+    // Boxed: a connection should not carry room for what it does not speak.
     match speaks {
-        Speaks::Mux { version } => {
-            let mut watch = shared.watch_stopping();
-            // With a newer SVID its clients make new connections, in order. When the root of the older one is dropped, there
-            // is no request left that would have to be broken off.
-            let leave = async {
-                tokio::select! {
-                    () = stopping(&mut watch) => {}
-                    () = superseded(shared, version) => {}
-                }
-            };
-            mux::server::serve(io, leave, kill, service).await;
-        }
+        Speaks::Mux { version } => Box::pin(mux(io, version, core, kill, service)).await,
         Speaks::Http1 { quiet } => {
-            let (io, link) = Guarded::new(io);
-            let mut builder = hyper::server::conn::http1::Builder::new();
-            builder
-                .timer(TokioTimer::new())
-                .header_read_timeout(quiet)
-                .max_headers(limits::HEADERS_MAX)
-                .max_buf_size(limits::HEAD_BYTES_MAX)
-                .auto_date_header(false);
-            let requests = Rc::new(Numbered {
-                service,
-                link,
-                count: Cell::new(0),
-                told: Cell::new(false),
-            });
-            let each = requests.clone();
-            let each = service_fn(move |request| each.clone().answer(request));
-            let connection = builder.serve_connection(TokioIo::new(io), each);
-            let ended = drive(connection.with_upgrades(), shared, kill, |connection| {
-                connection.graceful_shutdown()
-            });
-            let ended = after_each_poll(ended, || requests.tell()).await;
-            if let Some(refusal) = ended.err().as_ref().and_then(WireRefusal::by_library) {
-                requests.tell_of(&refusal);
-            }
+            let stop = &core.shared.watch_stopping();
+            let awake = &core.awake;
+            http1::serve(io, quiet, Beside { awake, stop, kill }, service).await;
         }
         Speaks::Http2 { streams_max } => {
-            let mut builder = hyper::server::conn::http2::Builder::new(OnThisCore);
-            builder
-                .timer(TokioTimer::new())
-                .max_concurrent_streams(streams_max)
-                .max_header_list_size(limits::H2_HEADER_LIST_BYTES_MAX)
-                .max_pending_accept_reset_streams(limits::H2_PENDING_RESETS_MAX)
-                .max_local_error_reset_streams(limits::H2_LOCAL_RESETS_MAX)
-                .initial_stream_window_size(limits::H2_STREAM_WINDOW)
-                .initial_connection_window_size(limits::H2_CONNECTION_WINDOW)
-                .max_frame_size(limits::H2_FRAME_BYTES)
-                .max_send_buf_size(limits::H2_SEND_BUFFER)
-                .keep_alive_interval(limits::H2_PING_EVERY)
-                .keep_alive_timeout(limits::H2_PING_TIMEOUT)
-                .auto_date_header(false);
-            let given_up = Rc::new(GivenUp::default());
-            let each = given_up.clone();
-            let service = service_fn(move |request: Request<Incoming>| {
-                let answer = service.clone().answer(request.map(Arriving::Http));
-                let asking = Asking(Some(each.clone()));
-                async move {
-                    let answer = answer.await;
-                    asking.answered();
-                    Ok::<_, Infallible>(answer)
-                }
-            });
-            let connection = builder.serve_connection(TokioIo::new(io), service);
-            let ended = drive(connection, shared, kill, |connection| {
-                connection.graceful_shutdown()
-            });
-            // A library that breaks off HTTP/2 does so for the whole connection, and has said why to the log.
-            tokio::pin!(ended);
-            poll_fn(|cx| match given_up.too_often() {
-                true => Poll::Ready(()),
-                false => ended.as_mut().poll(cx).map(drop),
-            })
-            .await;
+            Box::pin(http2(io, streams_max, core, kill, service)).await
         }
     }
+}
+
+async fn mux<T, S>(io: T, version: u64, core: &Core, kill: &Kill, service: Rc<S>)
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+    S: Service,
+{
+    let shared = &core.shared;
+    let mut watch = shared.watch_stopping();
+    // With a newer SVID its clients make new connections, in order. When the root of the older one is dropped, there
+    // is no request left that would have to be broken off.
+    let leave = async {
+        tokio::select! {
+            () = stopping(&mut watch) => {}
+            () = superseded(shared, version) => {}
+        }
+    };
+    mux::server::serve(io, leave, kill, service).await;
+}
+
+async fn http2<T, S>(io: T, streams_max: u32, core: &Core, kill: &Kill, service: Rc<S>)
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Service,
+{
+    let mut builder = hyper::server::conn::http2::Builder::new(OnThisCore);
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(streams_max)
+        .max_header_list_size(limits::H2_HEADER_LIST_BYTES_MAX)
+        .max_pending_accept_reset_streams(limits::H2_PENDING_RESETS_MAX)
+        .max_local_error_reset_streams(limits::H2_LOCAL_RESETS_MAX)
+        .initial_stream_window_size(limits::H2_STREAM_WINDOW)
+        .initial_connection_window_size(limits::H2_CONNECTION_WINDOW)
+        .max_frame_size(limits::H2_FRAME_BYTES)
+        .max_send_buf_size(limits::H2_SEND_BUFFER)
+        .keep_alive_interval(limits::H2_PING_EVERY)
+        .keep_alive_timeout(limits::H2_PING_TIMEOUT)
+        .auto_date_header(false);
+    let given_up = Rc::new(GivenUp::default());
+    let each = given_up.clone();
+    let service = service_fn(move |request: Request<Incoming>| {
+        let answer = service.clone().answer(request.map(Arriving::Http));
+        let asking = Asking(Some(each.clone()));
+        async move {
+            let answer = answer.await;
+            asking.answered();
+            Ok::<_, Infallible>(answer)
+        }
+    });
+    let connection = builder.serve_connection(TokioIo::new(io), service);
+    let ended = drive(
+        connection,
+        core.shared.watch_stopping(),
+        kill,
+        |connection| connection.graceful_shutdown(),
+        |_| Next::Stay,
+    );
+    // A library that breaks off HTTP/2 does so for the whole connection, and has said why to the log.
+    tokio::pin!(ended);
+    poll_fn(|cx| match given_up.too_often() {
+        true => Poll::Ready(()),
+        false => ended.as_mut().poll(cx).map(drop),
+    })
+    .await;
 }
 
 /// How many requests of one HTTP/2 connection its client gave up before they were answered, less those that it waited for.
@@ -190,44 +190,6 @@ impl Drop for Asking {
     }
 }
 
-/// The requests of one HTTP/1 connection, counted as the guard counts them.
-struct Numbered<S> {
-    service: Rc<S>,
-    link: Arc<Link>,
-    count: Cell<u64>,
-    /// Whether the service was told of a refusal. There is one at most.
-    told: Cell<bool>,
-}
-
-impl<S: Service> Numbered<S> {
-    async fn answer(self: Rc<Self>, request: Request<Incoming>) -> Result<Answer, Infallible> {
-        let number = self.count.get() + 1;
-        self.count.set(number);
-        let answer = match self.link.stands_in(number) {
-            Some(refusal) => refusal,
-            None => {
-                let request = request.map(Arriving::Http);
-                self.service.clone().answer(request).await
-            }
-        };
-        self.tell(); // before the client hears of it
-        Ok(self.link.answered(number, answer))
-    }
-
-    /// Tells the service of a refusal by the guard.
-    fn tell(&self) {
-        if let Some(refusal) = self.link.refusal() {
-            self.tell_of(refusal);
-        }
-    }
-
-    fn tell_of(&self, refusal: &WireRefusal) {
-        if !self.told.replace(true) {
-            self.service.on_refused(refusal);
-        }
-    }
-}
-
 /// An HTTP/2 client with the limits of this proxy.
 pub(crate) fn h2_client() -> hyper::client::conn::http2::Builder<OnThisCore> {
     let mut builder = hyper::client::conn::http2::Builder::new(OnThisCore);
@@ -243,29 +205,19 @@ pub(crate) fn h2_client() -> hyper::client::conn::http2::Builder<OnThisCore> {
     builder
 }
 
-/// Runs a future, and `look` each time that it has got on.
-async fn after_each_poll<F: Future>(future: F, mut look: impl FnMut()) -> F::Output {
-    let mut future = pin!(future);
-    poll_fn(|cx| {
-        let polled = future.as_mut().poll(cx);
-        look();
-        polled
-    })
-    .await
-}
-
+/// Runs a connection of the library until it ends. `next` says after each turn what becomes of it.
 async fn drive<C>(
     connection: C,
-    shared: &Shared,
+    mut stop: watch::Receiver<bool>,
     kill: &Kill,
     shut_down: impl Fn(Pin<&mut C>),
+    mut next: impl FnMut(&mut Context<'_>) -> Next,
 ) -> hyper::Result<()>
 where
     C: Future<Output = hyper::Result<()>>,
 {
     let mut connection = pin!(connection);
-    let mut watch = shared.watch_stopping();
-    let mut stop = pin!(stopping(&mut watch));
+    let mut stop = pin!(stopping(&mut stop));
     let mut draining = false;
     let mut parting = None;
     let ended = poll_fn(|cx| {
@@ -285,7 +237,11 @@ where
             draining = true;
             shut_down(connection.as_mut());
         }
-        connection.as_mut().poll(cx)
+        let turn = connection.as_mut().poll(cx);
+        match next(cx) {
+            Next::End if turn.is_pending() => Poll::Ready(Ok(())),
+            Next::End | Next::Stay => turn,
+        }
     });
     let ended = ended.await;
     if let Err(error) = &ended {

@@ -190,6 +190,11 @@ impl Http1Guard {
         self.heads
     }
 
+    /// Whether all that came belongs to whole requests.
+    pub fn is_between_requests(&self) -> bool {
+        self.state == State::Between { cr: false } && self.said.bytes == 0
+    }
+
     /// Method and target of the request that was read last, if its request line is whole, exact and not overlong.
     pub fn request_line(&self) -> Option<(&str, &str)> {
         let mut words = std::str::from_utf8(&self.asked).ok()?.split(' ');
@@ -197,10 +202,6 @@ impl Http1Guard {
             words.next().filter(|method| !method.is_empty())?,
             words.next()?,
         ))
-    }
-
-    fn is_between_requests(&self) -> bool {
-        self.state == State::Between { cr: false } && self.said.bytes == 0
     }
 
     fn refuse(&mut self, why: RequestRefusal, begun: bool, from: usize) -> Reading {

@@ -15,7 +15,7 @@ const UPGRADE: &[u8] =
 
 fn guarded() -> (DuplexStream, Guarded<DuplexStream>, Arc<Link>) {
     let (client, server) = duplex(1 << 20);
-    let (guarded, link) = Guarded::new(server);
+    let (guarded, link) = Guarded::new(server, BytesMut::new());
     (client, guarded, link)
 }
 

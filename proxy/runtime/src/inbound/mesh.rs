@@ -94,9 +94,8 @@ async fn carry(
     let _entry = core
         .live
         .enter(peer.clone(), Alive::Connection, kill.clone());
-    let shared = core.shared.clone();
-    let arrival = http::Arrival::new(core, port, peer, Entry::Mesh);
-    serve(stream, speaks, &shared, &kill, arrival).await;
+    let arrival = http::Arrival::new(core.clone(), port, peer, Entry::Mesh);
+    serve(stream, speaks, &core, &kill, arrival).await;
 }
 
 /// Why a handshake came to nothing: a word for the metric, and a sentence for the log.

@@ -74,9 +74,8 @@ pub(crate) async fn take(core: Rc<Core>, port: Rc<Port>, mut stream: TcpStream, 
     let _entry = core
         .live
         .enter(peer.clone(), Alive::Connection, kill.clone());
-    let shared = core.shared.clone();
-    let arrival = http::Arrival::new(core, port, peer, Entry::Plain);
-    serve(stream, speaks, &shared, &kill, arrival).await;
+    let arrival = http::Arrival::new(core.clone(), port, peer, Entry::Plain);
+    serve(stream, speaks, &core, &kill, arrival).await;
 }
 
 fn is_opaque(core: &Core, port: u16) -> bool {

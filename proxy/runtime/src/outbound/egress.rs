@@ -76,9 +76,8 @@ pub(super) async fn take(
     let stream = Prefixed::new(detected.prefix, stream);
     match told(&core, &listener.name, detected.speaks) {
         Told::Http(speaks) => {
-            let shared = core.shared.clone();
-            let departure = Departure::new(core, listener, from.ip());
-            serve(stream, speaks, &shared, &Kill::default(), departure).await;
+            let departure = Departure::new(core.clone(), listener, from.ip());
+            serve(stream, speaks, &core, &Kill::default(), departure).await;
         }
         Told::Tls(name) => {
             bytes(&core, &listener, to, stream, from.ip(), What::Tls(name)).await;
