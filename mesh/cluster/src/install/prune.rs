@@ -5,7 +5,7 @@
 
 use super::{InstallError, Values, objects, reference};
 use crate::crds::{self, Which};
-use crate::names::{NAMESPACE, PART_OF, PART_OF_LABEL};
+use crate::names::{NAMESPACE, PART_OF, PART_OF_LABEL, TRUST_CONFIG_MAP};
 use crate::yaml;
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -49,6 +49,9 @@ pub const KINDS: &[(&str, &str)] = &[
 
 /// What the names of our objects begin with that have no namespace.
 const PREFIX: &str = "mesh-";
+
+/// What parts of the mesh make while they run, with our label: installed by nobody, needed by all.
+const MADE_LATER: &[(&str, &str)] = &[("ConfigMap", TRUST_CONFIG_MAP)];
 
 /// What the names of our own definitions end with.
 const OWN_GROUP: &str = ".mesh.internal";
@@ -180,6 +183,7 @@ fn is_ours(found: &Found, name: &Name) -> bool {
         (namespace, _) => namespace == NAMESPACE,
     };
     in_place
+        && !MADE_LATER.contains(&(found.kind, name.name.as_str()))
         && label.and_then(Value::as_str) == Some(PART_OF)
         && owners.is_none_or(|owners| owners.is_empty())
 }
@@ -279,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_be_somebody_elses_stays() {
+    fn what_is_made_later_or_may_be_somebody_elses_stays() {
         let mut unlabelled = found("Deployment", NAMESPACE, "mesh-old");
         unlabelled.object["metadata"]["labels"] = json!({});
         let mut owned = found("ConfigMap", NAMESPACE, "mesh-made");
@@ -291,6 +295,7 @@ mod tests {
             owned,
             other,
             found("Deployment", "shop", "mesh-old"),
+            found("ConfigMap", NAMESPACE, TRUST_CONFIG_MAP),
             found("ClusterRole", "", "meshes"),
             found("ClusterRole", "", "another-mesh"),
             found("CustomResourceDefinition", "", "olds.policy.linkerd.io"),
