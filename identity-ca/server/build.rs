@@ -1,4 +1,4 @@
-//! Compiles the SPIFFE Workload API and Envoy's SDS with a Rust protobuf compiler, so that nothing needs to be installed.
+//! Compiles the SPIFFE Workload and Broker APIs and Envoy's SDS with a Rust protobuf compiler, so that nothing needs to be installed.
 
 use prost::Message;
 use std::fs::File;
@@ -14,6 +14,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     descriptor.write_all(&workload.encode_to_vec())?;
     // The client half is for tests; programs use the SPIFFE libraries of their language.
     tonic_prost_build::configure().compile_fds(workload)?;
+    let broker = protox::compile(["proto/broker.proto"], ["proto"])?;
+    let mut descriptor = File::create(Path::new(&out).join("broker.bin"))?;
+    descriptor.write_all(&broker.encode_to_vec())?;
+    tonic_prost_build::configure().compile_fds(broker)?;
+    let status = protox::compile(["proto/status.proto"], ["proto"])?;
+    tonic_prost_build::configure().compile_fds(status)?;
     let sds = protox::compile(["proto/secrets.proto", "proto/tls.proto"], ["proto"])?;
     tonic_prost_build::configure().compile_fds(sds)?;
     Ok(())

@@ -5,6 +5,7 @@
 //! message whether the process is still who it was ([`Caller::recheck`]). When it is not, the stream ends with
 //! `PermissionDenied`: what the client holds is no longer its own (redaction).
 
+use crate::broker::Broker;
 use crate::error::IssuanceError;
 use crate::error::coded;
 use crate::federation::Foreign;
@@ -46,6 +47,8 @@ pub(crate) struct Agent {
 pub(crate) struct Caller {
     pub(crate) agent: Agent,
     peer: Peer,
+    /// Who asks in its place; none: it asks itself.
+    broker: Option<Broker>,
     _counted: Counted,
 }
 
@@ -77,8 +80,19 @@ impl Agent {
         Ok(Caller {
             agent: self.clone(),
             peer,
+            broker: None,
             _counted: counted,
         })
+    }
+
+    /// A call by which `broker` asks in the place of the process `workload`.
+    pub(crate) fn on_behalf_of(&self, workload: Peer, broker: Broker, counted: Counted) -> Caller {
+        Caller {
+            agent: self.clone(),
+            peer: workload,
+            broker: Some(broker),
+            _counted: counted,
+        }
     }
 }
 
@@ -124,7 +138,18 @@ impl Caller {
                 .iter()
                 .zip(before)
                 .all(|(now, before)| now.identity == before.identity);
-        if same { Ok(()) } else { Err(nobody()) }
+        if !same {
+            return Err(nobody());
+        }
+        match &self.broker {
+            Some(broker) => broker.recheck(&self.agent),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether its process lives.
+    pub(crate) fn is_alive(&self) -> bool {
+        self.peer.0.pidfd.as_ref().is_some_and(PidFd::is_alive)
     }
 
     /// What a stream with no SVIDs waits for.

@@ -51,6 +51,16 @@ pub enum CaError {
         /// In the system's words.
         why: String,
     },
+    /// Whoever is named as a broker cannot be one.
+    #[error("brokers cannot be served: {why}")]
+    #[diagnostic(
+        code("MESH-0877"),
+        help("`--broker` takes the SPIFFE ID of a workload of this trust domain")
+    )]
+    Broker {
+        /// What is wrong.
+        why: String,
+    },
     /// The certificate of the bundle endpoint cannot be used.
     #[error("the bundle endpoint cannot use the certificate `{}`: {why}", .chain.display())]
     #[diagnostic(

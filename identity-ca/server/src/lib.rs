@@ -13,6 +13,7 @@
 //! - `registry`: attestation
 //! - `svids`, `jwt`, `rate`: SVIDs in force, tokens and their keys, and how often one may ask; `own_svid`: the CA's own
 //! - `agent`: what every service for workloads shares; `workload_api`, `sds`: SPIFFE's and Envoy's
+//! - `broker`: the same on behalf of others, for those who are named; [`BrokerConfig`]
 //! - [`Oidc`]: where readers outside of SPIFFE find the keys of tokens; `public_http`: documents for everybody
 //! - [`network`]: issuance for whoever no Unix socket reaches; [`kubernetes`]: evidence that an API server judges
 //! - `nodes`: machines that join, and what their agents get; [`joined`]: such an agent
@@ -30,6 +31,7 @@ pub mod adoption;
 mod agent;
 mod audit;
 mod authority;
+mod broker;
 pub mod ceremony;
 #[cfg(test)]
 mod crash;
@@ -67,6 +69,7 @@ mod tests;
 mod trust;
 mod workload_api;
 
+pub use broker::BrokerConfig;
 pub use error::CaError;
 pub use federation::endpoint::{BundleEndpoint, EndpointProof};
 pub use network::NetworkConfig;

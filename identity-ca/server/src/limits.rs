@@ -71,6 +71,18 @@ pub(crate) const ENDPOINT_CERTIFICATE_POLL: Duration = Duration::from_secs(10);
 /// How long a fetch of another domain's bundle may take, from the look-up of its name to the last octet.
 pub(crate) const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Brokers that may be named.
+pub(crate) const BROKERS_MAX: usize = 16;
+
+/// Connections of brokers; beyond, new ones are closed at once. A broker needs one.
+pub(crate) const BROKER_CONNECTIONS_MAX: usize = 64;
+
+/// Streams and calls of one broker at a time: four streams of each of a thousand workloads; each costs a task and about 4 KiB.
+pub(crate) const BROKER_CALLS_MAX: usize = 4_096;
+
+/// Streams on one connection of a broker.
+pub(crate) const BROKER_STREAMS_MAX: u32 = 4_096;
+
 /// Bytes of a Workload API request: a token to validate is the largest.
 pub(crate) const WORKLOAD_REQUEST_BYTES_MAX: usize = 32 * 1024;
 

@@ -84,20 +84,30 @@ impl AsyncRead for Connection {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        while this.incoming.is_empty() {
-            let mut bytes = [0; READ_BYTES];
-            let mut read = ReadBuf::new(&mut bytes);
-            std::task::ready!(Pin::new(&mut this.stream).poll_read(cx, &mut read))?;
-            if read.filled().is_empty() {
-                this.incoming.finish();
-                break;
-            }
-            this.incoming.push(read.filled());
-        }
-        let count = this.incoming.take(buf.initialize_unfilled());
-        buf.advance(count);
-        Poll::Ready(Ok(()))
+        poll_read_rewritten(&mut this.stream, &mut this.incoming, cx, buf)
     }
+}
+
+/// Reads from `stream` what `incoming` makes of it.
+pub(crate) fn poll_read_rewritten(
+    stream: &mut (impl AsyncRead + Unpin),
+    incoming: &mut Rewriter,
+    cx: &mut Context<'_>,
+    buf: &mut ReadBuf<'_>,
+) -> Poll<io::Result<()>> {
+    while incoming.is_empty() {
+        let mut bytes = [0; READ_BYTES];
+        let mut read = ReadBuf::new(&mut bytes);
+        std::task::ready!(Pin::new(&mut *stream).poll_read(cx, &mut read))?;
+        if read.filled().is_empty() {
+            incoming.finish();
+            break;
+        }
+        incoming.push(read.filled());
+    }
+    let count = incoming.take(buf.initialize_unfilled());
+    buf.advance(count);
+    Poll::Ready(Ok(()))
 }
 
 impl AsyncWrite for Connection {

@@ -34,15 +34,31 @@ impl OwnSvid {
         settings: watch::Sender<Option<Arc<ServerConfig>>>,
         in_force: impl Fn() + Send,
     ) {
+        let shown = move |tls: &TlsIdentity| {
+            settings.send_replace(Some(make(tls)?));
+            in_force();
+            Ok(())
+        };
+        self.keep_shown(shown).await;
+    }
+
+    /// Keeps an SVID in force, and gives each to `shown`.
+    pub(crate) async fn keep_identity(self, shown: impl Fn(&TlsIdentity) + Send) {
+        let shown = move |tls: &TlsIdentity| {
+            shown(tls);
+            Ok(())
+        };
+        self.keep_shown(shown).await;
+    }
+
+    async fn keep_shown(self, shown: impl Fn(&TlsIdentity) -> Result<(), String> + Send) {
         // Each step of a rotation may move us to another authority, like everybody else.
         let mut trust = self.issuing.published();
         loop {
             let seen = trust.borrow_and_update().state.clone();
             let made = self.issue().await;
-            match made.and_then(|(tls, renewal)| Ok((make(&tls)?, renewal))) {
-                Ok((server, renewal)) => {
-                    settings.send_replace(Some(server));
-                    in_force();
+            match made.and_then(|(tls, renewal)| shown(&tls).map(|()| renewal)) {
+                Ok(renewal) => {
                     tokio::select! {
                         () = self.until_due(renewal) => {}
                         stepped = trust.wait_for(|now| now.state != seen) => if stepped.is_err() { return },

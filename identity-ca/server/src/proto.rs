@@ -1,4 +1,4 @@
-//! The interfaces of others that we serve, compiled from `proto/`: the SPIFFE Workload API, and Envoy's SDS.
+//! The interfaces of others that we serve, compiled from `proto/`: the SPIFFE Workload and Broker APIs, and Envoy's SDS.
 #![expect(
     unreachable_pub,
     clippy::allow_attributes,
@@ -11,6 +11,23 @@ tonic::include_proto!("_");
 /// The Workload API's descriptor, for server reflection.
 pub(crate) const WORKLOAD_DESCRIPTOR: &[u8] =
     include_bytes!(concat!(env!("OUT_DIR"), "/workload.bin"));
+
+/// The Broker API.
+#[allow(
+    dead_code,
+    reason = "references to objects of Kubernetes are refused by their name"
+)]
+pub mod broker {
+    tonic::include_proto!("spiffe.broker");
+}
+
+/// The Broker API's descriptor, for server reflection.
+pub(crate) const BROKER_DESCRIPTOR: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/broker.bin"));
+
+/// Details of errors.
+pub mod rpc {
+    tonic::include_proto!("google.rpc");
+}
 
 /// Envoy's packages, nested as their names are: generated code finds its types that way.
 pub mod envoy {

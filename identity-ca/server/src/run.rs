@@ -3,6 +3,7 @@
 use crate::adoption::{self, Keeper};
 use crate::agent::Agent;
 use crate::audit::{self, LogCopy};
+use crate::broker::{self, BrokerConfig};
 use crate::denials::{Admin, DenyList, ListSource, Watching};
 use crate::error::{CaError, with_source};
 use crate::federation::book::Federation;
@@ -22,6 +23,7 @@ use crate::nodes;
 use crate::nodes::book::NodeBook;
 use crate::nodes::desk::NodesDesk;
 use crate::oidc::{self, Oidc};
+use crate::own_svid::OwnSvid;
 use crate::probes::{self, Probes};
 use crate::proto::WORKLOAD_DESCRIPTOR;
 use crate::proto::envoy::service::discovery::v3::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer;
@@ -49,7 +51,7 @@ use mesh_platform::audit_log::AuditLog;
 use mesh_platform::lock::LockFile;
 use mesh_platform::process::PidFd;
 use mesh_platform::{Platform, files, process, unix};
-use mesh_trust::TrustDomain;
+use mesh_trust::{SpiffeId, TrustDomain};
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -96,6 +98,8 @@ pub struct CaConfig {
     pub oidc: Option<Oidc>,
     /// Where the trust bundle is served to other trust domains; none: nowhere.
     pub bundle_endpoint: Option<BundleEndpoint>,
+    /// Where processes of this machine are served that ask on behalf of others, and who we are to them; none: nowhere.
+    pub broker: Option<(BrokerConfig, SpiffeId)>,
     /// Whether to forbid core files and debuggers of the same user; true by default.
     pub harden: bool,
     /// Clock and randomness.
@@ -129,6 +133,7 @@ impl CaConfig {
             registrations: Vec::new(),
             oidc: None,
             bundle_endpoint: None,
+            broker: None,
             harden: true,
             platform,
         }
@@ -165,6 +170,9 @@ pub async fn run(
         .with_denials(denials.follow());
     if let Some(oidc) = &config.oidc {
         oidc.check()?;
+    }
+    if let Some((broker, _)) = &config.broker {
+        broker.check(&config.trust_domain)?;
     }
     let mut tasks = tokio::task::JoinSet::new();
     let health = Probes::new(config.network.is_some());
@@ -204,6 +212,7 @@ pub async fn run(
         stopping: stopping.clone(),
         platform: Arc::clone(&config.platform),
     };
+    let brokers = serve_brokers(&config, &agent, &issuing, &mut tasks, stopping.clone())?;
     let streams = TrustStreams {
         registry: registry.clone(),
         issuing: issuing.clone(),
@@ -254,12 +263,13 @@ pub async fn run(
     let rotations = keep::move_on(issuing.clone());
     let keeping = follow_keeper(&config, &signing, &issuing);
     let cluster = work_for_cluster(&config, &issuing);
-    tokio::pin!(workloads, launches, admin, network, steering);
+    tokio::pin!(workloads, launches, admin, network, steering, brokers);
     let outcome = tokio::select! {
         () = shutdown => None,
         ended = &mut workloads => Some(ended),
         ended = &mut launches => Some(ended),
         ended = &mut admin => Some(ended),
+        ended = &mut brokers => Some(ended),
         never = denying => match never {},
         never = keys => match never {},
         never = bundle => match never {},
@@ -277,6 +287,7 @@ pub async fn run(
     }
     // Streams end at once with `Unavailable`; a client that does not read is not waited for.
     let finish = futures_util::future::join5(workloads, launches, admin, network, steering);
+    let finish = futures_util::future::join(finish, brokers);
     let _ = tokio::time::timeout(Duration::from_secs(2), finish).await;
     issuing.maintain().await;
     tracing::info!("the CA ended");
@@ -402,12 +413,12 @@ async fn upkeep(issuing: &Issuing, tokens: &Tokens) {
     }
 }
 
-fn listener(path: &Path, mode: u32) -> Result<UnixListener, CaError> {
+pub(crate) fn listener(path: &Path, mode: u32) -> Result<UnixListener, CaError> {
     let bound = unix::bind(path, mode)?;
     UnixListener::from_std(bound).map_err(|error| server_error(path, &error))
 }
 
-fn server_error(path: &Path, error: &dyn std::error::Error) -> CaError {
+pub(crate) fn server_error(path: &Path, error: &dyn std::error::Error) -> CaError {
     CaError::Server {
         socket: path.to_owned(),
         why: with_source(error),
@@ -457,6 +468,50 @@ pub(crate) fn serve_workloads(
             .add_service(reflection)
             .serve_with_incoming_shutdown(incoming, stopped(stopping));
         serving.await.map_err(|error| server_error(&path, &error))
+    })
+}
+
+/// Serves brokers where that was asked for, as whoever the CA is to them.
+fn serve_brokers(
+    config: &CaConfig,
+    agent: &Agent,
+    issuing: &Issuing,
+    tasks: &mut tokio::task::JoinSet<()>,
+    stopping: watch::Receiver<bool>,
+) -> Result<impl Future<Output = Result<(), CaError>> + use<>, CaError> {
+    let served = match config.broker.clone() {
+        Some((broker, identity)) => {
+            let (shown, follow) = watch::channel(None);
+            let own = OwnSvid {
+                issuing: issuing.clone(),
+                platform: Arc::clone(&config.platform),
+                identity,
+                door: "brokers",
+            };
+            let kept = own.keep_identity(move |tls| {
+                shown.send_replace(Some(tls.clone()));
+            });
+            tasks.spawn(kept);
+            let identity = Arc::new(move || follow.borrow().clone());
+            let stopping = stopping.clone();
+            Some(broker::serve(
+                &broker,
+                &config.dir,
+                agent,
+                identity,
+                stopping,
+            )?)
+        }
+        None => None,
+    };
+    Ok(async move {
+        match served {
+            Some(served) => served.await,
+            None => {
+                stopped(stopping).await;
+                Ok(())
+            }
+        }
     })
 }
 

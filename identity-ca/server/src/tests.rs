@@ -20,6 +20,7 @@ use tokio::task::JoinHandle;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Code, Request, Status};
 
+mod broker;
 mod denials;
 mod jwt;
 mod nodes;

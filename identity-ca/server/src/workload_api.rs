@@ -48,7 +48,10 @@ impl WorkloadApi {
     }
 }
 
-async fn svids(caller: &Caller, out: &Out<X509svidResponse>) -> Result<(), Status> {
+pub(crate) async fn svids<T: From<X509svidResponse>>(
+    caller: &Caller,
+    out: &Out<T>,
+) -> Result<(), Status> {
     let entitled = caller.attest().await?;
     let mut waits = caller.waits_with_svids(&entitled)?;
     let mut sent = None;
@@ -58,7 +61,7 @@ async fn svids(caller: &Caller, out: &Out<X509svidResponse>) -> Result<(), Statu
             && sent.as_ref() != Some(&Mark::of(&state))
         {
             sent = Some(Mark::of(&state));
-            if out.send(Ok(svid_response(&state))).await.is_err() {
+            if out.send(Ok(svid_response(&state).into())).await.is_err() {
                 return Ok(());
             }
         }
@@ -66,7 +69,10 @@ async fn svids(caller: &Caller, out: &Out<X509svidResponse>) -> Result<(), Statu
     }
 }
 
-async fn bundles(caller: &Caller, out: &Out<X509BundlesResponse>) -> Result<(), Status> {
+pub(crate) async fn bundles<T: From<X509BundlesResponse>>(
+    caller: &Caller,
+    out: &Out<T>,
+) -> Result<(), Status> {
     let entitled = caller.attest().await?;
     let mut waits = caller.waits();
     let mut sent = None;
@@ -79,7 +85,7 @@ async fn bundles(caller: &Caller, out: &Out<X509BundlesResponse>) -> Result<(), 
                 bundles: by_domain(anchors.iter()),
             };
             sent = Some(anchors);
-            if out.send(Ok(response)).await.is_err() {
+            if out.send(Ok(response.into())).await.is_err() {
                 return Ok(());
             }
         }
@@ -87,7 +93,10 @@ async fn bundles(caller: &Caller, out: &Out<X509BundlesResponse>) -> Result<(), 
     }
 }
 
-async fn jwt_bundles(caller: &Caller, out: &Out<JwtBundlesResponse>) -> Result<(), Status> {
+pub(crate) async fn jwt_bundles<T: From<JwtBundlesResponse>>(
+    caller: &Caller,
+    out: &Out<T>,
+) -> Result<(), Status> {
     let entitled = caller.attest().await?;
     let mut waits = caller.waits();
     let mut sent = None;
@@ -105,7 +114,8 @@ async fn jwt_bundles(caller: &Caller, out: &Out<JwtBundlesResponse>) -> Result<(
                 })
                 .collect();
             sent = Some(held);
-            if out.send(Ok(JwtBundlesResponse { bundles })).await.is_err() {
+            let response = JwtBundlesResponse { bundles };
+            if out.send(Ok(response.into())).await.is_err() {
                 return Ok(());
             }
         }
@@ -113,7 +123,10 @@ async fn jwt_bundles(caller: &Caller, out: &Out<JwtBundlesResponse>) -> Result<(
     }
 }
 
-async fn tokens(caller: &Caller, request: JwtsvidRequest) -> Result<JwtsvidResponse, Status> {
+pub(crate) async fn tokens(
+    caller: &Caller,
+    request: JwtsvidRequest,
+) -> Result<JwtsvidResponse, Status> {
     let audience = match request.audience.as_slice() {
         [one] if !one.is_empty() => one.clone(),
         [] | [_] => return Err(Status::invalid_argument("an audience must be given")),

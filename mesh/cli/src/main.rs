@@ -15,6 +15,7 @@
 mod arguments;
 mod audit;
 mod authz;
+mod broker;
 mod bundle_endpoint;
 mod ceremony;
 mod check;

@@ -1,5 +1,6 @@
 //! `mesh node`: machines that join the mesh of a CA; `mesh join`: the agent of such a machine.
 
+use crate::broker::BrokerArgs;
 use crate::exit::Exit;
 use crate::fault::Fault;
 use crate::identity::{CaAdminArgs, DenyError};
@@ -108,6 +109,8 @@ pub(crate) struct JoinArgs {
     /// File of processes and who they are: by user, program or systemd service (docs/reference/registrations.md).
     #[arg(long, value_name = "FILE")]
     registrations: PathBuf,
+    #[command(flatten)]
+    broker: BrokerArgs,
 }
 
 impl NodeCommand {
@@ -274,6 +277,7 @@ pub(crate) fn join(args: JoinArgs) -> Result<Exit, Fault> {
         workload_api: args.workload_api,
         workload_api_mode: args.workload_api_mode,
         registrations,
+        broker: args.broker.config(),
         harden: true,
         platform: System::new(),
     };

@@ -1,5 +1,6 @@
 //! The parts of a mesh as processes of their own: `mesh up` starts them, and a person may.
 
+use crate::broker::BrokerArgs;
 use crate::bundle_endpoint::BundleEndpointArgs;
 use crate::ceremony::{self, CaCommand};
 use crate::exit::Exit;
@@ -139,6 +140,8 @@ pub(crate) struct CaArgs {
     token: TokenArgs,
     #[command(flatten)]
     bundle_endpoint: BundleEndpointArgs,
+    #[command(flatten)]
+    broker: BrokerArgs,
     #[command(flatten)]
     api_server: ApiServerArgs,
 }
@@ -343,6 +346,7 @@ pub(crate) fn ca(mut args: CaArgs, output: &mut Output) -> Result<Exit, Fault> {
         };
         let identity = system_identity(&args.trust_domain, &args.namespace, "mesh-identity")?;
         let config = CaConfig {
+            broker: args.broker.clone().config().zip(Some(identity.clone())),
             bundle_endpoint: args.bundle_endpoint.endpoint(identity),
             network: network(&args, client.clone())?,
             cluster: client.clone().map(|client| ClusterWork {

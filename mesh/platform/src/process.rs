@@ -231,6 +231,37 @@ pub struct PeerProcess {
     pub pidfd: Option<PidFd>,
 }
 
+/// Process `pid`, as it is now, for somebody who names it.
+///
+/// Whoever was meant may have ended and left its pid to another: what comes of it is this one's, as long as it lives.
+///
+/// # Errors
+/// [`PlatformError::Process`] if there is none, or it ends meanwhile.
+pub fn by_pid(pid: u32) -> Result<PeerProcess, PlatformError> {
+    let pidfd = PidFd::open(pid)?;
+    let path = format!("/proc/{pid}/status");
+    let status = std::fs::read_to_string(&path).unwrap_or_default();
+    // Real, effective, saved, of the file system (proc(5)).
+    let effective = |name: &str| -> Option<u32> {
+        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+        line.split_ascii_whitespace().nth(1)?.parse().ok()
+    };
+    match (effective("Uid:"), effective("Gid:")) {
+        // Alive after the reading: it was this one's.
+        (Some(uid), Some(gid)) if pidfd.is_alive() => Ok(PeerProcess {
+            pid,
+            uid,
+            gid,
+            pidfd: Some(pidfd),
+        }),
+        _ => Err(PlatformError::Process {
+            doing: "look at",
+            pid,
+            why: "it has ended, or may not be looked at".to_owned(),
+        }),
+    }
+}
+
 /// Who connected on `stream` (`SO_PEERCRED`).
 ///
 /// # Errors
@@ -286,6 +317,34 @@ mod tests {
         child.wait().unwrap();
     }
     use std::process::{Command, Stdio};
+
+    #[test]
+    fn a_process_that_is_named_has_its_effective_user_and_none_that_ended_has() {
+        let own = by_pid(std::process::id()).unwrap();
+        assert_eq!(
+            (own.uid, own.gid),
+            (
+                rustix::process::geteuid().as_raw(),
+                rustix::process::getegid().as_raw()
+            )
+        );
+        assert!(own.pidfd.is_some_and(|pidfd| pidfd.is_alive()));
+        let mut child = sleeper();
+        let pid = child.id();
+        assert!(by_pid(pid).is_ok());
+        child.kill().unwrap();
+        // Not waited for yet: its pid is still taken.
+        let gone = (0..200).any(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+            by_pid(pid).is_err()
+        });
+        assert!(gone, "a process that ended is nobody");
+        child.wait().unwrap();
+        assert!(by_pid(pid).is_err());
+        for pid in [0, u32::MAX, i32::MAX.unsigned_abs()] {
+            assert!(by_pid(pid).is_err(), "{pid}");
+        }
+    }
 
     fn sleeper() -> std::process::Child {
         Command::new("sleep")

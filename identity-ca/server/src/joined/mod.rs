@@ -18,6 +18,7 @@ mod state;
 mod verifier;
 
 use crate::agent::Agent;
+use crate::broker::{self, BrokerConfig};
 use crate::denials::{Enforcers, ListSource};
 use crate::error::CaError;
 use crate::listen::Counts;
@@ -53,6 +54,8 @@ pub struct JoinedConfig {
     pub workload_api_mode: u32,
     /// Who the processes of this machine are.
     pub registrations: Vec<Registration>,
+    /// Where processes of this machine are served that ask on behalf of others; none: nowhere.
+    pub broker: Option<BrokerConfig>,
     /// Whether to forbid core files and debuggers of the same user; true by default.
     pub harden: bool,
     /// Clock and randomness.
@@ -113,6 +116,9 @@ pub async fn run(
     let told = Told::begin(link.domain(), &state);
     let registry = Registry::new(config.registrations.clone(), link.domain())?
         .with_denials(told.denials.subscribe());
+    if let Some(broker) = &config.broker {
+        broker.check(link.domain())?;
+    }
     let (ended, enforcers) = (Ended::default(), Enforcers::default());
     let issuer = Arc::new(Elsewhere::new(
         link.clone(),
@@ -144,7 +150,27 @@ pub async fn run(
     };
     let relay = RelayedTrust::new(agent.clone(), link.clone());
     let socket = (config.workload_api.clone(), config.workload_api_mode);
-    let workloads = serve_workloads(socket, &agent, list, relay, stopping)?;
+    let workloads = serve_workloads(socket, &agent, list, relay, stopping.clone())?;
+    let brokers = match &config.broker {
+        Some(served) => {
+            let node = link.clone();
+            let identity = Arc::new(move || Some(node.identity()));
+            Some(broker::serve(
+                served,
+                &config.dir,
+                &agent,
+                identity,
+                stopping,
+            )?)
+        }
+        None => None,
+    };
+    let brokers = async {
+        match brokers {
+            Some(serving) => serving.await,
+            None => std::future::pending().await,
+        }
+    };
     let denials = told.denials.subscribe();
     let following = Following {
         link: link.clone(),
@@ -156,10 +182,11 @@ pub async fn run(
     };
     tracing::info!(node = %link.identity().svid().id(), workload_api = %config.workload_api.display(), "the agent serves");
     let acknowledging = verifier::acknowledge(link.clone(), Arc::clone(&config.platform));
-    tokio::pin!(workloads);
+    tokio::pin!(workloads, brokers);
     let outcome = tokio::select! {
         () = shutdown => None,
         served = &mut workloads => Some(served),
+        served = &mut brokers => Some(served),
         never = heed_denials(denials, registry) => match never {},
         never = following.run() => match never {},
         never = acknowledging => match never {},

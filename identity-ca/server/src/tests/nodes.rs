@@ -144,6 +144,7 @@ impl Machine {
             workload_api: dir.join("api.sock"),
             workload_api_mode: 0o600,
             registrations: open_house(),
+            broker: None,
             harden: false,
             platform: System::new(),
         }
@@ -797,6 +798,34 @@ async fn without_its_key_or_on_another_machine_an_agent_does_not_start() {
     write(&machine_id, b"4711\n");
     let machine = Machine::start(dir, None).await;
     machine.stop().await;
+    mesh.ca.stop().await;
+}
+
+#[tokio::test]
+async fn a_broker_on_a_machine_that_joined_asks_for_its_processes() {
+    let workload = broker::Workload::start();
+    let mesh = Mesh::start().await;
+    let speaks_for = ["shop/cart", "mesh-system/node-proxy"];
+    let token = mesh.token("worker-1", &speaks_for).await.unwrap();
+    let (dir, join) = (tempfile::tempdir().unwrap(), (mesh.address(), token));
+    let machine = Machine::start_with(dir, Some(join), |config| {
+        config.registrations = vec![
+            broker::is_this_program(broker::PROXY),
+            workload.registration(),
+        ];
+        config.broker = Some(broker::served(config.dir.parent().unwrap()));
+    })
+    .await;
+    let own = broker::own(&machine.dir.path().join("api.sock"), broker::PROXY).await;
+    let node = id("mesh/node/worker-1");
+    let mut client = broker::broker(machine.dir.path(), &own, node);
+    let mut stream = broker::svids(&mut client, workload.pid()).await.unwrap();
+    let first = stream.message().await.unwrap().unwrap();
+    assert_eq!(first.svids[0].spiffe_id, id(broker::CART).to_string());
+    drop(stream);
+    let dir = machine.stop().await;
+    let records = broker::records(&dir.path().join("node"));
+    assert_eq!(records.len(), 1, "{records:?}");
     mesh.ca.stop().await;
 }
 
