@@ -1,7 +1,7 @@
 //! Why a broker gets nothing: a code of ours in the message, and, where the standard names a reason, that as the error's
 //! details (`google.rpc.ErrorInfo` of the domain `spiffe.io`).
 
-use crate::launch::coded;
+use crate::error::coded;
 use crate::limits::BROKER_CALLS_MAX;
 use crate::proto::rpc;
 use mesh_trust::SpiffeId;

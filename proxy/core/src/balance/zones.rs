@@ -58,7 +58,7 @@ impl World {
                 fails: false,
             });
         }
-        world.balancer.update(0..near + far, 0);
+        world.balancer.update((0..near + far).map(|at| (at, 1)), 0);
         world.balancer.set_near(|at| *at < near);
         world
     }
@@ -278,7 +278,7 @@ fn without_another_side_nothing_is_preferred() {
         assert_eq!(world.balancer.is_near(id), None);
     }
     let mut world = World::new(1, 1);
-    world.balancer.update([1], 0);
+    world.balancer.update([(1, 1)], 0);
     world.balancer.set_near(|at| *at == 0);
     assert_eq!(world.balancer.side(1, 0), None, "the near one left");
 }
@@ -291,7 +291,7 @@ proptest! {
         events in prop::collection::vec((0..8_usize, 0..4_u8, 0..9_000_000_u64), 0..60),
     ) {
         let mut balancer = Balancer::new(BalanceConfig::default());
-        balancer.update(0..near + far, 0);
+        balancer.update((0..near + far).map(|at| (at, 1)), 0);
         balancer.set_near(|at| *at < near);
         let mut now = 0;
         for (at, what, gap) in events {

@@ -15,20 +15,15 @@ struct Counting {
 }
 
 impl Service for Counting {
-    fn answer(
-        self: Rc<Self>,
-        request: Request<Arriving>,
-    ) -> impl std::future::Future<Output = Answer> + 'static {
-        async move {
-            sleep(self.wait).await;
-            let mut body = request.into_body();
-            let mut length = 0;
-            while let Some(frame) = poll_fn(|cx| body.poll_frame(cx)).await {
-                let frame = frame.expect("a whole body");
-                length += frame.data_ref().map_or(0, Bytes::len);
-            }
-            Response::new(Body::text(format!("{length} bytes")))
+    async fn answer(self: Rc<Self>, request: Request<Arriving>) -> Answer {
+        sleep(self.wait).await;
+        let mut body = request.into_body();
+        let mut length = 0;
+        while let Some(frame) = poll_fn(|cx| body.poll_frame(cx)).await {
+            let frame = frame.expect("a whole body");
+            length += frame.data_ref().map_or(0, Bytes::len);
         }
+        Response::new(Body::text(format!("{length} bytes")))
     }
 
     fn on_refused(&self, _refusal: &WireRefusal) {
