@@ -425,6 +425,13 @@ impl<E: Eq> Balancer<E> {
         }
     }
 
+    /// An endpoint had not answered after so long, and nobody waits any more.
+    fn on_wait(&mut self, id: EndpointId, waited_us: u64, now_us: u64) {
+        if let Some(near) = self.is_near(id) {
+            self.zone.on_wait(near, waited_us, now_us);
+        }
+    }
+
     /// How many endpoints there are.
     pub fn len(&self) -> usize {
         self.endpoints.len()
@@ -505,14 +512,17 @@ impl<E: Eq> Balancer<E> {
     }
 
     /// A request was taken away from an endpoint that had not answered it for so long, because another had. It is over
-    /// already; that it took at least so long is no failure, and counts where it is more than was known.
+    /// already; that it took at least so long is no failure, and counts where it is more than what is left of what was known:
+    /// an endpoint that never answers in time would be forgotten otherwise, and preferred.
     pub fn on_outrun(&mut self, id: EndpointId, waited_us: u64, now_us: u64) {
         let config = self.config;
-        if let Some(endpoint) = self.endpoint(id)
-            && waited_us as f64 > endpoint.rtt_us
-        {
-            endpoint.observe(waited_us, now_us, &config);
-            self.on_answer(id, waited_us, true, now_us);
+        let Some(endpoint) = self.endpoint(id) else {
+            return;
+        };
+        let waited = waited_us as f64;
+        if waited > endpoint.rtt_us * endpoint.freshness(now_us, &config) {
+            (endpoint.rtt_us, endpoint.rtt_at_us) = (waited, now_us);
+            self.on_wait(id, waited_us, now_us);
         }
     }
 

@@ -7,6 +7,7 @@
 use crate::answer::Answer;
 use crate::body::Arriving;
 use crate::core::Core;
+use crate::limits::HEADERS_MAX;
 use crate::live::Peer;
 use crate::random::Random;
 use crate::state::Shared;
@@ -24,6 +25,8 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use tokio::sync::mpsc;
 
+/// Fields that a trace adds to a request at most: those of B3.
+const TOLD_FIELDS: usize = 2;
 /// Bytes of a path or host that are told; clients choose them.
 const TEXT_BYTES_MAX: usize = 1_024;
 
@@ -118,6 +121,10 @@ impl Traced {
     /// The place of a request in its trace, if it is sampled; its headers tell the next hop. `begins`: nobody in the mesh saw
     /// it before, so a trace may begin here.
     fn place(&self, random: &Random, headers: &mut HeaderMap, begins: bool) -> Option<Place> {
+        // The next hop counts the fields: that a request is traced must not be what makes it one too many.
+        if headers.len() + TOLD_FIELDS > HEADERS_MAX {
+            return None;
+        }
         let drawn = || begins && random.happens(self.sample);
         let context = match said(headers) {
             Said::NotSampled => return None,
@@ -192,7 +199,7 @@ impl Account {
             grpc: request.version() == Version::HTTP_2 && is_grpc(request.headers()),
             method: request.method().clone(),
             path: cut(uri.path()),
-            host: host.map(cut),
+            host: host.map(without_user).map(cut),
             started: platform.wall_clock(),
             ..told
         };
@@ -325,6 +332,11 @@ fn version(version: Version) -> &'static str {
         Version::HTTP_10 => "1.0",
         _ => "1.1",
     }
+}
+
+/// A host without the user and password that some put before it.
+fn without_user(host: &str) -> &str {
+    host.rsplit_once('@').map_or(host, |(_, host)| host)
 }
 
 /// As much of a text as is told.

@@ -94,7 +94,7 @@ pub(crate) async fn export(shared: Arc<Shared>, mut stop: watch::Receiver<bool>)
     }
 }
 
-/// The next spans that are sent together, and whether the proxy ends: then all that are there.
+/// The next spans that are sent together, and whether they are the last: the proxy ends.
 async fn gather(
     spans: &mut mpsc::Receiver<Told>,
     stop: &mut watch::Receiver<bool>,
@@ -112,10 +112,14 @@ async fn gather(
             biased;
             // An error: whoever would say so is gone.
             _ = stop.wait_for(|stop| *stop) => {
-                while let Ok(told) = spans.try_recv() {
-                    batch.push(told);
+                // In pieces of the usual size: collectors take no message of many megabytes.
+                while batch.len() < SPANS_BATCH {
+                    match spans.try_recv() {
+                        Ok(told) => batch.push(told),
+                        Err(_) => return (batch, true),
+                    }
                 }
-                return (batch, true);
+                return (batch, false);
             }
             came = came => match came {
                 Some(Some(told)) => {

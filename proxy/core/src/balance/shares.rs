@@ -149,6 +149,32 @@ fn who_was_outrun_counts_as_slow_and_has_not_failed() {
     assert_eq!(balancer.endpoints[0].strikes, 0);
 }
 
+#[test]
+fn who_never_answers_in_time_is_not_preferred_for_that() {
+    // One endpoint hangs, the other answers in 5 ms. A first client waits 30 s, all later ones 1 s.
+    let mut balancer = balancer(2);
+    let (hangs, answers) = (balancer.endpoints[0].id, balancer.endpoints[1].id);
+    balancer.on_outrun(hangs, 30 * SEC, 30 * SEC);
+    let (mut now, mut to_hanging, mut random) = (30 * SEC, 0, 7);
+    for _ in 0..3_000 {
+        now += SEC / 10;
+        random = mixed(random);
+        let Pick::Endpoint(id) = balancer.pick(random, now) else {
+            panic!("there are endpoints");
+        };
+        balancer.on_start(id);
+        if id == hangs {
+            to_hanging += 1;
+            balancer.on_end(id, Outcome::Cancelled, now, now + SEC, random);
+            balancer.on_outrun(id, SEC, now + SEC);
+        } else {
+            balancer.on_end(answers, Outcome::Answered, now, now + 5_000, random);
+        }
+    }
+    // What is left of a second is less than 5 ms after 53 s: it is asked again now and then.
+    assert!(to_hanging < 60, "{to_hanging} of 3,000");
+}
+
 const BREAKER: Breaker = Breaker {
     failures_max: 1_000,
     penalty_min_us: SEC,

@@ -112,6 +112,16 @@ impl Zone {
         stays != random.is_multiple_of(PROBE_EVERY)
     }
 
+    /// Something was given up after so long. It may have taken far longer, so that it makes nothing faster, and it is no
+    /// failure either.
+    pub(super) fn on_wait(&mut self, near: bool, waited_us: u64, now_us: u64) {
+        let side = if near { &mut self.near } else { &mut self.far };
+        let waited_ln = (waited_us.max(1) as f64).ln();
+        if side.latency_ln.is_none_or(|mean| waited_ln >= mean) {
+            side.observe(waited_us, true, now_us);
+        }
+    }
+
     /// Something ended, while so many requests were under way near, it among them.
     pub(super) fn on_answer(&mut self, answer: Answer, pending: u64, now_us: u64) {
         let side = if answer.near {

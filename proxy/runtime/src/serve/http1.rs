@@ -64,7 +64,8 @@ where
         match wait(&mut io, until, beside).await {
             Some(bytes) => (first, head_by) = (bytes, Some(until)),
             None => {
-                let _gone = io.shutdown().await.is_err();
+                // Whoever reads nothing does not hold it up.
+                let _gone = tokio::time::timeout(limits::PARTING, io.shutdown()).await;
                 return;
             }
         }

@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, DuplexStream, duplex};
 const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: cart\r\n\r\n";
 const QUIET: Duration = Duration::from_secs(10);
 
-/// Answers after `wait` with the length of the request's body.
+/// Answers after `wait` with the length of the request's body; `/refused` with a refusal that closes the connection.
 struct Counting {
     wait: Duration,
     refused: Cell<u32>,
@@ -17,6 +17,13 @@ struct Counting {
 impl Service for Counting {
     async fn answer(self: Rc<Self>, request: Request<Arriving>) -> Answer {
         sleep(self.wait).await;
+        if request.uri().path() == "/refused" {
+            let mut answer = Response::new(Body::text("no".to_owned()));
+            *answer.status_mut() = StatusCode::BAD_REQUEST;
+            let close = http::HeaderValue::from_static("close");
+            answer.headers_mut().insert(http::header::CONNECTION, close);
+            return answer;
+        }
         let mut body = request.into_body();
         let mut length = 0;
         while let Some(frame) = poll_fn(|cx| body.poll_frame(cx)).await {
@@ -232,6 +239,27 @@ async fn a_refusal_after_a_wait_is_told_once() {
             "{answer}"
         );
         assert_eq!(stage.service.refused.get(), 1);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_an_answer_closed_never_waits() {
+    staged(Duration::ZERO, async |mut stage| {
+        stage
+            .send(b"GET /refused HTTP/1.1\r\nhost: cart\r\n\r\n")
+            .await;
+        let mut answer = Vec::new();
+        stage.client.read_to_end(&mut answer).await.expect("an end");
+        assert!(answer.starts_with(b"HTTP/1.1 400"));
+        // The client says nothing more, and does not close: a moment later the proxy is gone all the same.
+        let began = Instant::now();
+        (&mut stage.serving).await.expect("no panic");
+        assert!(
+            began.elapsed() < Duration::from_secs(1),
+            "{:?}",
+            began.elapsed()
+        );
     })
     .await;
 }
