@@ -115,6 +115,11 @@ fn harden(config: &SignerConfig) -> Result<Option<Token>, SignerError> {
         ),
     }
     let pin = config.token.as_ref().map(read_pin).transpose()?;
+    // What is not there cannot be let in, and the module could not make it afterwards.
+    let folders = config.token.iter().flat_map(|token| &token.files);
+    for folder in folders.filter(|folder| !folder.exists()) {
+        files::create_dir_private(folder).map_err(|error| start(&error))?;
+    }
     let (files, reach) = needs(config);
     match seal(&files, reach).map_err(|error| start(&error))? {
         FilesKept::Fully => {

@@ -74,7 +74,7 @@ enum UpgradeError {
 /// What stands in the ConfigMap of an installation.
 #[derive(Debug)]
 struct Installed {
-    values: Values,
+    values: String,
     /// Empty: of before versions were written down.
     version: String,
     /// Helm's release.
@@ -84,21 +84,23 @@ struct Installed {
 impl Installed {
     fn of(map: &Value) -> Result<Self, Fault> {
         let text = |path: &str| map.pointer(path).and_then(Value::as_str);
-        let unreadable = |why: String| {
-            let why = format!("ConfigMap {CONFIG}: {why}");
-            Fault::from(ClusterError::NotInstalled { why })
-        };
         let values = text("/data/values.yaml")
-            .ok_or_else(|| unreadable("it holds no `values.yaml`".to_owned()))?;
+            .ok_or_else(|| unreadable("it holds no `values.yaml`"))?
+            .to_owned();
         let annotations = map.pointer("/metadata/annotations");
         let release = annotations
             .and_then(|all| all.get(HELM))
             .and_then(Value::as_str);
         Ok(Self {
-            values: Values::read(values).map_err(|error| unreadable(error.to_string()))?,
+            values,
             version: text("/data/version").unwrap_or_default().to_owned(),
             release: release.map(str::to_owned),
         })
+    }
+
+    /// Its values. To be read once it is known that this version may: a newer one has values that are unknown here.
+    fn values(&self) -> Result<Values, Fault> {
+        Values::read(&self.values).map_err(|error| unreadable(&error))
     }
 
     /// Whether this version may take its place.
@@ -133,6 +135,22 @@ impl Installed {
     }
 }
 
+fn unreadable(why: &(impl std::fmt::Display + ?Sized)) -> Fault {
+    let why = format!("ConfigMap {CONFIG}: {why}");
+    Fault::from(ClusterError::NotInstalled { why })
+}
+
+/// Images that were named by version and do not follow an upgrade.
+fn pinned(values: &Values) -> impl Iterator<Item = (&'static str, &str)> {
+    let image = values.identity.pkcs11.image.as_str();
+    let named = [
+        ("image.tag", values.image.tag.as_str()),
+        ("identity.pkcs11.image", image),
+    ];
+    let other = |tag: &str| !tag.is_empty() && tag.rsplit(':').next() != Some(VERSION);
+    named.into_iter().filter(move |(_, tag)| other(tag))
+}
+
 /// `1.2.3` and what comes behind a `-` or `+`, as numbers.
 fn number(version: &str) -> Option<[u64; 3]> {
     let core = version.split(['-', '+']).next()?;
@@ -157,13 +175,14 @@ pub(crate) fn upgrade(args: &UpgradeArgs, output: &mut Output) -> Result<Exit, F
         installed(&client).await
     })?;
     there.may_be_upgraded()?;
-    let mut values = there.values;
-    for assignment in &args.set {
-        values = values
-            .set(assignment)
-            .map_err(|error| Fault::usage(&error))?;
-    }
+    let values = there.values()?.set_all(&args.set);
+    let mut values = values.map_err(|error| Fault::usage(&error))?;
     values.high_availability |= args.ha;
+    for (key, tag) in pinned(&values) {
+        output.talk(format_args!(
+            "{key} stays `{tag}`, and this is version {VERSION}: name another with `--set {key}=…` if it is not of this version"
+        ));
+    }
     print(&args.part, &values, output)?;
     Ok(Exit::Ok)
 }
@@ -174,6 +193,7 @@ pub(crate) fn prune(args: &PruneArgs, output: &mut Output) -> Result<Exit, Fault
         let client = args.cluster.connect().await?;
         let there = installed(&client).await?;
         there.may_be_pruned()?;
+        let values = there.values()?;
         let labels = format!("{PART_OF_LABEL}={PART_OF}");
         let mut found = Vec::new();
         for &(api_version, kind) in KINDS {
@@ -184,7 +204,7 @@ pub(crate) fn prune(args: &PruneArgs, output: &mut Output) -> Result<Exit, Fault
                 object,
             }));
         }
-        Ok(surplus(&there.values, &found, args.crds)?)
+        Ok(surplus(&values, &found, args.crds)?)
     })?;
     for kept in &surplus.keep {
         output.talk(format_args!("{} stays: {}", kept.title, kept.why));
@@ -219,6 +239,25 @@ mod tests {
                 "{version}"
             );
         }
+    }
+
+    #[test]
+    fn a_newer_version_is_one_also_if_its_values_are_unknown_here() {
+        let map = json!({ "data": { "values.yaml": "unknown: 1\n", "version": "99.0.0" } });
+        let there = Installed::of(&map).expect("an installation");
+        assert!(matches!(
+            there.may_be_upgraded(),
+            Err(UpgradeError::Newer { .. })
+        ));
+    }
+
+    #[test]
+    fn an_image_that_was_named_is_told_unless_it_is_of_this_version() {
+        let set = |assignment: String| Values::default().set_all(&[assignment]).expect("allowed");
+        assert_eq!(pinned(&Values::default()).count(), 0);
+        let old = set("image.tag=0.0.1".to_owned());
+        assert_eq!(pinned(&old).collect::<Vec<_>>(), [("image.tag", "0.0.1")]);
+        assert_eq!(pinned(&set(format!("image.tag={VERSION}"))).count(), 0);
     }
 
     #[test]
@@ -257,7 +296,8 @@ mod tests {
             json!({ "values.yaml": "unknown: 1\n" }),
             json!({ "values.yaml": "proxy: {uid: 0}\n" }),
         ] {
-            let fault = Installed::of(&json!({ "data": values })).expect_err("refused");
+            let there = Installed::of(&json!({ "data": values }));
+            let fault = there.and_then(|there| there.values()).expect_err("refused");
             assert!(fault.text(false).contains("MESH-0781"), "{values}");
         }
     }
