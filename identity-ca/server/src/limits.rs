@@ -80,6 +80,12 @@ pub(crate) const BROKER_CONNECTIONS_MAX: usize = 64;
 /// Streams and calls of one broker at a time: four streams of each of a thousand workloads; each costs a task and about 4 KiB.
 pub(crate) const BROKER_CALLS_MAX: usize = 4_096;
 
+/// Refusals of one identity that are recorded at once, at up to 2 KiB on the disk each.
+pub(crate) const BROKER_REFUSALS_BURST: u32 = 20;
+
+/// After how long one more is recorded: at most 170 MiB a day.
+pub(crate) const BROKER_REFUSAL_REFILL: Duration = Duration::from_secs(1);
+
 /// Streams on one connection of a broker.
 pub(crate) const BROKER_STREAMS_MAX: u32 = 4_096;
 
@@ -225,6 +231,9 @@ pub(crate) const SVID_FILE_BYTES_MAX: u64 = 128 * 1024;
 
 /// Bytes of the list of versions of a node's sealed files: a hundred for each of ten thousand identities.
 pub(crate) const NODE_VERSIONS_BYTES_MAX: u64 = 1024 * 1024;
+
+/// Seconds that an SVID which has ended stays on the disk: a clock that is ahead at boot takes nothing away.
+pub(crate) const ENDED_SVID_SECS: i64 = 7 * 86_400;
 
 /// Bytes of a key for sealed files, exactly: as many as AES-256 has.
 pub(crate) const SEAL_KEY_BYTES: usize = 32;

@@ -4,7 +4,7 @@
 //! ```text
 //! file      MESHSEAL form (1) key id (8) version (8, big end first) nonce (12) AES-256-GCM of the text, tag (16)
 //! bound in  all before the nonce, and the file's name below the folder
-//! key       HKDF-SHA-256 of the key material, which [`key`] finds; so is its id
+//! key       HKDF-SHA-256 of the key material, which [`key`] finds, another one after each joining; so is its id
 //! ```
 //! `versions.sealed` says how often was written, and the version of each file. A file is written before it is named there,
 //! so that a power cut leaves at most files whose version is the next one. Anything else that differs was put there by
@@ -164,7 +164,7 @@ pub(super) struct Sealed {
     written: Mutex<Versions>,
     /// Versions of files that are on disk and not yet in there.
     pending: Mutex<BTreeMap<String, u64>>,
-    /// Held by many while a file and its pending version change, by one who reads both.
+    /// Held by many while a file and its pending version change, by one who reads both or writes the list.
     moving: RwLock<()>,
     /// One is held by whoever writes: no two write one file, and many write at once.
     lanes: [Mutex<()>; LANES],
@@ -348,8 +348,7 @@ impl Sealed {
     /// [`SealError`]; the old file counts then, or the new one.
     pub(super) fn write(&self, name: &str, text: Zeroizing<Vec<u8>>) -> Result<(), SealError> {
         let version = {
-            let lane = name.bytes().map(usize::from).sum::<usize>() % LANES;
-            let _alone = self.lanes.get(lane).map(locked);
+            let _alone = self.lane(name);
             let _among_others = self.moving.read().unwrap_or_else(PoisonError::into_inner);
             let version = locked(&self.written).written + 1;
             self.put(name, version, text)?;
@@ -357,6 +356,12 @@ impl Sealed {
             version
         };
         self.note(Some((name, version)))
+    }
+
+    /// The lane of `name`, taken before [`Self::moving`].
+    fn lane(&self, name: &str) -> Option<MutexGuard<'_, ()>> {
+        let lane = name.bytes().map(usize::from).sum::<usize>() % LANES;
+        self.lanes.get(lane).map(locked)
     }
 
     fn put(&self, name: &str, version: u64, mut text: Zeroizing<Vec<u8>>) -> Result<(), SealError> {
@@ -376,6 +381,9 @@ impl Sealed {
 
     /// Puts what is pending into the list of versions. Who waits meanwhile finds that his went along.
     fn note(&self, own: Option<(&str, u64)>) -> Result<(), SealError> {
+        // Nobody is between his file and his pending version meanwhile: the list of this number would have neither that
+        // version nor, after a power cut, room for it.
+        let _alone = self.moving.write().unwrap_or_else(PoisonError::into_inner);
         let mut written = locked(&self.written);
         if own.is_some_and(|(name, version)| written.files.get(name) >= Some(&version)) {
             return Ok(());
@@ -404,6 +412,13 @@ impl Sealed {
         name: &str,
         limit_bytes: u64,
     ) -> Option<Zeroizing<Vec<u8>>> {
+        // Until it is moved: a newer one that is good is not to go instead.
+        let _alone = self.lane(name);
+        self.read_or_set_aside_alone(name, limit_bytes)
+    }
+
+    /// [`Self::read_or_set_aside`], by who holds the name's lane.
+    fn read_or_set_aside_alone(&self, name: &str, limit_bytes: u64) -> Option<Text> {
         match self.read(name, limit_bytes) {
             Ok(text) => text,
             Err(error) => {
@@ -433,7 +448,8 @@ impl Sealed {
     ) -> Result<usize, SealError> {
         let mut stay = Vec::new();
         for name in self.names(within)? {
-            let Some(text) = self.read_or_set_aside(&name, limit_bytes) else {
+            let _alone = self.lane(&name);
+            let Some(text) = self.read_or_set_aside_alone(&name, limit_bytes) else {
                 continue;
             };
             if keep(&name, &text) {

@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `node.sealed` | which CA, the node's SVID with its key, the bundles and the deny list that are believed |
 //! | `svids/<hash of the identity>.sealed` | the last SVID of each workload, with its key |
-//! | `versions.sealed`, `seal.json` | which version of each is the last; where no key is given, the machine's secret |
+//! | `versions.sealed`, `seal.json` | which version of each is the last; the secret of this joining, part of the key |
 //!
 //! All are of mode 0600 and sealed ([`super::seal`]). Without the node's own file, or with one that is refused, there is no
 //! agent; an SVID that is refused is as good as none. Whoever has both files and key is the node, or that workload, until
@@ -14,7 +14,7 @@
 use super::seal::{END, SealError, SealKey, Sealed, to_json};
 use crate::error::CaError;
 use crate::error::coded;
-use crate::limits::{NODE_STATE_BYTES_MAX, SVID_FILE_BYTES_MAX};
+use crate::limits::{ENDED_SVID_SECS, NODE_STATE_BYTES_MAX, SVID_FILE_BYTES_MAX};
 use crate::svids::Material;
 use data_encoding::{BASE64, HEXLOWER};
 use mesh_ca_client::node::{Held, NodeCa};
@@ -181,13 +181,15 @@ impl Cache {
         format!("{SVIDS}/{}{END}", HEXLOWER.encode(hash.as_ref()))
     }
 
-    /// Looks at all that is kept, so that what is refused is known before it is missed, and drops what has ended.
+    /// Looks at all that is kept, so that what is refused is known before it is missed, and drops what ended long ago.
     pub(super) fn inspect(&self, now: Timestamp) {
-        let in_force = |name: &str, text: &[u8]| {
+        // The clock may be ahead at boot. Whoever asks for an SVID ([`Self::find`]) gets none that has ended.
+        let kept_until = |svid: &Svid| svid.not_after().plus_secs(ENDED_SVID_SECS);
+        let wanted = |name: &str, text: &[u8]| {
             let svid = read_keyed(text).map(|(svid, _)| svid);
-            svid.is_some_and(|svid| svid.not_after() > now && Self::name(svid.id()) == name)
+            svid.is_some_and(|svid| kept_until(&svid) > now && Self::name(svid.id()) == name)
         };
-        match self.0.inspect(SVIDS, SVID_FILE_BYTES_MAX, in_force) {
+        match self.0.inspect(SVIDS, SVID_FILE_BYTES_MAX, wanted) {
             Ok(kept) => tracing::info!(kept, "SVIDs are kept for an outage of the CA"),
             Err(error) => {
                 tracing::error!(error = coded(&error), "kept SVIDs cannot be looked at");
@@ -245,5 +247,43 @@ impl Kept {
         let text = to_json(&self.keyed)
             .map_err(|error| unreadable(Path::new(""), &self.name, error.to_string()))?;
         self.sealed.write(&self.name, text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{DAY, NOW, World, id, open, request};
+    use mesh_platform::files;
+
+    #[test]
+    fn a_clock_that_is_ahead_at_boot_takes_no_svid_away_and_hands_out_none_that_has_ended() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut desk = open(dir.path(), &World::at(NOW)).unwrap();
+        let chain = desk.issue(vec![request()]).remove(0).unwrap();
+        let svid = Svid::parse(chain.whole()).unwrap();
+        let material = Material {
+            identity: svid.id().clone(),
+            chain: svid.chain().to_vec(),
+            key: Zeroizing::new(vec![1, 2, 3]),
+            not_after: svid.not_after(),
+            serial: svid.serial().to_owned(),
+            authority: None,
+        };
+        let key = dir.path().join("key");
+        files::write_atomic(&key, b"0123456789abcdef0123456789abcdef", 0o600).unwrap();
+        let node = dir.path().join("node");
+        let sealed = Sealed::begin(&node, &SealKey::File(key)).unwrap();
+        let cache = Cache(Arc::new(sealed));
+        cache.kept(&material).write().unwrap();
+        let who = id("ns/shop/sa/cart");
+        let found = |now| cache.find(&who, &Denials::default(), now).is_some();
+        assert!(found(NOW));
+        for ahead in [svid.not_after(), NOW.plus_secs(7 * DAY)] {
+            cache.inspect(ahead);
+            assert!(!found(ahead) && found(NOW), "{ahead}");
+        }
+        cache.inspect(svid.not_after().plus_secs(ENDED_SVID_SECS));
+        assert!(!found(NOW), "it ended long ago");
     }
 }

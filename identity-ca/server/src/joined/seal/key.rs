@@ -1,5 +1,5 @@
-//! Where the key of sealed files comes from: given from outside of the folder, or made of a secret in it and of what tells
-//! this machine from others.
+//! What the key of sealed files is made of: a secret in the folder, drawn at each joining, and a key that is given from
+//! outside of it, or what tells this machine from others.
 //!
 //! The second is what a machine without TPM, and an operator who gives nothing, can have. It keeps files from being of use
 //! where they are copied to, and nothing from whoever reads this machine.
@@ -17,19 +17,21 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use zeroize::{Zeroize, Zeroizing};
 
-/// The secret of a machine to which no key is given.
+/// The secret that is drawn when a machine joins.
 pub(super) const FILE: &str = "seal.json";
+/// What stands in the place of facts where a key is given.
+const GIVEN: &str = "given-key";
 /// Where systemd's credential lies in the folder of credentials.
 const CREDENTIAL: &str = "mesh-seal-key";
 
 /// Where the key is that the files of a machine are sealed under.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SealKey {
-    /// 32 octets in a file of mode 0600 that is not in the agent's folder.
+    /// 32 octets in a file of mode 0600, of our user or of root, that is not in the agent's folder.
     File(PathBuf),
     /// The same, handed over by systemd, which sees to it that nobody else reads it.
     Credential(PathBuf),
-    /// A secret that is drawn when the machine joins, with as many of these facts, name and file, as can be read then.
+    /// As many of these facts, name and file, as can be read when the machine joins.
     Machine(Vec<(String, PathBuf)>),
 }
 
@@ -67,7 +69,7 @@ pub(in crate::joined) fn check(dir: &Path, key: &SealKey) -> Result<(), SealErro
 struct OnDisk {
     /// 32 octets, base64.
     secret: String,
-    /// Names of the facts that go with it.
+    /// Names of the facts that go with it, or [`GIVEN`].
     with: Vec<String>,
 }
 
@@ -79,46 +81,46 @@ impl Drop for OnDisk {
 
 type Material = Zeroizing<Vec<u8>>;
 
-/// The key for a machine that joins now.
+/// The key for a machine that joins now: of a secret that is drawn each time, so that files of an earlier joining, whose
+/// versions were counted from the beginning too, open no longer.
 pub(super) fn draw(store: &Store, key: &SealKey) -> Result<Material, SealError> {
-    let facts = match key {
-        SealKey::File(path) => return given(store, path, true),
-        SealKey::Credential(path) => return given(store, path, false),
-        SealKey::Machine(facts) => facts,
-    };
+    let outside = Outside::of(store, key)?;
     let mut secret = Zeroizing::new([0; SEAL_KEY_BYTES]);
     aws_lc_rs::rand::fill(&mut *secret).map_err(|_| SealError::Key {
         path: store.dir().join(FILE),
         why: "the kernel gives no random octets".to_owned(),
     })?;
-    let read = facts
-        .iter()
-        .filter_map(|(name, path)| Some((name.clone(), fact(path).ok()?)));
-    let read: Vec<_> = read.collect();
+    let (material, with) = match outside {
+        Outside::Given(given) => (material_given(&secret[..], &given), vec![GIVEN.to_owned()]),
+        Outside::Machine(facts) => {
+            let read = facts
+                .iter()
+                .filter_map(|(name, path)| Some((name.clone(), fact(path).ok()?)));
+            let read: Vec<_> = read.collect();
+            if read.is_empty() {
+                tracing::warn!(
+                    "nothing tells this machine from others: whoever copies the agent's folder can use it elsewhere; give a key with --seal-key-file"
+                );
+            }
+            let with = read.iter().map(|(name, _)| name.clone()).collect();
+            (material(&secret[..], &read), with)
+        }
+    };
     let on_disk = OnDisk {
         secret: BASE64.encode(&*secret),
-        with: read.iter().map(|(name, _)| name.clone()).collect(),
+        with,
     };
     let text = super::to_json(&on_disk).map_err(|error| SealError::Form {
         path: store.dir().join(FILE),
         why: error.to_string(),
     })?;
     store.write(FILE, &text)?;
-    if read.is_empty() {
-        tracing::warn!(
-            "nothing tells this machine from others: whoever copies the agent's folder can use it elsewhere; give a key with --seal-key-file"
-        );
-    }
-    Ok(material(&secret[..], &read))
+    Ok(material)
 }
 
 /// The key of a machine that joined before.
 pub(super) fn find(store: &Store, key: &SealKey) -> Result<Material, SealError> {
-    let facts = match key {
-        SealKey::File(path) => return given(store, path, true),
-        SealKey::Credential(path) => return given(store, path, false),
-        SealKey::Machine(facts) => facts,
-    };
+    let outside = Outside::of(store, key)?;
     let path = store.dir().join(FILE);
     let unusable = |why: &str| SealError::Key {
         path: path.clone(),
@@ -126,9 +128,7 @@ pub(super) fn find(store: &Store, key: &SealKey) -> Result<Material, SealError> 
     };
     let text = store
         .read_if_there(FILE, MACHINE_FACT_BYTES_MAX)?
-        .ok_or_else(|| {
-            unusable("it is not there: the machine joined with a key, which is not given now")
-        })?;
+        .ok_or_else(|| unusable("it is not there: join with a new token"))?;
     let on_disk: OnDisk =
         serde_json::from_slice(&text).map_err(|_| unusable("it is not as it was written"))?;
     let secret = BASE64
@@ -137,6 +137,16 @@ pub(super) fn find(store: &Store, key: &SealKey) -> Result<Material, SealError> 
         .ok()
         .filter(|secret| secret.len() == SEAL_KEY_BYTES)
         .ok_or_else(|| unusable("its secret does not have 32 octets"))?;
+    let facts = match outside {
+        // A machine that joined without one: the files say that they are sealed under another key.
+        Outside::Given(given) => return Ok(material_given(&secret, &given)),
+        Outside::Machine(facts) => facts,
+    };
+    if on_disk.with.iter().any(|name| name == GIVEN) {
+        return Err(unusable(
+            "the machine joined with a key, which is not given now",
+        ));
+    }
     let mut read = Vec::new();
     for name in &on_disk.with {
         let known = facts.iter().find(|(known, _)| known == name);
@@ -149,6 +159,31 @@ pub(super) fn find(store: &Store, key: &SealKey) -> Result<Material, SealError> 
         read.push((name.clone(), value));
     }
     Ok(material(&secret, &read))
+}
+
+/// What goes with the secret in the folder.
+enum Outside<'a> {
+    Given(Material),
+    Machine(&'a [(String, PathBuf)]),
+}
+
+impl<'a> Outside<'a> {
+    fn of(store: &Store, key: &'a SealKey) -> Result<Self, SealError> {
+        match key {
+            SealKey::File(path) => given(store, path, true).map(Self::Given),
+            SealKey::Credential(path) => given(store, path, false).map(Self::Given),
+            SealKey::Machine(facts) => Ok(Self::Machine(facts)),
+        }
+    }
+}
+
+/// A secret and a key that is given. Where a machine has the name of its first fact, [`GIVEN`] stands, which is no fact's.
+fn material_given(secret: &[u8], given: &[u8]) -> Material {
+    let mut material = Zeroizing::new(Vec::with_capacity(SEAL_KEY_BYTES * 3));
+    material.extend_from_slice(secret);
+    material.extend_from_slice(digest(&SHA256, GIVEN.as_bytes()).as_ref());
+    material.extend_from_slice(given);
+    material
 }
 
 /// A secret and what tells the machine apart, each of one length, so that no two lists of them are the same octets.
@@ -188,6 +223,12 @@ fn given(store: &Store, path: &Path, is_ours: bool) -> Result<Material, SealErro
         if mode & 0o077 != 0 {
             return Err(unusable(format!(
                 "it has mode {mode:04o}: others may read it"
+            )));
+        }
+        let owner = found.uid();
+        if owner != 0 && owner != rustix::process::geteuid().as_raw() {
+            return Err(unusable(format!(
+                "it belongs to user {owner}, who may change it"
             )));
         }
         let (key, folder) = (fs::canonicalize(path), fs::canonicalize(store.dir()));

@@ -146,6 +146,40 @@ fn a_file_that_is_put_back_is_refused_also_when_it_was_deleted_first() {
 }
 
 #[test]
+fn a_file_of_an_earlier_joining_is_refused_with_the_same_key_given() {
+    let folder = folder();
+    let path = folder.dir.join("a.sealed");
+    let sealed = Sealed::begin(&folder.dir, &folder.keys[0]).unwrap();
+    sealed
+        .write("a.sealed", text("what is denied since"))
+        .unwrap();
+    let before = files::read(&path).unwrap();
+    let sealed = Sealed::begin(&folder.dir, &folder.keys[0]).unwrap();
+    files::write_atomic(&path, &before, 0o600).unwrap();
+    assert_eq!(code(sealed.read("a.sealed", LIMIT)), "MESH-0873");
+    sealed.write("a.sealed", text("new")).unwrap();
+    let sealed = Sealed::open(&folder.dir, &folder.keys[0]).unwrap();
+    assert!(is(&sealed, "a.sealed", "new"));
+    files::write_atomic(&path, &before, 0o600).unwrap();
+    assert_eq!(code(sealed.read("a.sealed", LIMIT)), "MESH-0873");
+    // The secret in the folder is of no use without the key, nor the key without it.
+    let machine = SealKey::Machine(Vec::new());
+    assert_eq!(code(Sealed::open(&folder.dir, &machine)), "MESH-0871");
+    files::remove(&folder.dir.join("seal.json")).unwrap();
+    assert_eq!(
+        code(Sealed::open(&folder.dir, &folder.keys[0])),
+        "MESH-0871"
+    );
+    // And a machine that joined without a key does not go on with one.
+    let sealed = Sealed::begin(&folder.dir, &machine).unwrap();
+    sealed.write("a.sealed", text("new")).unwrap();
+    assert_eq!(
+        code(Sealed::open(&folder.dir, &folder.keys[0])),
+        "MESH-0873"
+    );
+}
+
+#[test]
 fn a_list_of_versions_that_is_put_back_or_taken_away_is_given_away_by_the_other_files() {
     let folder = folder();
     let sealed = Sealed::begin(&folder.dir, &folder.keys[0]).unwrap();
@@ -271,7 +305,9 @@ fn looking_at_all_sets_the_bad_aside_removes_the_unwanted_and_keeps_the_rest() {
     Sealed::begin(&folder.dir, &folder.keys[0]).unwrap();
     assert_eq!(fs::read_dir(folder.dir.join("svids")).unwrap().count(), 1);
     let left = others.map(|name| folder.dir.join(name).exists());
-    assert_eq!(left, [true, false, false, false]);
+    assert_eq!(left, [true, true, false, false]);
+    let secret = files::read(&folder.dir.join("seal.json")).unwrap();
+    assert_ne!(secret, b"x", "another one");
 }
 
 #[test]
@@ -301,7 +337,16 @@ fn keys_that_are_none_are_refused() {
     }
     let absent = SealKey::File(top.join("absent"));
     assert_eq!(code(check(&folder.dir, &absent)), "MESH-0803");
-    check(&folder.dir, &given("good", good, 0o400)).unwrap();
+    let own = given("good", good, 0o400);
+    check(&folder.dir, &own).unwrap();
+    // Only root can give a file away.
+    let SealKey::File(path) = &own else {
+        unreachable!()
+    };
+    if rustix::process::geteuid().is_root() {
+        std::os::unix::fs::chown(path, Some(4711), None).unwrap();
+        assert_eq!(code(check(&folder.dir, &own)), "MESH-0871");
+    }
     // systemd lets its service in by other means than the mode.
     assert_eq!(SealKey::credential(top), None);
     given("mesh-seal-key", good, 0o440);
