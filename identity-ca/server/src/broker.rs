@@ -3,8 +3,9 @@
 //!
 //! Who asks shows an SVID over mutual TLS, which must be of a broker, *and* is a process that attestation finds to have that
 //! identity: a broker's SVID alone is of no use. Whom it asks for is found as if that process had asked itself, and what
-//! is given ends with that process, with its right to it, and with the broker's. Each question is recorded with its answer
-//! before anything is given; what cannot be recorded is not given.
+//! is given ends with that process, with its right to it, and with the broker's. Each question is handed to the log with its
+//! answer before anything is given: the log writes it a moment later and flushes it within a second, and while it takes or
+//! writes nothing, nothing is given. Who is refused too often is refused without a record.
 //!
 //! - [`door`]: the socket, its handshakes, and who is at the other end
 //! - [`refusal`]: why nothing is given, in the standard's words and ours
@@ -15,7 +16,8 @@ pub(crate) mod refusal;
 use crate::agent::{Agent, Caller, nobody};
 use crate::error::CaError;
 use crate::limits::{
-    BROKER_CALLS_MAX, BROKER_STREAMS_MAX, BROKERS_MAX, WORKLOAD_REQUEST_BYTES_MAX,
+    BROKER_CALLS_MAX, BROKER_REFUSAL_REFILL, BROKER_REFUSALS_BURST, BROKER_STREAMS_MAX,
+    BROKERS_MAX, WORKLOAD_REQUEST_BYTES_MAX,
 };
 use crate::listen::{self, Counts, Peer};
 use crate::proto::broker::api_server::{Api, ApiServer};
@@ -29,6 +31,7 @@ use crate::proto::{
     BROKER_DESCRIPTOR, JwtBundlesResponse, JwtsvidRequest, JwtsvidResponse, X509BundlesResponse,
     X509svidResponse,
 };
+use crate::rate::RateLimit;
 use crate::registry::Entitlement;
 use crate::run::{listener, server_error, stopped};
 use crate::workload_api::{bundles, jwt_bundles, svids, tokens};
@@ -40,7 +43,7 @@ use mesh_trust::{SpiffeId, Svid, TrustDomain};
 use prost::Message;
 use refusal::Refusal;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
@@ -101,7 +104,9 @@ impl Broker {
         let id = self.svid.id();
         let found = agent.registry.entitlements(&self.process.0);
         let denied = agent.denials.borrow().denies_chain(&self.svid).is_some();
-        if !denied && found.iter().any(|one| one.identity == *id) {
+        // The connection's own timer stands still while the machine sleeps, and knows nothing of a clock that is set.
+        let ended = self.svid.not_after() <= agent.platform.wall_clock();
+        if !denied && !ended && found.iter().any(|one| one.identity == *id) {
             return Ok(());
         }
         Err(Refusal::OtherProcess {
@@ -118,6 +123,8 @@ struct BrokerApi {
     brokers: Arc<[SpiffeId]>,
     log: AuditHandle,
     calls: Counts,
+    /// Refusals that are recorded, by who is refused.
+    refusals: Arc<Mutex<RateLimit>>,
 }
 
 /// Serves brokers of this machine; `identity` is who we are to them. `dir` is where the log of it goes.
@@ -148,6 +155,10 @@ pub(crate) fn serve(
         brokers: config.brokers.clone().into(),
         log: log.handle(),
         calls: Counts::default(),
+        refusals: Arc::new(Mutex::new(RateLimit::new(
+            BROKER_REFUSALS_BURST,
+            BROKER_REFUSAL_REFILL,
+        ))),
     };
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(BROKER_DESCRIPTOR)
@@ -225,6 +236,14 @@ impl BrokerApi {
             // Who is no broker learns nothing about its references.
             Err(bad) => self.broker(&shown.0).and(Err(bad)),
         };
+        if outcome.is_err() && !self.may_be_refused(&shown.0) {
+            let refusal = Refusal::TooMuch {
+                what: format!(
+                    "{BROKER_REFUSALS_BURST} refusals at once, and one a second, are recorded"
+                ),
+            };
+            return Err(refusal.to_status());
+        }
         let said = match &outcome {
             Ok((_, entitled)) => {
                 let ids: Vec<_> = entitled
@@ -235,7 +254,8 @@ impl BrokerApi {
             }
             Err(refusal) => format!("refused: {}", refusal.coded()),
         };
-        self.record(&shown.0, format!("{what} for {process}: {said}"))
+        // What we know comes first: the end is cut off, and what was asked for can be long.
+        self.record(&shown.0, format!("for {process}: {said}: {what}"))
             .map_err(|refusal| refusal.to_status())?;
         match outcome {
             Ok((caller, _)) => Ok(caller),
@@ -244,6 +264,13 @@ impl BrokerApi {
                 Err(refusal.to_status())
             }
         }
+    }
+
+    /// Whether a refusal of `broker` can still be recorded: who asks in a loop does not fill the disk.
+    fn may_be_refused(&self, broker: &Broker) -> bool {
+        let now = self.agent.platform.monotonic();
+        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        refusals.take(broker.svid.id(), now)
     }
 
     fn broker(&self, broker: &Broker) -> Result<(), Refusal> {
@@ -263,7 +290,9 @@ impl BrokerApi {
         let counted = self
             .calls
             .take(broker.process.0.pid, BROKER_CALLS_MAX, usize::MAX)
-            .ok_or(Refusal::TooMany)?;
+            .ok_or_else(|| Refusal::TooMuch {
+                what: format!("{BROKER_CALLS_MAX} calls and streams are under way"),
+            })?;
         let process = process::by_pid(pid).map_err(|_| Refusal::NotFound { pid })?;
         let workload = Peer(Arc::new(process));
         let caller = self.agent.on_behalf_of(workload, broker.clone(), counted);
@@ -281,10 +310,10 @@ impl BrokerApi {
                 time: self.agent.platform.wall_clock(),
                 action: "broker".to_owned(),
                 by: format!(
-                    "{} (uid {}, pid {})",
-                    broker.svid.id(),
+                    "uid {}, pid {}: {}",
                     process.uid,
-                    process.pid
+                    process.pid,
+                    broker.svid.id()
                 ),
                 detail,
             }));
@@ -356,7 +385,7 @@ impl Api for BrokerApi {
             audience,
             spiffe_id,
         } = request.into_inner();
-        let what = format!("a JWT-SVID to {audience:?}");
+        let what = format!("a JWT-SVID of {spiffe_id:?} to {audience:?}");
         let caller = self.admit(shown, &what, reference).await?;
         let asked = JwtsvidRequest {
             audience,

@@ -2,7 +2,6 @@
 //! details (`google.rpc.ErrorInfo` of the domain `spiffe.io`).
 
 use crate::error::coded;
-use crate::limits::BROKER_CALLS_MAX;
 use crate::proto::rpc;
 use mesh_trust::SpiffeId;
 use prost::Message;
@@ -27,7 +26,9 @@ pub(crate) enum Refusal {
         id: SpiffeId,
     },
     /// The SVID of one, shown by another.
-    #[error("process {pid} shows the SVID of `{id}` and is not found to be that, or is denied")]
+    #[error(
+        "process {pid} shows the SVID of `{id}` and is not found to be that, or is denied, or the SVID has ended"
+    )]
     #[diagnostic(
         code("MESH-0879"),
         help(
@@ -82,12 +83,17 @@ pub(crate) enum Refusal {
     )]
     NotRecorded,
     /// Too much at once.
-    #[error("a broker has {BROKER_CALLS_MAX} calls and streams under way")]
+    #[error("a broker asks too much: {what}")]
     #[diagnostic(
         code("MESH-0884"),
-        help("it needs a few for each workload: does it end those of workloads that are gone?")
+        help(
+            "it needs a few streams for each workload: does it end those of workloads that are gone, and pause after a refusal?"
+        )
     )]
-    TooMany,
+    TooMuch {
+        /// What it has had.
+        what: String,
+    },
 }
 
 impl Refusal {
@@ -104,7 +110,7 @@ impl Refusal {
             Self::NotFound { .. } => (Code::NotFound, Some("WORKLOAD_NOT_FOUND")),
             Self::NotEntitled { .. } => (Code::PermissionDenied, Some("WORKLOAD_NOT_ENTITLED")),
             Self::NotRecorded => (Code::Unavailable, None),
-            Self::TooMany => (Code::ResourceExhausted, None),
+            Self::TooMuch { .. } => (Code::ResourceExhausted, None),
         };
         let message = self.coded();
         let Some(reason) = reason else {

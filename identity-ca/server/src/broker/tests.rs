@@ -95,7 +95,7 @@ fn every_refusal_has_a_code_a_hint_and_the_standards_reason() {
             Some("WORKLOAD_NOT_ENTITLED"),
         ),
         (Refusal::NotRecorded, None),
-        (Refusal::TooMany, None),
+        (Refusal::TooMuch { what: "x".into() }, None),
     ] {
         assert!(refusal.help().is_some(), "{refusal}");
         let status = refusal.to_status();

@@ -365,6 +365,45 @@ async fn k4_references_to_nobody_are_refused_with_the_standards_reasons() {
 }
 
 #[tokio::test]
+async fn what_is_known_is_recorded_however_much_is_asked_for_and_refusals_are_within_a_rate() {
+    let workload = Workload::start();
+    let ca = ca(&workload, &[PROXY]).await;
+    let mut client = proxy(&ca).await;
+    let request = FetchJwtsvidRequest {
+        reference: reference(workload.pid()),
+        audience: vec!["a".repeat(2_048)],
+        spiffe_id: id(CART).to_string(),
+    };
+    let _ = client.fetch_jwtsvid(asked(request)).await;
+    let mut without = 0;
+    for _ in 0..60 {
+        let refused = svids(&mut client, -7).await.unwrap_err();
+        if refused.code() == Code::ResourceExhausted {
+            assert!(refused.message().starts_with("MESH-0884"), "{refused}");
+            without += 1;
+        }
+    }
+    assert!(without > 0);
+    // Who is not refused goes on.
+    svids(&mut client, workload.pid()).await.unwrap();
+    let dir = ca.stop().await;
+    let records = records(&dir.path().join("ca"));
+    assert_eq!(records.len(), 2 + 60 - without, "{records:?}");
+    let (first, us) = (&records[0], std::process::id());
+    for known in [
+        format!("for process {}: given as {}: ", workload.pid(), id(CART)),
+        format!("a JWT-SVID of \\\"{}\\\" to ", id(CART)),
+        format!(
+            "uid {}, pid {us}: {}",
+            rustix::process::geteuid().as_raw(),
+            id(PROXY)
+        ),
+    ] {
+        assert!(first.contains(&known), "{known}: {first}");
+    }
+}
+
+#[tokio::test]
 async fn k5_what_is_given_ends_with_the_right_of_the_workload_and_of_the_broker() {
     let workload = Workload::start();
     let ca = ca(&workload, &[PROXY]).await;
