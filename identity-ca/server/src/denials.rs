@@ -162,7 +162,8 @@ impl DenyList {
         })
     }
 
-    /// Denies certificates, each for its reason; those that are denied already stay so for theirs.
+    /// Denies certificates, each for its reason; those that are denied already stay so for theirs. If the list has no
+    /// room for all, it takes what it has room for, and that it does not is the error.
     fn deny_serials(&self, serials: Vec<(String, String)>) -> Result<usize, ChangeError> {
         let list = self.current();
         let new = serials
@@ -170,24 +171,34 @@ impl DenyList {
             .map(|(serial, reason)| (Denied::Serial(serial), reason))
             .filter(|(what, _)| !list.contains(what));
         let new: Vec<_> = new.collect();
-        let count = new.len();
-        if count == 0 {
+        let all = new.len();
+        if all == 0 {
             return Ok(0);
         }
+        let now = self.platform.wall_clock();
+        let (mut count, mut left) = (0, None);
+        self.change(|list| {
+            let mut next = list.clone();
+            for (what, reason) in new {
+                match next.deny(what, now, &reason) {
+                    Ok(longer) => (next, count) = (longer, count + 1),
+                    Err(error) => {
+                        left = Some(error);
+                        break;
+                    }
+                }
+            }
+            match left.take_if(|_| count == 0) {
+                Some(error) => Err(error.into()),
+                None => Ok(next),
+            }
+        })?;
         tracing::warn!(
             certificates = count,
+            of = all,
             "denied what was issued to denied nodes"
         );
-        let now = self.platform.wall_clock();
-        self.change(|list| {
-            let all = new
-                .into_iter()
-                .try_fold(list.clone(), |list, (what, reason)| {
-                    list.deny(what, now, &reason)
-                });
-            Ok(all?)
-        })?;
-        Ok(count)
+        left.map_or(Ok(count), |error| Err(error.into()))
     }
 
     fn allow(&self, what: &Denied) -> Result<(), ChangeError> {
@@ -417,3 +428,6 @@ impl DenialAdmin for Admin {
         Ok(Response::new(self.list.reply()))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,6 +14,7 @@ use mesh_platform::Platform;
 use mesh_trust::jwt::{JwtBundle, JwtBundles, JwtKey};
 use mesh_trust::{SpiffeId, TrustDomain};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
@@ -87,6 +88,8 @@ impl TokenSource for Tokens {
 pub(crate) struct Tokens {
     /// One changes keys at a time, and may wait for disk and signer.
     store: Arc<Mutex<KeyStore>>,
+    /// Private halves may lie about that no list names.
+    unswept: Arc<AtomicBool>,
     held: Arc<Mutex<Vec<Held>>>,
     queue: Queue,
     rate: Arc<Mutex<RateLimit>>,
@@ -110,6 +113,7 @@ impl Tokens {
         let bundle = Arc::new(watch::Sender::new(Arc::new(bundle_of(domain, &held))));
         let this = Self {
             store: Arc::new(Mutex::new(store)),
+            unswept: Arc::default(),
             held: Arc::new(Mutex::new(held)),
             queue: Queue::start()?,
             rate: Arc::new(Mutex::new(RateLimit::new(TOKEN_BURST, TOKEN_REFILL))),
@@ -143,6 +147,7 @@ impl Tokens {
         let before = self.held().clone();
         let due = rota::due(&turns(&before), self.platform.wall_clock());
         if due == rota::Due::default() {
+            self.sweep(&store);
             return Ok(());
         }
         let mut next = Vec::new();
@@ -173,7 +178,24 @@ impl Tokens {
         let bundle = bundle_of(&self.domain, &next);
         *self.held() = next;
         self.bundle.send_replace(Arc::new(bundle));
+        self.unswept.store(true, Ordering::Relaxed);
+        self.sweep(&store);
         Ok(())
+    }
+
+    /// Destroys what the list in force no longer names. A signer that is between two lives does it at the next upkeep.
+    fn sweep(&self, store: &KeyStore) {
+        if !self.unswept.load(Ordering::Relaxed) {
+            return;
+        }
+        let held = self.held().clone();
+        match store.sweep(&held) {
+            Ok(()) => self.unswept.store(false, Ordering::Relaxed),
+            Err(error) => tracing::warn!(
+                %error,
+                "a private half of a key for JWT-SVIDs is not destroyed yet"
+            ),
+        }
     }
 
     /// Hands out a token, if the identity is within its rate.

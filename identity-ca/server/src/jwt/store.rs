@@ -1,8 +1,8 @@
 //! The keys for JWT-SVIDs on disk: `jwt/keys.json` says which there are and when each signs, `jwt/<key id>.key` is the
 //! private half of one that still can. The signer alone reads, makes and destroys those; the list and public halves are here.
 //!
-//! A private half is on disk before the list names it, and goes after the list no longer does: a power cut leaves at
-//! most a file that nothing names, which the next start removes.
+//! A private half is on disk before the list names it, and goes after the list no longer does: a power cut, or a signer that
+//! is away, leaves at most a file that nothing names, which the next upkeep or start removes.
 
 use crate::error::{CaError, IssuanceError};
 use crate::limits::KEY_FILE_BYTES_MAX;
@@ -173,7 +173,7 @@ impl KeyStore {
             .corrupt(&format!("{kid}.key"), "it is another key's private half")
     }
 
-    /// Puts the list on disk, then removes private halves that it no longer names.
+    /// Puts the list on disk. It counts then; [`Self::sweep`] comes after.
     pub(crate) fn save(&self, held: &[Held]) -> Result<(), CaError> {
         let keys = held
             .iter()
@@ -187,11 +187,11 @@ impl KeyStore {
             .collect();
         let text = serde_json::to_vec_pretty(&List { keys })
             .map_err(|error| self.store.corrupt(LIST, &error.to_string()))?;
-        self.store.write(LIST, &text)?;
-        self.sweep(held)
+        Ok(self.store.write(LIST, &text)?)
     }
 
-    fn sweep(&self, held: &[Held]) -> Result<(), CaError> {
+    /// Has private halves destroyed that the list no longer names.
+    pub(crate) fn sweep(&self, held: &[Held]) -> Result<(), CaError> {
         let named: Vec<&str> = held
             .iter()
             .filter(|held| held.turn.can_sign)

@@ -178,6 +178,28 @@ fn a_private_half_that_the_list_does_not_name_is_removed() {
 }
 
 #[test]
+fn what_cannot_be_destroyed_keeps_no_key_out_of_the_bundle_and_goes_at_the_next_upkeep() {
+    let dir = tempfile::tempdir().unwrap();
+    let world = World::at(NOW);
+    let tokens = open(dir.path(), &world).unwrap();
+    // No signer unlinks a folder.
+    let stuck = dir.path().join("jwt/00112233.key");
+    fs::create_dir(&stuck).unwrap();
+    world.set(NOW.plus_secs(6 * DAY));
+    tokens.maintain().unwrap();
+    assert_eq!(tokens.bundle().borrow().key_ids().count(), 2);
+    fs::remove_dir(&stuck).unwrap();
+    files_write(&stuck, b"left by a signer that was away");
+    // Nothing else is due.
+    tokens.maintain().unwrap();
+    assert!(!stuck.exists());
+    assert_eq!(private_halves(dir.path()), 2);
+    // What is on the disk is what was in force.
+    let again = open(dir.path(), &world).unwrap();
+    assert_eq!(*again.bundle().borrow(), *tokens.bundle().borrow());
+}
+
+#[test]
 fn one_identity_gets_two_hundred_tokens_at_once_and_others_are_not_limited() {
     let dir = tempfile::tempdir().unwrap();
     let world = World::at(NOW);

@@ -48,6 +48,8 @@ pub(crate) struct NodeBook {
 pub(crate) struct Connected {
     book: NodeBook,
     node: String,
+    /// It has ended already.
+    released: bool,
 }
 
 impl NodeBook {
@@ -154,6 +156,7 @@ impl NodeBook {
         Connected {
             book: self.clone(),
             node: node.to_owned(),
+            released: false,
         }
     }
 
@@ -174,20 +177,64 @@ impl NodeBook {
 }
 
 impl Connected {
-    /// Whether the node has no other stream.
-    pub(crate) fn is_only(&self) -> bool {
-        self.book.lock_connected().get(&self.node) == Some(&1)
+    /// Ends it, and does `last` if the node has no other stream: before one that begins meanwhile can say anything, and
+    /// once, if two end together.
+    pub(crate) fn leave(&mut self, last: impl FnOnce()) {
+        if std::mem::replace(&mut self.released, true) {
+            return;
+        }
+        let mut connected = self.book.lock_connected();
+        let Some(streams) = connected.get_mut(&self.node) else {
+            return;
+        };
+        *streams -= 1;
+        if *streams == 0 {
+            connected.remove(&self.node);
+            last();
+        }
     }
 }
 
 impl Drop for Connected {
     fn drop(&mut self) {
-        let mut connected = self.book.lock_connected();
-        if let Some(streams) = connected.get_mut(&self.node) {
-            *streams -= 1;
-            if *streams == 0 {
-                connected.remove(&self.node);
-            }
+        self.leave(|| {});
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{NOW, World, domain};
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    #[test]
+    fn of_streams_that_end_at_once_exactly_one_is_the_last() {
+        let dir = tempfile::tempdir().unwrap();
+        let book = NodeBook::open(dir.path(), &domain(), World::at(NOW)).unwrap();
+        for _ in 0..200 {
+            let last = AtomicU32::new(0);
+            let begin = std::sync::Barrier::new(2);
+            let streams = [book.connected("worker-1"), book.connected("worker-1")];
+            std::thread::scope(|scope| {
+                for mut stream in streams {
+                    let (last, begin) = (&last, &begin);
+                    scope.spawn(move || {
+                        begin.wait();
+                        stream.leave(|| {
+                            last.fetch_add(1, Ordering::Relaxed);
+                        });
+                        // Nothing is left to do when it is dropped.
+                        stream.leave(|| unreachable!());
+                    });
+                }
+            });
+            assert_eq!(last.into_inner(), 1);
+            assert!(!book.is_connected("worker-1"));
         }
+        let (one, two) = (book.connected("a"), book.connected("a"));
+        drop(one);
+        assert!(book.is_connected("a"));
+        drop(two);
+        assert!(!book.is_connected("a"));
     }
 }

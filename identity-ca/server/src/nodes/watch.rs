@@ -233,12 +233,10 @@ impl Heard<'_> {
 
 impl Drop for Heard<'_> {
     fn drop(&mut self) {
-        // An agent that connected anew has said everything again, before the end of its first stream was noticed.
-        if !self.connected.is_only() {
-            return;
-        }
-        let node = &self.calling.name;
+        let (node, enforcers) = (&self.calling.name, &self.desk.denials.enforcers);
         let of_node = |who: &Follower| is_of(node, &who.instance);
-        self.desk.denials.enforcers.report(of_node, Vec::new());
+        // An agent that connected anew has said everything again, before the end of its first stream was noticed.
+        self.connected
+            .leave(|| enforcers.report(of_node, Vec::new()));
     }
 }
