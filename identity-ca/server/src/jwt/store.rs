@@ -187,7 +187,7 @@ impl KeyStore {
             .collect();
         let text = serde_json::to_vec_pretty(&List { keys })
             .map_err(|error| self.store.corrupt(LIST, &error.to_string()))?;
-        Ok(self.store.write(LIST, &text)?)
+        self.store.write(LIST, &text)
     }
 
     /// Has private halves destroyed that the list no longer names.
