@@ -11,6 +11,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::time::Sleep;
 use tonic::transport::server::Connected;
 
 /// Bytes asked of a socket at once: a request of this API with room to spare.
@@ -60,57 +61,67 @@ impl Drop for Counted {
     }
 }
 
-/// A connection that knows its peer.
-#[derive(Debug)]
-pub(crate) struct Connection {
-    stream: UnixStream,
+/// A connection that knows its peer, of whom services learn `W`.
+pub(crate) struct Connection<S = UnixStream, W = Peer> {
+    stream: S,
     incoming: Rewriter,
-    peer: Peer,
+    who: W,
+    /// Ready when it ends, whatever its peer does; absent: never.
+    over: Option<Pin<Box<Sleep>>>,
     _counted: Counted,
 }
 
-impl Connected for Connection {
-    type ConnectInfo = Peer;
-
-    fn connect_info(&self) -> Peer {
-        self.peer.clone()
+impl<S, W> Connection<S, W> {
+    /// One that counts as `counted`, and ends after `left` if that is given.
+    pub(crate) fn new(stream: S, who: W, left: Option<Duration>, counted: Counted) -> Self {
+        Self {
+            stream,
+            incoming: Rewriter::default(),
+            who,
+            over: left.map(|left| Box::pin(tokio::time::sleep(left))),
+            _counted: counted,
+        }
     }
 }
 
-impl AsyncRead for Connection {
+impl<S, W: Clone + Send + Sync + 'static> Connected for Connection<S, W> {
+    type ConnectInfo = W;
+
+    fn connect_info(&self) -> W {
+        self.who.clone()
+    }
+}
+
+impl<S: AsyncRead + Unpin, W: Unpin> AsyncRead for Connection<S, W> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        poll_read_rewritten(&mut this.stream, &mut this.incoming, cx, buf)
-    }
-}
-
-/// Reads from `stream` what `incoming` makes of it.
-pub(crate) fn poll_read_rewritten(
-    stream: &mut (impl AsyncRead + Unpin),
-    incoming: &mut Rewriter,
-    cx: &mut Context<'_>,
-    buf: &mut ReadBuf<'_>,
-) -> Poll<io::Result<()>> {
-    while incoming.is_empty() {
-        let mut bytes = [0; READ_BYTES];
-        let mut read = ReadBuf::new(&mut bytes);
-        std::task::ready!(Pin::new(&mut *stream).poll_read(cx, &mut read))?;
-        if read.filled().is_empty() {
-            incoming.finish();
-            break;
+        if let Some(over) = &mut this.over
+            && over.as_mut().poll(cx).is_ready()
+        {
+            let why = "the SVID that was shown has ended";
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, why)));
         }
-        incoming.push(read.filled());
+        while this.incoming.is_empty() {
+            let mut bytes = [0; READ_BYTES];
+            let mut read = ReadBuf::new(&mut bytes);
+            std::task::ready!(Pin::new(&mut this.stream).poll_read(cx, &mut read))?;
+            if read.filled().is_empty() {
+                this.incoming.finish();
+                break;
+            }
+            this.incoming.push(read.filled());
+        }
+        let count = this.incoming.take(buf.initialize_unfilled());
+        buf.advance(count);
+        Poll::Ready(Ok(()))
     }
-    let count = incoming.take(buf.initialize_unfilled());
-    buf.advance(count);
-    Poll::Ready(Ok(()))
 }
 
-impl AsyncWrite for Connection {
+impl<S: AsyncWrite + Unpin, W: Unpin> AsyncWrite for Connection<S, W> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -183,12 +194,7 @@ fn connection(
         );
         return None;
     };
-    Some(Connection {
-        stream,
-        incoming: Rewriter::default(),
-        peer: Peer(Arc::new(peer)),
-        _counted: counted,
-    })
+    Some(Connection::new(stream, Peer(Arc::new(peer)), None, counted))
 }
 
 /// A gRPC server with our bounds.

@@ -4,28 +4,22 @@
 
 use super::Broker;
 use crate::agent::Agent;
-use crate::authority::Rewriter;
 use crate::limits::{
     BROKER_CONNECTIONS_MAX, CONNECTIONS_PER_PROCESS_MAX, NETWORK_HANDSHAKE_TIMEOUT,
 };
-use crate::listen::{Counted, Counts, Peer, poll_read_rewritten};
+use crate::listen::{self, Counted, Counts, Peer};
 use mesh_platform::process::peer_of;
 use mesh_trust::tls::{TlsIdentity, refusal_in_io, server_config, verified_peer};
 use mesh_trust::{Svid, TrustBundle, TrustBundles};
 use rustls::ServerConfig;
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
-use tokio::time::Sleep;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::server::Connected;
 
 /// Pause after a failed accept: out of file descriptors, most likely.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -48,15 +42,8 @@ pub(super) struct Door {
 #[derive(Clone)]
 pub(super) struct Shown(pub(super) Broker);
 
-/// A connection after its handshake.
-pub(super) struct Connection {
-    stream: TlsStream<UnixStream>,
-    incoming: Rewriter,
-    shown: Shown,
-    /// Ready with the end of the SVID that was shown.
-    over: Pin<Box<Sleep>>,
-    _counted: Counted,
-}
+/// A connection after its handshake. It ends with the SVID that was shown.
+type Connection = listen::Connection<TlsStream<UnixStream>, Shown>;
 
 /// The connections of `listener`. Ends when nobody takes them any more.
 pub(super) fn connections(
@@ -148,53 +135,7 @@ impl Door {
         let svid = Arc::new(Svid::parse(chain).map_err(|error| error.to_string())?);
         let now = self.agent.platform.wall_clock();
         let left = Duration::from_secs(svid.remaining_secs(now));
-        Ok(Connection {
-            stream,
-            incoming: Rewriter::default(),
-            shown: Shown(Broker { process, svid }),
-            over: Box::pin(tokio::time::sleep(left)),
-            _counted: counted,
-        })
-    }
-}
-
-impl Connected for Connection {
-    type ConnectInfo = Shown;
-
-    fn connect_info(&self) -> Shown {
-        self.shown.clone()
-    }
-}
-
-impl AsyncRead for Connection {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        if this.over.as_mut().poll(cx).is_ready() {
-            let why = "the broker's SVID has ended";
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, why)));
-        }
-        poll_read_rewritten(&mut this.stream, &mut this.incoming, cx, buf)
-    }
-}
-
-impl AsyncWrite for Connection {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(cx, buf)
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+        let shown = Shown(Broker { process, svid });
+        Ok(Connection::new(stream, shown, Some(left), counted))
     }
 }
