@@ -3,9 +3,11 @@
 //! - `rate TO RATE SECS CONNS`: HTTP/1.1 at a fixed rate, latency from the time at which a request was due ([`rate`])
 //! - `tput PORT up|down SECS CONNS`, `echo PORT SECS CONNS`: bytes against `sink PORT` ([`stream`])
 //! - `hold TO COUNT SECS`: connections with one request each, then quiet, for sampling memory ([`rate::hold`])
+//! - `handshakes PORT SECS CERTS NAME ALPN`: full handshakes of mutual TLS, one after another ([`handshake`])
 //!
 //! `TO` is a port of 127.0.0.1, or an address with one. Each prints one JSON object.
 
+mod handshake;
 mod histogram;
 mod http;
 mod poll;
@@ -14,6 +16,7 @@ mod stream;
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 
 fn main() -> io::Result<()> {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -32,6 +35,7 @@ fn main() -> io::Result<()> {
             stream::throughput(port(to)?, way == "up", number(secs)?, number(conns)? as usize)
         }
         ["echo", to, secs, conns] => stream::echo(port(to)?, number(secs)?, number(conns)? as usize),
+        ["handshakes", to, secs, certs, name, alpn] => handshake::run(port(to)?, number(secs)?, Path::new(certs), name, alpn),
         ["sink", at] => stream::sink(port(at)?),
         _ => Err(usage()),
     }
