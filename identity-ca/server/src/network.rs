@@ -172,6 +172,15 @@ fn nobody() -> Status {
     Status::permission_denied("no identity issued")
 }
 
+/// What a caller is told whose certificate was not issued. Denied while it waited, it is told what it would be told the next
+/// time; all else may go better then.
+pub(crate) fn not_issued(error: &IssuanceError) -> Status {
+    match error {
+        IssuanceError::Denied { .. } => nobody(),
+        _ => Status::unavailable("no SVID could be issued; try again"),
+    }
+}
+
 impl Desk {
     /// The bundles as they are now.
     fn bundles(&self) -> TrustBundles {
@@ -316,7 +325,7 @@ impl Issuance for Desk {
             .await
             .map_err(|error| {
                 tracing::warn!(%identity, %error, "no SVID");
-                Status::unavailable("no SVID could be issued; try again")
+                not_issued(&error)
             })?;
         tracing::info!(%identity, serial = chain.leaf.serial().to_hex(), "issued an SVID over the network");
         let bundles_json = self.bundles().to_json().into_bytes();

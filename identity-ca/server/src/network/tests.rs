@@ -307,6 +307,24 @@ async fn names_in_a_request_come_to_nothing() {
     house.end().await;
 }
 
+#[test]
+fn who_is_denied_while_it_waits_is_told_so_and_nobody_else() {
+    let denied = IssuanceError::Denied {
+        id: id("ns/shop/sa/cart"),
+    };
+    let told = |error: &IssuanceError| {
+        (
+            not_issued(error).code(),
+            not_issued(error).message().to_owned(),
+        )
+    };
+    assert_eq!(
+        told(&denied),
+        (Code::PermissionDenied, "no identity issued".to_owned())
+    );
+    assert_eq!(told(&IssuanceError::Busy).0, Code::Unavailable);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn evidence_that_proves_nothing_gets_nothing_and_learns_nothing() {
     let house = House::start(Table::with(&["cart"]), Duration::from_secs(60)).await;

@@ -13,6 +13,7 @@ use crate::federation::Foreign;
 use crate::issuing::{Chain, Issuing, Turn};
 use crate::jwt::TokenSource;
 use crate::limits::{JOIN_FAILURE_REFILL, JOIN_FAILURES_BURST, NODE_STREAMS_MAX};
+use crate::network::not_issued;
 use crate::rate::RateLimit;
 use crate::trust::Requester;
 use mesh_api::accept::Caller;
@@ -162,7 +163,7 @@ impl NodesDesk {
         let issued = self.issuing.issue(request, requester, turn).await;
         let chain = issued.map_err(|error| {
             tracing::warn!(identity = %id, %error, "no SVID");
-            Status::unavailable("no SVID could be issued; try again")
+            not_issued(&error)
         })?;
         tracing::info!(identity = %id, serial = chain.leaf.serial().to_hex(), "issued an SVID to a node");
         Ok(Response::new(self.reply(&chain)))

@@ -506,11 +506,13 @@ async fn a_denial_reaches_the_processes_of_a_node_and_the_ca_hears_who_enforces_
     let mesh = Mesh::start().await;
     let machine = mesh.machine("worker-1", &["shop/*"]).await;
     let mut client = machine.raw().await;
-    let stream = client
+    let mut stream = client
         .fetch_x509svid(with_header(X509svidRequest {}))
         .await
         .unwrap()
         .into_inner();
+    // What is asked for while the list changes is refused in other words.
+    stream.message().await.unwrap().unwrap();
     mesh.deny(&Denied::Identity(id("ns/shop/sa/cart"))).await;
     assert_eq!(end_of(stream).await.message(), "no identity issued");
     eventually("the agent says that it enforces the list", async || {
