@@ -153,6 +153,13 @@ async fn a_strict_log_that_takes_nothing_lets_nothing_out() {
         std::os::unix::fs::symlink("/dev/full", world.path("web/web.jsonl")).expect("a link");
         let policy = |world: &World| by_host(world, "api.example") + &tls(world);
         let stage = Stage::made(world, policy, mirror).await;
+        if !lets_out {
+            // From the first entry that is lost on.
+            eventually("the log is known to take nothing", async || {
+                status(&stage.get("api.example").await) == "503"
+            })
+            .await;
+        }
         for _ in 0..3 {
             let answer = stage.get("api.example").await;
             let want = if lets_out { "200" } else { "503" };
