@@ -90,8 +90,7 @@ pub(crate) struct Compiled {
     /// Ends of grants and policies, ascending.
     ends: Box<[Timestamp]>,
     /// By port; the value indexes `policies`.
-    by_port: HashMap<u16, PortAt>,
-    /// Each with its port.
+    /// Each with its port, in the order of these: few, and asked about several times a request.
     policies: Vec<(u16, Port)>,
     /// Policy of every other port.
     other: Port,
@@ -118,7 +117,7 @@ pub(crate) struct Compiled {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum PortAt {
     /// A port with a policy of its own.
-    Own(u32),
+    Own(usize),
     /// Every other port.
     Other,
 }
@@ -193,10 +192,8 @@ impl Snapshot {
             reasons: &reasons,
         };
         let mut policies = Vec::with_capacity(data.ports.len());
-        let mut by_port = HashMap::with_capacity(data.ports.len());
-        for ((&port, policy), index) in data.ports.iter().zip(0..) {
+        for (&port, policy) in &data.ports {
             policies.push((port, compiling.port(&mut findings, port, policy)?));
-            by_port.insert(port, PortAt::Own(index));
         }
         let other = compiling.port(&mut findings, 0, &data.other_ports)?;
         let (egress, unread) = Egress::compile(&data.egress, data.generation);
@@ -209,7 +206,6 @@ impl Snapshot {
             workload: data.workload.clone(),
             trust_domain: data.trust_domain.clone(),
             ends: ends(&data),
-            by_port,
             policies,
             other,
             findings,
@@ -338,7 +334,9 @@ impl Snapshot {
 
     /// Where the policy of a port is.
     pub(crate) fn port_at(&self, port: u16) -> PortAt {
-        self.0.by_port.get(&port).copied().unwrap_or(PortAt::Other)
+        let policies = &self.0.policies;
+        let found = policies.binary_search_by_key(&port, |(port, _)| *port);
+        found.map_or(PortAt::Other, PortAt::Own)
     }
 
     pub(crate) fn compiled_port(&self, port: u16) -> &Port {
@@ -387,7 +385,7 @@ impl Compiled {
     /// The policy at a place that [`Snapshot::port_at`] gave.
     pub(crate) fn port(&self, at: PortAt) -> &Port {
         let own = match at {
-            PortAt::Own(index) => self.policies.get(index as usize),
+            PortAt::Own(index) => self.policies.get(index),
             PortAt::Other => None,
         };
         own.map_or(&self.other, |(_, port)| port)
