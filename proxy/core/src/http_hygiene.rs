@@ -7,6 +7,7 @@
 //! - [`carry`]: HTTP/1 over HTTP/2 between proxies and back, the client's identity for the application
 //! - `deadline`: the time that a client gives a request, told to the next hop
 //! - [`upgrade`]: which `Upgrade` may pass
+//! - `present`: which fields stand in a head, found in one reading
 //! - [`refusal`]: why a request is refused, and how a refusal is spoken in HTTP and gRPC
 //! - [`wire`]: what must be refused while HTTP/1 is still bytes
 
@@ -14,11 +15,12 @@ pub mod carry;
 mod deadline;
 pub(crate) mod framing;
 pub mod headers;
+mod present;
 pub mod refusal;
 pub mod upgrade;
 pub mod wire;
 
-pub use carry::{OrigVersion, set_host, set_path, to_app, to_mesh};
+pub use carry::{ClientField, OrigVersion, set_host, set_path, to_app, to_mesh};
 pub use deadline::{tell_time, time_given};
 pub use headers::{sanitize_response, sanitize_trailers};
 pub use refusal::{Refusal, RequestRefusal};
@@ -30,6 +32,7 @@ use http::request::Parts;
 use http::uri::{Authority, PathAndQuery};
 use http::{Method, Uri, Version};
 use mesh_policy::request::{Head, Headers};
+use present::{Field, Present};
 
 /// Where a request comes in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +78,8 @@ pub struct Admitted {
     pub upgrade: Option<Upgrade>,
     /// Whether it is gRPC: decides how a refusal is spoken.
     pub grpc: bool,
+    /// Whether it may say what time it is given ([`time_given`]).
+    pub timed: bool,
 }
 
 /// Checks a request and strips what must not pass.
@@ -90,16 +95,16 @@ pub fn admit(
     limits: &RequestLimits,
 ) -> Result<Admitted, RequestRefusal> {
     check_method(&parts.method)?;
-    headers::check_sizes(&parts.headers, limits)?;
-    framing::check(parts.version, &parts.headers)?;
+    let present = headers::survey(&parts.headers, limits)?;
+    framing::check(parts.version, &parts.headers, present)?;
     let version = match entry {
         Entry::Plain => OrigVersion::spoken(parts.version)?,
-        Entry::Mesh => carry::take_version(parts)?,
+        Entry::Mesh => carry::take_version(parts, present)?,
     };
-    let authority = take_authority(parts, version)?;
+    let authority = take_authority(parts, version, present)?;
     to_origin_form(parts, limits)?;
-    let upgrade = upgrade::take(parts)?;
-    headers::strip_request(&mut parts.headers, parts.version);
+    let upgrade = upgrade::take(parts, present)?;
+    headers::strip_request(&mut parts.headers, version, present);
     let grpc = parts.version == Version::HTTP_2
         && version == OrigVersion::Http2
         && is_grpc(&parts.headers);
@@ -108,6 +113,7 @@ pub fn admit(
         version,
         upgrade,
         grpc,
+        timed: present.has(Field::DEADLINE),
     })
 }
 
@@ -125,12 +131,15 @@ fn check_method(method: &Method) -> Result<(), RequestRefusal> {
 fn take_authority(
     parts: &mut Parts,
     version: OrigVersion,
+    present: Present,
 ) -> Result<Option<Authority>, RequestRefusal> {
-    let mut hosts = parts.headers.get_all(HOST).iter();
-    let host = hosts.next();
-    if hosts.next().is_some() {
+    if present.has_two(Field::HOST) {
         return Err(RequestRefusal::HostTwice);
     }
+    let host = match present.has(Field::HOST) {
+        true => parts.headers.remove(HOST),
+        false => None,
+    };
     let host = host
         .map(|value| Authority::try_from(value.as_bytes()))
         .transpose()
@@ -142,7 +151,6 @@ fn take_authority(
         (Some(target), _) => Some(target.clone()),
         (None, host) => host,
     };
-    parts.headers.remove(HOST);
     match &authority {
         Some(authority) if !is_plain_host(authority.as_str()) => Err(RequestRefusal::Host),
         Some(_) => Ok(if version == OrigVersion::Http10WithoutHost {

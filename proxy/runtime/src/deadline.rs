@@ -2,7 +2,7 @@
 //! What stands in the headers is read and written by [`mesh_proxy_core::http_hygiene`].
 
 use http::HeaderMap;
-use mesh_proxy_core::http_hygiene::{tell_time, time_given};
+use mesh_proxy_core::http_hygiene::{Admitted, tell_time, time_given};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -15,7 +15,14 @@ pub(crate) struct Over;
 
 /// When the time is over that the client of a request that has just come gave it; `None` also for what is longer than a
 /// clock counts.
-pub(crate) fn due(headers: &HeaderMap, grpc: bool) -> Option<Instant> {
+pub(crate) fn due(headers: &HeaderMap, admitted: &Admitted) -> Option<Instant> {
+    match admitted.timed {
+        true => due_in(headers, admitted.grpc),
+        false => None,
+    }
+}
+
+fn due_in(headers: &HeaderMap, grpc: bool) -> Option<Instant> {
     let given = time_given(headers, grpc)?; // most give none, and need no clock
     Instant::now().checked_add(given)
 }
@@ -55,7 +62,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_is_told_is_what_was_given_less_what_was_used() {
         let mut headers = giving("250");
-        let due = due(&headers, false);
+        let due = due_in(&headers, false);
         tokio::time::advance(Duration::from_millis(100)).await;
         assert_eq!(tell(&mut headers, false, due), Ok(()));
         assert_eq!(headers[NAME], "150");
@@ -68,7 +75,7 @@ mod tests {
     async fn without_an_end_what_stands_there_stays() {
         for (ms, grpc) in [("0", false), ("soon", false), ("250", true)] {
             let mut headers = giving(ms);
-            let due = due(&headers, grpc);
+            let due = due_in(&headers, grpc);
             assert_eq!(due, None);
             assert_eq!(tell(&mut headers, grpc, due), Ok(()));
             assert_eq!(headers[NAME], ms);

@@ -1,8 +1,9 @@
 //! A request on its way: between the proxies in the form of HTTP/2 whatever the application spoke, and back again.
 
 use super::headers::{CLIENT_ID, CLIENT_ID_L5D, ORIG_VERSION};
+use super::present::{Field, Present};
 use super::{Admitted, RequestRefusal, origin_form};
-use http::header::{HOST, HeaderValue, TE};
+use http::header::{HOST, HeaderValue};
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Uri, Version};
@@ -56,21 +57,27 @@ impl OrigVersion {
     }
 }
 
-/// Takes the marker out of a request from a peer's proxy.
-pub(super) fn take_version(parts: &mut Parts) -> Result<OrigVersion, RequestRefusal> {
+/// Takes the marker out of a request from a peer's proxy; with two of them it is refused.
+pub(super) fn take_version(
+    parts: &mut Parts,
+    present: Present,
+) -> Result<OrigVersion, RequestRefusal> {
     if parts.version != Version::HTTP_2 {
         return OrigVersion::spoken(parts.version);
     }
-    let mut markers = parts.headers.get_all(ORIG_VERSION).iter();
-    let version = match (markers.next().map(HeaderValue::as_bytes), markers.next()) {
-        (None, _) => OrigVersion::Http2,
-        (Some(b"HTTP/1.1"), None) => OrigVersion::Http11,
-        (Some(b"HTTP/1.0"), None) => OrigVersion::Http10,
-        (Some(b"HTTP/1.0 no-host"), None) => OrigVersion::Http10WithoutHost,
-        _ => return Err(RequestRefusal::Version),
-    };
-    parts.headers.remove(ORIG_VERSION);
-    Ok(version)
+    if !present.has(Field::ORIG_VERSION) {
+        return Ok(OrigVersion::Http2);
+    }
+    if present.has_two(Field::ORIG_VERSION) {
+        return Err(RequestRefusal::Version);
+    }
+    let marker = parts.headers.remove(ORIG_VERSION);
+    match marker.as_ref().map(HeaderValue::as_bytes) {
+        Some(b"HTTP/1.1") => Ok(OrigVersion::Http11),
+        Some(b"HTTP/1.0") => Ok(OrigVersion::Http10),
+        Some(b"HTTP/1.0 no-host") => Ok(OrigVersion::Http10WithoutHost),
+        _ => Err(RequestRefusal::Version),
+    }
 }
 
 /// Brings an admitted request into the form that goes to the server's proxy: that of HTTP/2, whatever carries it.
@@ -98,7 +105,7 @@ pub fn to_mesh(parts: &mut Parts, admitted: &Admitted) -> Result<(), RequestRefu
 pub fn to_app(
     parts: &mut Parts,
     admitted: &Admitted,
-    client: Option<&SpiffeId>,
+    client: Option<&ClientField>,
 ) -> Result<(), RequestRefusal> {
     parts.version = admitted.version.to_speak();
     if parts.version == Version::HTTP_2 {
@@ -112,15 +119,24 @@ pub fn to_app(
             None => HeaderValue::from_static(""),
         };
         parts.headers.insert(HOST, host);
-        parts.headers.remove(TE);
     }
-    if let Some(client) = client {
+    if let Some(ClientField(id)) = client {
         // INVARIANT: admit() removed both, so there is never a second value.
-        let id = HeaderValue::from_str(client.as_str()).map_err(|_| RequestRefusal::Target)?;
         parts.headers.insert(CLIENT_ID, id.clone());
-        parts.headers.insert(CLIENT_ID_L5D, id);
+        parts.headers.insert(CLIENT_ID_L5D, id.clone());
     }
     Ok(())
+}
+
+/// A client's SPIFFE ID as the application is told it: the same for all requests of one connection.
+#[derive(Clone, Debug)]
+pub struct ClientField(HeaderValue);
+
+impl ClientField {
+    /// `None` never: a SPIFFE ID has no character that a header cannot hold.
+    pub fn new(id: &SpiffeId) -> Option<Self> {
+        HeaderValue::from_str(id.as_str()).ok().map(Self)
+    }
 }
 
 /// Replaces the path by the one that was judged and keeps the query. A path equal to the old one costs nothing.

@@ -1,8 +1,9 @@
 //! Names that only proxies write, and names that concern one connection ([`mesh_policy::fields`]): neither crosses.
 
-use super::{RequestLimits, RequestRefusal};
-use http::header::{CONNECTION, HeaderMap, HeaderName, HeaderValue, TE, TRAILER};
-use http::{StatusCode, Version, response};
+use super::present::{Field, Present};
+use super::{OrigVersion, RequestLimits, RequestRefusal};
+use http::header::{CONNECTION, EXPECT, HeaderMap, HeaderName, HeaderValue, TE};
+use http::{StatusCode, response};
 use mesh_policy::fields::{is_hop_by_hop, is_reserved};
 
 /// The client's SPIFFE ID, set by the server's proxy for the application.
@@ -52,29 +53,34 @@ const NOT_IN_TRAILERS: [&str; 26] = [
     "if-range",
 ];
 
-pub(super) fn check_sizes(
+/// What stands there, if it is within the limits.
+pub(super) fn survey(
     headers: &HeaderMap,
     limits: &RequestLimits,
-) -> Result<(), RequestRefusal> {
-    let mut bytes = 0;
+) -> Result<Present, RequestRefusal> {
+    let (mut bytes, mut present) = (0, Present::default());
     for (name, value) in headers {
-        if name.as_str().len() > limits.name_bytes_max {
+        let name = name.as_str();
+        if name.len() > limits.name_bytes_max {
             return Err(RequestRefusal::HeadersTooLarge);
         }
-        bytes += name.as_str().len() + value.len();
+        bytes += name.len() + value.len();
+        present.note(name);
     }
     if headers.len() > limits.headers_max || bytes > limits.header_bytes_max {
         return Err(RequestRefusal::HeadersTooLarge);
     }
-    Ok(())
+    Ok(present)
 }
 
 /// Strips a request of reserved and hop-by-hop fields. `TE: trailers` stays in HTTP/2, where gRPC asks for it.
-pub(super) fn strip_request(headers: &mut HeaderMap, version: Version) {
-    let trailers = version == Version::HTTP_2 && headers.contains_key(TE);
-    strip(headers);
+pub(super) fn strip_request(headers: &mut HeaderMap, spoken: OrigVersion, present: Present) {
+    let trailers = spoken == OrigVersion::Http2 && present.has(Field::TE);
+    strip(headers, present);
     // The hop that received it has answered already.
-    headers.remove(http::header::EXPECT);
+    if present.has(Field::EXPECT) {
+        headers.remove(EXPECT);
+    }
     if trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
@@ -87,7 +93,8 @@ pub fn sanitize_response(parts: &mut response::Parts) {
     let switching = (parts.status == StatusCode::SWITCHING_PROTOCOLS)
         .then(|| parts.headers.get(http::header::UPGRADE).cloned())
         .flatten();
-    strip(&mut parts.headers);
+    let present = Present::of(&parts.headers);
+    strip(&mut parts.headers, present);
     if let Some(protocol) = switching {
         parts
             .headers
@@ -103,22 +110,27 @@ pub fn sanitize_trailers(trailers: &mut HeaderMap) {
     });
 }
 
-fn strip(headers: &mut HeaderMap) {
-    if headers.contains_key(CONNECTION) {
+/// `present`: what stands in `headers`, or stood there before some was taken out.
+fn strip(headers: &mut HeaderMap, present: Present) {
+    if present.has(Field::CONNECTION) {
         for name in nominated(headers) {
             headers.remove(name);
         }
+        headers.remove(CONNECTION);
     }
-    remove_where(headers, |name| {
-        is_hop_by_hop(name) || is_reserved(name.as_bytes())
-    });
-    headers.remove(TRAILER);
+    if present.has(Field::UNWANTED) {
+        remove_where(headers, |name| {
+            is_hop_by_hop(name) || is_reserved(name.as_bytes())
+        });
+    }
 }
 
 /// Names listed in `Connection` that may be dropped for it.
 fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
     let values = headers.get_all(CONNECTION).iter();
     let names = values.flat_map(|value| value.as_bytes().split(|b| *b == b','));
+    // The most frequent one goes anyway.
+    let names = names.filter(|name| !name.trim_ascii().eq_ignore_ascii_case(b"keep-alive"));
     let names = names.filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok());
     names
         .filter(|name| !IMMUNE.contains(&name.as_str()) && !is_reserved(name.as_str().as_bytes()))

@@ -339,7 +339,7 @@ fn identity_headers_set_by_us_survive_a_connection_header() {
     );
     let admitted = try_admit(&mut request, Entry::Plain).unwrap();
     let id = SpiffeId::parse("spiffe://cluster.local/ns/shop/sa/web").unwrap();
-    to_app(&mut request, &admitted, Some(&id)).unwrap();
+    to_app(&mut request, &admitted, ClientField::new(&id).as_ref()).unwrap();
     assert_eq!(request.headers.get(CLIENT_ID).unwrap(), id.as_str());
     assert_eq!(request.headers.get_all(CLIENT_ID_L5D).iter().count(), 1);
     assert!(!request.headers.contains_key("connection"));

@@ -4,6 +4,7 @@
 
 use super::RequestRefusal;
 use super::headers::connection_lists;
+use super::present::{Field, Present};
 use http::header::{
     CONNECTION, HeaderMap, HeaderValue, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE,
 };
@@ -56,10 +57,12 @@ impl Upgrade {
 ///
 /// # Errors
 /// [`RequestRefusal::Upgrade`] for an upgrade with a body: its bytes could be the first of the next protocol (GW7).
-pub(super) fn take(parts: &mut Parts) -> Result<Option<Upgrade>, RequestRefusal> {
+pub(super) fn take(parts: &mut Parts, present: Present) -> Result<Option<Upgrade>, RequestRefusal> {
+    if !present.has(Field::UPGRADE) || present.has_two(Field::UPGRADE) {
+        return Ok(None);
+    }
     let headers = &parts.headers;
-    let mut values = headers.get_all(UPGRADE).iter();
-    let (Some(protocol), None) = (values.next(), values.next()) else {
+    let Some(protocol) = headers.get(UPGRADE) else {
         return Ok(None);
     };
     let mut known = Upgrade::ALL.into_iter();

@@ -13,6 +13,10 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, StatusCode, Uri, Version, request, response};
 
+/// Fields that a request gets on its way to its application: its host, and twice the client's identity. A map that has to grow
+/// for them costs more than all else that is done with it.
+const ROOM: usize = 3;
+
 /// Why a head cannot be read. Blame: the peer's proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Malformed(pub &'static str);
@@ -100,7 +104,7 @@ pub fn request(mut payload: Bytes) -> Result<request::Parts, Malformed> {
         uri.scheme = Some(Scheme::HTTP);
     }
     let uri = Uri::from_parts(uri).map_err(|_| Malformed("target"))?;
-    let headers = take_fields(payload)?;
+    let headers = take_fields(payload, ROOM)?;
     if headers
         .get(http::header::TE)
         .is_some_and(|te| te != "trailers")
@@ -128,7 +132,7 @@ pub fn response(mut payload: Bytes) -> Result<response::Parts, Malformed> {
     let (mut parts, ()) = http::Response::new(()).into_parts();
     parts.status = status;
     parts.version = Version::HTTP_2;
-    parts.headers = take_fields(payload)?;
+    parts.headers = take_fields(payload, 0)?;
     Ok(parts)
 }
 
@@ -137,16 +141,16 @@ pub fn response(mut payload: Bytes) -> Result<response::Parts, Malformed> {
 /// # Errors
 /// [`Malformed`] with the first thing that is wrong.
 pub fn trailers(payload: Bytes) -> Result<HeaderMap, Malformed> {
-    take_fields(payload)
+    take_fields(payload, 0)
 }
 
-/// Fields to the end of the payload.
-fn take_fields(mut payload: Bytes) -> Result<HeaderMap, Malformed> {
+/// Fields to the end of the payload. `room`: for how many more.
+fn take_fields(mut payload: Bytes, room: usize) -> Result<HeaderMap, Malformed> {
     let count = payload.try_get_u16().map_err(|_| Malformed("cut off"))?;
     if usize::from(count) > limits::FIELDS_MAX {
         return Err(Malformed("too many fields"));
     }
-    let mut fields = HeaderMap::with_capacity(usize::from(count));
+    let mut fields = HeaderMap::with_capacity(usize::from(count) + room);
     for _ in 0..count {
         let name = take_short(&mut payload)?;
         if is_of_a_connection(&name) {

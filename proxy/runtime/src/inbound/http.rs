@@ -22,8 +22,8 @@ use mesh_policy::record::RecordRequest;
 use mesh_proxy_core::fault::{self, Injection};
 use mesh_proxy_core::http_hygiene::upgrade::{is_done, restore};
 use mesh_proxy_core::http_hygiene::{
-    Admitted, Entry, OrigVersion, Refusal, RequestLimits, RequestRefusal, Upgrade, admit, is_grpc,
-    sanitize_response, set_host, set_path, to_app,
+    Admitted, ClientField, Entry, OrigVersion, Refusal, RequestLimits, RequestRefusal, Upgrade,
+    admit, is_grpc, sanitize_response, set_host, set_path, to_app,
 };
 use mesh_proxy_core::metrics::Failure;
 use mesh_trust::Timestamp;
@@ -38,15 +38,19 @@ pub(crate) struct Arrival {
     port: Rc<Port>,
     peer: Rc<Peer>,
     entry: Entry,
+    /// Who the peer is, as the application is told.
+    client: Option<ClientField>,
 }
 
 impl Arrival {
     pub(crate) fn new(core: Rc<Core>, port: Rc<Port>, peer: Rc<Peer>, entry: Entry) -> Rc<Self> {
+        let client = peer.client.id.as_ref().and_then(ClientField::new);
         Rc::new(Self {
             core,
             port,
             peer,
             entry,
+            client,
         })
     }
 }
@@ -71,7 +75,7 @@ impl Service for Arrival {
 /// Answers one request.
 async fn answer(
     at: Rc<Arrival>,
-    mut request: Request<Arriving>,
+    request: Request<Arriving>,
     account: Option<Rc<Account>>,
 ) -> Answer {
     let grpc = request.version() == Version::HTTP_2 && is_grpc(request.headers());
@@ -84,17 +88,14 @@ async fn answer(
         measure.no_policy();
         return Trouble::NoPolicy.answer(grpc);
     };
-    let upgrading = request
-        .headers()
-        .contains_key(http::header::UPGRADE)
-        .then(|| hyper::upgrade::on(&mut request));
     let (mut parts, body) = request.into_parts();
     let raw = (parts.method.clone(), parts.uri.clone(), parts.version);
     let mut admitted = match admit(&mut parts, at.entry, &RequestLimits::default()) {
         Ok(admitted) => admitted,
         Err(refusal) => return at.refuse(raw, refusal, grpc, measure),
     };
-    let due = deadline::due(&parts.headers, admitted.grpc);
+    let upgrading = parts.extensions.remove();
+    let due = deadline::due(&parts.headers, &admitted);
     let head = Rc::new(JudgedHead {
         method: parts.method.clone(),
         uri: parts.uri.clone(),
@@ -284,7 +285,7 @@ impl Passage<'_> {
             .rewritten_path()
             .map_or(Ok(()), |path| set_path(&mut parts, path));
         if let Err(refusal) =
-            judged.and_then(|()| to_app(&mut parts, self.admitted, self.at.peer.client.id.as_ref()))
+            judged.and_then(|()| to_app(&mut parts, self.admitted, self.at.client.as_ref()))
         {
             self.measure.failed(Failure::Reset);
             return refused(&Refusal::from(refusal), self.admitted.grpc);

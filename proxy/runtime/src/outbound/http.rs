@@ -95,15 +95,11 @@ impl Service for Departure {
 /// Answers one request.
 async fn answer(
     from: Rc<Departure>,
-    mut request: Request<Arriving>,
+    request: Request<Arriving>,
     account: Option<Rc<Account>>,
 ) -> Answer {
     let version = request.version();
     let grpc = version == Version::HTTP_2 && is_grpc(request.headers());
-    let upgrading = request
-        .headers()
-        .contains_key(http::header::UPGRADE)
-        .then(|| hyper::upgrade::on(&mut request));
     let (mut parts, body) = request.into_parts();
     let raw = (parts.method.clone(), parts.uri.clone());
     let refuse = |refusal| {
@@ -118,11 +114,12 @@ async fn answer(
         Ok(admitted) => admitted,
         Err(refusal) => return refuse(refusal),
     };
+    let upgrade = admitted.upgrade.zip(parts.extensions.remove());
     let call = Outgoing {
         core: &from.core,
         listener: &from.listener,
         admitted: &admitted,
-        due: deadline::due(&parts.headers, admitted.grpc),
+        due: deadline::due(&parts.headers, &admitted),
         account: account.as_ref(),
     };
     let told = |trouble: Trouble| {
@@ -136,20 +133,18 @@ async fn answer(
     };
     // Boxed: requests that stay in the mesh and follow no route should not carry room for these.
     if let Some(to) = from.listener.outside() {
-        let upgrade = admitted.upgrade.zip(upgrading);
         let way = (from.from, to);
         return ended(Box::pin(egress::answer(&call, way, parts, body, upgrade)).await);
     }
     if let Some(routing) = from.listener.routing(&from.core) {
-        let upgrade = admitted.upgrade.zip(upgrading);
         return ended(Box::pin(route::answer(&call, &routing, parts, body, upgrade)).await);
     }
-    let answer = match (admitted.upgrade, upgrading) {
-        (Some(upgrade), Some(upgrading)) => match to_app(&mut parts, &admitted, None) {
+    let answer = match upgrade {
+        Some((upgrade, upgrading)) => match to_app(&mut parts, &admitted, None) {
             Ok(()) => call.tunnel(parts, upgrade, upgrading).await,
             Err(refusal) => return refuse(refusal),
         },
-        _ => match to_mesh(&mut parts, &admitted) {
+        None => match to_mesh(&mut parts, &admitted) {
             Ok(()) => call.exchange(parts, body).await,
             Err(refusal) => return refuse(refusal),
         },
