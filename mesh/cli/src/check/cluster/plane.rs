@@ -20,7 +20,19 @@ const SKEW_MAX_SECS: i64 = 5;
 /// How old the Lease of a node may be that renews it every 10 s.
 const LEASE_MAX_SECS: i64 = 60;
 
-const INSTALL: &str = "mesh install | kubectl apply -f -";
+/// What makes the installation what this version would install. An upgrade keeps the values that are there, which
+/// `mesh install` does not know.
+fn mend(facts: &Facts) -> String {
+    mend_of(facts.is_installed, &facts.kubectl)
+}
+
+fn mend_of(is_installed: bool, kubectl: &str) -> String {
+    let cluster = kubectl.strip_prefix("kubectl").unwrap_or_default();
+    match is_installed {
+        true => format!("mesh upgrade{cluster} | {kubectl} apply -f -"),
+        false => format!("mesh install | {kubectl} apply -f -"),
+    }
+}
 
 /// Version and clocks.
 pub(super) fn api(facts: &Facts) -> Vec<Item> {
@@ -157,7 +169,7 @@ pub(super) fn parts(facts: &Facts) -> Vec<Item> {
     const CATEGORY: &str = "control plane";
     if !facts.is_installed {
         let says = format!("nothing is installed in namespace {NAMESPACE}");
-        return vec![Item::broken(CATEGORY, "MESH-0785", says, INSTALL)];
+        return vec![Item::broken(CATEGORY, "MESH-0785", says, mend(facts))];
     }
     let mut items = Vec::new();
     let (mut there, mut refused) = (0, 0);
@@ -166,7 +178,7 @@ pub(super) fn parts(facts: &Facts) -> Vec<Item> {
             Ok(Some(_)) => there += 1,
             Ok(None) => {
                 let says = format!("{} {} is missing", text(wanted, "/kind"), title(wanted));
-                items.push(Item::broken(CATEGORY, "MESH-0785", says, INSTALL));
+                items.push(Item::broken(CATEGORY, "MESH-0785", says, mend(facts)));
             }
             Err(_) => refused += 1,
         }
@@ -237,7 +249,7 @@ fn deployment_items(facts: &Facts, deployment: &Value) -> Vec<Item> {
     let own = facts.settings.image_with_tag();
     if image != own && tag != VERSION {
         let says = format!("{name} runs image {image}, and this command is version {VERSION}");
-        items.push(Item::doubtful(CATEGORY, "MESH-0786", says, INSTALL));
+        items.push(Item::doubtful(CATEGORY, "MESH-0786", says, mend(facts)));
     }
     items
 }
@@ -294,10 +306,10 @@ pub(super) fn rights(facts: &Facts) -> Vec<Item> {
                     "{kind} {name} lacks {} rules, the first: {rule}",
                     missing.len()
                 );
-                items.push(Item::broken(CATEGORY, "MESH-0785", says, INSTALL));
+                items.push(Item::broken(CATEGORY, "MESH-0785", says, mend(facts)));
             } else if let Some(rule) = more.first() {
                 let says = format!("{kind} {name} permits more than this version needs: {rule}");
-                items.push(Item::doubtful(CATEGORY, "MESH-0785", says, INSTALL));
+                items.push(Item::doubtful(CATEGORY, "MESH-0785", says, mend(facts)));
             }
         }
     }
@@ -388,7 +400,7 @@ fn injection(facts: &Facts, tried: &Result<Value, KubernetesError>) -> Item {
             CATEGORY,
             "MESH-0787",
             format!("a pod that was tried asks for a proxy and gets no container {PROXY}"),
-            INSTALL,
+            mend(facts),
         ),
         Err(error) => {
             let why = error.to_string();
@@ -431,6 +443,18 @@ mod tests {
         ] {
             assert_eq!(version(text).status, want, "{text}");
         }
+    }
+
+    #[test]
+    fn what_is_installed_is_mended_with_the_values_that_it_has() {
+        assert_eq!(
+            mend_of(true, "kubectl --context blue"),
+            "mesh upgrade --context blue | kubectl --context blue apply -f -"
+        );
+        assert_eq!(
+            mend_of(false, "kubectl"),
+            "mesh install | kubectl apply -f -"
+        );
     }
 
     #[test]
