@@ -268,16 +268,13 @@ fn sort(lines: &mut [EdgeLine]) {
 }
 
 fn table(lines: &[EdgeLine], both_sides: bool, wide: bool) -> Table {
-    let side = both_sides.then_some("SIDE");
     let headings = [
         "FROM", "TO", "PROTOCOL", "VERDICT", "REQUESTS", "P50", "P99",
     ];
-    // In the mesh's own trust domain FROM says the identity already.
-    let identity = wide.then_some("IDENTITY");
-    let headings: Vec<_> = side.into_iter().chain(headings).chain(identity).collect();
-    let mut table = Table::new(&headings);
-    for line in lines {
-        let cells = [
+    let rows = lines.iter().map(|line| Row {
+        direction: line.direction,
+        identity: &line.identity,
+        cells: [
             line.from.clone(),
             line.to.clone(),
             format!("{:?}", line.protocol).to_lowercase(),
@@ -285,10 +282,34 @@ fn table(lines: &[EdgeLine], both_sides: bool, wide: bool) -> Table {
             line.requests.to_string(),
             latency(line.p50_us),
             latency(line.p99_us),
-        ];
-        let side = both_sides.then(|| format!("{:?}", line.direction).to_lowercase());
-        let identity = wide.then(|| line.identity.clone());
-        table.row(side.into_iter().chain(cells).chain(identity));
+        ],
+    });
+    table_of_edges(headings, rows, both_sides, wide)
+}
+
+/// A row of a table of edges.
+struct Row<'a, const COLUMNS: usize> {
+    direction: Direction,
+    identity: &'a str,
+    cells: [String; COLUMNS],
+}
+
+/// A table of edges: which side saw them where both are shown, and identities where there is room.
+fn table_of_edges<'a, const COLUMNS: usize>(
+    headings: [&'static str; COLUMNS],
+    rows: impl Iterator<Item = Row<'a, COLUMNS>>,
+    both_sides: bool,
+    wide: bool,
+) -> Table {
+    let side = both_sides.then_some("SIDE");
+    // In the mesh's own trust domain FROM says the identity already.
+    let identity = wide.then_some("IDENTITY");
+    let headings: Vec<_> = side.into_iter().chain(headings).chain(identity).collect();
+    let mut table = Table::new(&headings);
+    for row in rows {
+        let side = both_sides.then(|| format!("{:?}", row.direction).to_lowercase());
+        let identity = wide.then(|| row.identity.to_owned());
+        table.row(side.into_iter().chain(row.cells).chain(identity));
     }
     table
 }
@@ -470,6 +491,25 @@ mod tests {
                 (line.verdict, line.verdict_text().as_str()),
                 (verdict, text)
             );
+        }
+    }
+
+    #[test]
+    fn sides_and_identities_are_shown_where_they_are_wanted() {
+        for (both_sides, wide, want) in [
+            (false, false, "FROM"),
+            (true, false, "SIDE"),
+            (false, true, "FROM"),
+            (true, true, "SIDE"),
+        ] {
+            let lines = [EdgeLine::of(edge(1, 0), "cluster.local")];
+            let text = table(&lines, both_sides, wide).in_form(Format::Wide);
+            let (head, row) = text.split_once('\n').expect("two lines");
+            assert!(head.starts_with(want), "{text}");
+            assert_eq!(head.ends_with("IDENTITY"), wide, "{text}");
+            assert_eq!(row.starts_with("inbound"), both_sides, "{text}");
+            let identity = "spiffe://cluster.local/ns/shop/sa/web";
+            assert_eq!(row.trim_end().ends_with(identity), wide, "{text}");
         }
     }
 

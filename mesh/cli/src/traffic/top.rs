@@ -3,7 +3,7 @@
 //!
 //! A proxy that began anew between counts from nothing; one that was not there before is shown from the next look on.
 
-use super::{ProxyPod, denied, is_in, latency, short};
+use super::{ProxyPod, Row, denied, is_in, latency, short, table_of_edges};
 use crate::cluster::exposition::{Metrics, RouteMoved};
 use crate::cluster::{self, ClusterArgs, proxies};
 use crate::exit::Exit;
@@ -401,12 +401,10 @@ fn edge_table(lines: &[EdgeRate], both_sides: bool, wide: bool) -> Table {
     let headings = [
         "FROM", "TO", "PROTOCOL", "RATE", "SUCCESS", "DENIED", "P50", "P99",
     ];
-    let side = both_sides.then_some("SIDE");
-    let identity = wide.then_some("IDENTITY");
-    let headings: Vec<_> = side.into_iter().chain(headings).chain(identity).collect();
-    let mut table = Table::new(&headings);
-    for line in lines {
-        let cells = [
+    let rows = lines.iter().map(|line| Row {
+        direction: line.direction,
+        identity: &line.identity,
+        cells: [
             line.from.clone(),
             line.to.clone(),
             format!("{:?}", line.protocol).to_lowercase(),
@@ -415,12 +413,9 @@ fn edge_table(lines: &[EdgeRate], both_sides: bool, wide: bool) -> Table {
             line.denied.to_string(),
             latency(line.p50_us),
             latency(line.p99_us),
-        ];
-        let side = both_sides.then(|| format!("{:?}", line.direction).to_lowercase());
-        let identity = wide.then(|| line.identity.clone());
-        table.row(side.into_iter().chain(cells).chain(identity));
-    }
-    table
+        ],
+    });
+    table_of_edges(headings, rows, both_sides, wide)
 }
 
 fn route_table(lines: &[RouteRate]) -> Table {
