@@ -9,6 +9,7 @@
 //! - [`events`]: what whoever looks at it should know
 //! - [`lease`]: who of several does so
 //! - [`read`]: a cluster looked at once
+//! - [`exec`]: a command in a pod, and what it prints
 //! - [`config_map`]: small texts for pods to mount
 //! - [`named`]: one Secret or ConfigMap that somebody named
 //! - [`namespace`]: what a namespace says about itself
@@ -19,6 +20,7 @@ pub mod client;
 pub mod config_map;
 mod error;
 pub mod events;
+pub mod exec;
 pub mod kinds;
 pub mod lease;
 pub mod named;
