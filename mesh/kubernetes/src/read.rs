@@ -168,7 +168,7 @@ async fn list_kind(
         label_selector: kind.labels.map(str::to_owned),
         ..ListParams::default()
     };
-    let found = pages(client, &resource, parameters).await?;
+    let found = pages(client, (&resource, None), parameters).await?;
     let one = |object: DynamicObject| {
         let namespace = object.metadata.namespace.clone();
         let name = object.metadata.name.clone().unwrap_or_default();
@@ -182,10 +182,13 @@ async fn list_kind(
 
 async fn pages(
     client: &Client,
-    resource: &ApiResource,
+    (resource, namespace): (&ApiResource, Option<&str>),
     parameters: ListParams,
 ) -> Result<Vec<DynamicObject>, KubernetesError> {
-    let api: Api<DynamicObject> = Api::all_with(client.clone(), resource);
+    let api: Api<DynamicObject> = match namespace {
+        Some(namespace) => Api::namespaced_with(client.clone(), namespace, resource),
+        None => Api::all_with(client.clone(), resource),
+    };
     let mut parameters = parameters.limit(PAGE);
     let mut out = Vec::new();
     loop {
@@ -220,7 +223,20 @@ fn resource_of(api_version: &str, kind: &str) -> ApiResource {
 /// [`KubernetesError`]
 pub async fn list(
     client: &Client,
+    kind: (&str, &str),
+    selectors: (&str, &str),
+) -> Result<Vec<Value>, KubernetesError> {
+    list_in(client, kind, None, selectors).await
+}
+
+/// The same of one namespace, if one is named: the right to list them there is enough.
+///
+/// # Errors
+/// [`KubernetesError`]
+pub async fn list_in(
+    client: &Client,
     (api_version, kind): (&str, &str),
+    namespace: Option<&str>,
     (fields, labels): (&str, &str),
 ) -> Result<Vec<Value>, KubernetesError> {
     let mut parameters = ListParams::default();
@@ -230,7 +246,8 @@ pub async fn list(
     if !labels.is_empty() {
         parameters = parameters.labels(labels);
     }
-    let found = pages(client, &resource_of(api_version, kind), parameters).await?;
+    let resource = resource_of(api_version, kind);
+    let found = pages(client, (&resource, namespace), parameters).await?;
     let values = found.into_iter();
     Ok(values
         .map(|object| serde_json::to_value(object).unwrap_or_default())

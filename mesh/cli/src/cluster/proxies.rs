@@ -92,13 +92,9 @@ pub(crate) async fn list(
     namespace: Option<&str>,
     labels: Option<&str>,
 ) -> Result<Vec<ProxyPod>, KubernetesError> {
-    let fields = namespace.map(|one| format!("metadata.namespace={one}"));
     let labels = labels.map(|labels| format!("{MESHED_LABEL},{labels}"));
-    let selector = (
-        fields.as_deref().unwrap_or_default(),
-        labels.as_deref().unwrap_or(MESHED_LABEL),
-    );
-    let pods = read::list(client, ("v1", "Pod"), selector).await?;
+    let labels = labels.as_deref().unwrap_or(MESHED_LABEL);
+    let pods = read::list_in(client, ("v1", "Pod"), namespace, ("", labels)).await?;
     let mut out: Vec<ProxyPod> = pods.iter().filter_map(ProxyPod::of).collect();
     out.sort_by_key(ProxyPod::title);
     Ok(out)
