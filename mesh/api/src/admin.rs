@@ -7,6 +7,7 @@
 //! | proxy | `/edges` | [`EdgeStats`] |
 //! | proxy | `/snapshot` | `mesh_policy::snapshot::SnapshotData` |
 //! | proxy | `/discovery` | [`crate::discovery::Discovery`] |
+//! | proxy | `/tap` | a stream of [`crate::tap::TapLine`] |
 //! | proxy | `/ready`, `/live` | 200 or 503, the reason as text |
 //! | proxy | `/metrics` | Prometheus text |
 //! | controller | `/status` | [`ControllerStatus`] |

@@ -169,6 +169,131 @@ async fn get_unbounded(socket: &Path, path: &str) -> Result<Vec<u8>, AdminError>
     })
 }
 
+/// Largest line of a stream.
+const LINE_BYTES_MAX: usize = 64 * 1024;
+
+/// A stream of lines that an admin socket answers with. Dropping it ends the question.
+#[derive(Debug)]
+pub struct Lines {
+    socket: PathBuf,
+    path: String,
+    body: hyper::body::Incoming,
+    read: Vec<u8>,
+    connection: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Lines {
+    fn drop(&mut self) {
+        self.connection.abort();
+    }
+}
+
+/// Asks `path` of the admin socket `socket` for lines; they come for as long as they are read.
+///
+/// # Errors
+/// [`AdminError`]; a status other than 200 is [`AdminError::Refused`].
+pub async fn follow(socket: &Path, path: &str) -> Result<Lines, AdminError> {
+    let broken = |source: Box<dyn std::error::Error + Send + Sync>| AdminError::Broken {
+        socket: socket.to_owned(),
+        path: path.to_owned(),
+        source,
+    };
+    let asked = async {
+        let stream =
+            UnixStream::connect(socket)
+                .await
+                .map_err(|source| AdminError::Unreachable {
+                    socket: socket.to_owned(),
+                    source,
+                })?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| broken(error.into()))?;
+        let connection = tokio::spawn(async move {
+            let _ = connection.await;
+        });
+        let request = Request::get(path)
+            .header(header::HOST, "localhost")
+            .body(Full::<Bytes>::default())
+            .map_err(|error| broken(error.into()))?;
+        let response = sender
+            .send_request(request)
+            .await
+            .map_err(|error| broken(error.into()))?;
+        Ok((response, connection))
+    };
+    let asked = tokio::time::timeout(ANSWER_TIMEOUT, asked).await;
+    let (response, connection) = asked.map_err(|_elapsed| AdminError::Timeout {
+        socket: socket.to_owned(),
+        path: path.to_owned(),
+        secs: ANSWER_TIMEOUT.as_secs(),
+    })??;
+    let status = response.status();
+    let mut lines = Lines {
+        socket: socket.to_owned(),
+        path: path.to_owned(),
+        body: response.into_body(),
+        read: Vec::new(),
+        connection,
+    };
+    if status == StatusCode::OK {
+        return Ok(lines);
+    }
+    let first = tokio::time::timeout(ANSWER_TIMEOUT, lines.next()).await;
+    let first = first.map_err(|_elapsed| lines.late())??.unwrap_or_default();
+    Err(AdminError::Refused {
+        socket: socket.to_owned(),
+        path: path.to_owned(),
+        status: status.as_u16(),
+        text: String::from_utf8_lossy(&first).chars().take(200).collect(),
+    })
+}
+
+impl Lines {
+    /// The next line, without its end; `None`: there are no more.
+    ///
+    /// # Errors
+    /// [`AdminError::Broken`] if the stream breaks off, or a line is too long.
+    pub async fn next(&mut self) -> Result<Option<Vec<u8>>, AdminError> {
+        loop {
+            if let Some(end) = self.read.iter().position(|byte| *byte == b'\n') {
+                let mut line: Vec<u8> = self.read.drain(..=end).collect();
+                line.pop();
+                return Ok(Some(line));
+            }
+            if self.read.len() > LINE_BYTES_MAX {
+                return Err(self.broken("a line is too long".into()));
+            }
+            match self.body.frame().await {
+                None if self.read.is_empty() => return Ok(None),
+                None => return Ok(Some(std::mem::take(&mut self.read))),
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        self.read.extend_from_slice(&data);
+                    }
+                }
+                Some(Err(error)) => return Err(self.broken(error.into())),
+            }
+        }
+    }
+
+    fn late(&self) -> AdminError {
+        AdminError::Timeout {
+            socket: self.socket.clone(),
+            path: self.path.clone(),
+            secs: ANSWER_TIMEOUT.as_secs(),
+        }
+    }
+
+    fn broken(&self, source: Box<dyn std::error::Error + Send + Sync>) -> AdminError {
+        AdminError::Broken {
+            socket: self.socket.clone(),
+            path: self.path.clone(),
+            source,
+        }
+    }
+}
+
 /// One answer of an admin socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
@@ -382,6 +507,54 @@ mod tests {
             get(&socket, "/").await,
             Err(AdminError::Broken { .. })
         ));
+    }
+
+    /// Answers one question with these bytes, and hangs up.
+    async fn answering(bytes: Vec<u8>) -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("x.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut asked = Vec::new();
+            while !asked.ends_with(b"\r\n\r\n") {
+                stream.read_buf(&mut asked).await.unwrap();
+            }
+            let _ = stream.write_all(&bytes).await;
+        });
+        (dir, socket)
+    }
+
+    #[tokio::test]
+    async fn lines_come_one_by_one_however_they_were_cut() {
+        let chunked =
+            b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\na\nb\nc\r\n2\r\nd\n\r\n1\r\ne\r\n0\r\n\r\n";
+        let (_dir, socket) = answering(chunked.to_vec()).await;
+        let mut lines = follow(&socket, "/tap").await.unwrap();
+        for want in [Some(&b"a"[..]), Some(b"b"), Some(b"cd"), Some(b"e"), None] {
+            assert_eq!(lines.next().await.unwrap().as_deref(), want);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_breaks_off_has_no_good_end_and_no_line_is_endless() {
+        let cut = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\na\n\r\n5\r\nb";
+        let (_dir, socket) = answering(cut.to_vec()).await;
+        let mut lines = follow(&socket, "/tap").await.unwrap();
+        assert_eq!(lines.next().await.unwrap().as_deref(), Some(&b"a"[..]));
+        let broken = lines.next().await;
+        assert!(
+            matches!(broken, Err(AdminError::Broken { .. })),
+            "{broken:?}"
+        );
+        let mut long = b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n".to_vec();
+        long.extend([b'x'; 200_000]);
+        let (_dir, socket) = answering(long).await;
+        let endless = follow(&socket, "/tap").await.unwrap().next().await;
+        assert!(
+            matches!(endless, Err(AdminError::Broken { .. })),
+            "{endless:?}"
+        );
     }
 
     #[tokio::test(start_paused = true)]

@@ -8,6 +8,7 @@
 //! - [`trust`]: bundles, their acknowledgment, rotations; [`trust::follow`] follows
 //! - [`federation`]: how relations with other trust domains stand
 //! - [`otlp`]: spans as an OpenTelemetry collector takes them
+//! - [`tap`]: requests of a proxy as they end, for who looks at them
 //! - [`error`]: the coded error object, `MESH-nnnn`
 
 pub mod accept;
@@ -18,6 +19,7 @@ pub mod discovery;
 pub mod error;
 pub mod federation;
 pub mod otlp;
+pub mod tap;
 pub mod trust;
 
 /// gRPC services compiled from `proto/mesh.proto`.

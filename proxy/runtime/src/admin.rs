@@ -4,6 +4,7 @@
 use crate::answer::Answer;
 use crate::body::Body;
 use crate::error::ProxyError;
+use crate::live::Kill;
 use crate::state::Shared;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
@@ -14,6 +15,7 @@ use mesh_api::admin::{
     AnchorStatus, DeniedCount, Direction, Edge, EdgeStats, IdentityStatus, ProxyStatus,
     SnapshotStatus,
 };
+use mesh_api::tap;
 use mesh_policy::decide::Phase;
 use mesh_proxy_core::exposition;
 use mesh_proxy_core::metrics::{self, phase_label};
@@ -116,7 +118,7 @@ where
     });
 }
 
-fn answer(shared: &Shared, door: Door, request: &Request<Incoming>) -> Answer {
+fn answer(shared: &Arc<Shared>, door: Door, request: &Request<Incoming>) -> Answer {
     if request.method() != Method::GET && request.method() != Method::HEAD {
         return text(
             StatusCode::METHOD_NOT_ALLOWED,
@@ -139,6 +141,10 @@ fn answer(shared: &Shared, door: Door, request: &Request<Incoming>) -> Answer {
                 HeaderValue::from_static(exposition::CONTENT_TYPE),
             );
             answer
+        }
+        (tap::PATH, Door::Unix) if request.method() == Method::GET => {
+            let query = request.uri().query().unwrap_or_default();
+            crate::tap::answer(shared, query, "this user", Kill::default())
         }
         ("/status", Door::Unix) => json(&status(shared)),
         ("/edges", Door::Unix) => json(&edges(shared)),

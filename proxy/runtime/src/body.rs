@@ -9,6 +9,7 @@ use crate::outbound::pool::Flight;
 use crate::pace::Paced;
 use crate::remotes::Standing;
 use crate::replay::Replay;
+use crate::tap::Lines;
 use crate::telemetry::Measure;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
@@ -30,6 +31,8 @@ pub(crate) enum Body {
     Stream(Box<Stream>),
     /// A request body that can be sent again.
     Replay(Replay),
+    /// Lines for somebody who looks at requests.
+    Lines(Box<Lines>),
 }
 
 /// Why a body ended before its end.
@@ -330,6 +333,7 @@ impl HttpBody for Body {
             Self::Text(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
             Self::Stream(stream) => stream.poll(cx),
             Self::Replay(replay) => replay.poll(cx),
+            Self::Lines(lines) => lines.poll(cx).map(|frame| frame.map(Ok)),
         }
     }
 
@@ -339,6 +343,7 @@ impl HttpBody for Body {
             Self::Text(text) => text.is_none(),
             Self::Stream(stream) => stream.finished || stream.inner.is_end_stream(),
             Self::Replay(replay) => replay.is_end(),
+            Self::Lines(_) => false,
         }
     }
 
@@ -351,6 +356,7 @@ impl HttpBody for Body {
             Self::Stream(stream) if stream.finished => SizeHint::with_exact(0),
             Self::Stream(stream) => stream.inner.size_hint(),
             Self::Replay(replay) => replay.size(),
+            Self::Lines(_) => SizeHint::default(),
         }
     }
 }

@@ -52,6 +52,8 @@ pub struct ProxyConfig {
     pub audit: Option<Audit>,
     /// Spans of requests; `None`: none are made.
     pub traces: Option<Traces>,
+    /// Who in the mesh may look at requests; nobody by default.
+    pub tap: Vec<SpiffeId>,
     /// Event loops, one thread each.
     pub cores: usize,
     /// Time for running requests after SIGTERM.

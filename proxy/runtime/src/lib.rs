@@ -13,7 +13,8 @@
 //! - [`deadline`]: the time that clients give their requests
 //! - [`serve`], [`io`], [`original`]: HTTP connections and sockets; [`answer`]: what the proxy says itself
 //! - [`admin`], [`telemetry`], [`audit`]: what it tells about itself
-//! - [`account`]: what became of one request, for who wants to know; [`traces`]: spans for a collector
+//! - [`account`]: what became of one request, for who wants to know; [`traces`]: spans for a collector; [`tap`]: lines
+//!   for who looks now
 //! - [`capture`]: redirects the connections of a network namespace to its proxy
 //! - [`pages`]: what the start needed is given back
 //! - [`start`]: start and end, and `confine`: what the process gives up before; begin reading at [`run`]
@@ -57,6 +58,7 @@ mod services;
 mod shadow;
 mod start;
 mod state;
+mod tap;
 mod telemetry;
 mod traces;
 mod trust;

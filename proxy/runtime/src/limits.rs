@@ -125,6 +125,18 @@ pub const EXPORT_ATTEMPTS: u32 = 3;
 pub const EXPORT_PAUSE: Duration = Duration::from_secs(1);
 /// Time at the end of the proxy for spans that are still there.
 pub const EXPORT_PARTING: Duration = Duration::from_secs(2);
+/// Taps that are open at once in a proxy: people and their programs.
+pub const TAP_READERS: usize = 4;
+/// Lines that wait for the reader of a tap. One has about 300 bytes, and never more than 8 KiB: 2 MiB for a
+/// reader, where clients do their worst.
+pub const TAP_QUEUE: usize = 256;
+/// Requests in each second that are kept for one tap before it is known whether it wants them: about a microsecond each.
+pub const TAP_ACCOUNTS: u32 = 5_000;
+/// Seconds after which a reader that hears nothing is told so: how long one that is gone may go unnoticed.
+pub const TAP_IDLE_SECS: u64 = 10;
+/// Seconds after which the place of a reader that takes nothing goes to another that asks for it. More than
+/// [`TAP_IDLE_SECS`].
+pub const TAP_UNREAD_SECS: u64 = 30;
 /// How often live connections are compared with the clock: bounds use of an expired SVID.
 pub const EXPIRY_CHECK_EVERY: Duration = Duration::from_millis(500);
 /// First and longest pause between attempts to reach the controller.

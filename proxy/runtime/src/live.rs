@@ -73,6 +73,11 @@ impl Kill {
         Poll::Pending
     }
 
+    /// Whether it was ended; waits for nothing.
+    pub(crate) fn is_ended(&self) -> bool {
+        self.0.ended.get().is_some()
+    }
+
     /// Waits in [`Slot::Head`].
     pub(crate) async fn ended(&self) -> End {
         poll_fn(|cx| self.poll(Slot::Head, cx)).await

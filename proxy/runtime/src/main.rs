@@ -1,7 +1,8 @@
 //! `mesh-proxy --config FILE`: the data plane alone, without the rest of the mesh; `mesh-proxy capture`: what brings
-//! connections to it.
+//! connections to it; `mesh-proxy tap`: what goes through it now.
 
 mod capture_command;
+mod tap_command;
 
 use clap::{Parser, Subcommand};
 use mesh_platform::System;
@@ -35,15 +36,25 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     Capture(capture_command::CaptureArgs),
+    Tap(tap_command::TapArgs),
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    if let Some(Command::Capture(args)) = arguments.command {
-        return match capture_command::run(&args) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => failed(error, 1),
-        };
+    match arguments.command {
+        None => {}
+        Some(Command::Capture(args)) => {
+            return match capture_command::run(&args) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => failed(error, 1),
+            };
+        }
+        Some(Command::Tap(args)) => {
+            return match tap_command::run(&args) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => failed(error, 1),
+            };
+        }
     }
     tracing_subscriber::fmt()
         .with_env_filter(arguments.log)

@@ -8,6 +8,7 @@ use crate::cross_check::CrossChecks;
 use crate::identity::Identity;
 use crate::services::Services;
 use crate::shadow::Policy;
+use crate::tap::Taps;
 use crate::telemetry::Telemetry;
 use crate::traces::Queue;
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -44,6 +45,8 @@ pub(crate) struct Shared {
     pub(crate) records: Records,
     /// Spans on their way to a collector, if there is one.
     pub(crate) traces: Option<Queue>,
+    /// Who looks at requests now.
+    pub(crate) taps: Taps,
     /// Decisions that Cedar is to make again.
     pub(crate) cross_checks: CrossChecks,
     pub(crate) telemetry: Telemetry,
@@ -95,6 +98,7 @@ impl Shared {
             telemetry: Telemetry::new(&config.workload_name(), config.cores),
             started_at: platform.wall_clock(),
             traces: Queue::of(config.traces.as_ref()),
+            taps: Taps::default(),
             config,
             platform,
             identity: ArcSwapOption::empty(),

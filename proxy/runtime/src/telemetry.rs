@@ -2,7 +2,7 @@
 //!
 //! Each core has a registry behind a lock that only the admin thread ever contends for, when it is asked for metrics.
 
-use crate::account::Account;
+use crate::account::{Account, Carried};
 use crate::live::{Alive, Peer};
 use http::{HeaderMap, StatusCode};
 use mesh_platform::Platform;
@@ -446,15 +446,38 @@ impl Measure {
     /// A byte stream stands.
     pub(crate) fn opened(&mut self) {
         self.open = true;
+        if let Some(account) = &self.account {
+            account.opened();
+        }
         self.meter.registry().on_open(self.edge);
     }
 
     /// A byte stream ended.
     pub(crate) fn closed(&mut self, from_client: u64, to_client: u64) {
         self.open = false;
+        if let Some(account) = &self.account {
+            account.carried(Carried {
+                from_client,
+                to_client,
+            });
+        }
         self.meter
             .registry()
             .on_close(self.edge, from_client, to_client);
+    }
+
+    /// It was ended from here: who looks at it is told, and it is counted elsewhere.
+    pub(crate) fn told_failed(&self, why: Failure) {
+        if let Some(account) = &self.account {
+            account.failed(why);
+        }
+    }
+
+    /// It was nothing that anybody has to be told of.
+    pub(crate) fn forgotten(self) {
+        if let Some(account) = &self.account {
+            account.forget();
+        }
     }
 
     /// It was allowed and failed.

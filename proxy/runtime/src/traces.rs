@@ -44,9 +44,9 @@ const HTTP_AGAIN: [u16; 4] = [429, 502, 503, 504];
 
 /// Where cores leave spans.
 pub(crate) struct Queue {
-    sender: mpsc::Sender<Told>,
+    sender: mpsc::Sender<Arc<Told>>,
     /// Until the one exporter has it.
-    receiver: Mutex<Option<mpsc::Receiver<Told>>>,
+    receiver: Mutex<Option<mpsc::Receiver<Arc<Told>>>>,
 }
 
 impl Queue {
@@ -61,11 +61,11 @@ impl Queue {
     }
 
     /// What a core leaves them with.
-    pub(crate) fn sender(&self) -> mpsc::Sender<Told> {
+    pub(crate) fn sender(&self) -> mpsc::Sender<Arc<Told>> {
         self.sender.clone()
     }
 
-    fn receiver(&self) -> Option<mpsc::Receiver<Told>> {
+    fn receiver(&self) -> Option<mpsc::Receiver<Arc<Told>>> {
         // Whoever panicked in between left it whole.
         let mut receiver = self.receiver.lock().unwrap_or_else(PoisonError::into_inner);
         receiver.take()
@@ -96,9 +96,9 @@ pub(crate) async fn export(shared: Arc<Shared>, mut stop: watch::Receiver<bool>)
 
 /// The next spans that are sent together, and whether they are the last: the proxy ends.
 async fn gather(
-    spans: &mut mpsc::Receiver<Told>,
+    spans: &mut mpsc::Receiver<Arc<Told>>,
     stop: &mut watch::Receiver<bool>,
-) -> (Vec<Told>, bool) {
+) -> (Vec<Arc<Told>>, bool) {
     let mut batch = Vec::new();
     let mut until = None;
     while batch.len() < SPANS_BATCH {
@@ -170,7 +170,7 @@ enum NotTaken {
 use NotTaken::{Later, Never};
 
 impl Exporter<'_> {
-    async fn send(&mut self, batch: Vec<Told>, stop: &mut watch::Receiver<bool>) {
+    async fn send(&mut self, batch: Vec<Arc<Told>>, stop: &mut watch::Receiver<bool>) {
         let count = batch.len() as u64;
         let request = self.request(batch);
         let bytes = Bytes::from(match self.config.protocol {
@@ -330,8 +330,8 @@ impl Exporter<'_> {
     }
 
     /// Spans with whose they are.
-    fn request(&self, batch: Vec<Told>) -> ExportRequest {
-        let spans = batch.into_iter().map(span::of).collect();
+    fn request(&self, batch: Vec<Arc<Told>>) -> ExportRequest {
+        let spans = batch.iter().filter_map(|told| span::of(told)).collect();
         let scope = Scope {
             name: "mesh-proxy".to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -33,5 +33,6 @@ mod proxy {
     mod shadow;
     mod sharing;
     mod streams;
+    mod taps;
     mod traces;
 }

@@ -39,6 +39,7 @@ pub struct ProxyConfigFile {
     #[serde(default)]
     audit: Option<AuditFile>,
     traces: Option<TracesFile>,
+    tap: Option<TapFile>,
     #[serde(default = "one")]
     cores: usize,
     #[serde(default = "default_drain_secs")]
@@ -160,6 +161,12 @@ struct AuditFile {
     retain_megabytes: Option<u64>,
     #[serde(default)]
     redactable: Vec<Redactable>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct TapFile {
+    identities: Vec<String>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -329,6 +336,7 @@ impl Checker<'_> {
             admin_socket: file.admin.socket,
             audit: file.audit.map(|audit| self.audit(audit)).transpose()?,
             traces: file.traces.map(|traces| self.traces(traces)).transpose()?,
+            tap: self.tap(file.tap)?,
             cores: self.within("cores", file.cores, 1, 256)?,
             drain: Duration::from_secs(self.within("drainSecs", file.drain_secs, 0, 3_600)?),
             limits: self.limits(&file.limits)?,
@@ -627,6 +635,13 @@ impl Checker<'_> {
             },
             redactable: file.redactable,
         })
+    }
+
+    fn tap(&self, file: Option<TapFile>) -> Result<Vec<SpiffeId>, ProxyError> {
+        let identities = file.map(|file| file.identities).unwrap_or_default();
+        let read = identities.iter().enumerate();
+        read.map(|(i, id)| self.spiffe_id(&format!("tap.identities[{i}]"), id))
+            .collect()
     }
 
     fn traces(&self, file: TracesFile) -> Result<Traces, ProxyError> {

@@ -218,6 +218,28 @@ fn what_leaves_is_not_guessed_at() {
 }
 
 #[test]
+fn nobody_in_the_mesh_taps_unless_they_are_named() {
+    let with = |tap: &str| format!("{}tap: {tap}\n", sample());
+    assert!(
+        parse(&sample(), "proxy.yaml")
+            .expect("valid")
+            .tap
+            .is_empty()
+    );
+    let who = "spiffe://cluster.local/ns/mesh-system/sa/mesh-tap";
+    let config = parse(
+        &with(&format!("{{ identities: [\"{who}\"] }}")),
+        "proxy.yaml",
+    );
+    assert_eq!(config.expect("valid").tap[0].as_str(), who);
+    for bad in ["{ identities: [\"*\"] }", "{ identities: [mesh-tap] }"] {
+        let said = fault(&with(bad));
+        assert!(said.contains("`tap.identities[0]`"), "{bad}: {said}");
+    }
+    assert!(fault(&with("{}")).starts_with("MESH-0451"));
+}
+
+#[test]
 fn traces_go_to_one_collector() {
     let with = |traces: &str| format!("{}traces: {traces}\n", sample());
     assert!(

@@ -66,6 +66,12 @@ impl Service for Arrival {
     }
 
     fn on_refused(&self, refusal: &WireRefusal) {
+        Account::refused_in(
+            &self.core,
+            &self.peer,
+            refusal.request.as_ref(),
+            refusal.why,
+        );
         record_refused_request(&self.core, &self.peer, refusal.request.clone(), false);
         let measure = self.core.meter.inbound(&self.peer, Ask::Http);
         measure.refused(refusal.why, false);

@@ -5,6 +5,7 @@ use crate::core::{Core, Port};
 use crate::io::ReadAhead;
 use crate::live::{Alive, Kill, Peer};
 use crate::serve::{Speaks, serve};
+use crate::tap;
 use mesh_policy::request::{Client, canonical_ip};
 use mesh_proxy_core::http_hygiene::Entry;
 use mesh_proxy_core::mesh_header::{self, Header, Kind};
@@ -52,6 +53,16 @@ pub(crate) async fn take(core: Rc<Core>, stream: TcpStream, from: SocketAddr) {
         Ok(Err(error)) => return tracing::info!(%from, %error, "a mesh connection began wrongly"),
         Err(_) => return tracing::info!(%from, "a mesh connection said nothing in time"),
     };
+    let kill = Kill::default();
+    if header.port == core.shared.config.admin.port()
+        && let Some(remote) = tap::Remote::of(&core.shared, client.id.as_ref(), &kill)
+        && let Some(speaks) = speaks(&core, header.kind, version)
+    {
+        let peer = Peer::new(client, chain, header.port);
+        // What ends connections of peers that are no longer trusted ends this too.
+        let _entry = core.live.enter(peer, Alive::Connection, kill.clone());
+        return serve(stream, speaks, &core, &kill, remote).await;
+    }
     let port = match port_of(&core, at.ok(), header.port) {
         Ok(port) => port,
         Err(why) => {
@@ -61,7 +72,7 @@ pub(crate) async fn take(core: Rc<Core>, stream: TcpStream, from: SocketAddr) {
         }
     };
     let peer = Peer::new(client, chain, header.port);
-    carry(core, port, peer, header, (stream, version)).await;
+    carry(core, port, peer, (header.kind, kill), (stream, version)).await;
 }
 
 /// The port that a header names. It is one that is configured; or, where connections are redirected, any port of the
@@ -76,21 +87,27 @@ fn port_of(core: &Core, at: Option<SocketAddr>, port: u16) -> Result<Rc<Port>, &
     Ok(core.port_at(to))
 }
 
+/// Which HTTP comes on a connection of this kind; `None`: bytes.
+fn speaks(core: &Core, kind: Kind, version: u64) -> Option<Speaks> {
+    match kind {
+        Kind::Tcp => None,
+        Kind::Requests => Some(Speaks::Mux { version }),
+        Kind::Http1 => Some(Speaks::Http1 {
+            quiet: core.shared.config.limits.header,
+        }),
+    }
+}
+
 async fn carry(
     core: Rc<Core>,
     port: Rc<Port>,
     peer: Rc<Peer>,
-    header: Header,
+    (kind, kill): (Kind, Kill),
     (stream, version): (TlsStream<ReadAhead<TcpStream>>, u64),
 ) {
-    let speaks = match header.kind {
-        Kind::Tcp => return tcp::take(&core, &port, &peer, stream, tcp::First::Data).await,
-        Kind::Requests => Speaks::Mux { version },
-        Kind::Http1 => Speaks::Http1 {
-            quiet: core.shared.config.limits.header,
-        },
+    let Some(speaks) = speaks(&core, kind, version) else {
+        return tcp::take(&core, &port, &peer, stream, tcp::First::Data).await;
     };
-    let kill = Kill::default();
     let _entry = core
         .live
         .enter(peer.clone(), Alive::Connection, kill.clone());

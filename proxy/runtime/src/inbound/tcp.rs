@@ -1,6 +1,7 @@
 //! One byte stream from a client to the application.
 
 use super::{Judged, record};
+use crate::account::Account;
 use crate::copy::{Finish, both_ways};
 use crate::core::{Core, Port};
 use crate::io::BreakOff;
@@ -32,7 +33,8 @@ pub(crate) async fn take<T>(
 ) where
     T: AsyncRead + AsyncWrite + BreakOff + Unpin,
 {
-    let mut measure = core.meter.inbound(peer, Ask::Tcp);
+    let account = Account::stream_in(core, peer);
+    let mut measure = core.meter.inbound(peer, Ask::Tcp).telling(account);
     let Some(policy) = core.shared.policy.load_full() else {
         measure.no_policy();
         return tracing::info!(
@@ -43,7 +45,7 @@ pub(crate) async fn take<T>(
     let now = core.shared.platform.wall_clock();
     let decision = peer.decide(&policy, &Call::Tcp, now);
     if decision.verdict == Verdict::Deny && first == First::End {
-        return; // a probe: connected, and nothing passed
+        return measure.forgotten(); // a probe: connected, and nothing passed
     }
     let otherwise = shadow::otherwise(core, peer, &policy, &decision, &Call::Tcp, now);
     let judged = Judged {
@@ -72,6 +74,9 @@ pub(crate) async fn take<T>(
     drop(permit); // spent: these bytes, and no others
     let carried = both_ways(&mut stream, &mut app, &kill).await;
     measure.closed(carried.up, carried.down);
+    if matches!(carried.finish, Finish::Ended(_)) {
+        measure.told_failed(Failure::Revoked);
+    }
     if !matches!(carried.finish, Finish::Closed) {
         stream.break_off();
         app.break_off();

@@ -12,6 +12,7 @@ use super::http::{Departure, Outgoing};
 use super::plain::{self, Reason};
 use super::send::Failed;
 use super::{Listener, Told, told};
+use crate::account::Account;
 use crate::answer::{Answer, Trouble};
 use crate::body::{Arriving, Body};
 use crate::core::Core;
@@ -21,7 +22,7 @@ use crate::limits::POLICY_WAIT;
 use crate::live::{JudgedHead, JudgedHeaders, Kill};
 use crate::serve::serve;
 use crate::shadow::Policy;
-use crate::telemetry::Ask;
+use crate::telemetry::{Ask, Measure};
 use http::Request;
 use http::request::Parts;
 use hyper::upgrade::OnUpgrade;
@@ -54,8 +55,7 @@ pub(super) async fn take(
 ) {
     let accepted = Instant::now();
     let Some(policy) = policy_came(&core).await else {
-        let measure = core.meter.outbound(&listener.name, None, Ask::Tcp);
-        measure.no_policy();
+        measure_of(&core, &listener).no_policy();
         stream.break_off();
         return tracing::warn!(%to, "reset a connection to outside: there is no policy yet");
     };
@@ -87,6 +87,13 @@ pub(super) async fn take(
     }
 }
 
+/// Measures a byte stream that goes nowhere.
+fn measure_of(core: &Core, listener: &Listener) -> Measure {
+    let account = Account::stream_out(core, &listener.name);
+    let measure = core.meter.outbound(&listener.name, None, Ask::Tcp);
+    measure.telling(account)
+}
+
 /// The policy in force, once it is there; `None` if it has not come for a long time.
 async fn policy_came(core: &Core) -> Option<Arc<Policy>> {
     let mut changes = core.shared.watch_changes();
@@ -110,7 +117,8 @@ async fn bytes<T: AsyncRead + AsyncWrite + BreakOff + Unpin>(
     from: IpAddr,
     what: What,
 ) {
-    let measure = || core.meter.outbound(&listener.name, None, Ask::Tcp);
+    // Of what may go, the account begins where it is carried.
+    let measure = || measure_of(core, listener);
     let Some(policy) = core.shared.policy.load_full() else {
         measure().no_policy();
         return stream.break_off();

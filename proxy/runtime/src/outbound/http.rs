@@ -88,6 +88,8 @@ impl Service for Departure {
     }
 
     fn on_refused(&self, refusal: &WireRefusal) {
+        let request = refusal.request.as_ref();
+        Account::refused_out(&self.core, &self.listener.name, request, refusal.why);
         self.note_refused(refusal.why, refusal.request.clone(), false);
     }
 }

@@ -1,6 +1,7 @@
 //! What leaves the mesh: bytes in plaintext, to somebody who has no identity. Each such connection is counted and logged
 //! with its reason.
 
+use crate::account::Account;
 use crate::copy::{Finish, both_ways};
 use crate::core::Core;
 use crate::io::{BreakOff, tune};
@@ -62,7 +63,8 @@ pub(crate) async fn pass(
     to: &[SocketAddr],
     (reason, kill): (Reason, &Kill),
 ) {
-    let mut measure = core.meter.outbound(name, None, Ask::Tcp);
+    let account = Account::stream_out(core, name);
+    let mut measure = core.meter.outbound(name, None, Ask::Tcp).telling(account);
     core.meter.plaintext(reason.as_str());
     let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
     for address in to.iter().take(ENDPOINT_ATTEMPTS) {
@@ -78,6 +80,9 @@ pub(crate) async fn pass(
         measure.opened();
         let carried = both_ways(&mut stream, &mut remote, kill).await;
         measure.closed(carried.up, carried.down);
+        if matches!(carried.finish, Finish::Ended(_)) {
+            measure.told_failed(Failure::Revoked);
+        }
         if !matches!(carried.finish, Finish::Closed) {
             stream.break_off();
             remote.break_off();

@@ -5,6 +5,7 @@
 
 use super::plain::{self, Reason};
 use super::{Listener, OUTSIDE, egress, take as take_meshed};
+use crate::account::Account;
 use crate::config::ServiceName;
 use crate::core::Core;
 use crate::io::BreakOff;
@@ -59,7 +60,8 @@ pub(crate) async fn take(core: Rc<Core>, stream: TcpStream, from: SocketAddr) {
 }
 
 fn nowhere(core: &Core, stream: &TcpStream, name: &str) {
-    let measure = core.meter.outbound(name, None, Ask::Tcp);
+    let account = Account::stream_out(core, name);
+    let measure = core.meter.outbound(name, None, Ask::Tcp).telling(account);
     measure.failed(Failure::NoEndpoint);
     stream.break_off();
 }

@@ -1,6 +1,7 @@
 //! One byte stream from the application to a service: one connection in the mesh, made before a byte is read.
 
 use super::Listener;
+use crate::account::Account;
 use crate::copy::{Finish, both_ways};
 use crate::core::Core;
 use crate::io::BreakOff;
@@ -18,14 +19,18 @@ pub(crate) async fn take<T: AsyncRead + AsyncWrite + BreakOff + Unpin>(
     listener: &Rc<Listener>,
     mut stream: T,
 ) {
+    let account = Account::stream_out(core, &listener.name);
     let by = listener.by(core, &HeaderMap::new());
     for _ in 0..ENDPOINT_ATTEMPTS {
         let Some(mut chosen) = listener.choose(core, by).await else {
             break;
         };
-        let mut measure = core
-            .meter
-            .outbound(&listener.name, Some(chosen.remote.edge()), Ask::Tcp);
+        let edge = chosen.remote.edge();
+        if let Some(account) = &account {
+            account.endpoint(Some(edge.0));
+        }
+        let measure = core.meter.outbound(&listener.name, Some(edge), Ask::Tcp);
+        let mut measure = measure.telling(account.clone());
         let mut remote = match chosen.remote.stream(core, Kind::Tcp).await {
             Ok((remote, _)) => remote,
             Err(error) => {
@@ -53,6 +58,9 @@ pub(crate) async fn take<T: AsyncRead + AsyncWrite + BreakOff + Unpin>(
             tracing::debug!(%error, service = listener.name, "a byte stream broke");
         }
         return;
+    }
+    if let Some(account) = &account {
+        account.nowhere();
     }
     stream.break_off();
     tracing::warn!(

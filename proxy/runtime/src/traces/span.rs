@@ -46,28 +46,28 @@ const METHODS: [Method; 9] = [
 /// Characters of a gRPC method that is told by name.
 const RPC_METHOD_MAX: usize = 128;
 
-/// The span of a request.
-pub(super) fn of(told: Told) -> Span {
-    let Place { trace, own, parent } = told.place;
+/// The span of a request, if it has a place in a trace.
+pub(super) fn of(told: &Told) -> Option<Span> {
+    let Place { trace, own, parent } = told.place?;
     let start = u64::try_from(told.started.unix_micros()).unwrap_or(0);
-    let failed = failure(&told);
-    Span {
+    let failed = failure(told);
+    Some(Span {
         trace_id: trace.to_vec(),
         span_id: own.to_vec(),
         parent_span_id: parent.map_or_else(Vec::new, |parent| parent.to_vec()),
-        name: name(&told),
+        name: name(told),
         kind: match told.direction {
             Direction::Inbound => KIND_SERVER,
             Direction::Outbound => KIND_CLIENT,
         },
         start_time_unix_nano: start.saturating_mul(1_000),
         end_time_unix_nano: start.saturating_add(told.took_us).saturating_mul(1_000),
-        attributes: attributes(&told, failed.as_deref()),
+        attributes: attributes(told, failed.as_deref()),
         status: failed.map(|_| Status {
             message: String::new(),
             code: STATUS_ERROR,
         }),
-    }
+    })
 }
 
 fn name(told: &Told) -> String {
@@ -210,12 +210,13 @@ mod tests {
 
     fn told(direction: Direction) -> Told {
         Told {
-            place: Place {
+            place: Some(Place {
                 trace: [1; 16],
                 own: [2; 8],
                 parent: Some([3; 8]),
-            },
+            }),
             direction,
+            stream: None,
             grpc: false,
             version: Some("1.1"),
             method: Method::GET,
@@ -231,7 +232,12 @@ mod tests {
             status: Some(200),
             grpc_status: None,
             failure: None,
+            headers: Vec::new(),
         }
+    }
+
+    fn of(told: Told) -> Span {
+        super::of(&told).expect("a place in a trace")
     }
 
     fn value(span: &Span, key: &str) -> Option<String> {

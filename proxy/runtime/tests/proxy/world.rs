@@ -300,6 +300,7 @@ limits: {{ detectSecs: 2 }}
             audit = self.audit,
             traces = self.traces
         );
+        fs::write(self.path(name).join("proxy.yaml"), &text).expect("a file");
         let config = file::parse(&text, "test.yaml").expect("a valid configuration");
         self.proxies
             .push(mesh_proxy::start(config, System::new()).expect("a proxy"));
@@ -310,6 +311,11 @@ limits: {{ detectSecs: 2 }}
     pub(crate) fn stop(&mut self) {
         // Clients first, so that no server has to wait for them.
         self.proxies.drain(..).rev().for_each(Running::stop);
+    }
+
+    /// Ends all proxies, those first that started first.
+    pub(crate) fn stop_servers_first(&mut self) {
+        self.proxies.drain(..).for_each(Running::stop);
     }
 
     /// The decisions in the log of `cart`, after its end.
