@@ -6,7 +6,7 @@ use crate::fault::Fault;
 use crate::output::{Format, Output, Surroundings};
 use crate::{
     audit, authz, check, demo, identity, kubernetes, node, pages, parts, reference, run, signer,
-    traffic, trust, up, version,
+    tap, traffic, trust, up, version,
 };
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
@@ -71,6 +71,8 @@ enum Command {
     Edges(traffic::EdgesArgs),
     /// What moves in a running mesh now: who calls whom, or which routes take requests, by rate, with latencies.
     Top(traffic::top::TopArgs),
+    /// Requests and connections of a running mesh as they end.
+    Tap(tap::TapArgs),
     /// Decision logs.
     #[command(subcommand)]
     Audit(audit::AuditCommand),
@@ -128,6 +130,7 @@ impl Command {
                 command.map_or(Format::Text, CaCommand::format)
             }
             Self::Up(_)
+            | Self::Tap(_)
             | Self::Run(_)
             | Self::Captured(_)
             | Self::Install(_)
@@ -175,6 +178,7 @@ impl Command {
             Self::Stat(args) => traffic::stat(&args, output),
             Self::Edges(args) => traffic::edges(&args, output),
             Self::Top(args) => traffic::top::top(&args, output),
+            Self::Tap(args) => tap::run(&args, output),
             Self::Audit(command) => audit::run(&command, output),
             Self::Explain(args) => pages::explain(&args, output),
             Self::Version(args) => version::run(&args, output),

@@ -2,7 +2,7 @@
 //!
 //! - [`commands`]: every command and what it calls; start here
 //! - [`exit`], [`fault`], [`output`], [`arguments`]: what all commands share
-//! - [`authz`], [`identity`], [`check`], [`traffic`], [`audit`]: questions about policy and about a running mesh
+//! - [`authz`], [`identity`], [`check`], [`traffic`], [`tap`], [`audit`]: questions about policy and about a running mesh
 //! - [`manifests`], [`live`], [`cluster`]: where the answers come from: files on disk, the sockets of a running mesh, or a
 //!   Kubernetes cluster
 //! - [`up`], [`local_mesh`], [`demo`]: a mesh on one machine, its file, and the applications of its demo
@@ -37,6 +37,7 @@ mod reference;
 mod registrations;
 mod run;
 mod signer;
+mod tap;
 mod traffic;
 mod trust;
 mod up;
