@@ -206,31 +206,7 @@ impl TrustBundle {
     /// # Errors
     /// [`BundleError`]: no certificate, a private key among them, or an anchor that cannot be one.
     pub fn from_pem(domain: TrustDomain, pem: &[u8]) -> Result<Self, BundleError> {
-        check_size(pem, BUNDLE_BYTES_MAX)?;
-        if holds_private_key(pem) {
-            return Err(BundleError::PrivateKey);
-        }
-        let mut anchors = Vec::new();
-        for section in <(SectionKind, Vec<u8>)>::pem_slice_iter(pem) {
-            match section {
-                Ok((SectionKind::Certificate, der)) => anchors.push(CertificateDer::from(der)),
-                Ok((kind, _)) => {
-                    return Err(BundleError::Pem {
-                        why: format!("it holds a {kind:?}"),
-                    });
-                }
-                Err(error) => {
-                    return Err(BundleError::Pem {
-                        why: error.to_string(),
-                    });
-                }
-            }
-        }
-        if anchors.is_empty() {
-            return Err(BundleError::Pem {
-                why: "no certificate found".to_owned(),
-            });
-        }
+        let anchors = certificates_from_pem(pem)?;
         Self::new(domain, anchors)
     }
 
@@ -384,6 +360,41 @@ fn check_size(document: &[u8], limit: usize) -> Result<(), BundleError> {
         });
     }
     Ok(())
+}
+
+/// Reads `BEGIN CERTIFICATE` blocks, at least one; text between them is skipped.
+///
+/// # Errors
+/// [`BundleError`]: no certificate, a private key or something else among them, or too many bytes.
+pub(crate) fn certificates_from_pem(
+    pem: &[u8],
+) -> Result<Vec<CertificateDer<'static>>, BundleError> {
+    check_size(pem, BUNDLE_BYTES_MAX)?;
+    if holds_private_key(pem) {
+        return Err(BundleError::PrivateKey);
+    }
+    let mut found = Vec::new();
+    for section in <(SectionKind, Vec<u8>)>::pem_slice_iter(pem) {
+        match section {
+            Ok((SectionKind::Certificate, der)) => found.push(CertificateDer::from(der)),
+            Ok((kind, _)) => {
+                return Err(BundleError::Pem {
+                    why: format!("it holds a {kind:?}"),
+                });
+            }
+            Err(error) => {
+                return Err(BundleError::Pem {
+                    why: error.to_string(),
+                });
+            }
+        }
+    }
+    if found.is_empty() {
+        return Err(BundleError::Pem {
+            why: "no certificate found".to_owned(),
+        });
+    }
+    Ok(found)
 }
 
 /// Whether any kind of private key stands in the text, also kinds that the PEM reader would skip.

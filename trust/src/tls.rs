@@ -25,7 +25,10 @@ use std::time::Duration;
 mod endpoint;
 mod verifier;
 
-pub use endpoint::{endpoint_config, web_client_config, web_endpoint_config};
+pub use endpoint::{
+    OutsideRoots, OutsideRootsError, endpoint_config, outside_client_config, web_client_config,
+    web_endpoint_config,
+};
 
 /// A workload's SVID and its key, ready for handshakes.
 #[derive(Clone)]

@@ -19,12 +19,12 @@ use crate::survey::Reason;
 use crate::world::AskedPort;
 use ipnet::IpNet;
 use mesh_policy::Snapshot;
-use mesh_policy::egress::{EgressDecision, EgressNetwork};
+use mesh_policy::egress::{EgressDecision, EgressNetwork, EgressPort};
 use mesh_policy::snapshot::{SnapshotData, Source};
 use places::{Addresses, addresses, ports};
 use sent::{Sent, SentClass, classes};
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 /// Decisions that the questions about one policy, or one pair of them, may cost: some seconds.
@@ -111,10 +111,13 @@ fn ask(
             .copied()
             .filter(|port| is_port(*port, only, &ports))
         {
-            let tables = networks
-                .iter()
-                .filter_map(|one| one.ports.get(&port.number()));
-            let found = classes(&tables.collect::<Vec<_>>());
+            let tables = |at: u16| networks.iter().filter_map(move |one| one.ports.get(&at));
+            let own: Vec<&EgressPort> = tables(port.number()).collect();
+            let begun = own.iter().flat_map(|table| table.tls.values());
+            // Where TLS is begun, the routes of that port are asked as well.
+            let begun: BTreeSet<u16> = begun.map(|origin| origin.port).collect();
+            let beyond: Vec<&EgressPort> = begun.into_iter().flat_map(tables).collect();
+            let found = classes(&own, &beyond);
             let place = || format!("outside, {} port {}", addresses.text(), port.text());
             inexact.0.extend(
                 found

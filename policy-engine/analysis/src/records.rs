@@ -322,6 +322,7 @@ mod tests {
         decision.egress = Some(mesh_policy::record::RecordEgress {
             to: "203.0.113.7:443".to_owned(),
             server_name: None,
+            tls_port: None,
         });
         let text = serde_json::to_string(&decision).expect("JSON");
         let left = Ok(Entry::Left(Box::new(decision)));

@@ -7,16 +7,21 @@
 //! that speaks must allow, so that nobody opens in a namespace what is closed for the mesh, unless the mesh's network
 //! says that namespaces decide. An address that nobody speaks for is not restricted.
 //!
+//! A route may say that the proxy begins TLS for what it takes ([`TlsOrigin`]). What leaves then is TLS to another port, so
+//! whoever else speaks for the address must allow that too.
+//!
 //! This is a table and no Cedar (`docs/decisions/0062-egress-is-a-table.md`). `plain` is a second, plain reading of the
 //! same rules, to compare with.
 
 mod decision;
+mod origin;
 #[cfg(test)]
 mod plain;
 #[cfg(test)]
 mod tests;
 
 pub use decision::{Cause, EgressDecision, EgressPermit, Seen};
+pub use origin::{Origination, TlsOrigin, TlsRoots, TlsVersion};
 
 use crate::decide::Generation;
 use crate::route::{RouteProblem, RouteTable};
@@ -42,7 +47,7 @@ pub struct EgressNetwork {
     pub traffic: TrafficPolicy,
     /// Addresses that it speaks for.
     pub networks: Vec<Network>,
-    /// Routes attached to it, by port.
+    /// Routes attached to it, by port. Where it allows, only ports at which some route begins TLS.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub ports: BTreeMap<u16, EgressPort>,
     /// Of a network of the mesh: where the workload's namespace has a network for the address, that one decides alone.
@@ -69,7 +74,7 @@ pub enum Layer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TrafficPolicy {
-    /// Everything passes.
+    /// What no route takes passes too.
     Allow,
     /// What a route takes passes, and nothing else.
     Deny,
@@ -83,6 +88,9 @@ pub struct EgressPort {
     pub speaks: Speaks,
     /// In the order that breaks ties. Those of TLS and TCP have one rule, for every path.
     pub routes: Vec<Route>,
+    /// TLS that is begun for what a route takes, by its index in `routes`; of routes of requests only.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tls: BTreeMap<u32, TlsOrigin>,
 }
 
 /// What the routes of a port judge.
@@ -114,9 +122,18 @@ struct Compiled {
     layer: Layer,
     traffic: TrafficPolicy,
     networks: Vec<Network>,
-    ports: BTreeMap<u16, (Speaks, RouteTable)>,
+    ports: BTreeMap<u16, CompiledPort>,
     yields: bool,
     invalid: Option<Arc<str>>,
+}
+
+/// The routes of a port, compiled.
+#[derive(Debug)]
+struct CompiledPort {
+    speaks: Speaks,
+    table: RouteTable,
+    /// By the index of the route.
+    tls: BTreeMap<u32, Arc<TlsOrigin>>,
 }
 
 /// A route of a network that cannot be read in full.
@@ -143,7 +160,12 @@ impl Egress {
                 })
             };
             problems.extend(unread.into_iter().filter_map(of_route));
-            (of.speaks, table)
+            let tls = of.tls.iter();
+            CompiledPort {
+                speaks: of.speaks,
+                table,
+                tls: tls.map(|(at, of)| (*at, Arc::new(of.clone()))).collect(),
+            }
         };
         let networks = networks.iter().enumerate().map(|(place, one)| Compiled {
             place,
@@ -205,9 +227,11 @@ impl Compiled {
 
     /// Whether it says the same of whatever comes at a port: then the bytes need not be read.
     fn needs_no_reading(&self, port: u16) -> bool {
-        let of_bytes = |(speaks, _): &(Speaks, RouteTable)| *speaks == Speaks::Tcp;
         self.invalid.is_none()
-            && (self.traffic == TrafficPolicy::Allow || self.ports.get(&port).is_some_and(of_bytes))
+            && match self.ports.get(&port) {
+                Some(routes) => routes.speaks == Speaks::Tcp,
+                None => self.traffic == TrafficPolicy::Allow,
+            }
     }
 }
 

@@ -148,6 +148,9 @@ pub struct RecordEgress {
     pub to: String,
     /// Server name that its TLS asks for.
     pub server_name: Option<String>,
+    /// Port to which the proxy began that TLS itself, for a request in plaintext.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls_port: Option<u16>,
 }
 
 /// Route of a record.

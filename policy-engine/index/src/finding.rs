@@ -168,6 +168,8 @@ codes! {
     IdleEgressRoute = "MESH-0399", Warning, "a route opens a port of an EgressNetwork whose traffic policy is `Deny`; of HTTPRoute and GRPCRoute, TLSRoute, TCPRoute the first kind that is attached to a port counts there";
     /// An EgressNetwork that covers addresses of the cluster.
     EgressOverlap = "MESH-0392", Error, "take the cluster networks out with `except`, or leave `networks` out to mean everything else";
+    /// An annotation that has TLS begun, and cannot be used.
+    BadOrigin = "MESH-0407", Error, "on an HTTPRoute or GRPCRoute of an EgressNetwork: `mesh.internal/originate-tls` a port, `mesh.internal/tls-roots` `system` or certificates in PEM, `mesh.internal/tls-min-version` 1.2 or 1.3";
 }
 
 /// A finding in its public form.

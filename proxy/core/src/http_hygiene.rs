@@ -20,7 +20,7 @@ pub mod refusal;
 pub mod upgrade;
 pub mod wire;
 
-pub use carry::{ClientField, OrigVersion, set_host, set_path, to_app, to_mesh};
+pub use carry::{ClientField, OrigVersion, set_host, set_https, set_path, to_app, to_mesh};
 pub use deadline::{tell_time, time_given};
 pub use headers::{sanitize_response, sanitize_trailers};
 pub use refusal::{Refusal, RequestRefusal};

@@ -4,6 +4,7 @@
 //! so that an operator who reads the response can look it up.
 
 use crate::body::Body;
+use crate::onward::NotBegun;
 use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue, LOCATION};
 use http::{Response, StatusCode, Version};
 use mesh_proxy_core::http_hygiene::Refusal;
@@ -147,6 +148,19 @@ pub(crate) enum Trouble {
         )
     )]
     EgressRevoked { to: SocketAddr },
+    /// TLS is to be begun to somebody outside of the mesh, and cannot be.
+    #[error("TLS to `{server_name}` at {to} cannot be begun: {why}")]
+    #[diagnostic(
+        code("MESH-0405"),
+        help(
+            "nothing was sent: a route says that it leaves in TLS only, to this name, by the roots in its `mesh.internal/tls-roots`"
+        )
+    )]
+    TlsNotBegun {
+        to: SocketAddr,
+        server_name: String,
+        why: NotBegun,
+    },
     /// A fault answers in place of the application.
     #[error("HTTPFault `{fault}` answers in place of the application")]
     #[diagnostic(
@@ -221,6 +235,7 @@ impl Trouble {
             Self::UnusableRoute { .. } => "MESH-0444",
             Self::EgressDenied { .. } => "MESH-0445",
             Self::EgressRevoked { .. } => "MESH-0446",
+            Self::TlsNotBegun { .. } => "MESH-0405",
             Self::NoTimeLeft => "MESH-0447",
             Self::Injected { .. } => "MESH-0448",
             Self::NoPolicy => "MESH-0476",
@@ -244,9 +259,10 @@ impl Trouble {
             | Self::AppBroke { late: true, .. }
             | Self::TimedOut { .. }
             | Self::NoTimeLeft => StatusCode::GATEWAY_TIMEOUT,
-            Self::AppNotAnswering { .. } | Self::AppBroke { .. } | Self::PeerBroke { .. } => {
-                StatusCode::BAD_GATEWAY
-            }
+            Self::AppNotAnswering { .. }
+            | Self::AppBroke { .. }
+            | Self::PeerBroke { .. }
+            | Self::TlsNotBegun { .. } => StatusCode::BAD_GATEWAY,
             Self::NoEndpoint { .. }
             | Self::Unreachable { .. }
             | Self::NoPolicy

@@ -1,4 +1,5 @@
-//! Connections from the proxy to its own application, pooled for each core and port.
+//! Connections from the proxy to its own application, pooled for each core and port; and to what has no proxy, outside of
+//! the mesh, where the proxy may begin TLS itself.
 //!
 //! A connection goes back to the pool only after its response ended well and the whole request was sent; anything else
 //! closes it, so that no byte of one exchange is ever taken for another's (threats H1-12, H1-13).
@@ -6,36 +7,54 @@
 use crate::answer::Trouble;
 use crate::body::{Arriving, Body};
 use crate::http1::{Answered, Connection, Home, Nowhere};
-use crate::limits::{APP_CONNECT, APP_IDLE, APP_IDLE_MAX};
+use crate::limits::{APP_CONNECT, APP_IDLE, APP_IDLE_MAX, ORIGIN_HANDSHAKE};
+use crate::onward::{NotBegun, Onward};
 use crate::{io, serve};
 use http::{Request, Response, Version};
 use hyper::client::conn::http2;
 use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use rustls_pki_types::ServerName;
 use std::cell::RefCell;
 use std::error::Error;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
+use tokio_rustls::TlsConnector;
 
 /// The application behind one port, as one core reaches it.
 pub(crate) struct App {
     address: SocketAddr,
     port: u16,
+    begin: Option<Begin>,
     idle: RefCell<Vec<Idle>>,
     h2: RefCell<Option<http2::SendRequest<Body>>>,
     dialing: tokio::sync::Mutex<()>,
 }
 
+/// TLS that is begun on each connection.
+pub(crate) struct Begin {
+    /// Who must be there.
+    pub(crate) name: ServerName<'static>,
+    /// The same for people.
+    pub(crate) shown: String,
+    /// For connections that carry HTTP/1.1.
+    pub(crate) http1: Arc<ClientConfig>,
+    /// For connections that carry HTTP/2.
+    pub(crate) http2: Arc<ClientConfig>,
+}
+
 struct Idle {
-    connection: Box<Connection<TcpStream>>,
+    connection: Box<Connection<Onward>>,
     since: Instant,
 }
 
-impl Home<TcpStream> for Rc<App> {
-    fn take_back(&self, connection: Box<Connection<TcpStream>>) {
+impl Home<Onward> for Rc<App> {
+    fn take_back(&self, connection: Box<Connection<Onward>>) {
         let mut idle = self.idle.borrow_mut();
         if idle.len() < APP_IDLE_MAX {
             idle.push(Idle {
@@ -48,9 +67,19 @@ impl Home<TcpStream> for Rc<App> {
 
 impl App {
     pub(crate) fn new(address: SocketAddr, port: u16) -> Rc<Self> {
+        Self::begun_by(address, port, None)
+    }
+
+    /// Somebody outside of the mesh, to whom TLS is begun.
+    pub(crate) fn outside(address: SocketAddr, begin: Begin) -> Rc<Self> {
+        Self::begun_by(address, address.port(), Some(begin))
+    }
+
+    fn begun_by(address: SocketAddr, port: u16, begin: Option<Begin>) -> Rc<Self> {
         Rc::new(Self {
             address,
             port,
+            begin,
             idle: RefCell::default(),
             h2: RefCell::default(),
             dialing: tokio::sync::Mutex::default(),
@@ -60,7 +89,7 @@ impl App {
     /// Sends one request over HTTP/1.
     ///
     /// # Errors
-    /// [`Trouble::AppNotAnswering`] or [`Trouble::AppBroke`].
+    /// [`Trouble::AppNotAnswering`], [`Trouble::TlsNotBegun`] or [`Trouble::AppBroke`].
     pub(crate) async fn send_http1(
         self: &Rc<Self>,
         request: Request<Body>,
@@ -77,11 +106,11 @@ impl App {
     /// Sends one request over a connection of its own, which may become a tunnel.
     ///
     /// # Errors
-    /// [`Trouble::AppNotAnswering`] or [`Trouble::AppBroke`].
+    /// [`Trouble::AppNotAnswering`], [`Trouble::TlsNotBegun`] or [`Trouble::AppBroke`].
     pub(crate) async fn send_upgrade(
         &self,
         request: Request<Body>,
-    ) -> Result<Answered<TcpStream>, Trouble> {
+    ) -> Result<Answered<Onward>, Trouble> {
         let answered = self.dial_http1().await?.exchange(request, Nowhere).await;
         answered.map_err(|fault| self.broke(&fault))
     }
@@ -89,7 +118,7 @@ impl App {
     /// Sends one request over HTTP/2 with prior knowledge.
     ///
     /// # Errors
-    /// [`Trouble::AppNotAnswering`] or [`Trouble::AppBroke`].
+    /// [`Trouble::AppNotAnswering`], [`Trouble::TlsNotBegun`] or [`Trouble::AppBroke`].
     pub(crate) async fn send_http2(
         &self,
         mut request: Request<Body>,
@@ -114,7 +143,7 @@ impl App {
     /// Sees to it that a request of this version has a connection to go on; says whether one was made for it.
     ///
     /// # Errors
-    /// [`Trouble::AppNotAnswering`] or [`Trouble::AppBroke`].
+    /// [`Trouble::AppNotAnswering`], [`Trouble::TlsNotBegun`] or [`Trouble::AppBroke`].
     pub(crate) async fn reach(self: &Rc<Self>, version: Version) -> Result<bool, Trouble> {
         if version == Version::HTTP_2 {
             let stood = self.h2.borrow().as_ref().is_some_and(|h2| !h2.is_closed());
@@ -152,8 +181,48 @@ impl App {
         }
     }
 
-    async fn dial_http1(&self) -> Result<Box<Connection<TcpStream>>, Trouble> {
-        Ok(Connection::new(self.connect().await?))
+    /// Who is spoken to in TLS that begins here.
+    pub(crate) fn tls_with(&self) -> Option<&str> {
+        Some(&self.begin.as_ref()?.shown)
+    }
+
+    async fn dial_http1(&self) -> Result<Box<Connection<Onward>>, Trouble> {
+        Ok(Connection::new(self.dial(Version::HTTP_11).await?))
+    }
+
+    /// A connection for requests of this version. Where TLS is to begin, nothing else is ever there.
+    async fn dial(&self, version: Version) -> Result<Onward, Trouble> {
+        let stream = self.connect().await?;
+        let Some(begin) = &self.begin else {
+            return Ok(Onward::Plain(stream));
+        };
+        let not_begun = |why| Trouble::TlsNotBegun {
+            to: self.address,
+            server_name: begin.shown.clone(),
+            why,
+        };
+        let (config, inside): (_, &[u8]) = match version {
+            Version::HTTP_2 => (&begin.http2, b"h2"),
+            _ => (&begin.http1, b"http/1.1"),
+        };
+        let connector = TlsConnector::from(config.clone());
+        let begun = timeout(
+            ORIGIN_HANDSHAKE,
+            connector.connect(begin.name.clone(), stream),
+        );
+        let stream = match begun.await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => return Err(not_begun(NotBegun::of(&error))),
+            Err(_) => return Err(not_begun(NotBegun::Late)),
+        };
+        match stream.get_ref().1.alpn_protocol() {
+            Some(agreed) if agreed == inside => {}
+            // Servers that know nothing of ALPN speak HTTP/1.1.
+            None if version != Version::HTTP_2 => {}
+            _ if version == Version::HTTP_2 => return Err(not_begun(NotBegun::Inside("HTTP/2"))),
+            _ => return Err(not_begun(NotBegun::Inside("HTTP/1.1"))),
+        }
+        Ok(Onward::Tls(Box::new(stream)))
     }
 
     async fn http2(&self) -> Result<http2::SendRequest<Body>, Trouble> {
@@ -167,7 +236,7 @@ impl App {
         if let Some(sender) = open(&self.h2) {
             return Ok(sender);
         }
-        let stream = self.connect().await?;
+        let stream = self.dial(Version::HTTP_2).await?;
         let handshake = serve::h2_client().handshake(TokioIo::new(stream));
         let (sender, connection) = handshake.await.map_err(|error| self.broke(&error))?;
         tokio::task::spawn_local(async move {
@@ -180,7 +249,7 @@ impl App {
     }
 
     /// The connection used last: the others can run out.
-    fn take(&self, cx: &mut Context<'_>) -> Option<Box<Connection<TcpStream>>> {
+    fn take(&self, cx: &mut Context<'_>) -> Option<Box<Connection<Onward>>> {
         let mut idle = self.idle.borrow_mut();
         while let Some(mut candidate) = idle.pop() {
             if candidate.since.elapsed() > APP_IDLE {

@@ -9,7 +9,7 @@ use crate::inbound;
 use crate::limits::{EXPIRY_CHECK_EVERY, REACHED_PORTS_MAX, START_WAIT};
 use crate::live::Live;
 use crate::original::Locals;
-use crate::outbound::egress::Leaving;
+use crate::outbound::egress::{Leaving, Origins};
 use crate::outbound::mirror::Mirrors;
 use crate::outbound::redirected::Destinations;
 use crate::outbound::{self, Listener, pool::Pool};
@@ -71,6 +71,8 @@ pub(crate) struct Core {
     pub(crate) mirrors: Rc<Mirrors>,
     /// What has left the mesh and stands.
     pub(crate) leaving: Leaving,
+    /// Connections to outside in TLS that begins here.
+    pub(crate) origins: Origins,
     ports: HashMap<u16, Rc<Port>>,
     /// Ports of the workload that were reached at its own addresses.
     reached: RefCell<HashMap<SocketAddr, Rc<Port>>>,
@@ -175,6 +177,7 @@ fn open(
         destinations: Destinations::default(),
         mirrors: Rc::default(),
         leaving: Leaving::default(),
+        origins: Origins::default(),
         ports: ports.collect(),
         reached: RefCell::default(),
         room: Room::new(limits.connections),
@@ -331,6 +334,7 @@ async fn sweep(core: Rc<Core>) {
             Rc::strong_count(port) > 1 || !port.app.is_idle()
         });
         core.destinations.sweep(core.now_us());
+        core.origins.sweep();
         core.pool.sweep();
         core.hand_over_counts(false);
     }

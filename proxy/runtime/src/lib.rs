@@ -11,7 +11,7 @@
 //! - [`shadow`]: a candidate policy, tried beside the one in force
 //! - [`live`]: what runs now, so that a change of policy ends it; [`body`], [`copy`], [`tunnel`]: what carries bytes
 //! - [`deadline`]: the time that clients give their requests
-//! - [`serve`], [`io`], [`original`]: HTTP connections and sockets; [`answer`]: what the proxy says itself
+//! - [`serve`], [`io`], [`onward`], [`original`]: HTTP connections and sockets; [`answer`]: what the proxy says itself
 //! - [`admin`], [`telemetry`], [`audit`]: what it tells about itself
 //! - [`account`]: what became of one request, for who wants to know; [`traces`]: spans for a collector; [`tap`]: lines
 //!   for who looks now
@@ -45,6 +45,7 @@ mod io;
 pub mod limits;
 mod live;
 mod mux;
+mod onward;
 mod original;
 mod outbound;
 mod pace;

@@ -89,6 +89,13 @@ pub const DESTINATION_IDLE: Duration = Duration::from_secs(60);
 /// Time to connect to a destination outside the mesh. Applications have limits of their own; this one frees what they
 /// left behind.
 pub const OUTSIDE_CONNECT: Duration = Duration::from_secs(30);
+/// Time for a server outside of the mesh to finish a TLS handshake that the proxy began.
+pub const ORIGIN_HANDSHAKE: Duration = Duration::from_secs(10);
+/// Servers outside of the mesh, by address and name, to whom one core keeps connections in TLS of its own. One that is idle
+/// for [`APP_IDLE`] is forgotten; one has about 20 KiB for each connection.
+pub const ORIGINS_MAX: usize = 256;
+/// How long roots of the system are used before they are read again: what an update takes away is believed no longer.
+pub const SYSTEM_ROOTS_AGE: Duration = Duration::from_secs(3_600);
 /// Time for which a connection of the application waits for the first word of discovery. Until it has come nobody knows
 /// who is in the mesh, and nothing may leave in plaintext.
 pub const DISCOVERY_WAIT: Duration = Duration::from_secs(10);

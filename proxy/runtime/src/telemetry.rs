@@ -234,6 +234,12 @@ impl Meter {
             .count_by("mesh_outbound_plaintext_total", "reason", why, 1);
     }
 
+    /// TLS that the proxy began to somebody outside of the mesh, or could not begin.
+    pub(crate) fn tls_begun(&self, outcome: &'static str) {
+        self.registry()
+            .count_by("mesh_egress_tls_total", "outcome", outcome, 1);
+    }
+
     /// A decision about what leaves the mesh, with its cause in a word.
     pub(crate) fn egress(&self, cause: &'static str) {
         self.registry()

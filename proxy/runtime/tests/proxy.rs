@@ -26,6 +26,7 @@ mod proxy {
     mod identity;
     mod injected;
     mod leaving;
+    mod originate;
     mod requests;
     mod revocation;
     mod routing;

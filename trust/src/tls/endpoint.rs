@@ -1,16 +1,22 @@
-//! Handshakes of bundle endpoints: whoever reads a bundle shows nothing, and the endpoint proves who it is by an SVID
+//! Handshakes with those who have no SVID, or need none.
+//!
+//! Bundle endpoints: whoever reads a bundle shows nothing, and the endpoint proves who it is by an SVID
 //! (`https_spiffe`) or by a certificate of the Web's authorities (`https_web`); SPIFFE Federation §5.2.
 //!
 //! Clients of other makers come here, so TLS 1.2 is spoken too, with forward secrecy and authenticated encryption only.
 //! Who reads an endpoint of `https_spiffe` takes [`super::client_config_without_identity`].
+//!
+//! Servers outside of the mesh, to whom a proxy begins TLS for its application: [`outside_client_config`].
 
 use super::{TlsError, TlsIdentity};
+use crate::bundle::{BundleError, certificates_from_pem};
 use rustls::client::Resumption;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::{NoServerSessionStorage, WantsServerCert};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
 use rustls::{ClientConfig, ConfigBuilder, RootCertStore, ServerConfig};
+use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use std::sync::{Arc, LazyLock};
 
@@ -70,6 +76,79 @@ pub fn web_client_config(
         .with_root_certificates(store)
         .with_no_client_auth();
     config.alpn_protocols = vec![ALPN.to_vec()];
+    config.resumption = Resumption::disabled();
+    config.enable_early_data = false;
+    Ok(Arc::new(config))
+}
+
+/// Who may vouch for servers outside of the mesh; at least one certificate.
+#[derive(Clone, Debug)]
+pub struct OutsideRoots(RootCertStore);
+
+/// Why certificates are no roots.
+#[derive(Debug, Clone, thiserror::Error, miette::Diagnostic)]
+#[non_exhaustive]
+pub enum OutsideRootsError {
+    /// The text is not certificates in PEM, and nothing else.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Pem(#[from] BundleError),
+    /// The certificates cannot be used.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Unusable(#[from] TlsError),
+}
+
+impl OutsideRoots {
+    /// Roots that somebody chose: certificates in PEM, all of which must be usable.
+    ///
+    /// # Errors
+    /// [`OutsideRootsError`], a private key among them too.
+    pub fn chosen(pem: &[u8]) -> Result<Self, OutsideRootsError> {
+        let mut store = RootCertStore::empty();
+        let (_, ignored) = store.add_parsable_certificates(certificates_from_pem(pem)?);
+        match ignored {
+            0 => Ok(Self(store)),
+            _ => Err(TlsError::WebRoots { ignored }.into()),
+        }
+    }
+
+    /// Roots that a system has for everybody, in PEM. Such stores hold a few that rustls cannot read.
+    ///
+    /// # Errors
+    /// [`TlsError::WebRoots`] if none can be used.
+    pub fn of_system(pem: &[u8]) -> Result<Self, TlsError> {
+        let mut store = RootCertStore::empty();
+        let all = CertificateDer::pem_slice_iter(pem).filter_map(Result::ok);
+        match store.add_parsable_certificates(all) {
+            (0, ignored) => Err(TlsError::WebRoots { ignored }),
+            _ => Ok(Self(store)),
+        }
+    }
+}
+
+/// A client of a server outside of the mesh, who is known by its DNS name and by `roots`, to speak `alpn` and nothing else.
+/// `tls_1_2`: whether that version is spoken too. The name is given with each connection, and is asked for (SNI).
+///
+/// # Errors
+/// [`TlsError::Configuration`] if rustls refuses, which is a defect.
+pub fn outside_client_config(
+    roots: &OutsideRoots,
+    tls_1_2: bool,
+    alpn: &[u8],
+) -> Result<Arc<ClientConfig>, TlsError> {
+    let clock: Arc<dyn TimeProvider> = Arc::new(DefaultTimeProvider);
+    let versions: &[&rustls::SupportedProtocolVersion] = match tls_1_2 {
+        true => &[&rustls::version::TLS13, &rustls::version::TLS12],
+        false => &[&rustls::version::TLS13],
+    };
+    let mut config = ClientConfig::builder_with_details(PROVIDER.clone(), clock)
+        .with_protocol_versions(versions)
+        .map_err(TlsError::Configuration)?
+        .with_root_certificates(roots.0.clone())
+        .with_no_client_auth();
+    config.alpn_protocols = vec![alpn.to_vec()];
+    // A session that is taken up again is one whose certificate nobody looks at.
     config.resumption = Resumption::disabled();
     config.enable_early_data = false;
     Ok(Arc::new(config))

@@ -158,6 +158,16 @@ fn print(args: &EgressArgs, answer: &Answer, output: &mut Output) -> Result<(), 
     let (namespace, name) = &args.from;
     output.line(format_args!("{word} {namespace}/{name} to {}", args.to))?;
     output.line(format_args!("  cause     {}", answer.cause))?;
+    if let Some((port, name)) = answer
+        .decision
+        .egress
+        .as_ref()
+        .and_then(|egress| Some((egress.tls_port?, egress.server_name.as_deref()?)))
+    {
+        output.line(format_args!(
+            "  tls       the proxy begins it, to `{name}` at port {port}"
+        ))?;
+    }
     for reason in &answer.decision.reasons {
         output.line(format_args!("  reason    {reason}"))?;
     }

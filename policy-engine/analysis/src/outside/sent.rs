@@ -80,13 +80,15 @@ impl Sent {
     }
 }
 
-/// The classes of what is sent to a port where these routes are attached.
-pub(super) fn classes(tables: &[&EgressPort]) -> Classes {
-    let of = |speaks: Speaks| {
-        let tables = tables.iter().filter(move |table| table.speaks == speaks);
-        tables.flat_map(|table| &table.routes).collect::<Vec<_>>()
-    };
-    let word = unnamed(tables);
+/// The classes of what is sent to a port where these routes are attached; `beyond`: those at the ports to which TLS is
+/// begun from there, whose server names are hosts here.
+pub(super) fn classes(tables: &[&EgressPort], beyond: &[&EgressPort]) -> Classes {
+    fn that_speak<'t>(tables: &[&'t EgressPort], speaks: Speaks) -> Vec<&'t Route> {
+        let tables = tables.iter().filter(|table| table.speaks == speaks);
+        tables.flat_map(|table| &table.routes).collect()
+    }
+    let of = |speaks: Speaks| that_speak(tables, speaks);
+    let word = unnamed(&[tables, beyond].concat());
     let mut out = Classes::default();
     out.classes.push(SentClass {
         what: "bytes".to_owned(),
@@ -102,7 +104,14 @@ pub(super) fn classes(tables: &[&EgressPort]) -> Classes {
         out.classes.push(SentClass { what, sent });
     }
     let routes = of(Speaks::Http);
-    let hosts = hosts(&routes, &word, &mut out.inexact);
+    let named = [routes.clone(), that_speak(beyond, Speaks::Tls)].concat();
+    let mut hosts = hosts(&named, &word, &mut out.inexact);
+    if tables.iter().any(|table| !table.tls.is_empty()) {
+        hosts.push(HostClass {
+            what: "an address as host".to_owned(),
+            host: Some("192.0.2.1".to_owned()),
+        });
+    }
     let mut requests = Requests::new(&word, &mut out);
     for class in &hosts {
         let taking = routes.iter().filter(|route| takes(route, class));

@@ -1,6 +1,6 @@
 //! The decision on one connection or request to outside: its verdict, its cause, and the permit that comes of an allow.
 
-use super::{Compiled, Speakers, Speaks, TrafficPolicy};
+use super::{Compiled, CompiledPort, Origination, Speakers, Speaks, TlsOrigin, TrafficPolicy};
 use crate::canonical::{self, CanonicalHost, CanonicalPath};
 use crate::decide::{Generation, Phase, Refusal, Verdict, grpc_status};
 use crate::record::{
@@ -12,7 +12,7 @@ use crate::snapshot::PathOptions;
 use mesh_trust::Timestamp;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 /// What is seen of a connection.
@@ -49,6 +49,12 @@ pub enum Cause {
     InvalidRoute(Arc<str>),
     /// The network is invalid; with the reason.
     InvalidNetwork(Arc<str>),
+    /// A route begins TLS, and the request names no DNS name that the certificate could be for.
+    NoTlsName,
+    /// A route of another network begins TLS to this port, which this network does not let out to.
+    TlsPort(u16),
+    /// The routes of two layers that take this begin TLS in different ways.
+    TlsDiffers,
 }
 
 impl Cause {
@@ -65,6 +71,9 @@ impl Cause {
             Self::Refused(_) => "refused",
             Self::InvalidRoute(_) => "egress-invalid-route",
             Self::InvalidNetwork(_) => "egress-invalid-network",
+            Self::NoTlsName => "egress-no-tls-name",
+            Self::TlsPort(_) => "egress-tls-port",
+            Self::TlsDiffers => "egress-tls-differs",
         }
     }
 
@@ -101,6 +110,16 @@ impl fmt::Display for Cause {
             Self::Refused(refusal) => write!(f, "{refusal}"),
             Self::InvalidRoute(why) => write!(f, "the route that takes this is invalid: {why}"),
             Self::InvalidNetwork(why) => write!(f, "it is invalid and denies everything: {why}"),
+            Self::NoTlsName => f.write_str(
+                "the route that takes this begins TLS, and the request names no DNS name that a certificate could be for",
+            ),
+            Self::TlsPort(port) => write!(
+                f,
+                "a route of another network begins TLS to port {port}, and this one does not let TLS with that server name out there"
+            ),
+            Self::TlsDiffers => f.write_str(
+                "its route, and that of the network asked before, begin TLS in different ways",
+            ),
         }
     }
 }
@@ -126,6 +145,8 @@ pub struct EgressDecision {
     path: Option<String>,
     /// Host to forward, of a request that has one.
     host: Option<String>,
+    /// TLS that must be begun; of an allow.
+    tls: Option<Origination>,
 }
 
 /// Leave for one connection or request to outside. Only an allowed [`EgressDecision`] yields it.
@@ -134,6 +155,7 @@ pub struct EgressDecision {
 pub struct EgressPermit {
     path: Option<String>,
     host: Option<String>,
+    tls: Option<Origination>,
 }
 
 impl EgressPermit {
@@ -146,12 +168,22 @@ impl EgressPermit {
     pub fn host(&self) -> Option<&str> {
         self.host.as_deref()
     }
+
+    /// TLS that must be begun for it: without, it may not be sent.
+    pub fn tls(&self) -> Option<&Origination> {
+        self.tls.as_ref()
+    }
 }
 
 impl EgressDecision {
     /// Allowed or not.
     pub fn verdict(&self) -> Verdict {
         self.cause.verdict()
+    }
+
+    /// TLS that must be begun for what was allowed.
+    pub fn tls(&self) -> Option<&Origination> {
+        self.tls.as_ref()
     }
 
     /// Leave to forward.
@@ -167,6 +199,7 @@ impl EgressDecision {
             Verdict::Allow => Ok(EgressPermit {
                 path: self.path,
                 host: self.host,
+                tls: self.tls,
             }),
             Verdict::Deny => Err(self),
         }
@@ -218,10 +251,12 @@ impl EgressDecision {
             },
             egress: Some(RecordEgress {
                 to: self.to.to_string(),
-                server_name: match seen {
-                    Seen::Tls(name) => name.map(str::to_owned),
-                    Seen::Bytes | Seen::Http(_) => None,
+                server_name: match (seen, &self.tls) {
+                    (Seen::Tls(name), _) => name.map(str::to_owned),
+                    (_, Some(tls)) => Some(tls.server_name.clone()),
+                    (Seen::Bytes | Seen::Http(_), None) => None,
                 },
+                tls_port: self.tls.as_ref().map(|tls| tls.origin.port),
             }),
             route: self.route.as_deref().map(RecordRoute::of),
             request,
@@ -249,10 +284,11 @@ struct Canonical<'a> {
 }
 
 /// What one layer says.
-struct Said {
+struct Said<'t> {
     cause: Cause,
     reason: String,
     route: Option<Arc<RouteTaken>>,
+    tls: Option<&'t Arc<TlsOrigin>>,
 }
 
 /// Headers of what has none.
@@ -279,6 +315,7 @@ impl Speakers<'_> {
             route: None,
             path: None,
             host: None,
+            tls: None,
         };
         let read = canonical(seen);
         match &read {
@@ -301,18 +338,65 @@ impl Speakers<'_> {
                 Ok(read) => network.judge(read, port),
                 Err(cause) => network.denied(cause.clone()),
             };
-            decision.network = Some((network.namespace.clone(), network.name.clone()));
-            decision.cause = said.cause;
-            decision.route = said.route;
+            decision.take(network, said);
             if decision.verdict() == Verdict::Deny {
-                decision.reasons = vec![said.reason];
                 return decision;
             }
-            decision.reasons.push(said.reason);
         }
         decision.reasons.sort();
+        if let Ok(read) = &read {
+            self.begin_tls(read, &mut decision);
+        }
         decision
     }
+
+    /// If a route of what was allowed begins TLS: what leaves is TLS to that port, and every layer must let out that.
+    fn begin_tls(&self, read: &Canonical<'_>, decision: &mut EgressDecision) {
+        let mut networks = self.networks.iter().flatten();
+        let begins = |network: &&Compiled| network.begins(read, self.to.port()).cloned();
+        let Some(origin) = networks.find_map(begins) else {
+            return;
+        };
+        let host = read.host.as_ref().filter(|host| is_dns(host));
+        for network in self.networks.iter().flatten() {
+            let own = network.begins(read, self.to.port());
+            let tls = Canonical {
+                host: host.cloned(),
+                speaks: Speaks::Tls,
+                ..BYTES
+            };
+            let lets_out = || network.judge(&tls, origin.port).cause == Cause::Granted;
+            let cause = match own {
+                Some(_) if host.is_none() => Cause::NoTlsName,
+                Some(own) if *own != origin => Cause::TlsDiffers,
+                None if !lets_out() => Cause::TlsPort(origin.port),
+                Some(_) | None => continue,
+            };
+            return decision.take(network, network.denied(cause));
+        }
+        decision.tls = host.map(|host| Origination {
+            server_name: host.name().to_owned(),
+            origin,
+        });
+    }
+}
+
+impl EgressDecision {
+    /// Notes what a layer says; what denies is the only reason.
+    fn take(&mut self, network: &Compiled, said: Said<'_>) {
+        self.network = Some((network.namespace.clone(), network.name.clone()));
+        self.cause = said.cause;
+        self.route = said.route;
+        if self.verdict() == Verdict::Deny {
+            self.reasons.clear();
+        }
+        self.reasons.push(said.reason);
+    }
+}
+
+/// Whether a host is a name, and no address.
+fn is_dns(host: &CanonicalHost<'_>) -> bool {
+    !host.name().starts_with('[') && host.name().parse::<Ipv4Addr>().is_err()
 }
 
 /// The canonical form of what is seen, or why it has none.
@@ -365,26 +449,28 @@ impl Canonical<'_> {
 
 impl Compiled {
     /// What this network says; only its own word counts.
-    fn judge(&self, asked: &Canonical<'_>, port: u16) -> Said {
+    fn judge(&self, asked: &Canonical<'_>, port: u16) -> Said<'_> {
         if let Some(why) = &self.invalid {
             return self.denied(Cause::InvalidNetwork(why.clone()));
         }
-        if self.traffic == TrafficPolicy::Allow {
-            return Said {
+        let no_route = |cause| match self.traffic {
+            TrafficPolicy::Allow => Said {
                 cause: Cause::Granted,
                 reason: self.reason("allow"),
                 route: None,
-            };
-        }
-        let Some((speaks, table)) = self.ports.get(&port) else {
-            return self.denied(Cause::Denied);
+                tls: None,
+            },
+            TrafficPolicy::Deny => self.denied(cause),
+        };
+        let Some(CompiledPort { speaks, table, tls }) = self.ports.get(&port) else {
+            return no_route(Cause::Denied);
         };
         // Routes of TCP take whatever comes; the others only what they can judge.
         if *speaks != Speaks::Tcp && *speaks != asked.speaks {
-            return self.denied(Cause::WrongProtocol(*speaks));
+            return no_route(Cause::WrongProtocol(*speaks));
         }
         let Some(chosen) = asked.chosen(*speaks, table) else {
-            return self.denied(match (speaks, &asked.host) {
+            return no_route(match (speaks, &asked.host) {
                 (Speaks::Tls, None) => Cause::NoServerName,
                 _ => Cause::NoRoute,
             });
@@ -399,15 +485,25 @@ impl Compiled {
                 cause: Cause::Granted,
                 reason: route_reason(chosen.taken),
                 route,
+                tls: tls.get(&chosen.route),
             },
         }
     }
 
-    fn denied(&self, cause: Cause) -> Said {
+    /// TLS that it begins for a request that it lets out.
+    fn begins(&self, asked: &Canonical<'_>, port: u16) -> Option<&Arc<TlsOrigin>> {
+        if asked.speaks != Speaks::Http || self.needs_no_reading(port) {
+            return None;
+        }
+        self.judge(asked, port).tls
+    }
+
+    fn denied(&self, cause: Cause) -> Said<'_> {
         Said {
             cause,
             reason: self.reason("deny"),
             route: None,
+            tls: None,
         }
     }
 

@@ -1,20 +1,61 @@
 //! The same rules, read plainly: what the compiled form is compared with. Hosts are canonical, routes are for every path.
 
-use super::{EgressNetwork, EgressPort, Layer, Seen, Speaks, TrafficPolicy};
+use super::{EgressNetwork, EgressPort, Layer, Seen, Speaks, TlsOrigin, TrafficPolicy};
 use crate::snapshot::Route;
 use std::net::{IpAddr, SocketAddr};
 
-/// Whether all layers that speak for `to` allow what is seen.
-pub(super) fn allows(networks: &[EgressNetwork], to: SocketAddr, seen: &Seen<'_>) -> bool {
-    let own = speaker(networks, Layer::Namespace, to.ip());
-    let mesh = speaker(networks, Layer::Mesh, to.ip());
-    let (asks_mesh, asks_own) = match (mesh, own) {
-        (Some(mesh), Some(_)) if mesh.yields && mesh.invalid.is_none() => (false, true),
-        _ => (true, true),
+/// What one network says of something.
+enum Says<'n> {
+    No,
+    Yes,
+    /// If TLS is begun for it.
+    WithTls(&'n TlsOrigin),
+}
+
+/// Whether all layers that speak for `to` allow what is seen, and to which port TLS is begun for it.
+pub(super) fn allows(
+    networks: &[EgressNetwork],
+    to: SocketAddr,
+    seen: &Seen<'_>,
+) -> (bool, Option<u16>) {
+    let asked = asked(networks, to.ip());
+    let says: Vec<Says<'_>> = asked.iter().map(|one| lets(one, to.port(), seen)).collect();
+    if says.iter().any(|says| matches!(says, Says::No)) {
+        return (false, None);
+    }
+    let begun = |says: &Says<'_>| match says {
+        Says::WithTls(origin) => Some((*origin).clone()),
+        _ => None,
     };
-    let says =
-        |network: Option<&EgressNetwork>| network.is_none_or(|one| lets(one, to.port(), seen));
-    (!asks_mesh || says(mesh)) && (!asks_own || says(own))
+    let Some(origin) = says.iter().find_map(begun) else {
+        return (true, None);
+    };
+    let Seen::Http(head) = seen else {
+        return (false, None);
+    };
+    let Some(host) = head.host.filter(|host| host.parse::<IpAddr>().is_err()) else {
+        return (false, None);
+    };
+    for (network, says) in asked.iter().zip(&says) {
+        let agrees = match begun(says) {
+            Some(its) => its == origin,
+            None => !matches!(lets(network, origin.port, &Seen::Tls(Some(host))), Says::No),
+        };
+        if !agrees {
+            return (false, None);
+        }
+    }
+    (true, Some(origin.port))
+}
+
+/// The networks that are asked.
+fn asked(networks: &[EgressNetwork], ip: IpAddr) -> Vec<&EgressNetwork> {
+    let own = speaker(networks, Layer::Namespace, ip);
+    let mesh = speaker(networks, Layer::Mesh, ip);
+    match (mesh, own) {
+        (Some(mesh), Some(own)) if mesh.yields && mesh.invalid.is_none() => vec![own],
+        _ => mesh.into_iter().chain(own).collect(),
+    }
 }
 
 fn speaker(networks: &[EgressNetwork], layer: Layer, ip: IpAddr) -> Option<&EgressNetwork> {
@@ -40,35 +81,51 @@ fn speaker(networks: &[EgressNetwork], layer: Layer, ip: IpAddr) -> Option<&Egre
     best.map(|(network, _)| network)
 }
 
-fn lets(network: &EgressNetwork, port: u16, seen: &Seen<'_>) -> bool {
+fn lets<'n>(network: &'n EgressNetwork, port: u16, seen: &Seen<'_>) -> Says<'n> {
     if network.invalid.is_some() {
-        return false;
+        return Says::No;
     }
-    if network.traffic == TrafficPolicy::Allow {
-        return true;
-    }
-    let Some(EgressPort { speaks, routes }) = network.ports.get(&port) else {
-        return false;
+    let allows = network.traffic == TrafficPolicy::Allow;
+    let otherwise = if allows { Says::Yes } else { Says::No };
+    let Some(EgressPort {
+        speaks,
+        routes,
+        tls,
+    }) = network.ports.get(&port)
+    else {
+        return otherwise;
     };
     let host = match (speaks, seen) {
-        (Speaks::Tcp, _) => return routes.first().is_some_and(|one| one.invalid.is_none()),
+        (Speaks::Tcp, _) => {
+            return match routes.first().is_some_and(|one| one.invalid.is_none()) {
+                true => Says::Yes,
+                false => Says::No,
+            };
+        }
         (Speaks::Tls, Seen::Tls(name)) => *name,
         (Speaks::Http, Seen::Http(head)) => head.host,
-        _ => return false,
+        _ => return otherwise,
     };
-    let mut best: Option<(&Route, (u8, usize))> = None;
-    for route in routes {
+    let mut best: Option<(u32, &Route, (u8, usize))> = None;
+    for (at, route) in (0..).zip(routes) {
         let ranks = route.hostnames.iter().filter_map(|name| rank(name, host?));
         let rank = match route.hostnames.is_empty() {
             true => Some((0, 0)),
             false => ranks.max(),
         };
         let Some(rank) = rank else { continue };
-        if best.is_none_or(|(_, its)| rank > its) {
-            best = Some((route, rank));
+        if best.is_none_or(|(_, _, its)| rank > its) {
+            best = Some((at, route, rank));
         }
     }
-    best.is_some_and(|(route, _)| route.invalid.is_none())
+    let Some((at, route, _)) = best else {
+        return otherwise;
+    };
+    match (&route.invalid, tls.get(&at)) {
+        (Some(_), _) => Says::No,
+        (None, None) => Says::Yes,
+        (None, Some(origin)) => Says::WithTls(origin),
+    }
 }
 
 fn rank(hostname: &str, host: &str) -> Option<(u8, usize)> {

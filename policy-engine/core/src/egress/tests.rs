@@ -48,9 +48,26 @@ impl EgressNetwork {
         let of = EgressPort {
             speaks,
             routes: Vec::new(),
+            tls: BTreeMap::new(),
         };
         self.ports.entry(port).or_insert(of).routes.push(one);
         self
+    }
+
+    /// The last route of a port begins TLS.
+    fn begins_tls(mut self, port: u16, origin: &TlsOrigin) -> Self {
+        let of = self.ports.get_mut(&port).expect("a port with routes");
+        let last = u32::try_from(of.routes.len()).unwrap() - 1;
+        of.tls.insert(last, origin.clone());
+        self
+    }
+}
+
+fn to_port(port: u16) -> TlsOrigin {
+    TlsOrigin {
+        port,
+        roots: TlsRoots::System,
+        min_version: TlsVersion::V1_3,
     }
 }
 
@@ -76,6 +93,192 @@ fn get<'a>(host: Option<&'a str>, target: &'a str) -> Seen<'a> {
 }
 
 const ALL: &[&str] = &["0.0.0.0/0", "::/0"];
+
+/// TLS that a decision begins: server name and port.
+fn begun(decision: &EgressDecision) -> Option<(&str, u16)> {
+    let tls = decision.tls()?;
+    Some((&tls.server_name, tls.origin.port))
+}
+
+#[test]
+fn a_route_begins_tls_for_the_requests_that_it_takes_and_no_others() {
+    let own = deny(Layer::Namespace, ALL)
+        .with(80, Speaks::Http, &["api.example"])
+        .begins_tls(80, &to_port(443))
+        .with(80, Speaks::Http, &["plain.example"]);
+    let networks = [own];
+    let to = "203.0.113.9:80";
+    let api = decided(&networks, to, &get(Some("API.example.:80"), "/"));
+    assert_eq!(begun(&api), Some(("api.example", 443)));
+    let record = api.record(
+        None,
+        Default::default(),
+        "shop",
+        &get(Some("api.example"), "/"),
+    );
+    let egress = record.egress.expect("where it went");
+    assert_eq!(egress.to, to);
+    assert_eq!(egress.server_name.as_deref(), Some("api.example"));
+    assert_eq!(egress.tls_port, Some(443));
+    let permit = api.permit().expect("leave");
+    assert!(permit.tls().is_some(), "whoever sends it learns of it");
+    let plain = decided(&networks, to, &get(Some("plain.example"), "/"));
+    assert_eq!((plain.cause.word(), begun(&plain)), ("granted", None));
+    for (seen, want) in [
+        (get(Some("evil.example"), "/"), "egress-no-route"),
+        (get(None, "/"), "egress-no-route"),
+        (Seen::Tls(Some("api.example")), "egress-wrong-protocol"),
+        (Seen::Bytes, "egress-wrong-protocol"),
+    ] {
+        let denied = decided(&networks, to, &seen);
+        assert_eq!((denied.cause.word(), begun(&denied)), (want, None));
+    }
+    assert_eq!(
+        said(
+            &networks,
+            "203.0.113.9:443",
+            &Seen::Tls(Some("api.example"))
+        ),
+        "egress-denied",
+        "the port that TLS is begun to stays closed to the application"
+    );
+}
+
+#[test]
+fn tls_is_begun_with_a_name_only() {
+    let network = |layer| {
+        deny(layer, ALL)
+            .with(80, Speaks::Http, &[])
+            .begins_tls(80, &to_port(443))
+    };
+    let networks = [network(Layer::Mesh)];
+    let to = "203.0.113.9:80";
+    for host in [Some("203.0.113.9"), Some("[2001:db8::1]:80"), None] {
+        let denied = decided(&networks, to, &get(host, "/"));
+        assert_eq!(denied.cause.word(), "egress-no-tls-name", "{host:?}");
+        assert_eq!(denied.status(), 403);
+        assert_eq!(denied.reasons, ["EgressNetwork/mesh-system/no/deny"]);
+        assert!(denied.tls().is_none());
+    }
+    assert_eq!(said(&networks, to, &get(Some("a.example"), "/")), "granted");
+}
+
+#[test]
+fn a_namespace_does_not_begin_tls_to_a_port_that_the_mesh_closes() {
+    let to = "203.0.113.9:80";
+    let asked = get(Some("api.example"), "/");
+    let own = deny(Layer::Namespace, ALL)
+        .with(80, Speaks::Http, &["api.example"])
+        .begins_tls(80, &to_port(8443));
+    let mesh = deny(Layer::Mesh, ALL).with(80, Speaks::Http, &["*.example"]);
+    let denied = decided(&[mesh.clone(), own.clone()], to, &asked);
+    assert_eq!(denied.cause, Cause::TlsPort(8443));
+    assert_eq!(denied.reasons, ["EgressNetwork/mesh-system/no/deny"]);
+    assert!(denied.tls().is_none() && denied.permit().is_err());
+    for (name, want) in [
+        ("api.example", "granted"),
+        ("other.example", "egress-tls-port"),
+    ] {
+        let mesh = mesh.clone().with(8443, Speaks::Tls, &[name]);
+        assert_eq!(said(&[mesh, own.clone()], to, &asked), want, "{name}");
+    }
+    let open = decided(&[allow(Layer::Mesh, ALL), own.clone()], to, &asked);
+    assert_eq!(begun(&open), Some(("api.example", 8443)));
+    assert_eq!(
+        open.reasons,
+        [
+            "EgressNetwork/mesh-system/yes/allow",
+            "HTTPRoute/shop/r80/0"
+        ]
+    );
+}
+
+#[test]
+fn layers_that_begin_tls_must_agree_how() {
+    let to = "203.0.113.9:80";
+    let asked = get(Some("api.example"), "/");
+    let begins = |layer, origin: &TlsOrigin| {
+        deny(layer, ALL)
+            .with(80, Speaks::Http, &["api.example"])
+            .begins_tls(80, origin)
+    };
+    let of_its_own = TlsOrigin {
+        roots: TlsRoots::Pem("a root".into()),
+        ..to_port(443)
+    };
+    let laxer = TlsOrigin {
+        min_version: TlsVersion::V1_2,
+        ..to_port(443)
+    };
+    let mesh = begins(Layer::Mesh, &to_port(443));
+    for other in [of_its_own, laxer, to_port(8443)] {
+        let both = [mesh.clone(), begins(Layer::Namespace, &other)];
+        let denied = decided(&both, to, &asked);
+        assert_eq!(denied.cause, Cause::TlsDiffers, "{other:?}");
+        assert_eq!(denied.reasons, ["EgressNetwork/shop/no/deny"]);
+    }
+    let both = [mesh.clone(), begins(Layer::Namespace, &to_port(443))];
+    assert_eq!(
+        begun(&decided(&both, to, &asked)),
+        Some(("api.example", 443))
+    );
+    // What the mesh says holds for a namespace that says nothing of it, if that lets TLS out there.
+    let silent = deny(Layer::Namespace, ALL).with(80, Speaks::Http, &["api.example"]);
+    assert_eq!(said(&[mesh.clone(), silent], to, &asked), "egress-tls-port");
+    let open = decided(&[mesh, allow(Layer::Namespace, ALL)], to, &asked);
+    assert_eq!(begun(&open), Some(("api.example", 443)));
+}
+
+#[test]
+fn a_network_that_allows_begins_tls_too_and_reads_for_it() {
+    let to = "203.0.113.9:80";
+    let own = allow(Layer::Namespace, ALL)
+        .with(80, Speaks::Http, &["api.example"])
+        .begins_tls(80, &to_port(443));
+    let (egress, _) = Egress::compile(std::slice::from_ref(&own), Generation(7));
+    assert!(!egress.at(to.parse().unwrap()).need_no_reading());
+    assert!(
+        egress
+            .at("203.0.113.9:81".parse().unwrap())
+            .need_no_reading()
+    );
+    let networks = [own];
+    let api = decided(&networks, to, &get(Some("api.example"), "/"));
+    assert_eq!(begun(&api), Some(("api.example", 443)));
+    for seen in [
+        get(Some("other.example"), "/"),
+        Seen::Tls(Some("api.example")),
+        Seen::Bytes,
+    ] {
+        let other = decided(&networks, to, &seen);
+        assert_eq!((other.cause.word(), begun(&other)), ("granted", None));
+        assert_eq!(other.reasons, ["EgressNetwork/shop/yes/allow"]);
+    }
+}
+
+#[test]
+fn what_begins_tls_is_written_as_it_is_read() {
+    let own = deny(Layer::Namespace, ALL)
+        .with(80, Speaks::Http, &["api.example"])
+        .begins_tls(
+            80,
+            &TlsOrigin {
+                port: 443,
+                roots: TlsRoots::Pem("a root".into()),
+                min_version: TlsVersion::V1_2,
+            },
+        );
+    let text = serde_json::to_string(&own).unwrap();
+    let want = r#""tls":{"0":{"port":443,"roots":{"pem":"a root"},"minVersion":"1.2"}}"#;
+    assert!(text.contains(want), "{text}");
+    assert_eq!(serde_json::from_str::<EgressNetwork>(&text).unwrap(), own);
+    let silent = deny(Layer::Namespace, ALL).with(80, Speaks::Http, &["api.example"]);
+    let text = serde_json::to_string(&silent).unwrap();
+    assert!(
+        !text.contains("tls"),
+        "nothing new for those who know nothing of it: {text}"
+    );
+}
 
 #[test]
 fn nobody_speaks_for_an_address_that_no_block_covers() {
@@ -484,7 +687,10 @@ fn routes() -> impl Strategy<Value = EgressPort> {
         prop::bool::weighted(0.2),
     );
     let speaks = prop_oneof![Just(Speaks::Http), Just(Speaks::Tls), Just(Speaks::Tcp)];
-    (speaks, prop::collection::vec(one, 1..4)).prop_map(|(speaks, routes)| {
+    let tls = prop::collection::btree_map(0..3u32, prop_oneof![Just(443u16), Just(80)], 0..3);
+    (speaks, prop::collection::vec(one, 1..4), tls).prop_map(|(speaks, routes, tls)| {
+        let tls = tls.iter().filter(|_| speaks == Speaks::Http);
+        let tls = tls.map(|(at, port)| (*at, to_port(*port))).collect();
         let routes = (0..).zip(routes).map(|(number, (hostnames, torn))| Route {
             hostnames: if speaks == Speaks::Tcp {
                 Vec::new()
@@ -497,6 +703,7 @@ fn routes() -> impl Strategy<Value = EgressPort> {
         EgressPort {
             speaks,
             routes: routes.collect(),
+            tls,
         }
     })
 }
@@ -511,8 +718,9 @@ fn networks() -> impl Strategy<Value = Vec<EgressNetwork>> {
         ),
         blocks(),
         prop::option::of(routes()),
+        prop::option::of(routes()),
     );
-    let one = one.prop_map(|((mesh, allows, yields, torn), blocks, routes)| {
+    let one = one.prop_map(|((mesh, allows, yields, torn), blocks, routes, others)| {
         let layer = if mesh { Layer::Mesh } else { Layer::Namespace };
         let mut made = if allows {
             allow(layer, &[])
@@ -523,6 +731,7 @@ fn networks() -> impl Strategy<Value = Vec<EgressNetwork>> {
         made.yields = yields && mesh;
         made.invalid = torn.then(|| "torn".to_owned());
         made.ports.extend(routes.map(|routes| (443, routes)));
+        made.ports.extend(others.map(|routes| (80, routes)));
         made
     });
     prop::collection::vec(one, 0..5)
@@ -547,7 +756,9 @@ proptest! {
         let (egress, _) = Egress::compile(&networks, Generation(1));
         let decision = egress.at(to).decide(&seen);
         let allowed = decision.verdict() == Verdict::Allow;
-        prop_assert_eq!(allowed, plain::allows(&networks, to, &seen), "{:?}", decision);
+        let begun = decision.tls().map(|tls| tls.origin.port);
+        prop_assert_eq!((allowed, begun), plain::allows(&networks, to, &seen), "{:?}", decision);
+        prop_assert!(begun.is_none() || matches!(seen, Seen::Http(_)), "TLS in TLS");
         // Where nothing needs to be read, the answer is that for bytes.
         let unread = egress.at(to).decide(&Seen::Bytes);
         prop_assert!(!egress.at(to).need_no_reading() || unread.cause == decision.cause);

@@ -5,6 +5,8 @@
 //! namespace adds nothing to what the mesh allows. An invalid network denies what it speaks for, and one that cannot be
 //! read speaks for everything outside of the cluster.
 
+mod origin;
+
 use super::Index;
 use super::routes::{core_route, shown_kind};
 use super::workloads::Workload;
@@ -173,9 +175,9 @@ impl Index {
                 TrafficPolicy::Allow
             },
             networks: networks.unwrap_or_else(|| self.outside()),
-            ports: match deny && invalid.is_none() {
-                true => self.egress_ports(network, account),
-                false => BTreeMap::new(),
+            ports: match invalid {
+                None => self.egress_ports(network, account),
+                Some(_) => BTreeMap::new(),
             },
             yields: network
                 .annotations
@@ -198,7 +200,8 @@ impl Index {
         core::everything_but(&cluster)
     }
 
-    /// Routes of a network by port, of the kind that counts there; those that are for this service account.
+    /// Routes of a network by port, of the kind that counts there; those that are for this service account. A network that
+    /// allows has those of ports where one of them is to begin TLS.
     fn egress_ports(
         &self,
         network: &Object<EgressNetwork>,
@@ -210,17 +213,30 @@ impl Index {
             if behind(&first, route, parent).is_err() {
                 continue;
             }
+            if network.spec.allows && !self.asks_tls_on(&network.key, parent.port) {
+                continue;
+            }
             let reading = For::of(route);
             if reading.as_ref().is_ok_and(|all| !all.includes(account)) {
                 continue;
             }
             let mut core = core_route(route, shown_kind(self, route), PathOptions::default());
-            core.invalid = core.invalid.or(reading.err()).or(unusable(route, network));
+            let tls = origin::of(route);
+            let unusable = unusable(route, network);
+            core.invalid = core.invalid.or(reading.err()).or(unusable);
+            let tls = tls.unwrap_or_else(|why| {
+                core.invalid.get_or_insert(why);
+                None
+            });
             core.rules.iter_mut().for_each(|rule| rule.filters.clear());
             let port = out.entry(parent.port).or_insert_with(|| EgressPort {
                 speaks: speaks(route),
                 routes: Vec::new(),
+                tls: BTreeMap::new(),
             });
+            if let (Some(tls), Ok(at)) = (tls, u32::try_from(port.routes.len())) {
+                port.tls.insert(at, tls);
+            }
             port.routes.push(core);
         }
         out
@@ -253,6 +269,17 @@ impl Index {
     ) -> impl Iterator<Item = (&'i Object<Route>, &'i EgressParent)> {
         let routes = self.routes_on(network);
         routes.filter(|(route, _)| route.key.namespace == network.namespace)
+    }
+
+    /// Whether a route that counts at a port of a network is to begin TLS: then all of that port count.
+    fn asks_tls_on(&self, network: &Key, port: u16) -> bool {
+        let first = self.first_on(network);
+        let mut routes = self.own_routes_on(network);
+        routes.any(|(route, parent)| {
+            parent.port == port
+                && origin::asks(&route.annotations)
+                && behind(&first, route, parent).is_ok()
+        })
     }
 
     /// On each port of a network the oldest route of the kind that counts there.
@@ -386,6 +413,7 @@ pub(super) fn lint(index: &Index, findings: &mut Vec<Finding>) {
             }
         }
     }
+    origin::lint(index, findings);
     let routes = index.resources.routes.iter();
     for route in routes.filter(|route| !route.spec.egress.is_empty()) {
         if let Err(why) = For::of(route) {
@@ -462,7 +490,7 @@ fn route_on(
             format!("{}: {why}; what it takes is denied", route.title()),
         );
     }
-    if network.spec.allows {
+    if network.spec.allows && !index.asks_tls_on(&network.key, parent.port) {
         let message = format!(
             "{} allows everything: the route changes nothing there",
             network.title()

@@ -42,6 +42,8 @@ mod invariants;
 #[cfg(test)]
 mod linkerd_model;
 #[cfg(test)]
+mod origination;
+#[cfg(test)]
 mod properties;
 #[cfg(test)]
 mod raw_cedar;

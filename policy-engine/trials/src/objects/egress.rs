@@ -121,9 +121,14 @@ fn route(namespace: &str, number: usize, choices: &mut Choices<'_>) -> Value {
         _ => json!(rules),
     };
     merge(&mut spec, "rules", rules);
-    let annotations = match choices.once_in(6) {
-        true => json!({ "mesh.internal/service-accounts": choices.pick(&APPS) }),
-        false => json!({}),
+    let annotations = match choices.below(12) {
+        0 | 1 => json!({ "mesh.internal/service-accounts": choices.pick(&APPS) }),
+        // On a route that takes no requests it is an error, and the route is invalid.
+        2 | 3 => json!({
+            "mesh.internal/originate-tls": choices.pick(&PORTS).unwrap_or_default().to_string(),
+            "mesh.internal/tls-roots": "system",
+        }),
+        _ => json!({}),
     };
     object(
         (&format!("gateway.networking.k8s.io/{version}"), kind),

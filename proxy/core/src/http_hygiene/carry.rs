@@ -172,6 +172,19 @@ pub fn set_host(admitted: &mut Admitted, host: &str) -> Result<(), RequestRefusa
     Ok(())
 }
 
+/// Says of a request in absolute form, as those over HTTP/2 are, that it goes in TLS (RFC 9113 §8.3.1).
+///
+/// # Errors
+/// [`RequestRefusal::Target`] if it then is no request target.
+pub fn set_https(parts: &mut Parts) -> Result<(), RequestRefusal> {
+    if parts.uri.scheme().is_some() {
+        let mut uri = std::mem::take(&mut parts.uri).into_parts();
+        uri.scheme = Some(Scheme::HTTPS);
+        parts.uri = Uri::from_parts(uri).map_err(|_| RequestRefusal::Target)?;
+    }
+    Ok(())
+}
+
 fn absolute_form(parts: &mut Parts, admitted: &Admitted) -> Result<(), RequestRefusal> {
     let mut uri = std::mem::take(&mut parts.uri).into_parts();
     uri.scheme = Some(Scheme::HTTP);

@@ -2,15 +2,18 @@
 //!
 //! Where it does not matter what comes, bytes go on unread. Otherwise the first bytes tell what this is: TLS is
 //! judged by its server name and passes through, HTTP request by request, and anything else by its address alone. What
-//! stands is kept, so that a new policy ends what it no longer allows.
+//! stands is kept, so that a new policy ends what it no longer allows. For a request that a route says so of, TLS is begun
+//! ([`origin`]).
 
+mod origin;
 mod standing;
 
+pub(crate) use origin::Origins;
 pub(crate) use standing::{Leave, Leaving, What};
 
 use super::http::{Departure, Outgoing};
 use super::plain::{self, Reason};
-use super::send::Failed;
+use super::send::{Failed, Passage};
 use super::{Listener, Told, told};
 use crate::account::Account;
 use crate::answer::{Answer, Trouble};
@@ -34,7 +37,9 @@ use mesh_policy::{Reason as Grant, Snapshot};
 use mesh_proxy_core::detect::DetectPolicy;
 use mesh_proxy_core::first_use::Use;
 use mesh_proxy_core::http_hygiene::upgrade::restore;
-use mesh_proxy_core::http_hygiene::{RequestRefusal, Upgrade, set_host, set_path, to_app};
+use mesh_proxy_core::http_hygiene::{
+    RequestRefusal, Upgrade, set_host, set_https, set_path, to_app,
+};
 use mesh_proxy_core::metrics::Failure;
 use mesh_trust::Timestamp;
 use standing::Entry;
@@ -142,9 +147,10 @@ async fn bytes<T: AsyncRead + AsyncWrite + BreakOff + Unpin>(
         from,
         to,
         what,
+        tls: None,
         kill: kill.clone(),
     });
-    drop(permit); // spent: these bytes, and no others
+    drop(permit); // spent: these bytes, and no others; TLS is begun for requests alone
     plain::pass(
         core,
         stream,
@@ -199,18 +205,41 @@ pub(super) async fn answer(
     if let Some(path) = permit.path() {
         set_path(&mut parts, path)?;
     }
+    // What begins in TLS goes to another port of the same address, and to nobody else.
+    let tls = permit.tls();
+    let origin = match tls {
+        None => None,
+        Some(tls) => {
+            let server = core.origins.server(core, to, tls);
+            Some(server.inspect_err(|_| passage.measure(None).failed(Failure::Identity))?)
+        }
+    };
+    let endpoint = tls.map_or(to, |tls| SocketAddr::new(to.ip(), tls.origin.port));
+    let passage = Passage {
+        origin: origin.as_ref(),
+        ..passage
+    };
     let kill = Kill::default();
     let leave = core.leaving.enter(Entry {
         from,
         to,
         what,
+        tls: tls.cloned(),
         kill: kill.clone(),
     });
     let forward = async {
         match upgrade {
             None => {
                 let body = Body::request(body, kill.clone());
-                let mut reply = passage.send(parts, body, &admitted, call.due).await?;
+                let mut reply = match tls {
+                    None => passage.send(parts, body, &admitted, call.due).await?,
+                    Some(_) => {
+                        to_app(&mut parts, &admitted, None)?;
+                        set_https(&mut parts)?;
+                        let request = Request::from_parts(parts, body);
+                        passage.outside(request, &[endpoint], call.due).await?
+                    }
+                };
                 reply.kill = kill.clone();
                 reply.held.leave = Some(leave);
                 Ok(call.respond(reply))
@@ -219,7 +248,7 @@ pub(super) async fn answer(
                 to_app(&mut parts, &admitted, None)?;
                 restore(&mut parts, upgrade);
                 let request = Request::from_parts(parts, Body::Empty);
-                let mut opened = passage.open_outside(request, &[to]).await?;
+                let mut opened = passage.open_outside(request, &[endpoint]).await?;
                 opened.kill = kill.clone();
                 opened.leave = Some(leave);
                 Ok(call.switch(opened, upgrade, upgrading))
@@ -312,6 +341,10 @@ pub(crate) fn recheck(core: &Core, policy: &Snapshot, now: Timestamp) {
         let ask = ended.what.ask();
         let measure = core.meter.outbound(super::OUTSIDE, None, ask);
         measure.failed(Failure::Revoked);
+        if ended.decision.verdict() == Verdict::Allow {
+            tracing::info!(to = %ended.decision.to, network = network_name(&ended.decision), "ended what is to leave in another manner: in TLS of the proxy's, or no longer");
+            continue;
+        }
         tracing::info!(to = %ended.decision.to, network = network_name(&ended.decision), why = %ended.decision.cause, "ended what policy no longer lets out");
         // What was revoked ends in any case.
         record(core, ended.from, &ended.decision, &ended.what, now);

@@ -176,6 +176,7 @@ impl<'a> Outgoing<'a> {
             by: By::Load,
             picked: None,
             account: self.account,
+            origin: None,
         }
     }
 

@@ -98,6 +98,7 @@ impl Copy {
             by: By::Load,
             picked: None,
             account: None,
+            origin: None,
         };
         let sent = passage.send(self.head.clone(), body, &self.admitted, None);
         let Reply {

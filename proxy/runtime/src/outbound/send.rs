@@ -3,7 +3,7 @@
 use super::{By, Chosen, Listener};
 use crate::account::Account;
 use crate::answer::{Limit, Trouble};
-use crate::app::root_cause;
+use crate::app::{App, root_cause};
 use crate::body::{Arriving, Body, Held};
 use crate::core::Core;
 use crate::deadline;
@@ -43,6 +43,8 @@ pub(super) struct Passage<'a> {
     pub(super) picked: Option<&'a Cell<Option<EndpointId>>>,
     /// Where what becomes of the request is written down.
     pub(super) account: Option<&'a Rc<Account>>,
+    /// Whom it goes to in TLS that begins here; nobody else then gets it.
+    pub(super) origin: Option<&'a Rc<App>>,
 }
 
 /// Why a request got no answer from a backend.
@@ -280,16 +282,28 @@ impl Passage<'_> {
         version: Version,
         until: Option<Instant>,
         measure: &Measure,
-    ) -> Result<Rc<crate::app::App>, Trouble> {
+    ) -> Result<Rc<App>, Trouble> {
         let mut why = "it has no address".to_owned();
         for endpoint in endpoints.iter().take(ENDPOINT_ATTEMPTS) {
-            let app = self.to.app_at(*endpoint);
+            let app = match self.origin {
+                Some(origin) => origin.clone(),
+                None => self.to.app_at(*endpoint),
+            };
             match within(until, app.reach(version)).await {
                 Some(Ok(dialled)) => {
-                    if dialled {
-                        self.leaves_in_plaintext(*endpoint);
+                    match app.tls_with() {
+                        _ if !dialled => {}
+                        Some(server_name) => self.leaves_in_tls(*endpoint, server_name),
+                        None => self.leaves_in_plaintext(*endpoint),
                     }
                     return Ok(app);
+                }
+                Some(Err(trouble @ Trouble::TlsNotBegun { .. })) => {
+                    if let Trouble::TlsNotBegun { why, .. } = &trouble {
+                        self.core.meter.tls_begun(why.word());
+                        measure.failed(why.failure());
+                    }
+                    return Err(trouble);
                 }
                 Some(Err(trouble)) => why = trouble.to_string(),
                 None => {
@@ -318,6 +332,11 @@ impl Passage<'_> {
     fn token(&self, chosen: &Chosen) -> Option<Token> {
         let in_session = matches!(self.by, By::Session(_));
         in_session.then(|| chosen.remote.token(&self.to.name))
+    }
+
+    fn leaves_in_tls(&self, to: SocketAddr, server_name: &str) {
+        self.core.meter.tls_begun("begun");
+        tracing::info!(%to, server_name, target = self.to.name, "a connection leaves in TLS that began here");
     }
 
     fn leaves_in_plaintext(&self, to: SocketAddr) {

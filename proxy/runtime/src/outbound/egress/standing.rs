@@ -5,7 +5,7 @@ use crate::roll::{Entered, Roll};
 use crate::telemetry::Ask;
 use mesh_policy::Snapshot;
 use mesh_policy::decide::Verdict;
-use mesh_policy::egress::{EgressDecision, Seen};
+use mesh_policy::egress::{EgressDecision, Origination, Seen};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
@@ -44,6 +44,8 @@ pub(crate) struct Entry {
     pub(super) from: IpAddr,
     pub(super) to: SocketAddr,
     pub(super) what: What,
+    /// TLS that was begun for it.
+    pub(super) tls: Option<Origination>,
     pub(super) kill: Kill,
 }
 
@@ -67,12 +69,13 @@ impl Leaving {
         self.0.enter(entry)
     }
 
-    /// Decides about each anew, and ends those that `policy` does not allow.
+    /// Decides about each anew, and ends those that `policy` does not allow, or not in this manner.
     pub(super) fn recheck(&self, policy: &Snapshot) -> Vec<Ended> {
         let entries = self.0.all();
         let denied = entries.iter().filter_map(|(_, entry)| {
             let decision = policy.egress().at(entry.to).decide(&entry.what.seen());
-            (decision.verdict() == Verdict::Deny).then(|| {
+            let otherwise = decision.tls() != entry.tls.as_ref();
+            (decision.verdict() == Verdict::Deny || otherwise).then(|| {
                 entry.kill.end(End::Revoked);
                 Ended {
                     from: entry.from,
