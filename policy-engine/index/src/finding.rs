@@ -112,6 +112,8 @@ codes! {
     IdleServer = "MESH-0370", Warning, "compare the Server's selector and port with the labels and ports of the pods";
     /// A route without effect.
     IdleRoute = "MESH-0371", Warning, "attach the route to a Server whose protocol takes it";
+    /// A port of UDP or SCTP.
+    OtherProtocol = "MESH-0414", Warning, "speak TCP where policy is wanted; ports of UDP that are to pass without any are named by `mesh.internal/skip-udp-ports`";
     /// A less protected route can win over a more protected one.
     RouteShadow = "MESH-0372", Warning, "grant both routes alike, or make the protected one the more specific one";
     /// A rate limit without effect.
@@ -166,10 +168,10 @@ codes! {
     EgressCloses = "MESH-0398", Error, "mend the document; until then everything is denied that leaves the cluster";
     /// A route on an EgressNetwork that changes nothing there.
     IdleEgressRoute = "MESH-0399", Warning, "a route opens a port of an EgressNetwork whose traffic policy is `Deny`; of HTTPRoute and GRPCRoute, TLSRoute, TCPRoute the first kind that is attached to a port counts there";
-    /// An EgressNetwork that covers addresses of the cluster.
-    EgressOverlap = "MESH-0392", Error, "take the cluster networks out with `except`, or leave `networks` out to mean everything else";
     /// An annotation that has TLS begun, and cannot be used.
     BadOrigin = "MESH-0407", Error, "on an HTTPRoute or GRPCRoute of an EgressNetwork: `mesh.internal/originate-tls` a port, `mesh.internal/tls-roots` `system` or certificates in PEM, `mesh.internal/tls-min-version` 1.2 or 1.3";
+    /// An EgressNetwork that covers addresses of the cluster.
+    EgressOverlap = "MESH-0392", Error, "take the cluster networks out with `except`, or leave `networks` out to mean everything else";
 }
 
 /// A finding in its public form.

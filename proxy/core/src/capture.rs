@@ -1,11 +1,14 @@
 //! Which connections of a network namespace are redirected to its proxy, as rules of a packet filter.
 //!
 //! Rules are data here: the runtime gives them to the kernel, and [`Capture::text`] shows them as `nft list table` would.
-//! Only TCP is redirected; UDP, ICMP and others pass as they are.
+//! TCP is redirected. ICMP passes as it is, and so do questions for names. Everything else, UDP above all, would pass where
+//! no policy sees it: it is refused, and counted, unless its ports are skipped.
 //!
 //! ```text
 //! from elsewhere --prerouting--> the proxy's own ports, skipped ports: as they are     else --> inbound port
 //! from inside    --output------> the proxy itself, loopback, skipped:  as they are     else --> outbound port
+//! from elsewhere --input-------> TCP, ICMP, answers, loopback, skipped UDP: as they are     else --> refused
+//! from inside    --output------> TCP, ICMP, answers, loopback, the proxy itself, names, skipped: as they are     else --> refused
 //! ```
 
 use std::fmt;
@@ -35,7 +38,12 @@ pub struct Capture {
     pub skip_outbound: Vec<PortRange>,
     /// Addresses that the workload reaches without the proxy.
     pub skip_subnets: Vec<Subnet>,
+    /// Ports of UDP, here and elsewhere, that datagrams reach without any policy.
+    pub skip_udp: Vec<PortRange>,
 }
+
+/// Port of UDP at which names are asked for. Its answers come back.
+pub const NAMES: u16 = 53;
 
 /// Ports, both ends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -55,13 +63,17 @@ pub struct Subnet {
     prefix: u8,
 }
 
-/// Where in the kernel a rule is asked.
+/// Where in the kernel a rule is asked, and what for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hook {
-    /// Packets that arrive.
+    /// Connections that arrive: where to.
     Prerouting,
-    /// Packets that are made here.
+    /// Connections that begin here: where to.
     Output,
+    /// Packets for this namespace: whether they may.
+    Arriving,
+    /// Packets that are made here: whether they may.
+    Leaving,
 }
 
 /// One condition.
@@ -81,6 +93,14 @@ pub enum Match {
     ToPorts(PortRange),
     /// TCP.
     Tcp,
+    /// UDP to one of these ports.
+    ToUdpPorts(PortRange),
+    /// ICMP of IPv4.
+    Icmp,
+    /// ICMP of IPv6.
+    Icmp6,
+    /// The packet belongs to what was let through before, in whatever direction.
+    Answer,
 }
 
 /// What becomes of a packet that meets all conditions of a rule; of the others, the rule after it.
@@ -90,6 +110,8 @@ pub enum Verdict {
     Pass,
     /// It goes to this port of this namespace.
     Redirect(u16),
+    /// It is counted and goes nowhere; whoever sent it learns that nobody is there.
+    Refuse,
 }
 
 /// Conditions and verdict.
@@ -140,7 +162,8 @@ impl Capture {
         if let Some(port) = own.into_iter().find(skips) {
             return Err(CaptureFault::OwnPortSkipped(port));
         }
-        let most = skipped.iter().map(|ranges| ranges.len()).max();
+        let skipped = skipped.into_iter().chain([&self.skip_udp]);
+        let most = skipped.map(Vec::len).max();
         let most = most.unwrap_or(0).max(self.skip_subnets.len());
         if most > SKIPPED_MAX {
             return Err(CaptureFault::TooMany(most));
@@ -153,6 +176,8 @@ impl Capture {
         match hook {
             Hook::Prerouting => self.inbound_rules(),
             Hook::Output => self.outbound_rules(),
+            Hook::Arriving => self.arriving_rules(),
+            Hook::Leaving => self.leaving_rules(),
         }
     }
 
@@ -181,27 +206,59 @@ impl Capture {
         rules
     }
 
-    /// Everything as `nft list table inet mesh_capture` shows it, comments aside.
+    fn arriving_rules(&self) -> Vec<Rule> {
+        let mut rules = vec![pass([Match::FromLoopback])];
+        rules.extend(self.seen_elsewhere());
+        rules.push(REFUSE);
+        rules
+    }
+
+    fn leaving_rules(&self) -> Vec<Rule> {
+        let mut rules = vec![pass([Match::Uid(self.uid)]), pass([Match::ToLoopback])];
+        let subnets = self.skip_subnets.iter().copied().map(Match::ToSubnet);
+        rules.extend(subnets.map(|one| pass([one])));
+        rules.push(pass([Match::ToUdpPorts(PortRange::one(NAMES))]));
+        rules.extend(self.seen_elsewhere());
+        rules.push(REFUSE);
+        rules
+    }
+
+    /// What other rules see, or nobody needs to: TCP, which is redirected; ICMP, without which neither family works; what
+    /// belongs to what was let through; and datagrams that are skipped.
+    fn seen_elsewhere(&self) -> impl Iterator<Item = Rule> {
+        let ports = self.skip_udp.iter().copied().map(Match::ToUdpPorts);
+        [Match::Tcp, Match::Icmp, Match::Icmp6, Match::Answer]
+            .into_iter()
+            .chain(ports)
+            .map(|one| pass([one]))
+    }
+
+    /// Everything as `nft -s list table inet mesh_capture` shows it, comments aside.
     pub fn text(&self) -> String {
         let chain = |hook: Hook| {
             let rules = self.rules(hook).into_iter();
             let rules: String = rules.map(|rule| format!("\t\t{rule}\n")).collect();
-            let priority = match hook {
-                Hook::Prerouting => "dstnat",
-                Hook::Output => "-100",
+            let (kind, place, priority) = match hook {
+                Hook::Prerouting => ("nat", "prerouting", "dstnat"),
+                Hook::Output => ("nat", "output", "-100"),
+                Hook::Arriving => ("filter", "input", "filter"),
+                Hook::Leaving => ("filter", "output", "filter"),
             };
             format!(
-                "\tchain {name} {{\n\t\ttype nat hook {name} priority {priority}; policy accept;\n{rules}\t}}\n",
+                "\tchain {name} {{\n\t\ttype {kind} hook {place} priority {priority}; policy accept;\n{rules}\t}}\n",
                 name = hook.name()
             )
         };
-        format!(
-            "table inet {TABLE} {{\n{}\n{}}}\n",
-            chain(Hook::Prerouting),
-            chain(Hook::Output)
-        )
+        let chains = Hook::ALL.map(chain);
+        format!("table inet {TABLE} {{\n{}}}\n", chains.join("\n"))
     }
 }
+
+/// What becomes of what no rule lets through.
+const REFUSE: Rule = Rule {
+    matches: Vec::new(),
+    verdict: Verdict::Refuse,
+};
 
 fn pass<const N: usize>(matches: [Match; N]) -> Rule {
     Rule {
@@ -212,13 +269,20 @@ fn pass<const N: usize>(matches: [Match; N]) -> Rule {
 
 impl Hook {
     /// All hooks that have rules.
-    pub const ALL: [Self; 2] = [Self::Prerouting, Self::Output];
+    pub const ALL: [Self; 4] = [
+        Self::Prerouting,
+        Self::Output,
+        Self::Arriving,
+        Self::Leaving,
+    ];
 
-    /// The name of hook and chain.
+    /// The name of its chain.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Prerouting => "prerouting",
             Self::Output => "output",
+            Self::Arriving => "arriving",
+            Self::Leaving => "leaving",
         }
     }
 }
@@ -360,9 +424,14 @@ impl fmt::Display for Rule {
                 Match::ToSubnet(subnet) => write!(f, "ip6 daddr {subnet} ")?,
                 Match::ToPorts(ports) => write!(f, "tcp dport {ports} ")?,
                 Match::Tcp => write!(f, "meta l4proto tcp ")?,
+                Match::ToUdpPorts(ports) => write!(f, "udp dport {ports} ")?,
+                Match::Icmp => write!(f, "meta l4proto icmp ")?,
+                Match::Icmp6 => write!(f, "meta l4proto ipv6-icmp ")?,
+                Match::Answer => write!(f, "ct state established,related ")?,
             }
         }
         match self.verdict {
+            Verdict::Refuse => write!(f, "counter reject"),
             Verdict::Pass => write!(f, "return"),
             Verdict::Redirect(port) => write!(f, "redirect to :{port}"),
         }
@@ -382,6 +451,7 @@ mod tests {
             skip_inbound: vec!["22".parse().unwrap()],
             skip_outbound: vec!["4000-4010".parse().unwrap()],
             skip_subnets: vec!["10.1.0.0/16".parse().unwrap(), "fd01::/33".parse().unwrap()],
+            skip_udp: vec!["123".parse().unwrap(), "8125-8126".parse().unwrap()],
         }
     }
 
@@ -406,6 +476,34 @@ mod tests {
 \t\ttcp dport 4000-4010 return
 \t\tmeta l4proto tcp redirect to :15001
 \t}
+
+\tchain arriving {
+\t\ttype filter hook input priority filter; policy accept;
+\t\tiifname \"lo\" return
+\t\tmeta l4proto tcp return
+\t\tmeta l4proto icmp return
+\t\tmeta l4proto ipv6-icmp return
+\t\tct state established,related return
+\t\tudp dport 123 return
+\t\tudp dport 8125-8126 return
+\t\tcounter reject
+\t}
+
+\tchain leaving {
+\t\ttype filter hook output priority filter; policy accept;
+\t\tmeta skuid 15014 return
+\t\toifname \"lo\" return
+\t\tip daddr 10.1.0.0/16 return
+\t\tip6 daddr fd01::/33 return
+\t\tudp dport 53 return
+\t\tmeta l4proto tcp return
+\t\tmeta l4proto icmp return
+\t\tmeta l4proto ipv6-icmp return
+\t\tct state established,related return
+\t\tudp dport 123 return
+\t\tudp dport 8125-8126 return
+\t\tcounter reject
+\t}
 }
 ";
         assert_eq!(capture().text(), want);
@@ -420,6 +518,36 @@ mod tests {
             assert!(before.iter().all(|rule| rule.verdict == Verdict::Pass));
             assert!(before.iter().all(|rule| !rule.matches.is_empty()));
         }
+    }
+
+    /// A protocol that nobody thought of ends at the last rule, which asks for nothing; UDP is let through by port alone.
+    #[test]
+    fn whatever_is_neither_redirected_nor_named_is_refused() {
+        let bare = Capture {
+            skip_subnets: Vec::new(),
+            skip_udp: Vec::new(),
+            ..capture()
+        };
+        for (hook, udp) in [(Hook::Arriving, 0), (Hook::Leaving, 1)] {
+            for capture in [capture(), bare.clone()] {
+                let rules = capture.rules(hook);
+                let (last, before) = rules.split_last().unwrap();
+                assert_eq!((last.verdict, last.matches.len()), (Verdict::Refuse, 0));
+                assert!(before.iter().all(|rule| rule.verdict == Verdict::Pass));
+                assert!(before.iter().all(|rule| !rule.matches.is_empty()));
+                let ports = before.iter().flat_map(|rule| &rule.matches);
+                let ports = ports.filter(|one| matches!(one, Match::ToUdpPorts(_)));
+                assert_eq!(ports.count(), udp + capture.skip_udp.len(), "{hook:?}");
+            }
+        }
+        let names = Match::ToUdpPorts(PortRange::one(53));
+        let leaving = bare.rules(Hook::Leaving);
+        assert!(leaving.iter().any(|rule| rule.matches == [names]));
+        let arriving = bare.rules(Hook::Arriving);
+        assert!(
+            !arriving.iter().any(|rule| rule.matches == [names]),
+            "nobody asks the workload for names"
+        );
     }
 
     #[test]
@@ -455,6 +583,13 @@ mod tests {
             (
                 Capture {
                     skip_outbound: vec![PortRange::one(1); SKIPPED_MAX + 1],
+                    ..capture()
+                },
+                CaptureFault::TooMany(SKIPPED_MAX + 1),
+            ),
+            (
+                Capture {
+                    skip_udp: vec![PortRange::one(1); SKIPPED_MAX + 1],
                     ..capture()
                 },
                 CaptureFault::TooMany(SKIPPED_MAX + 1),

@@ -1,4 +1,5 @@
-//! Redirects the connections of the present network namespace to its proxy, and proves that it does.
+//! Redirects the connections of the present network namespace to its proxy, refuses what it cannot redirect, and proves
+//! that it does.
 //!
 //! The rules are `mesh_proxy_core::capture`'s; here they become one transaction of the kernel's packet filter
 //! ([`encode`]): all of them, or none. [`validate`] compares what is there, and then connects to an address that nobody

@@ -6,8 +6,8 @@ use mesh_proxy_core::capture::{Capture, PortRange, Subnet};
 use std::io::{self, Write};
 use std::time::Duration;
 
-/// Redirects all TCP connections of this network namespace to its proxy, in IPv4 and IPv6, and does not succeed before a
-/// connection of its own was redirected.
+/// Redirects all TCP connections of this network namespace to its proxy, in IPv4 and IPv6, refuses UDP but for questions
+/// for names, and does not succeed before a connection of its own was redirected.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct CaptureArgs {
     /// User of the proxy, whose own connections are not redirected.
@@ -34,6 +34,10 @@ pub(crate) struct CaptureArgs {
     /// Addresses that the workload reaches without the proxy, in plaintext, `10.0.0.0/8,fd00::/8`.
     #[arg(long, value_name = "SUBNETS", value_delimiter = ',', value_parser = subnet)]
     skip_subnets: Vec<Subnet>,
+    /// Ports of UDP, of the workload and elsewhere, that datagrams reach without any policy, `123,8125`. Datagrams to others
+    /// are refused, but for questions for names (port 53).
+    #[arg(long, value_name = "PORTS", value_delimiter = ',', value_parser = range)]
+    skip_udp_ports: Vec<PortRange>,
     /// Changes nothing: succeeds once these very rules are in force and a connection was redirected.
     #[arg(long, conflicts_with_all = ["remove", "print"])]
     check: bool,
@@ -70,6 +74,7 @@ impl CaptureArgs {
             skip_inbound: self.skip_inbound_ports.clone(),
             skip_outbound: self.skip_outbound_ports.clone(),
             skip_subnets: self.skip_subnets.clone(),
+            skip_udp: self.skip_udp_ports.clone(),
         }
     }
 }
@@ -111,6 +116,9 @@ fn told(capture: &Capture, proof: Proof) -> String {
             "\nunprotected: ports {} of the workload",
             list(&capture.skip_inbound)
         );
+    }
+    if !capture.skip_udp.is_empty() {
+        text += &format!("\nunprotected: UDP at ports {}", list(&capture.skip_udp));
     }
     if !capture.skip_outbound.is_empty() {
         text += &format!(

@@ -68,6 +68,7 @@ pub(crate) fn run(args: CapturedArgs) -> Result<Exit, Fault> {
         skip_inbound: Vec::new(),
         skip_outbound: Vec::new(),
         skip_subnets: Vec::new(),
+        skip_udp: Vec::new(),
     };
     capture::install(&capture)?;
     // The proof comes before the listeners, whose place it takes for a moment.

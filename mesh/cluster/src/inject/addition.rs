@@ -207,6 +207,9 @@ fn capture(proxy: &Proxy, settings: &Settings) -> Value {
     if !proxy.skip_subnets.is_empty() {
         args.push(format!("--skip-subnets={}", proxy.skip_subnets));
     }
+    if !proxy.skip_udp.is_empty() {
+        args.push(format!("--skip-udp-ports={}", proxy.skip_udp));
+    }
     json!({
         "name": CAPTURE,
         "image": settings.image,

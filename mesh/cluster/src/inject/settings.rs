@@ -84,6 +84,8 @@ pub struct Proxy {
     pub skip_outbound: Ports,
     /// Addresses and blocks of addresses that traffic goes to past the proxy, with commas between; empty for none.
     pub skip_subnets: String,
+    /// Ports of UDP, of the pod and elsewhere, that datagrams reach without any policy.
+    pub skip_udp: Ports,
 }
 
 /// Ports and ranges of ports, each from its first to its last.
@@ -167,6 +169,7 @@ const KNOWN: &[&str] = &[
     "skip-inbound-ports",
     "skip-outbound-ports",
     "skip-subnets",
+    "skip-udp-ports",
 ];
 
 /// Annotations that the policy engine reads (docs/reference/resources.md), and that are none of the injector's business.
@@ -287,6 +290,7 @@ impl Settings {
             skip_subnets: levels
                 .checked("skip-subnets", SUBNETS, subnets)?
                 .unwrap_or_default(),
+            skip_udp: ports("skip-udp-ports")?,
         };
         if let Some(port) = ports::PROXY
             .iter()
@@ -329,6 +333,12 @@ fn warn_of_gaps(proxy: &Proxy, warnings: &mut Vec<String>) {
         warnings.push(format!(
             "{GAP}: traffic to {} leaves past the proxy, in plain",
             proxy.skip_subnets
+        ));
+    }
+    if !proxy.skip_udp.is_empty() {
+        warnings.push(format!(
+            "{GAP}: datagrams at ports {} enter and leave without identity, policy and record",
+            proxy.skip_udp
         ));
     }
 }

@@ -298,6 +298,9 @@ fn settings_that_cannot_be_read_are_refused() {
         ("skip-subnets", "fd00::/129"),
         ("skip-subnets", "example.com"),
         ("skip-subnets", "10.0.0.0/8 --remove"),
+        ("skip-udp-ports", "0"),
+        ("skip-udp-ports", "dns"),
+        ("skip-udp-ports", "1-65536"),
     ] {
         for prefix in ["mesh.internal/", "config.linkerd.io/"] {
             let key = format!("{prefix}{name}");
@@ -321,6 +324,7 @@ fn settings_of_the_pod_come_before_those_of_its_namespace() {
         ("config.linkerd.io/proxy-log-level", "debug"),
         ("mesh.internal/skip-outbound-ports", "25, 4000-4010"),
         ("config.linkerd.io/skip-subnets", "10.0.0.0/8, fd00::1"),
+        ("mesh.internal/skip-udp-ports", "123, 8125-8126"),
     ]);
     let namespace = shop(&[
         (INJECT, "enabled"),
@@ -340,7 +344,8 @@ fn settings_of_the_pod_come_before_those_of_its_namespace() {
             "capture",
             "--uid=15014",
             "--skip-outbound-ports=25,4000-4010",
-            "--skip-subnets=10.0.0.0/8,fd00::1"
+            "--skip-subnets=10.0.0.0/8,fd00::1",
+            "--skip-udp-ports=123,8125-8126"
         ])
     );
     assert!(
@@ -353,9 +358,12 @@ fn settings_of_the_pod_come_before_those_of_its_namespace() {
         proxy["resources"],
         json!({"requests": {"cpu": "10m", "memory": "16Mi"}, "limits": {"cpu": "2"}})
     );
-    assert_eq!(decision.warnings.len(), 2);
+    assert_eq!(decision.warnings.len(), 3);
     assert!(
-        decision.warnings[0].starts_with("MESH-0738"),
+        decision
+            .warnings
+            .iter()
+            .all(|one| one.starts_with("MESH-0738")),
         "{:?}",
         decision.warnings
     );

@@ -30,7 +30,11 @@ pub(crate) fn lint(index: &Index, findings: &mut Vec<Finding>) {
     lint.rate_limits();
     lint.faults();
     lint.probes();
+    lint.other_protocols();
 }
+
+/// Port of UDP at which names are asked for.
+const DNS: u16 = 53;
 
 struct Lint<'a> {
     index: &'a Index,
@@ -121,6 +125,56 @@ impl<'a> Lint<'a> {
                     server,
                     format!("{} selects no port of any pod", server.title()),
                 );
+            }
+        }
+    }
+
+    /// Ports of UDP and SCTP, for which there is no policy.
+    fn other_protocols(&mut self) {
+        let index = self.index;
+        // Few pods have any.
+        let odd: Vec<_> = index
+            .workloads
+            .iter()
+            .filter(|workload| !workload.pod.other_ports.is_empty())
+            .collect();
+        for server in &index.resources.servers {
+            let (Some(Selects::Pods(selector)), Some(port)) =
+                (&server.spec.selects, &server.spec.port)
+            else {
+                continue;
+            };
+            let mut pods = odd.iter().filter(|workload| {
+                workload.key.namespace == server.key.namespace && selector.matches(&workload.labels)
+            });
+            let found = pods.find_map(|workload| Some((workload, workload.other_port(port)?)));
+            if let Some((workload, other)) = found {
+                let message = format!(
+                    "{} selects port {} of {}/{}, which is declared as {}: policy is for TCP alone, and datagrams are refused where connections are captured",
+                    server.title(),
+                    other.port,
+                    workload.key.namespace,
+                    workload.key.name,
+                    other.protocol
+                );
+                self.note(Code::OtherProtocol, server, message);
+            }
+        }
+        for service in &index.resources.services {
+            // Everybody asks for names.
+            let ports = service.spec.other_ports.iter();
+            for other in ports.filter(|other| (other.protocol, other.port) != ("UDP", DNS)) {
+                let name = other
+                    .name
+                    .as_ref()
+                    .map_or(String::new(), |name| format!(" (`{name}`)"));
+                let message = format!(
+                    "{}: port {}{name} is of {}: what is sent there has no identity, no policy sees it, and captured workloads do not send it",
+                    service.title(),
+                    other.port,
+                    other.protocol
+                );
+                self.note(Code::OtherProtocol, service, message);
             }
         }
     }

@@ -8,7 +8,7 @@ use super::{Index, IndexConfig, NamespaceDefaults};
 use crate::Mode;
 use crate::finding::Code;
 use crate::limits::LISTED_PORTS_MAX;
-use crate::manifest::resource::{Key, Object, Pod, PortRef, Probe, Resources, Template};
+use crate::manifest::resource::{Key, Object, OtherPort, Pod, PortRef, Probe, Resources, Template};
 use crate::map::{HashMap, HashSet};
 use mesh_policy::snapshot::{Finding, ObjectRef, Source, WorkloadInfo};
 use std::collections::{BTreeMap, BTreeSet};
@@ -90,6 +90,15 @@ impl Workload {
                 .map(|p| p.port)
                 .collect(),
         }
+    }
+
+    /// A declared port that is not of TCP, and that a reference means too.
+    pub(crate) fn other_port(&self, port: &PortRef) -> Option<&OtherPort> {
+        let mut ports = self.pod.other_ports.iter();
+        ports.find(|other| match port {
+            PortRef::Number(number) => other.port == *number,
+            PortRef::Name(name) => other.name.as_ref() == Some(name),
+        })
     }
 
     /// The port of a probe, looked up in the probe's own container.

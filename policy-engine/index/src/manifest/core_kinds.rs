@@ -4,8 +4,8 @@ use super::identity::is_port_name;
 use super::read::{Fields, Reading};
 use super::resource;
 use super::resource::{
-    ContainerPort, EndpointSlice, Pod, PortRef, Probe, ProbeTarget, Service, ServicePort,
-    SliceEndpoint, SlicePort, Template,
+    ContainerPort, EndpointSlice, OtherPort, Pod, PortRef, Probe, ProbeTarget, Service,
+    ServicePort, SliceEndpoint, SlicePort, Template,
 };
 use super::tree::{Node, Place};
 use crate::finding::Code;
@@ -166,14 +166,16 @@ fn read_container(
             .and_then(|n| reading.port(n, &format!("{path}.containerPort")));
         let name = port.optional_text(reading, "name").map(str::to_owned);
         let protocol = port.choice(reading, "protocol", &["TCP", "UDP", "SCTP"]);
-        if let Some(number) = number
-            && protocol.is_none_or(|p| p == "TCP")
-        {
-            pod.ports.push(ContainerPort {
+        match (number, protocol) {
+            (Some(port), None | Some("TCP")) => pod.ports.push(ContainerPort {
                 name,
-                port: number,
+                port,
                 container,
-            });
+            }),
+            (Some(port), Some(protocol)) => {
+                pod.other_ports.push(OtherPort::new(name, port, protocol));
+            }
+            (None, _) => {}
         }
     }
     for key in ["livenessProbe", "readinessProbe", "startupProbe"] {
@@ -441,7 +443,10 @@ pub(crate) fn read_service(reading: &mut Reading, root: &mut Fields<'_>) -> Serv
             Some(None) => continue,
             None => PortRef::Number(port),
         };
-        if protocol.is_none_or(|p| p == "TCP") {
+        if let Some(protocol) = protocol.filter(|protocol| *protocol != "TCP") {
+            let other = OtherPort::new(name, port, protocol);
+            service.other_ports.push(other);
+        } else {
             service.ports.push(ServicePort {
                 name,
                 port,

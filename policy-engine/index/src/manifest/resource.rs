@@ -429,6 +429,8 @@ impl Selector {
 pub(crate) struct Pod {
     pub(crate) service_account: String,
     pub(crate) ports: Vec<ContainerPort>,
+    /// Ports that are declared, and not of TCP: no policy is for them.
+    pub(crate) other_ports: Vec<OtherPort>,
     pub(crate) probes: Vec<Probe>,
     pub(crate) ips: Vec<IpAddr>,
     /// Addresses of the node, if known: the only sources of probes then.
@@ -454,6 +456,26 @@ pub(crate) struct ContainerPort {
     pub(crate) name: Option<String>,
     pub(crate) port: u16,
     pub(crate) container: usize,
+}
+
+/// A port that a container or a Service declares for a protocol other than TCP.
+#[derive(Clone, Debug)]
+pub(crate) struct OtherPort {
+    pub(crate) name: Option<String>,
+    pub(crate) port: u16,
+    /// `UDP` or `SCTP`.
+    pub(crate) protocol: &'static str,
+}
+
+impl OtherPort {
+    pub(crate) fn new(name: Option<String>, port: u16, protocol: &str) -> Self {
+        let protocol = if protocol == "UDP" { "UDP" } else { "SCTP" };
+        Self {
+            name,
+            port,
+            protocol,
+        }
+    }
 }
 
 /// A declared probe.
@@ -488,6 +510,8 @@ pub(crate) struct Service {
     /// `None` without selector.
     pub(crate) selector: Option<BTreeMap<String, String>>,
     pub(crate) ports: Vec<ServicePort>,
+    /// Ports that are not of TCP: nobody is sent there by the mesh.
+    pub(crate) other_ports: Vec<OtherPort>,
     /// Its own addresses; none: headless, or not of a cluster.
     pub(crate) addresses: Vec<IpAddr>,
     /// `clusterIP: None`: clients dial its pods, so that nothing can be routed by its name.

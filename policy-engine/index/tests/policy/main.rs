@@ -44,6 +44,8 @@ mod linkerd_model;
 #[cfg(test)]
 mod origination;
 #[cfg(test)]
+mod other_protocols;
+#[cfg(test)]
 mod properties;
 #[cfg(test)]
 mod raw_cedar;

@@ -1,7 +1,7 @@
 //! Rules as messages to nf_tables. Names of constants are those of linux/netfilter/nf_tables.h.
 
 use mesh_platform::netlink::{APPEND, Attributes, CREATE, Message, Netlink};
-use mesh_proxy_core::capture::{Capture, Hook, Match, Rule, TABLE, Verdict};
+use mesh_proxy_core::capture::{Capture, Hook, Match, PortRange, Rule, TABLE, Verdict};
 use std::io;
 
 /// `NFNL_SUBSYS_NFTABLES`.
@@ -35,10 +35,12 @@ const CHAIN_POLICY: u16 = 5;
 const CHAIN_TYPE: u16 = 7;
 const HOOK_NUMBER: u16 = 1;
 const HOOK_PRIORITY: u16 = 2;
-/// `NF_INET_PRE_ROUTING`, `NF_INET_LOCAL_OUT`; `NF_IP_PRI_NAT_DST`; `NF_ACCEPT`.
+/// `NF_INET_PRE_ROUTING`, `NF_INET_LOCAL_IN`, `NF_INET_LOCAL_OUT`; `NF_IP_PRI_NAT_DST`, `NF_IP_PRI_FILTER`; `NF_ACCEPT`.
 const PRE_ROUTING: u32 = 0;
+const LOCAL_IN: u32 = 1;
 const LOCAL_OUT: u32 = 3;
 const NAT_DST: i32 = -100;
+const FILTER: i32 = 0;
 const ACCEPT: u32 = 1;
 
 /// `NFTA_RULE_*`, `NFTA_LIST_ELEM`, `NFTA_EXPR_*`, `NFTA_DATA_*`.
@@ -62,8 +64,15 @@ const META_OIFNAME: u32 = 7;
 const META_SKUID: u32 = 10;
 const META_NFPROTO: u32 = 15;
 const META_L4PROTO: u32 = 16;
-/// `NFT_CMP_EQ`, `NFT_CMP_LTE`, `NFT_CMP_GTE`.
+/// `NFT_CT_STATE`; `NF_CT_STATE_BIT` of `IP_CT_ESTABLISHED` and of `IP_CT_RELATED`.
+const CT_STATE: u32 = 0;
+const ESTABLISHED_OR_RELATED: u32 = 0b110;
+/// `NFT_REJECT_ICMPX_UNREACH`, `NFT_REJECT_ICMPX_PORT_UNREACH`: in both families, that nobody is at this port.
+const UNREACHABLE: u32 = 2;
+const PORT_UNREACHABLE: u8 = 1;
+/// `NFT_CMP_EQ`, `NFT_CMP_NEQ`, `NFT_CMP_LTE`, `NFT_CMP_GTE`.
 const EQUAL: u32 = 0;
+const UNEQUAL: u32 = 1;
 const AT_MOST: u32 = 3;
 const AT_LEAST: u32 = 5;
 /// `NFT_PAYLOAD_NETWORK_HEADER`, `NFT_PAYLOAD_TRANSPORT_HEADER`.
@@ -78,8 +87,11 @@ const PORT_GIVEN: u32 = 2;
 
 /// `IFNAMSIZ`.
 const INTERFACE_BYTES: usize = 16;
-/// `IPPROTO_TCP`; `NFPROTO_IPV4`, `NFPROTO_IPV6`.
+/// `IPPROTO_ICMP`, `IPPROTO_TCP`, `IPPROTO_UDP`, `IPPROTO_ICMPV6`; `NFPROTO_IPV4`, `NFPROTO_IPV6`.
+const ICMP: u8 = 1;
 const TCP: u8 = 6;
+const UDP: u8 = 17;
+const ICMP6: u8 = 58;
 const IPV4: u8 = 2;
 const IPV6: u8 = 10;
 
@@ -174,19 +186,21 @@ fn comment_in(userdata: &[u8]) -> Option<String> {
 }
 
 fn new_chain(hook: Hook) -> Message {
-    let number = match hook {
-        Hook::Prerouting => PRE_ROUTING,
-        Hook::Output => LOCAL_OUT,
+    let (kind, number, priority) = match hook {
+        Hook::Prerouting => ("nat", PRE_ROUTING, NAT_DST),
+        Hook::Output => ("nat", LOCAL_OUT, NAT_DST),
+        Hook::Arriving => ("filter", LOCAL_IN, FILTER),
+        Hook::Leaving => ("filter", LOCAL_OUT, FILTER),
     };
     let place = Attributes::default()
         .with_number(HOOK_NUMBER, number)
-        .with(HOOK_PRIORITY, &NAT_DST.to_be_bytes());
+        .with(HOOK_PRIORITY, &priority.to_be_bytes());
     message(NEW_CHAIN, CREATE)
         .with_text(TABLE_NAME, TABLE)
         .with_text(CHAIN_NAME, hook.name())
         .with_nested(CHAIN_HOOK, &place)
         .with(CHAIN_POLICY, &ACCEPT.to_be_bytes())
-        .with_text(CHAIN_TYPE, "nat")
+        .with_text(CHAIN_TYPE, kind)
 }
 
 fn new_rule(hook: Hook, rule: &Rule) -> Message {
@@ -241,20 +255,36 @@ impl Expressions {
                 self.keep(&subnet.mask());
                 self.compare(EQUAL, &octets);
             }
-            Match::ToPorts(ports) => {
-                self.add(&Match::Tcp);
-                self.payload(TRANSPORT_HEADER, 2, 2);
-                if ports.first == ports.last {
-                    self.compare(EQUAL, &ports.first.to_be_bytes());
-                } else {
-                    self.compare(AT_LEAST, &ports.first.to_be_bytes());
-                    self.compare(AT_MOST, &ports.last.to_be_bytes());
-                }
+            Match::ToPorts(ports) => self.ports(TCP, *ports),
+            Match::ToUdpPorts(ports) => self.ports(UDP, *ports),
+            Match::Tcp => self.protocol(TCP),
+            Match::Icmp => self.protocol(ICMP),
+            Match::Icmp6 => self.protocol(ICMP6),
+            Match::Answer => {
+                // NFTA_CT_DREG, _KEY
+                let data = Attributes::default()
+                    .with_number(1, REGISTER)
+                    .with_number(2, CT_STATE);
+                self.push("ct", &data);
+                self.keep(&ESTABLISHED_OR_RELATED.to_ne_bytes());
+                self.compare(UNEQUAL, &0_u32.to_ne_bytes());
             }
-            Match::Tcp => {
-                self.meta(META_L4PROTO);
-                self.compare(EQUAL, &[TCP]);
-            }
+        }
+    }
+
+    fn protocol(&mut self, number: u8) {
+        self.meta(META_L4PROTO);
+        self.compare(EQUAL, &[number]);
+    }
+
+    fn ports(&mut self, protocol: u8, ports: PortRange) {
+        self.protocol(protocol);
+        self.payload(TRANSPORT_HEADER, 2, 2);
+        if ports.first == ports.last {
+            self.compare(EQUAL, &ports.first.to_be_bytes());
+        } else {
+            self.compare(AT_LEAST, &ports.first.to_be_bytes());
+            self.compare(AT_MOST, &ports.last.to_be_bytes());
         }
     }
 
@@ -264,6 +294,16 @@ impl Expressions {
                 let code = Attributes::default().with(VERDICT_CODE, &RETURN.to_be_bytes());
                 let verdict = Attributes::default().with_nested(DATA_VERDICT, &code);
                 self.immediate(REGISTER_VERDICT, &verdict);
+            }
+            Verdict::Refuse => {
+                // NFTA_COUNTER_BYTES, _PACKETS; NFTA_REJECT_TYPE, _ICMP_CODE
+                let none = 0_u64.to_be_bytes();
+                let counter = Attributes::default().with(1, &none).with(2, &none);
+                self.push("counter", &counter);
+                let data = Attributes::default()
+                    .with_number(1, UNREACHABLE)
+                    .with(2, &[PORT_UNREACHABLE]);
+                self.push("reject", &data);
             }
             Verdict::Redirect(port) => {
                 self.immediate(REGISTER, &value(&port.to_be_bytes()));

@@ -31,7 +31,7 @@ pub enum CaptureError {
     #[diagnostic(
         code("MESH-0481"),
         help(
-            "it needs nf_tables with inet NAT, redirect and fib (Linux 5.10 or later; modules nft_nat, nft_redir, nft_fib_inet)"
+            "it needs nf_tables with inet NAT, redirect, reject, ct and fib (Linux 5.10 or later; modules nft_nat, nft_redir, nft_reject_inet, nft_ct, nft_fib_inet)"
         )
     )]
     Kernel {
