@@ -336,7 +336,7 @@ impl Speakers<'_> {
             let said = match &read {
                 _ if network.needs_no_reading(port) => network.judge(&BYTES, port),
                 Ok(read) => network.judge(read, port),
-                Err(cause) => network.denied(cause.clone()),
+                Err(cause) => network.otherwise(cause.clone()),
             };
             decision.take(network, said);
             if decision.verdict() == Verdict::Deny {
@@ -453,24 +453,15 @@ impl Compiled {
         if let Some(why) = &self.invalid {
             return self.denied(Cause::InvalidNetwork(why.clone()));
         }
-        let no_route = |cause| match self.traffic {
-            TrafficPolicy::Allow => Said {
-                cause: Cause::Granted,
-                reason: self.reason("allow"),
-                route: None,
-                tls: None,
-            },
-            TrafficPolicy::Deny => self.denied(cause),
-        };
         let Some(CompiledPort { speaks, table, tls }) = self.ports.get(&port) else {
-            return no_route(Cause::Denied);
+            return self.otherwise(Cause::Denied);
         };
         // Routes of TCP take whatever comes; the others only what they can judge.
         if *speaks != Speaks::Tcp && *speaks != asked.speaks {
-            return no_route(Cause::WrongProtocol(*speaks));
+            return self.otherwise(Cause::WrongProtocol(*speaks));
         }
         let Some(chosen) = asked.chosen(*speaks, table) else {
-            return no_route(match (speaks, &asked.host) {
+            return self.otherwise(match (speaks, &asked.host) {
                 (Speaks::Tls, None) => Cause::NoServerName,
                 _ => Cause::NoRoute,
             });
@@ -487,6 +478,19 @@ impl Compiled {
                 route,
                 tls: tls.get(&chosen.route),
             },
+        }
+    }
+
+    /// What it says of what no route takes.
+    fn otherwise(&self, cause: Cause) -> Said<'_> {
+        match self.traffic {
+            TrafficPolicy::Allow if self.invalid.is_none() => Said {
+                cause: Cause::Granted,
+                reason: self.reason("allow"),
+                route: None,
+                tls: None,
+            },
+            TrafficPolicy::Allow | TrafficPolicy::Deny => self.denied(cause),
         }
     }
 

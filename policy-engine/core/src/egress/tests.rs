@@ -248,6 +248,7 @@ fn a_network_that_allows_begins_tls_too_and_reads_for_it() {
     for seen in [
         get(Some("other.example"), "/"),
         Seen::Tls(Some("api.example")),
+        Seen::Tls(Some("no name at all")),
         Seen::Bytes,
     ] {
         let other = decided(&networks, to, &seen);

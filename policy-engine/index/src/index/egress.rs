@@ -213,7 +213,7 @@ impl Index {
             if behind(&first, route, parent).is_err() {
                 continue;
             }
-            if network.spec.allows && !self.asks_tls_on(&network.key, parent.port) {
+            if network.spec.allows && !self.asks_tls_on(&network.key, parent.port, Some(account)) {
                 continue;
             }
             let reading = For::of(route);
@@ -271,14 +271,20 @@ impl Index {
         routes.filter(|(route, _)| route.key.namespace == network.namespace)
     }
 
-    /// Whether a route that counts at a port of a network is to begin TLS: then all of that port count.
-    fn asks_tls_on(&self, network: &Key, port: u16) -> bool {
+    /// Whether a route that counts at a port of a network is to begin TLS, for this service account or for any: then all of
+    /// that port count.
+    fn asks_tls_on(&self, network: &Key, port: u16, account: Option<&str>) -> bool {
         let first = self.first_on(network);
         let mut routes = self.own_routes_on(network);
+        let concerns = |route: &Object<Route>| match (For::of(route), account) {
+            (Ok(all), Some(account)) => all.includes(account),
+            (Ok(_), None) | (Err(_), _) => true,
+        };
         routes.any(|(route, parent)| {
             parent.port == port
                 && origin::asks(&route.annotations)
                 && behind(&first, route, parent).is_ok()
+                && concerns(route)
         })
     }
 
@@ -490,7 +496,7 @@ fn route_on(
             format!("{}: {why}; what it takes is denied", route.title()),
         );
     }
-    if network.spec.allows && !index.asks_tls_on(&network.key, parent.port) {
+    if network.spec.allows && !index.asks_tls_on(&network.key, parent.port, None) {
         let message = format!(
             "{} allows everything: the route changes nothing there",
             network.title()

@@ -201,7 +201,7 @@ async fn serve(at: SocketAddr, speaks: Speaks, seen: Arc<Mutex<Seen>>) {
                 let Some(config) = config else {
                     return match closes {
                         true => drop(stream),
-                        false => mirror(stream, seen).await,
+                        false => puzzled(stream).await,
                     };
                 };
                 let Ok(stream) = config.accept(stream).await else {
@@ -220,6 +220,17 @@ async fn serve(at: SocketAddr, speaks: Speaks, seen: Arc<Mutex<Seen>>) {
             });
         }
     });
+}
+
+/// Answers whatever comes as a server of HTTP answers what it cannot read.
+async fn puzzled(mut stream: TcpStream) {
+    let mut received = Vec::new();
+    if matches!(stream.read_buf(&mut received).await, Ok(n) if n > 0) {
+        let answer = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n";
+        stream.write_all(answer).await.ok();
+    }
+    // Until the other side has read it.
+    stream.read_buf(&mut received).await.ok();
 }
 
 /// Answers each request over HTTP/1.1 with its head.
