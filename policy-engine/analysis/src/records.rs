@@ -323,6 +323,7 @@ mod tests {
             to: "203.0.113.7:443".to_owned(),
             server_name: None,
             tls_port: None,
+            instead: None,
         });
         let text = serde_json::to_string(&decision).expect("JSON");
         let left = Ok(Entry::Left(Box::new(decision)));

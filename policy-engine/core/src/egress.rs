@@ -17,6 +17,7 @@ mod decision;
 mod origin;
 #[cfg(test)]
 mod plain;
+mod special;
 #[cfg(test)]
 mod tests;
 
@@ -29,7 +30,7 @@ use crate::snapshot::{Network, Route, Source};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -91,6 +92,9 @@ pub struct EgressPort {
     /// TLS that is begun for what a route takes, by its index in `routes`; of routes of requests only.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tls: BTreeMap<u32, TlsOrigin>,
+    /// Routes, by their index, whose names let out to whatever address was dialled.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub unbound: BTreeSet<u32>,
 }
 
 /// What the routes of a port judge.
@@ -134,6 +138,8 @@ struct CompiledPort {
     table: RouteTable,
     /// By the index of the route.
     tls: BTreeMap<u32, Arc<TlsOrigin>>,
+    /// Routes whose names are held against addresses.
+    bound: BTreeSet<u32>,
 }
 
 /// A route of a network that cannot be read in full.
@@ -165,6 +171,7 @@ impl Egress {
                 speaks: of.speaks,
                 table,
                 tls: tls.map(|(at, of)| (*at, Arc::new(of.clone()))).collect(),
+                bound: bound(of),
             }
         };
         let networks = networks.iter().enumerate().map(|(place, one)| Compiled {
@@ -235,6 +242,14 @@ impl Compiled {
     }
 }
 
+/// Routes of a port that let out by name, to the addresses of that name.
+fn bound(port: &EgressPort) -> BTreeSet<u32> {
+    let routes = (0..).zip(&port.routes);
+    let named = routes.filter(|(_, route)| !route.hostnames.is_empty());
+    let named = named.map(|(at, _)| at);
+    named.filter(|at| !port.unbound.contains(at)).collect()
+}
+
 /// The networks that speak for one address: the mesh's, then the namespace's.
 #[derive(Clone, Copy, Debug)]
 pub struct Speakers<'e> {
@@ -267,6 +282,17 @@ impl Speakers<'_> {
             format!("EgressNetwork {namespace}/{name} of {layer}, which {says}")
         };
         self.networks.iter().flatten().map(title).collect()
+    }
+
+    /// Whether it may be the address of a name of the world: it is one of the world, or everybody who speaks for it does so
+    /// by a block of such addresses alone.
+    pub fn expect_names(&self) -> bool {
+        let Some(bits) = special::special(self.to.ip()) else {
+            return true;
+        };
+        let mut networks = self.networks.iter().flatten().peekable();
+        networks.peek().is_some()
+            && networks.all(|network| network.smallest_block(self.to.ip()) >= Some(bits))
     }
 
     /// Whether it does not matter what comes: the answer is that for [`Seen::Bytes`]. A denial that is told to a client of

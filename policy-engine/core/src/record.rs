@@ -151,6 +151,9 @@ pub struct RecordEgress {
     /// Port to which the proxy began that TLS itself, for a request in plaintext.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls_port: Option<u16>,
+    /// Address and port to which the proxy led it, where the name that let it out does not have the one that was dialled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instead: Option<String>,
 }
 
 /// Route of a record.

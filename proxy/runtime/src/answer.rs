@@ -148,6 +148,21 @@ pub(crate) enum Trouble {
         )
     )]
     EgressRevoked { to: SocketAddr },
+    /// The name that lets it out does not lead where it was going.
+    #[error(
+        "EgressNetwork `{network}` lets this out by its name, and the name does not lead to {to}: {why}"
+    )]
+    #[diagnostic(
+        code("MESH-0406"),
+        help(
+            "what policy lets out by name goes to the addresses that the proxy's own resolvers have for that name; `mesh.internal/bind-names: \"false\"` on the route leaves the address to the application"
+        )
+    )]
+    OtherAddress {
+        to: SocketAddr,
+        network: String,
+        why: String,
+    },
     /// TLS is to be begun to somebody outside of the mesh, and cannot be.
     #[error("TLS to `{server_name}` at {to} cannot be begun: {why}")]
     #[diagnostic(
@@ -236,6 +251,7 @@ impl Trouble {
             Self::EgressDenied { .. } => "MESH-0445",
             Self::EgressRevoked { .. } => "MESH-0446",
             Self::TlsNotBegun { .. } => "MESH-0405",
+            Self::OtherAddress { .. } => "MESH-0406",
             Self::NoTimeLeft => "MESH-0447",
             Self::Injected { .. } => "MESH-0448",
             Self::NoPolicy => "MESH-0476",
@@ -251,7 +267,9 @@ impl Trouble {
             Self::Injected { answer, .. } => {
                 StatusCode::from_u16(*answer).unwrap_or(StatusCode::SERVICE_UNAVAILABLE)
             }
-            Self::EgressDenied { .. } | Self::EgressRevoked { .. } => StatusCode::FORBIDDEN,
+            Self::EgressDenied { .. } | Self::EgressRevoked { .. } | Self::OtherAddress { .. } => {
+                StatusCode::FORBIDDEN
+            }
             Self::NoBackend { .. } | Self::InvalidBackend { .. } | Self::UnusableRoute { .. } => {
                 StatusCode::INTERNAL_SERVER_ERROR
             }
@@ -279,7 +297,8 @@ impl Trouble {
             | Self::AppBroke { late: true, .. }
             | Self::TimedOut { .. }
             | Self::NoTimeLeft => 4,
-            Self::EgressDenied { .. } | Self::EgressRevoked { .. } => 7, // PERMISSION_DENIED
+            // PERMISSION_DENIED
+            Self::EgressDenied { .. } | Self::EgressRevoked { .. } | Self::OtherAddress { .. } => 7,
             Self::Injected { answer, .. } => u8::try_from(*answer).unwrap_or(14),
             Self::NoRoute { .. } => 12,       // UNIMPLEMENTED
             Self::UnusableRoute { .. } => 13, // INTERNAL

@@ -8,6 +8,7 @@ use crate::error::ProxyError;
 use crate::inbound;
 use crate::limits::{EXPIRY_CHECK_EVERY, REACHED_PORTS_MAX, START_WAIT};
 use crate::live::Live;
+use crate::names::Names;
 use crate::original::Locals;
 use crate::outbound::egress::{Leaving, Origins};
 use crate::outbound::mirror::Mirrors;
@@ -73,6 +74,8 @@ pub(crate) struct Core {
     pub(crate) leaving: Leaving,
     /// Connections to outside in TLS that begins here.
     pub(crate) origins: Origins,
+    /// Addresses of names outside of the mesh.
+    pub(crate) names: Names,
     ports: HashMap<u16, Rc<Port>>,
     /// Ports of the workload that were reached at its own addresses.
     reached: RefCell<HashMap<SocketAddr, Rc<Port>>>,
@@ -178,6 +181,7 @@ fn open(
         mirrors: Rc::default(),
         leaving: Leaving::default(),
         origins: Origins::default(),
+        names: Names::default(),
         ports: ports.collect(),
         reached: RefCell::default(),
         room: Room::new(limits.connections),
@@ -335,6 +339,7 @@ async fn sweep(core: Rc<Core>) {
         });
         core.destinations.sweep(core.now_us());
         core.origins.sweep();
+        core.names.sweep();
         core.pool.sweep();
         core.hand_over_counts(false);
     }

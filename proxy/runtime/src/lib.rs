@@ -10,6 +10,7 @@
 //! - [`identity`], [`control`]: SVID, trust bundles and policy, kept fresh on the control thread
 //! - [`shadow`]: a candidate policy, tried beside the one in force
 //! - [`live`]: what runs now, so that a change of policy ends it; [`body`], [`copy`], [`tunnel`]: what carries bytes
+//! - [`names`]: addresses of names outside of the mesh
 //! - [`deadline`]: the time that clients give their requests
 //! - [`serve`], [`io`], [`onward`], [`original`]: HTTP connections and sockets; [`answer`]: what the proxy says itself
 //! - [`admin`], [`telemetry`], [`audit`]: what it tells about itself
@@ -45,6 +46,7 @@ mod io;
 pub mod limits;
 mod live;
 mod mux;
+mod names;
 mod onward;
 mod original;
 mod outbound;

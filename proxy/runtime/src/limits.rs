@@ -94,6 +94,20 @@ pub const ORIGIN_HANDSHAKE: Duration = Duration::from_secs(10);
 /// Servers outside of the mesh, by address and name, to whom one core keeps connections in TLS of its own. One that is idle
 /// for [`APP_IDLE`] is forgotten; one has about 20 KiB for each connection.
 pub const ORIGINS_MAX: usize = 256;
+/// Names outside of the mesh whose addresses one core remembers. One has about 100 bytes, and 17 for each address.
+pub const NAMES_MAX: usize = 1_024;
+/// Addresses of one name that count.
+pub const NAME_ADDRESSES_MAX: usize = 64;
+/// How long the addresses of a name count: the C library does not tell for how long they are meant to.
+pub const NAME_FRESH: Duration = Duration::from_secs(30);
+/// How long it counts that there are none, and how long nobody is asked again who did not answer.
+pub const NAME_ABSENT: Duration = Duration::from_secs(5);
+/// How long the last addresses of a name count while no resolver answers (fault F12).
+pub const NAME_KEPT: Duration = Duration::from_secs(600);
+/// Time to look a name up, and for a place to do so.
+pub const LOOKUP_WITHIN: Duration = Duration::from_secs(5);
+/// Names that one core looks up at once. Each has a thread while the C library is at work.
+pub const LOOKUPS_AT_ONCE: usize = 8;
 /// How long roots of the system are used before they are read again: what an update takes away is believed no longer.
 pub const SYSTEM_ROOTS_AGE: Duration = Duration::from_secs(3_600);
 /// Time for which a connection of the application waits for the first word of discovery. Until it has come nobody knows

@@ -231,6 +231,11 @@ impl Listener {
         }
     }
 
+    /// Whether the application said where it leads, by dialling that.
+    pub(super) fn is_redirected(&self) -> bool {
+        matches!(self.leads, Leads::Outside(_))
+    }
+
     fn leading(leads: Leads, name: String) -> Rc<Self> {
         let balancer = Balancer::new(BalanceConfig {
             eject_max_us: EJECT_MAX.as_micros() as u64,

@@ -234,6 +234,12 @@ impl Meter {
             .count_by("mesh_outbound_plaintext_total", "reason", why, 1);
     }
 
+    /// What came of holding a name that let something out against the addresses of that name.
+    pub(crate) fn name_bound(&self, outcome: &'static str) {
+        self.registry()
+            .count_by("mesh_egress_names_total", "outcome", outcome, 1);
+    }
+
     /// TLS that the proxy began to somebody outside of the mesh, or could not begin.
     pub(crate) fn tls_begun(&self, outcome: &'static str) {
         self.registry()

@@ -164,6 +164,7 @@ fn so_is_one_on_what_leaves_the_mesh() {
     let port = crate::egress::EgressPort {
         speaks: crate::egress::Speaks::Http,
         routes: vec![bad],
+        unbound: Default::default(),
         tls: std::collections::BTreeMap::new(),
     };
     let mut world = World::http();

@@ -55,6 +55,8 @@ pub enum Cause {
     TlsPort(u16),
     /// The routes of two layers that take this begin TLS in different ways.
     TlsDiffers,
+    /// A name let it out, and the address is not one of that name; with what is known of it.
+    OtherAddress(Arc<str>),
 }
 
 impl Cause {
@@ -74,6 +76,7 @@ impl Cause {
             Self::NoTlsName => "egress-no-tls-name",
             Self::TlsPort(_) => "egress-tls-port",
             Self::TlsDiffers => "egress-tls-differs",
+            Self::OtherAddress(_) => "egress-other-address",
         }
     }
 
@@ -120,6 +123,7 @@ impl fmt::Display for Cause {
             Self::TlsDiffers => f.write_str(
                 "its route, and that of the network asked before, begin TLS in different ways",
             ),
+            Self::OtherAddress(why) => write!(f, "the name that lets it out does not lead there: {why}"),
         }
     }
 }
@@ -147,6 +151,12 @@ pub struct EgressDecision {
     host: Option<String>,
     /// TLS that must be begun; of an allow.
     tls: Option<Origination>,
+    /// The host or server name, without port.
+    name: Option<String>,
+    /// Whether some layer lets it out by that name, to its addresses alone.
+    by_name: bool,
+    /// Where it was led in place of `to`.
+    instead: Option<SocketAddr>,
 }
 
 /// Leave for one connection or request to outside. Only an allowed [`EgressDecision`] yields it.
@@ -184,6 +194,29 @@ impl EgressDecision {
     /// TLS that must be begun for what was allowed.
     pub fn tls(&self) -> Option<&Origination> {
         self.tls.as_ref()
+    }
+
+    /// The name that let it out, whose addresses alone it may go to. TLS that is begun is held against a certificate, which
+    /// says more.
+    pub fn bound_to(&self) -> Option<&str> {
+        let bound = self.by_name && self.tls.is_none() && self.verdict() == Verdict::Allow;
+        self.name.as_deref().filter(|_| bound)
+    }
+
+    /// The same decision, turned into a denial: the address is not one of the name that let it out.
+    pub fn at_other_address(mut self, why: &str) -> Self {
+        self.cause = Cause::OtherAddress(why.into());
+        self.reasons = match &self.network {
+            Some((namespace, name)) => vec![format!("EgressNetwork/{namespace}/{name}/deny")],
+            None => Vec::new(),
+        };
+        self
+    }
+
+    /// The same decision, about something that is led to an address of its name in place of the one that was dialled.
+    pub fn led_to(mut self, instead: SocketAddr) -> Self {
+        self.instead = Some(instead);
+        self
     }
 
     /// Leave to forward.
@@ -257,6 +290,7 @@ impl EgressDecision {
                     (Seen::Bytes | Seen::Http(_), None) => None,
                 },
                 tls_port: self.tls.as_ref().map(|tls| tls.origin.port),
+                instead: self.instead.map(|instead| instead.to_string()),
             }),
             route: self.route.as_deref().map(RecordRoute::of),
             request,
@@ -289,6 +323,7 @@ struct Said<'t> {
     reason: String,
     route: Option<Arc<RouteTaken>>,
     tls: Option<&'t Arc<TlsOrigin>>,
+    by_name: bool,
 }
 
 /// Headers of what has none.
@@ -316,6 +351,9 @@ impl Speakers<'_> {
             path: None,
             host: None,
             tls: None,
+            name: None,
+            by_name: false,
+            instead: None,
         };
         let read = canonical(seen);
         match &read {
@@ -329,6 +367,8 @@ impl Speakers<'_> {
                 decision.path = read.path.as_ref().map(|path| path.as_str().to_owned());
                 let host = read.host.as_ref().filter(|_| read.speaks == Speaks::Http);
                 decision.host = host.map(|host| host.text().into_owned());
+                let name = read.host.as_ref().map(|host| host.name().to_owned());
+                decision.name = name;
             }
         }
         for network in self.networks.iter().flatten() {
@@ -387,6 +427,7 @@ impl EgressDecision {
         self.network = Some((network.namespace.clone(), network.name.clone()));
         self.cause = said.cause;
         self.route = said.route;
+        self.by_name |= said.by_name;
         if self.verdict() == Verdict::Deny {
             self.reasons.clear();
         }
@@ -453,7 +494,13 @@ impl Compiled {
         if let Some(why) = &self.invalid {
             return self.denied(Cause::InvalidNetwork(why.clone()));
         }
-        let Some(CompiledPort { speaks, table, tls }) = self.ports.get(&port) else {
+        let Some(CompiledPort {
+            speaks,
+            table,
+            tls,
+            bound,
+        }) = self.ports.get(&port)
+        else {
             return self.otherwise(Cause::Denied);
         };
         // Routes of TCP take whatever comes; the others only what they can judge.
@@ -477,6 +524,7 @@ impl Compiled {
                 reason: route_reason(chosen.taken),
                 route,
                 tls: tls.get(&chosen.route),
+                by_name: bound.contains(&chosen.route),
             },
         }
     }
@@ -489,6 +537,7 @@ impl Compiled {
                 reason: self.reason("allow"),
                 route: None,
                 tls: None,
+                by_name: false,
             },
             TrafficPolicy::Allow | TrafficPolicy::Deny => self.denied(cause),
         }
@@ -508,6 +557,7 @@ impl Compiled {
             reason: self.reason("deny"),
             route: None,
             tls: None,
+            by_name: false,
         }
     }
 

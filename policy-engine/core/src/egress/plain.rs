@@ -91,6 +91,7 @@ fn lets<'n>(network: &'n EgressNetwork, port: u16, seen: &Seen<'_>) -> Says<'n> 
         speaks,
         routes,
         tls,
+        ..
     }) = network.ports.get(&port)
     else {
         return otherwise;

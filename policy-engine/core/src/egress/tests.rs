@@ -49,6 +49,7 @@ impl EgressNetwork {
             speaks,
             routes: Vec::new(),
             tls: BTreeMap::new(),
+            unbound: BTreeSet::new(),
         };
         self.ports.entry(port).or_insert(of).routes.push(one);
         self
@@ -254,6 +255,110 @@ fn a_network_that_allows_begins_tls_too_and_reads_for_it() {
         let other = decided(&networks, to, &seen);
         assert_eq!((other.cause.word(), begun(&other)), ("granted", None));
         assert_eq!(other.reasons, ["EgressNetwork/shop/yes/allow"]);
+    }
+}
+
+/// The name whose addresses alone something may go to.
+fn bound(networks: &[EgressNetwork], to: &str, seen: &Seen<'_>) -> Option<String> {
+    let decision = decided(networks, to, seen);
+    decision.bound_to().map(str::to_owned)
+}
+
+#[test]
+fn what_leaves_by_a_name_is_bound_to_the_addresses_of_that_name() {
+    let (http, tls) = ("203.0.113.9:80", "203.0.113.9:443");
+    let own = || {
+        deny(Layer::Namespace, ALL)
+            .with(80, Speaks::Http, &["*.example"])
+            .with(443, Speaks::Tls, &["api.example"])
+            .with(5432, Speaks::Tcp, &[])
+            .with(8080, Speaks::Http, &[])
+    };
+    let networks = [own()];
+    let name = Some("api.example".to_owned());
+    assert_eq!(
+        bound(&networks, http, &get(Some("API.example.:80"), "/")),
+        name
+    );
+    assert_eq!(bound(&networks, tls, &Seen::Tls(Some("API.example"))), name);
+    for (to, seen) in [
+        ("203.0.113.9:5432", Seen::Bytes),
+        ("203.0.113.9:8080", get(Some("api.example"), "/")),
+        (http, get(Some("evil.test"), "/")),
+        (tls, Seen::Tls(Some("evil.test"))),
+    ] {
+        assert_eq!(bound(&networks, to, &seen), None, "{seen:?}");
+    }
+    let opened = [allow(Layer::Namespace, ALL)];
+    assert_eq!(bound(&opened, http, &get(Some("api.example"), "/")), None);
+    // One layer is enough, the other way none is needed.
+    let both = [allow(Layer::Mesh, ALL), own()];
+    assert_eq!(bound(&both, http, &get(Some("api.example"), "/")), name);
+    // A certificate says more.
+    let begins = [own().begins_tls(80, &to_port(443))];
+    assert_eq!(bound(&begins, http, &get(Some("api.example"), "/")), None);
+    let mut unbound = own();
+    unbound.ports.get_mut(&80).unwrap().unbound.insert(0);
+    let networks = [unbound.clone()];
+    assert_eq!(bound(&networks, http, &get(Some("api.example"), "/")), None);
+    assert_eq!(bound(&networks, tls, &Seen::Tls(Some("api.example"))), name);
+    let mesh = deny(Layer::Mesh, ALL).with(80, Speaks::Http, &["api.example"]);
+    assert_eq!(
+        bound(&[mesh, unbound], http, &get(Some("api.example"), "/")),
+        name
+    );
+}
+
+#[test]
+fn an_allow_to_another_address_becomes_a_denial_of_the_network() {
+    let own = deny(Layer::Namespace, ALL).with(80, Speaks::Http, &["api.example"]);
+    let seen = get(Some("api.example"), "/");
+    let decision = decided(&[own], "203.0.113.9:80", &seen);
+    let led = decision.clone().led_to("198.51.100.1:80".parse().unwrap());
+    let record = led.record(None, Default::default(), "shop", &seen);
+    let egress = record.egress.unwrap();
+    assert_eq!(egress.to, "203.0.113.9:80");
+    assert_eq!(egress.instead.as_deref(), Some("198.51.100.1:80"));
+    let denied = decision.at_other_address("it has no address");
+    assert_eq!((denied.verdict(), denied.status()), (Verdict::Deny, 403));
+    assert_eq!(denied.cause.word(), "egress-other-address");
+    assert_eq!(denied.reasons, ["EgressNetwork/shop/no/deny"]);
+    assert_eq!(denied.bound_to(), None);
+    assert!(denied.permit().is_err());
+}
+
+#[test]
+fn addresses_that_are_not_the_worlds_are_names_of_it_only_where_a_block_of_them_says_so() {
+    for (mesh, own, to, want) in [
+        (Some(ALL), Some(ALL), "203.0.113.9:80", true),
+        (None, None, "203.0.113.9:80", true),
+        (Some(ALL), None, "127.0.0.1:80", false),
+        (Some(ALL), None, "169.254.169.254:80", false),
+        (Some(ALL), None, "[fe80::1]:80", false),
+        (Some(ALL), None, "[64:ff9b::a9fe:a9fe]:80", false),
+        (None, None, "10.0.0.1:80", false),
+        (None, Some(&["10.1.0.0/16"][..]), "10.1.0.1:80", true),
+        (None, Some(&["10.0.0.0/8"][..]), "10.1.0.1:80", true),
+        (None, Some(&["8.0.0.0/5"][..]), "10.1.0.1:80", false),
+        (Some(ALL), Some(&["10.1.0.0/16"][..]), "10.1.0.1:80", false),
+        (
+            Some(&["10.0.0.0/8"][..]),
+            Some(&["10.1.0.0/16"][..]),
+            "10.1.0.1:80",
+            true,
+        ),
+    ] {
+        let mesh = mesh.map(|blocks| deny(Layer::Mesh, blocks));
+        let own = own.map(|blocks| deny(Layer::Namespace, blocks));
+        let networks: Vec<EgressNetwork> = mesh.into_iter().chain(own).collect();
+        let (egress, _) = Egress::compile(&networks, Generation(1));
+        let speakers = egress.at(to.parse().unwrap());
+        assert_eq!(
+            speakers.expect_names(),
+            want,
+            "{to}: {:?}",
+            speakers.titles()
+        );
     }
 }
 
@@ -705,6 +810,7 @@ fn routes() -> impl Strategy<Value = EgressPort> {
             speaks,
             routes: routes.collect(),
             tls,
+            unbound: BTreeSet::new(),
         }
     })
 }

@@ -5,6 +5,7 @@
 //! namespace adds nothing to what the mesh allows. An invalid network denies what it speaks for, and one that cannot be
 //! read speaks for everything outside of the cluster.
 
+mod names;
 mod origin;
 
 use super::Index;
@@ -18,7 +19,7 @@ use crate::manifest::traffic::EgressParent;
 use ipnet::IpNet;
 use mesh_policy::egress::{self as core, EgressPort, Layer, Speaks, TrafficPolicy};
 use mesh_policy::snapshot::{Finding, Network, PathOptions};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
@@ -224,6 +225,10 @@ impl Index {
             let tls = origin::of(route);
             let unusable = unusable(route, network);
             core.invalid = core.invalid.or(reading.err()).or(unusable);
+            let unbound = names::are_unbound(route).unwrap_or_else(|why| {
+                core.invalid.get_or_insert(why);
+                false
+            });
             let tls = tls.unwrap_or_else(|why| {
                 core.invalid.get_or_insert(why);
                 None
@@ -233,9 +238,11 @@ impl Index {
                 speaks: speaks(route),
                 routes: Vec::new(),
                 tls: BTreeMap::new(),
+                unbound: BTreeSet::new(),
             });
-            if let (Some(tls), Ok(at)) = (tls, u32::try_from(port.routes.len())) {
-                port.tls.insert(at, tls);
+            if let Ok(at) = u32::try_from(port.routes.len()) {
+                port.tls.extend(tls.map(|tls| (at, tls)));
+                port.unbound.extend(unbound.then_some(at));
             }
             port.routes.push(core);
         }
@@ -420,6 +427,7 @@ pub(super) fn lint(index: &Index, findings: &mut Vec<Finding>) {
         }
     }
     origin::lint(index, findings);
+    names::lint(index, findings);
     let routes = index.resources.routes.iter();
     for route in routes.filter(|route| !route.spec.egress.is_empty()) {
         if let Err(why) = For::of(route) {

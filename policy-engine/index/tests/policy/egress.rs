@@ -600,3 +600,53 @@ fn what_is_found_about_a_network_is_told_to_the_workloads_that_it_bears_on() {
         assert_eq!(of_it.count(), told, "{text}");
     }
 }
+
+#[test]
+fn names_lead_anywhere_only_where_a_route_says_so_and_that_is_told() {
+    let all = network("shop", "all", "trafficPolicy: Deny");
+    for (annotation, word, unbound, code) in [
+        ("", "granted", false, None),
+        ("mesh.internal/bind-names: 'true'", "granted", false, None),
+        (
+            "mesh.internal/bind-names: 'false'",
+            "granted",
+            true,
+            Some("MESH-0337"),
+        ),
+        (
+            "mesh.internal/bind-names: 'no'",
+            "egress-invalid-route",
+            false,
+            Some("MESH-0359"),
+        ),
+        (
+            "mesh.internal/bind-names: ''",
+            "egress-invalid-route",
+            false,
+            Some("MESH-0359"),
+        ),
+    ] {
+        let route = tls_route("shop", "api", "name: all", "api.example");
+        let route = route.replacen(
+            "name: api,",
+            &format!("name: api, annotations: {{{annotation}}},"),
+            1,
+        );
+        let world = world(&[&all, &route]);
+        assert_eq!(
+            web(&world, OUTSIDE, Some("api.example")),
+            word,
+            "{annotation}"
+        );
+        let port = &networks(&world, "shop", "web")[0].ports[&443];
+        assert_eq!(port.unbound.len(), usize::from(unbound), "{annotation}");
+        for found in ["MESH-0337", "MESH-0359"] {
+            let told = world.findings(found).len();
+            assert_eq!(
+                told,
+                usize::from(code == Some(found)),
+                "{annotation}: {found}"
+            );
+        }
+    }
+}

@@ -3,8 +3,9 @@
 //! Where it does not matter what comes, bytes go on unread. Otherwise the first bytes tell what this is: TLS is
 //! judged by its server name and passes through, HTTP request by request, and anything else by its address alone. What
 //! stands is kept, so that a new policy ends what it no longer allows. For a request that a route says so of, TLS is begun
-//! ([`origin`]).
+//! ([`origin`]); what leaves by a name goes to the addresses of that name ([`binding`]).
 
+mod binding;
 mod origin;
 mod standing;
 
@@ -128,8 +129,17 @@ async fn bytes<T: AsyncRead + AsyncWrite + BreakOff + Unpin>(
         measure().no_policy();
         return stream.break_off();
     };
-    let now = core.shared.platform.wall_clock();
     let decision = policy.egress().at(to).decide(&what.seen());
+    let Some((policy, decision, looked)) = looked_up(core, listener, policy, decision, &what).await
+    else {
+        measure().no_policy();
+        return stream.break_off();
+    };
+    let (decision, places) = match binding::bind(core, &policy, decision, &what, looked) {
+        Ok(bound) => bound,
+        Err(denied) => (denied, Vec::new()),
+    };
+    let now = core.shared.platform.wall_clock();
     if !record(core, from, &decision, &what, now) {
         measure().no_record();
         return stream.break_off();
@@ -146,6 +156,7 @@ async fn bytes<T: AsyncRead + AsyncWrite + BreakOff + Unpin>(
     let _leave = core.leaving.enter(Entry {
         from,
         to,
+        places: places.clone(),
         what,
         tls: None,
         kill: kill.clone(),
@@ -155,10 +166,27 @@ async fn bytes<T: AsyncRead + AsyncWrite + BreakOff + Unpin>(
         core,
         stream,
         &listener.name,
-        &[to],
+        &places,
         (Reason::Outside, &kill),
     )
     .await;
+}
+
+/// The policy in force and its decision once the name that let something out has been looked up, if one is to be: what
+/// was decided before may no longer be so. `None`: there is no policy any more.
+async fn looked_up(
+    core: &Core,
+    listener: &Listener,
+    policy: Arc<Policy>,
+    decision: EgressDecision,
+    what: &What,
+) -> Option<(Arc<Policy>, EgressDecision, Option<binding::Looked>)> {
+    let Some(looked) = binding::look_up(core, listener, &decision).await else {
+        return Some((policy, decision, None));
+    };
+    let policy = core.shared.policy.load_full()?;
+    let decision = policy.egress().at(decision.to).decide(&what.seen());
+    Some((policy, decision, Some(looked)))
 }
 
 /// Answers one request to outside, if it may go there.
@@ -182,11 +210,21 @@ pub(super) async fn answer(
         grpc,
         headers: JudgedHeaders(parts.headers.clone()),
     }));
-    let now = core.shared.platform.wall_clock();
     let decision = policy.egress().at(to).decide(&what.seen());
     if let Cause::Refused(_) = decision.cause {
         return Err(RequestRefusal::Target.into()); // recorded and counted by whoever refuses it
     }
+    let listener = call.listener;
+    let Some((policy, decision, looked)) = looked_up(core, listener, policy, decision, &what).await
+    else {
+        passage.measure(None).no_policy();
+        return Err(Trouble::NoPolicy.into());
+    };
+    let (decision, places) = match binding::bind(core, &policy, decision, &what, looked) {
+        Ok(bound) => bound,
+        Err(denied) => (denied, Vec::new()),
+    };
+    let now = core.shared.platform.wall_clock();
     if !record(core, from, &decision, &what, now) {
         passage.measure(None).no_record();
         return Err(Trouble::NoRecord.into());
@@ -214,7 +252,10 @@ pub(super) async fn answer(
             Some(server.inspect_err(|_| passage.measure(None).failed(Failure::Identity))?)
         }
     };
-    let endpoint = tls.map_or(to, |tls| SocketAddr::new(to.ip(), tls.origin.port));
+    let places = match tls {
+        None => places,
+        Some(tls) => vec![SocketAddr::new(to.ip(), tls.origin.port)],
+    };
     let passage = Passage {
         origin: origin.as_ref(),
         ..passage
@@ -223,6 +264,11 @@ pub(super) async fn answer(
     let leave = core.leaving.enter(Entry {
         from,
         to,
+        places: if tls.is_some() {
+            Vec::new()
+        } else {
+            places.clone()
+        },
         what,
         tls: tls.cloned(),
         kill: kill.clone(),
@@ -232,12 +278,16 @@ pub(super) async fn answer(
             None => {
                 let body = Body::request(body, kill.clone());
                 let mut reply = match tls {
-                    None => passage.send(parts, body, &admitted, call.due).await?,
-                    Some(_) => {
+                    None if places == [to] => {
+                        passage.send(parts, body, &admitted, call.due).await?
+                    }
+                    _ => {
                         to_app(&mut parts, &admitted, None)?;
-                        set_https(&mut parts)?;
+                        if tls.is_some() {
+                            set_https(&mut parts)?;
+                        }
                         let request = Request::from_parts(parts, body);
-                        passage.outside(request, &[endpoint], call.due).await?
+                        passage.outside(request, &places, call.due).await?
                     }
                 };
                 reply.kill = kill.clone();
@@ -248,7 +298,7 @@ pub(super) async fn answer(
                 to_app(&mut parts, &admitted, None)?;
                 restore(&mut parts, upgrade);
                 let request = Request::from_parts(parts, Body::Empty);
-                let mut opened = passage.open_outside(request, &[endpoint]).await?;
+                let mut opened = passage.open_outside(request, &places).await?;
                 opened.kill = kill.clone();
                 opened.leave = Some(leave);
                 Ok(call.switch(opened, upgrade, upgrading))
@@ -264,6 +314,13 @@ pub(super) async fn answer(
 
 /// What the application is told: it is the proxy's own, and may know which network to look at.
 fn trouble(denied: &EgressDecision) -> Trouble {
+    if let Cause::OtherAddress(why) = &denied.cause {
+        return Trouble::OtherAddress {
+            to: denied.to,
+            network: network_name(denied),
+            why: why.to_string(),
+        };
+    }
     Trouble::EgressDenied {
         to: denied.to,
         network: network_name(denied),

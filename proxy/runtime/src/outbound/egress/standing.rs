@@ -43,6 +43,8 @@ impl What {
 pub(crate) struct Entry {
     pub(super) from: IpAddr,
     pub(super) to: SocketAddr,
+    /// Where it may have gone, if it was held against its name.
+    pub(super) places: Vec<SocketAddr>,
     pub(super) what: What,
     /// TLS that was begun for it.
     pub(super) tls: Option<Origination>,
@@ -73,7 +75,13 @@ impl Leaving {
     pub(super) fn recheck(&self, policy: &Snapshot) -> Vec<Ended> {
         let entries = self.0.all();
         let denied = entries.iter().filter_map(|(_, entry)| {
-            let decision = policy.egress().at(entry.to).decide(&entry.what.seen());
+            let decide = |at: SocketAddr| policy.egress().at(at).decide(&entry.what.seen());
+            let mut places = entry.places.iter().filter(|at| **at != entry.to);
+            let denied = places.find_map(|at| {
+                let decision = decide(*at);
+                (decision.verdict() == Verdict::Deny).then_some(decision)
+            });
+            let decision = denied.unwrap_or_else(|| decide(entry.to));
             let otherwise = decision.tls() != entry.tls.as_ref();
             (decision.verdict() == Verdict::Deny || otherwise).then(|| {
                 entry.kill.end(End::Revoked);
