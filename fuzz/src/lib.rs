@@ -4,6 +4,8 @@
 //!
 //! A new decoder gets a function here, a line in [`TARGETS`], a file in `fuzz_targets/` and seeds in `seeds/<name>/`.
 
+use mesh_api::proto::{DiscoverySlice, DiscoveryUpdate};
+use mesh_api::slices::{Encoded, Receiver, SLICES, Slice, Slices, joined};
 use mesh_audits::line::{Line, Parts};
 use mesh_audits::redact::{self, Redactable};
 use mesh_compliance::bundle as snapshot;
@@ -50,6 +52,7 @@ pub const TARGETS: &[Target] = &[
     ("ceremony_share", ceremony_share),
     ("snapshot_bundle", snapshot_bundle),
     ("mapping", mapping),
+    ("discovery_slice", discovery_slice),
     ("checkpoint", checkpoint),
     ("residual_vs_cedar", residual_vs_cedar),
     ("decisions", decisions),
@@ -62,6 +65,45 @@ pub fn signer_words(data: &[u8]) {
     }
     if let Ok(answer) = Answer::parse(data) {
         assert_eq!(answer.to_frame().get(LENGTH_BYTES..), Some(data));
+    }
+}
+
+/// A slice of discovery, behind its number: what is taken is written as it was read, and all in it is found where it is
+/// looked for; of two pods at one address the one in the mesh.
+pub fn discovery_slice(data: &[u8]) {
+    let Some((number, json)) = data.split_first_chunk() else {
+        return;
+    };
+    let number = u16::from_be_bytes(*number);
+    let message = DiscoveryUpdate {
+        slices: vec![DiscoverySlice {
+            number: number.into(),
+            json: json.to_vec().into(),
+        }],
+        digest: Vec::new(),
+    };
+    let taken = Receiver::new(Slices::default()).take(&message);
+    let slice = match Slice::read(number, json) {
+        Ok(slice) if number < SLICES => slice,
+        Ok(_) => return assert!(taken.is_err(), "there is no such slice"),
+        Err(_) => return assert!(taken.is_err() || json.is_empty(), "it cannot be read"),
+    };
+    assert!(
+        taken.expect("a slice").is_none(),
+        "nothing is whole without a digest"
+    );
+    if let Some(written) = Encoded::of(&slice) {
+        let again = Slice::read(number, &written.json).expect("what was written");
+        assert_eq!(again, slice);
+    }
+    let all = Slices::from(joined(std::iter::once(slice.clone())));
+    for service in &slice.services {
+        let found = all.service(&service.namespace, &service.name, service.port);
+        assert_eq!(found.map(|found| found.port), Some(service.port));
+    }
+    for pod in &slice.pods {
+        let found = all.pod(pod.ip).expect("a pod");
+        assert!(found.identity.is_some() || pod.identity.is_none());
     }
 }
 

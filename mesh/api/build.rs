@@ -6,6 +6,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     tonic_prost_build::configure()
         // Many updates share one discovery.
         .bytes(".mesh.v1.WorkloadUpdate.discovery_json")
+        .bytes(".mesh.v1.DiscoverySlice.json")
         .compile_fds(files)?;
     Ok(())
 }

@@ -2,6 +2,7 @@
 //!
 //! - [`proto`]: gRPC services compiled from `proto/mesh.proto`
 //! - [`discovery`]: service endpoints as a proxy receives them
+//! - [`slices`]: the same in slices, of which those travel that changed; [`slices::Receiver`] puts them together
 //! - [`admin`]: what proxies, CA and controller answer on their admin sockets, as JSON; [`admin::get`] asks
 //! - [`admin_http`]: the little HTTP that carries those answers; [`admin_http::serve`] answers
 //! - [`dial`], [`accept`]: gRPC over TLS between parts of the mesh, from both sides
@@ -19,6 +20,7 @@ pub mod discovery;
 pub mod error;
 pub mod federation;
 pub mod otlp;
+pub mod slices;
 pub mod tap;
 pub mod trust;
 
