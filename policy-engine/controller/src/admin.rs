@@ -26,7 +26,7 @@ pub(crate) fn answer(shared: &Shared, path: &str, query: Option<&str>) -> Answer
         "/workloads" => Answer::json(&workloads(shared)),
         "/discovery" => Answer::json(
             &current
-                .map(|current| current.discovery.clone())
+                .map(|current| current.discovery.discovery())
                 .unwrap_or_default(),
         ),
         "/snapshot" => {

@@ -2,6 +2,7 @@
 
 use crate::authorship::{self, Authorship};
 use crate::config::ControllerConfig;
+use crate::discovery::Recent;
 use crate::effects::{self, Step, Steps};
 use crate::error::ControllerError;
 use crate::generation::{GenerationStore, Last};
@@ -46,6 +47,7 @@ pub async fn run(
     let shared = Arc::new(Shared {
         started_at: platform.wall_clock(),
         published: watch::Sender::new(None),
+        recent: Recent::default(),
         identity: watch::Sender::new(None),
         streamed_bundles: Mutex::new(None),
         steering: mesh_ca_client::Steering::default(),
@@ -183,6 +185,7 @@ async fn follow_sources(
 }
 
 fn publish(shared: &Shared, published: Arc<Published>, by: Authorship, steps: &Steps) {
+    shared.recent.keep(&published.discovery);
     let before = shared.published.send_replace(Some(Arc::clone(&published)));
     let there = &published.workloads;
     shared.reports.keep(|key| there.contains_key(key));

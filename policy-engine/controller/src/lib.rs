@@ -13,6 +13,7 @@
 //! - [`spread`]: the trust bundle in every namespace of a cluster
 //! - [`status`]: what became of policy objects, told to the API server by one controller of several
 //! - [`publish`]: files to one update per workload; pure but for the caller's clock
+//! - [`discovery`]: where everything is, in slices, of which proxies get those that they lack
 //! - [`generation`]: a number that never goes back
 //! - [`authorship`]: who made and who approved a change; [`effects`]: what access it gave and took
 //! - [`identity`]: its own SVID, kept fresh
@@ -28,6 +29,7 @@ mod authorship;
 mod cluster;
 pub mod config;
 mod control;
+mod discovery;
 mod effects;
 mod error;
 mod generation;

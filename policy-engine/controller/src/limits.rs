@@ -35,7 +35,7 @@ pub const HANDSHAKES_MAX: usize = 64;
 /// How long a handshake may take.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Streams that one proxy may open; it needs one.
+/// Streams that one proxy may open; it needs two, and a third for a report.
 pub const STREAMS_PER_CONNECTION_MAX: u32 = 8;
 
 /// Silence after which a proxy is asked whether it lives, and how long it has to answer. A stalled one is found
@@ -55,6 +55,17 @@ pub const REPORT_BYTES_MAX: usize = 16 * 1024;
 /// Bytes of an update up to which it carries a candidate beside the policy: a proxy takes 64 MiB, and an update that it does
 /// not take would keep a change of policy from it.
 pub const CANDIDATE_UPDATE_BYTES_MAX: usize = 48 << 20;
+
+/// Bytes of slices in a message of discovery, after which another one begins: what is ready for each of a thousand proxies
+/// that all connect at once lies in memory. A single slice that is larger travels whole.
+pub const DISCOVERY_MESSAGE_BYTES: usize = 32 << 10;
+
+/// States of discovery that are kept while proxies may be reading them, and how much they may have that the newest has not.
+/// A proxy that is slower begins with the newest.
+pub const RECENT_MAX: usize = 64;
+
+/// See [`RECENT_MAX`].
+pub const RECENT_BYTES_MAX: usize = 16 << 20;
 
 /// Pauses between attempts to get an SVID, doubled each time.
 pub const IDENTITY_RETRY: (Duration, Duration) =

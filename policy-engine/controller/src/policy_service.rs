@@ -5,19 +5,23 @@
 //! unknown --1 s--> denied everything --appears--> known --gone from the manifests--> denied everything
 //! known, or appears, with another service account than the asker's: the stream ends with PermissionDenied
 //! ```
-//! Discovery, which may be megabytes, is sent when it is another than before, to proxies that keep it.
+//! Discovery, the same for all, is told apart; to proxies that do not ask for that, in one piece beside the
+//! policy: when it is another than before, or each time, to those that do not keep it.
 //! A slow reader gets the newest update, not every one. A stream ends with the SVID it was opened with.
 
+use crate::discovery::Teller;
 use crate::limits::{REPORT_BYTES_MAX, UNKNOWN_GRACE};
-use crate::publish::{Published, deny_all, may_ask};
+use crate::publish::{Published, WorkloadPolicy, deny_all, may_ask, nowhere, within_room};
 use crate::state::{Shared, WatcherCount};
 use bytes::Bytes;
 use mesh_api::accept::Caller;
 use mesh_api::admin::EquivalenceStatus;
 use mesh_api::proto::policy_server::Policy;
 use mesh_api::proto::{
-    EquivalenceReport, EquivalenceReportReply, WatchWorkloadRequest, WorkloadUpdate,
+    DiscoveryUpdate, EquivalenceReport, EquivalenceReportReply, WatchDiscoveryRequest,
+    WatchWorkloadRequest, WorkloadUpdate,
 };
+use mesh_api::slices::{SLICES, read_digests};
 use mesh_policy::equivalence::Assurance;
 use mesh_policy_index::index::WorkloadKey;
 use mesh_trust::{SpiffeId, VerifiedPeer};
@@ -41,36 +45,69 @@ impl WatchPolicy {
 /// SHA-256, hex.
 const DIGEST_CHARS: usize = 64;
 
-type Updates = Pin<Box<dyn tokio_stream::Stream<Item = Result<WorkloadUpdate, Status>> + Send>>;
+type Stream<T> = Pin<Box<dyn tokio_stream::Stream<Item = Result<T, Status>> + Send>>;
 
 #[tonic::async_trait]
 impl Policy for WatchPolicy {
-    type WatchWorkloadStream = Updates;
+    type WatchWorkloadStream = Stream<WorkloadUpdate>;
+    type WatchDiscoveryStream = Stream<DiscoveryUpdate>;
 
     async fn watch_workload(
         &self,
         request: Request<WatchWorkloadRequest>,
-    ) -> Result<Response<Updates>, Status> {
+    ) -> Result<Response<Self::WatchWorkloadStream>, Status> {
         let asker = asker(&request)?;
         let request = request.into_inner();
-        let key = WorkloadKey {
-            namespace: request.namespace,
-            name: request.workload,
+        let form = match (request.discovery_apart, request.keeps_discovery) {
+            (true, _) => Form::Apart,
+            (false, true) => Form::Kept { has: Bytes::new() },
+            (false, false) => Form::EachTime { has: Bytes::new() },
         };
-        if !may_ask(asker.id(), &key, self.0.config.trust_domain()) {
-            return Err(refuse(&asker, &key));
+        let seat = Seat::of(&self.0, asker, request.namespace, request.workload)?;
+        let watch = Watch {
+            sent: Sent::Nothing,
+            form,
+            unknown_at: Instant::now() + UNKNOWN_GRACE,
+            _count: self.0.watcher(&seat.key),
+            seat,
+        };
+        let next = |watch| async {
+            let mut watch: Watch = watch?;
+            match watch.next().await {
+                Ok(update) => Some((Ok(update), Some(watch))),
+                Err(status) => Some((Err(status), None)),
+            }
+        };
+        let updates = futures_util::stream::unfold(Some(watch), next);
+        Ok(Response::new(Box::pin(updates)))
+    }
+
+    async fn watch_discovery(
+        &self,
+        request: Request<WatchDiscoveryRequest>,
+    ) -> Result<Response<Self::WatchDiscoveryStream>, Status> {
+        let asker = asker(&request)?;
+        let request = request.into_inner();
+        let seat = Seat::of(&self.0, asker, request.namespace, request.workload)?;
+        if request.slices != u32::from(SLICES) {
+            let why = format!("discovery has {SLICES} slices here, not {}", request.slices);
+            return Err(Status::invalid_argument(why));
         }
-        let watch = Watch::new(&self.0, asker, key, request.keeps_discovery);
-        Ok(Response::new(Box::pin(futures_util::stream::unfold(
-            Some(watch),
-            |watch| async {
-                let mut watch = watch?;
-                match watch.next().await {
-                    Ok(update) => Some((Ok(update), Some(watch))),
-                    Err(status) => Some((Err(status), None)),
-                }
-            },
-        ))))
+        let has = read_digests(&request.has)
+            .ok_or_else(|| Status::invalid_argument("not one digest for each slice"))?;
+        let places = Places {
+            seat,
+            teller: Teller::New(has),
+        };
+        let next = |places| async {
+            let mut places: Places = places?;
+            match places.next().await {
+                Ok(update) => Some((Ok(update), Some(places))),
+                Err(status) => Some((Err(status), None)),
+            }
+        };
+        let updates = futures_util::stream::unfold(Some(places), next);
+        Ok(Response::new(Box::pin(updates)))
     }
 
     async fn report_equivalence(
@@ -163,20 +200,124 @@ fn refuse(asker: &Asker, key: &WorkloadKey) -> Status {
     Status::permission_denied("not the service account of this workload")
 }
 
-/// One stream.
-struct Watch {
+/// Who asks about which workload, on one stream.
+struct Seat {
     shared: Arc<Shared>,
     asker: Asker,
     key: WorkloadKey,
     published: watch::Receiver<Option<Arc<Published>>>,
+}
+
+impl Seat {
+    /// # Errors
+    /// Nobody may ask about workloads of another namespace.
+    fn of(
+        shared: &Arc<Shared>,
+        asker: Asker,
+        namespace: String,
+        name: String,
+    ) -> Result<Self, Status> {
+        let key = WorkloadKey { namespace, name };
+        if !may_ask(asker.id(), &key, shared.config.trust_domain()) {
+            return Err(refuse(&asker, &key));
+        }
+        Ok(Self {
+            published: shared.published.subscribe(),
+            shared: Arc::clone(shared),
+            asker,
+            key,
+        })
+    }
+
+    /// The workload's policy; `None` if it is in no manifest.
+    ///
+    /// # Errors
+    /// It is not the asker's.
+    fn policy<'p>(&self, current: &'p Published) -> Result<Option<&'p WorkloadPolicy>, Status> {
+        match current.workloads.get(&self.key) {
+            Some(policy) if policy.identity.as_ref() != Some(self.asker.id()) => {
+                Err(refuse(&self.asker, &self.key))
+            }
+            found => Ok(found),
+        }
+    }
+
+    /// Waits until something else is published, or until then.
+    ///
+    /// # Errors
+    /// The stream is at its end.
+    async fn wait(&mut self, until: Option<Instant>) -> Result<(), Status> {
+        let now = self.shared.platform.wall_clock();
+        let svid_ends = Duration::from_secs(now.secs_until(self.asker.peer.not_after()) + 1);
+        if now > self.asker.peer.not_after() {
+            return Err(Status::unauthenticated(
+                "your SVID has expired; connect with the new one",
+            ));
+        }
+        let wait = until.map_or(svid_ends, |until| {
+            svid_ends.min(until.saturating_duration_since(Instant::now()))
+        });
+        tokio::select! {
+            changed = self.published.changed() => {
+                changed.map_err(|_ended| Status::unavailable("the controller ends"))
+            }
+            () = tokio::time::sleep(wait) => Ok(()),
+        }
+    }
+}
+
+/// One stream of policy.
+struct Watch {
+    seat: Seat,
     sent: Sent,
-    /// Whether the proxy keeps discovery that is left out.
-    keeps_discovery: bool,
-    /// The discovery that it has; empty: none.
-    discovery: Bytes,
+    form: Form,
     /// When an unknown workload is told so.
     unknown_at: Instant,
     _count: WatcherCount,
+}
+
+/// How the proxy is told discovery.
+enum Form {
+    /// On a stream of its own.
+    Apart,
+    /// Beside the policy, when it is another than the one that it has.
+    Kept { has: Bytes },
+    /// Beside the policy each time, without zones.
+    EachTime { has: Bytes },
+}
+
+impl Form {
+    /// Whether `current` is news beside a policy that is not.
+    fn lacks(&self, current: &Published) -> bool {
+        match self {
+            Self::Apart => false,
+            Self::Kept { has } => !same(has, current.discovery.whole()),
+            Self::EachTime { has } => !same(has, current.discovery.zoneless()),
+        }
+    }
+
+    /// What an update says of it.
+    fn tell(&mut self, now: impl Fn(bool) -> Bytes) -> Bytes {
+        match self {
+            Self::Apart => Bytes::new(),
+            Self::Kept { has } => {
+                let now = now(true);
+                match same(&now, &std::mem::replace(has, now.clone())) {
+                    true => Bytes::new(),
+                    false => now,
+                }
+            }
+            Self::EachTime { has } => {
+                *has = now(false);
+                has.clone()
+            }
+        }
+    }
+}
+
+/// Megabytes, and mostly one and the same place.
+fn same(one: &Bytes, other: &Bytes) -> bool {
+    one.as_ptr() == other.as_ptr() || one == other
 }
 
 /// What the proxy has.
@@ -190,104 +331,91 @@ enum Sent {
 enum Step {
     Send(WorkloadUpdate),
     Wait(Option<Instant>),
-    End(Status),
 }
 
 impl Watch {
-    fn new(shared: &Arc<Shared>, asker: Asker, key: WorkloadKey, keeps_discovery: bool) -> Self {
-        Self {
-            shared: Arc::clone(shared),
-            published: shared.published.subscribe(),
-            sent: Sent::Nothing,
-            keeps_discovery,
-            discovery: Bytes::new(),
-            unknown_at: Instant::now() + UNKNOWN_GRACE,
-            _count: shared.watcher(&key),
-            asker,
-            key,
-        }
-    }
-
     /// The next update, or why there will be none.
     async fn next(&mut self) -> Result<WorkloadUpdate, Status> {
         loop {
-            let current = self.published.borrow_and_update().clone();
-            let until = match self.step(current.as_deref()) {
-                Step::Send(update) => return Ok(self.news_of(update, current.as_deref())),
-                Step::End(status) => return Err(status),
-                Step::Wait(until) => until,
-            };
-            let now = self.shared.platform.wall_clock();
-            let svid_ends = Duration::from_secs(now.secs_until(self.asker.peer.not_after()) + 1);
-            if now > self.asker.peer.not_after() {
-                return Err(Status::unauthenticated(
-                    "your SVID has expired; connect with the new one",
-                ));
-            }
-            let wait = until.map_or(svid_ends, |until| {
-                svid_ends.min(until.saturating_duration_since(Instant::now()))
-            });
-            tokio::select! {
-                changed = self.published.changed() => if changed.is_err() {
-                    return Err(Status::unavailable("the controller ends"));
-                },
-                () = tokio::time::sleep(wait) => {}
+            // Held no longer than this: nobody knows when a slow reader is asked to write again.
+            let current = self.seat.published.borrow_and_update().clone();
+            let step = self.step(current.as_deref())?;
+            drop(current);
+            match step {
+                Step::Send(update) => return Ok(update),
+                Step::Wait(until) => self.seat.wait(until).await?,
             }
         }
     }
 
-    /// The update as this proxy understands it: without a discovery that it has, or, for an older one, without zones.
-    fn news_of(
-        &mut self,
-        mut update: WorkloadUpdate,
-        current: Option<&Published>,
-    ) -> WorkloadUpdate {
-        if !self.keeps_discovery {
-            return match current {
-                Some(current) => current.for_older(update),
-                None => update,
-            };
-        }
-        if update.discovery_json == self.discovery {
-            update.discovery_json = Bytes::new();
-        } else {
-            self.discovery = update.discovery_json.clone();
-        }
-        update
-    }
-
-    fn step(&mut self, current: Option<&Published>) -> Step {
+    fn step(&mut self, current: Option<&Published>) -> Result<Step, Status> {
         // Nothing was ever read: saying "deny all" would cut off what works, and we know nothing.
         let Some(current) = current else {
-            return Step::Wait(None);
+            return Ok(Step::Wait(None));
         };
-        match current.workloads.get(&self.key) {
-            Some(policy) if policy.identity.as_ref() != Some(self.asker.id()) => {
-                Step::End(refuse(&self.asker, &self.key))
-            }
-            Some(policy) => match &self.sent {
-                Sent::Update(sent) if Arc::ptr_eq(sent, &policy.update) => Step::Wait(None),
-                _ => {
-                    self.sent = Sent::Update(Arc::clone(&policy.update));
-                    Step::Send((*policy.update).clone())
-                }
-            },
-            None => match self.sent {
+        let Some(policy) = self.seat.policy(current)? else {
+            return Ok(match self.sent {
                 Sent::DenyAll => Step::Wait(None),
                 Sent::Nothing if Instant::now() < self.unknown_at => {
                     Step::Wait(Some(self.unknown_at))
                 }
                 Sent::Nothing | Sent::Update(_) => {
                     self.sent = Sent::DenyAll;
-                    let domain = self.shared.config.trust_domain();
-                    Step::Send(deny_all(
-                        &self.key,
-                        self.asker.id(),
-                        domain,
-                        current.generation,
-                    ))
+                    Step::Send(self.denied(current))
                 }
-            },
+            });
+        };
+        if let Sent::Update(sent) = &self.sent
+            && Arc::ptr_eq(sent, &policy.update)
+            && !self.form.lacks(current)
+        {
+            return Ok(Step::Wait(None));
+        }
+        self.sent = Sent::Update(Arc::clone(&policy.update));
+        let discovery_json = self.form.tell(|zones| match zones {
+            true => current.discovery.whole().clone(),
+            false => current.discovery.zoneless().clone(),
+        });
+        let update = WorkloadUpdate {
+            discovery_json,
+            ..(*policy.update).clone()
+        };
+        let key = &self.seat.key;
+        Ok(Step::Send(within_room(update, &key.namespace, &key.name)))
+    }
+
+    /// What a workload is told that is in no manifest.
+    fn denied(&mut self, current: &Published) -> WorkloadUpdate {
+        let Seat {
+            asker, key, shared, ..
+        } = &self.seat;
+        let domain = shared.config.trust_domain();
+        WorkloadUpdate {
+            discovery_json: self.form.tell(|_| nowhere()),
+            ..deny_all(key, asker.id(), domain, current.generation)
+        }
+    }
+}
+
+/// One stream of discovery.
+struct Places {
+    seat: Seat,
+    teller: Teller,
+}
+
+impl Places {
+    /// The next message, or why there will be none. Who is in no manifest is told nothing: what it has it may keep, since
+    /// with nothing in its place it would take the whole mesh to be outside of it.
+    async fn next(&mut self) -> Result<DiscoveryUpdate, Status> {
+        loop {
+            let current = self.seat.published.borrow_and_update().clone();
+            if let Some(current) = current
+                && self.seat.policy(&current)?.is_some()
+                && let Some(update) = self.teller.next(&current.discovery)
+            {
+                return Ok(update);
+            }
+            self.seat.wait(None).await?;
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Sources to one update per workload. Pure: the clock and the disk are the caller's.
 
+use crate::discovery::Sliced;
 use crate::limits::{CANDIDATE_UPDATE_BYTES_MAX, NAME_BYTES_MAX};
 use crate::sources::{SourceFile, Sources};
 use bytes::Bytes;
@@ -35,7 +36,8 @@ pub(crate) struct Published {
     /// When it came into force.
     pub(crate) since: Timestamp,
     pub(crate) workloads: BTreeMap<WorkloadKey, WorkloadPolicy>,
-    pub(crate) discovery: Discovery,
+    /// Where everything is, the same for all workloads.
+    pub(crate) discovery: Arc<Sliced>,
     pub(crate) findings: Vec<Finding>,
     /// What became of routes.
     pub(crate) route_statuses: Vec<RouteStatus>,
@@ -43,10 +45,6 @@ pub(crate) struct Published {
     pub(crate) object_statuses: Vec<ObjectStatus>,
     pub(crate) files: u64,
     parts: Parts,
-    /// Discovery as it is sent: one copy for all updates.
-    discovery_json: Bytes,
-    /// The same for proxies that know no zones, and would refuse what they do not know.
-    older_discovery_json: Bytes,
 }
 
 /// What one workload is served.
@@ -54,7 +52,7 @@ pub(crate) struct Published {
 pub(crate) struct WorkloadPolicy {
     /// Who may watch it; `None` if its service account makes no SPIFFE ID.
     pub(crate) identity: Option<SpiffeId>,
-    /// SHA-256 of policy, discovery and candidate, generation aside.
+    /// SHA-256 of policy, candidate and zone, generation aside.
     pub(crate) digest: String,
     /// SHA-256 of the policy alone, generation aside: what a proxy calls the policy that it holds.
     pub(crate) policy_digest: String,
@@ -64,7 +62,7 @@ pub(crate) struct WorkloadPolicy {
     pub(crate) standing: Standing,
     /// The zone that it runs in; empty: nobody knows.
     zone: String,
-    /// The same object as long as nothing changed for this workload.
+    /// The same object as long as nothing changed for this workload. Discovery is told beside it.
     pub(crate) update: Arc<WorkloadUpdate>,
 }
 
@@ -103,22 +101,14 @@ impl Publishing {
             pods: self.pods(&index),
             zone: None,
         };
-        let mut discovery_json = Bytes::from(json(&discovery));
+        let discovery = Sliced::of(discovery, before.map(|before| &before.discovery));
         let affected = before.map_or(Affected::Everywhere, |before| affected(before, &parts));
-        let same_discovery = before.is_some_and(|before| before.discovery_json == discovery_json);
-        if let Some(before) = before.filter(|_| same_discovery) {
-            discovery_json = before.discovery_json.clone();
-        }
-        let older_discovery_json = without_zones(&discovery, &discovery_json);
-        // Hashed once: it may be megabytes, and is the same for every workload.
-        let discovery_digest = ring::digest::digest(&SHA256, &discovery_json);
         let workloads = index
             .workloads()
             .filter_map(|(key, info)| {
                 let old = before.and_then(|before| before.workloads.get(key));
                 let zone = index.zone(key).unwrap_or_default();
                 if let Some(old) = old
-                    && same_discovery
                     && !affected.includes(&key.namespace)
                     && old.zone == zone
                 {
@@ -131,9 +121,8 @@ impl Publishing {
                     .as_ref()
                     .and_then(|index| index.snapshot(key, Generation(0)))
                     .and_then(|candidate| beside(candidate, &neutral));
-                let policies = (neutral, tried);
-                let told = (&discovery_json, discovery_digest.as_ref(), zone);
-                let policy = self.workload((info, standing), policies, told, generation, old);
+                let of = (info, standing, zone);
+                let policy = self.workload(of, (neutral, tried), generation, old);
                 Some((key.clone(), policy))
             })
             .collect();
@@ -161,27 +150,20 @@ impl Publishing {
             object_statuses,
             files: sources.files.len() as u64,
             parts,
-            discovery_json,
-            older_discovery_json,
         }
     }
 
     fn workload(
         &self,
-        (info, standing): (&WorkloadInfo, Standing),
+        (info, standing, zone): (&WorkloadInfo, Standing, &str),
         (mut neutral, candidate): (SnapshotData, Option<SnapshotData>),
-        (discovery_json, discovery_digest, zone): (&Bytes, &[u8], &str),
         generation: u64,
         old: Option<&WorkloadPolicy>,
     ) -> WorkloadPolicy {
         let snapshot_json = json(&neutral);
         let tried_json = candidate.as_ref().map_or_else(Vec::new, json);
-        let digest = digest_of(&[
-            &snapshot_json,
-            discovery_digest,
-            &tried_json,
-            zone.as_bytes(),
-        ]);
+        let digest = digest_of(&[&snapshot_json, &tried_json, zone.as_bytes()]);
+        let policy_digest = HEXLOWER.encode(ring::digest::digest(&SHA256, &snapshot_json).as_ref());
         let carried = match self.in_cluster() {
             true => carried(&neutral),
             false => BTreeSet::new(),
@@ -193,9 +175,8 @@ impl Publishing {
                 let update = WorkloadUpdate {
                     generation,
                     snapshot_json: json(&neutral),
-                    discovery_json: discovery_json.clone(),
-                    candidate_json: Vec::new(),
                     zone: zone.to_owned(),
+                    ..WorkloadUpdate::default()
                 };
                 Arc::new(with_candidate(update, candidate))
             }
@@ -209,7 +190,7 @@ impl Publishing {
         WorkloadPolicy {
             identity,
             digest,
-            policy_digest: HEXLOWER.encode(ring::digest::digest(&SHA256, &snapshot_json).as_ref()),
+            policy_digest,
             carried: Arc::new(carried),
             standing,
             zone: zone.to_owned(),
@@ -284,33 +265,33 @@ impl Publishing {
     }
 }
 
-/// Discovery as proxies of before zones know it: `json`, its form, where no Service asks for them.
-fn without_zones(discovery: &Discovery, json: &Bytes) -> Bytes {
-    if discovery.services.iter().all(|one| one.zones.is_empty()) {
-        return json.clone();
-    }
-    let mut older = discovery.clone();
-    for service in &mut older.services {
-        service.zones.clear();
-    }
-    self::json(&older).into()
-}
-
 /// The update with a candidate, if there is one and room for it.
 fn with_candidate(mut update: WorkloadUpdate, candidate: Option<SnapshotData>) -> WorkloadUpdate {
     let Some(mut candidate) = candidate else {
         return update;
     };
     candidate.generation = Generation(update.generation);
-    let candidate_json = json(&candidate);
-    let bytes = update.snapshot_json.len() + update.discovery_json.len() + candidate_json.len();
-    if bytes <= CANDIDATE_UPDATE_BYTES_MAX {
-        update.candidate_json = candidate_json;
-    } else {
-        let workload = &candidate.workload;
+    update.candidate_json = json(&candidate);
+    within_room(
+        update,
+        &candidate.workload.namespace,
+        &candidate.workload.name,
+    )
+}
+
+/// The update, without its candidate if there is no room for that.
+pub(crate) fn within_room(
+    mut update: WorkloadUpdate,
+    namespace: &str,
+    name: &str,
+) -> WorkloadUpdate {
+    let beside = update.snapshot_json.len() + update.discovery_json.len();
+    let bytes = beside + update.candidate_json.len();
+    if bytes > CANDIDATE_UPDATE_BYTES_MAX && !update.candidate_json.is_empty() {
+        update.candidate_json = Vec::new();
         tracing::error!(
             code = "MESH-0715",
-            workload = format!("{}/{}", workload.namespace, workload.name),
+            workload = format!("{namespace}/{name}"),
             bytes,
             "a candidate finds no room beside the policy; its proxy does not try it"
         );
@@ -385,14 +366,6 @@ fn affected(before: &Published, parts: &Parts) -> Affected {
 }
 
 impl Published {
-    /// An update for a proxy that knows no zones.
-    pub(crate) fn for_older(&self, mut update: WorkloadUpdate) -> WorkloadUpdate {
-        if update.discovery_json == self.discovery_json {
-            update.discovery_json = self.older_discovery_json.clone();
-        }
-        update
-    }
-
     /// What each file holds.
     pub(crate) fn parts(&self) -> &Parts {
         &self.parts
@@ -493,10 +466,15 @@ pub(crate) fn deny_all(
     WorkloadUpdate {
         generation,
         snapshot_json: json(&snapshot),
-        discovery_json: json(&Discovery::default()).into(),
+        discovery_json: Bytes::new(),
         candidate_json: Vec::new(),
         zone: String::new(),
     }
+}
+
+/// What a proxy is told of discovery whose workload is in no manifest, if it asks for it in one piece: nothing is anywhere.
+pub(crate) fn nowhere() -> Bytes {
+    json(&Discovery::default()).into()
 }
 
 /// Whether a proxy may ask about `key` at all: its own namespace, our trust domain, names of a sane length.

@@ -1,6 +1,7 @@
 //! What the parts of a running controller share.
 
 use crate::config::ControllerConfig;
+use crate::discovery::Recent;
 use crate::identity::Identity;
 use crate::publish::Published;
 use crate::reports::Reports;
@@ -18,6 +19,8 @@ pub(crate) struct Shared {
     pub(crate) platform: Arc<dyn Platform>,
     /// `None` until the sources could be read for the first time.
     pub(crate) published: watch::Sender<Option<Arc<Published>>>,
+    /// Discovery that proxies may still be reading.
+    pub(crate) recent: Recent,
     /// `None` until the first SVID.
     pub(crate) identity: watch::Sender<Option<Arc<Identity>>>,
     /// What the trust stream said last, with its generation.

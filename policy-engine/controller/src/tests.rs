@@ -4,11 +4,17 @@ mod scale;
 mod world;
 
 use mesh_api::admin::{ControllerStatus, WorkloadStatus};
+use mesh_api::proto::WatchDiscoveryRequest;
+use mesh_api::slices::Slices;
 use mesh_policy::equivalence::Assurance;
 use mesh_policy::snapshot::Finding;
 use std::time::Duration;
 use tonic::Code;
 use world::{World, pod, policy};
+
+/// As the program has it: what is measured of memory is true of that.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn discovery_is_left_out_while_it_is_as_it_was_for_those_who_keep_it() {
@@ -36,6 +42,116 @@ async fn discovery_is_left_out_while_it_is_as_it_was_for_those_who_keep_it() {
     let mut again = world.watch_keeping(id, place, true).await.unwrap();
     let whole = again.message().await.unwrap();
     assert_eq!(whole.discovery_json, news.discovery_json, "a new stream");
+    controller.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn discovery_comes_apart_and_then_only_what_changed() {
+    let world = World::new();
+    world.put("pods.yaml", &(pod("cart") + &pod("web")));
+    let controller = world.start().await;
+    let (id, place) = ("spiffe://cluster.local/ns/shop/sa/cart", ("shop", "cart"));
+    let (mut policy_alone, _client) = world.watch_apart(id, place).await.unwrap();
+    let first = policy_alone.message().await.unwrap();
+    assert!(first.discovery_json.is_empty() && !first.snapshot_json.is_empty());
+    let mut places = world
+        .watch_places(id, place, Slices::default())
+        .await
+        .unwrap();
+    let (whole, _) = places.next().await.unwrap();
+    assert_eq!(whole.discovery(), world.ask("/discovery").await);
+    assert_eq!(whole.discovery().services.len(), 2);
+
+    // Policy is no news of discovery, and discovery none of policy.
+    world.put("policy.yaml", &policy("cart", "web"));
+    let news = policy_alone.message().await.unwrap();
+    assert!(news.generation > first.generation && news.discovery_json.is_empty());
+    assert!(places.quiet(Duration::from_millis(300)).await);
+    world.put("more.yaml", &pod("more"));
+    let (more, slices) = places.next().await.unwrap();
+    assert_eq!((more.discovery().services.len(), slices), (3, 1));
+    world.remove("more.yaml");
+    let (less, slices) = places.next().await.unwrap();
+    assert_eq!((less.digest(), slices), (whole.digest(), 1));
+    assert!(policy_alone.quiet(Duration::from_millis(300)).await);
+
+    // A stream that begins with what another had gets what changed since, whichever controller it was.
+    world.put("more.yaml", &pod("more"));
+    places.next().await.unwrap();
+    controller.stop().await;
+    let controller = world.start().await;
+    let mut again = world.watch_places(id, place, less).await.unwrap();
+    let (resumed, slices) = again.next().await.unwrap();
+    assert_eq!((resumed.digest(), slices), (more.digest(), 1));
+    let mut same = world.watch_places(id, place, more.clone()).await.unwrap();
+    let (same, slices) = same.next().await.unwrap();
+    assert_eq!((same.digest(), slices), (more.digest(), 0));
+    controller.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn discovery_is_for_the_proxies_of_known_workloads() {
+    let world = World::new();
+    world.put("pods.yaml", &(pod("cart") + &pod("web")));
+    let controller = world.start().await;
+    let cart = "spiffe://cluster.local/ns/shop/sa/cart";
+    for (id, place) in [
+        (cart, ("shop", "web")),
+        (cart, ("billing", "cart")),
+        (
+            "spiffe://cluster.local/ns/billing/sa/cart",
+            ("shop", "cart"),
+        ),
+        ("spiffe://cluster.local/cart", ("shop", "cart")),
+        (cart, ("shop", "")),
+    ] {
+        let refused = match world.watch_places(id, place, Slices::default()).await {
+            Ok(mut places) => places.next().await.err(),
+            Err(status) => Some(status),
+        };
+        let code = refused.map(|status| status.code());
+        assert_eq!(code, Some(Code::PermissionDenied), "{id} {place:?}");
+    }
+    // Who is in no manifest learns nothing, until it is in one.
+    let ghost = "spiffe://cluster.local/ns/shop/sa/ghost";
+    let places = world.watch_places(ghost, ("shop", "ghost"), Slices::default());
+    let mut places = places.await.unwrap();
+    assert!(places.quiet(Duration::from_millis(1_500)).await);
+    world.put("ghost.yaml", &pod("ghost"));
+    let (known, _) = places.next().await.unwrap();
+    assert_eq!(known.discovery().services.len(), 3);
+    // And what it has stays with it when it goes: with nothing all would seem to be outside of the mesh.
+    let (mut denied, _client) = world.watch_apart(ghost, ("shop", "ghost")).await.unwrap();
+    denied.message().await.unwrap();
+    world.remove("ghost.yaml");
+    let gone = denied.message().await.unwrap();
+    assert!(gone.discovery_json.is_empty() && !gone.snapshot_json.is_empty());
+    assert!(places.quiet(Duration::from_millis(300)).await);
+    // It comes back as somebody else's.
+    let thief = pod("ghost").replace("serviceAccountName: ghost", "serviceAccountName: thief");
+    world.put("ghost.yaml", &thief);
+    let refused = places.next().await.expect_err("not its own");
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    controller.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_for_other_slices_is_refused() {
+    let world = World::new();
+    world.put("pods.yaml", &pod("cart"));
+    let controller = world.start().await;
+    let id = "spiffe://cluster.local/ns/shop/sa/cart";
+    let mut client = world.connect_to(world.listen(), id).await.unwrap();
+    for (slices, has) in [(0, 0), (512, 0), (1_024, 31), (1_024, 512 * 32)] {
+        let request = WatchDiscoveryRequest {
+            namespace: "shop".to_owned(),
+            workload: "cart".to_owned(),
+            slices,
+            has: vec![1; has],
+        };
+        let refused = client.watch_discovery(request).await.expect_err("refused");
+        assert_eq!(refused.code(), Code::InvalidArgument, "{slices} {has}");
+    }
     controller.stop().await;
 }
 

@@ -2,9 +2,13 @@
 
 use crate::config::{ControllerConfig, IdentitySource, PROXY_PORT, PolicySources};
 use mesh_api::admin::ControllerStatus;
+use mesh_api::dial::WINDOW_BYTES;
 use mesh_api::discovery::Discovery;
 use mesh_api::proto::policy_client::PolicyClient;
-use mesh_api::proto::{EquivalenceReport, WatchWorkloadRequest, WorkloadUpdate};
+use mesh_api::proto::{
+    DiscoveryUpdate, EquivalenceReport, WatchDiscoveryRequest, WatchWorkloadRequest, WorkloadUpdate,
+};
+use mesh_api::slices::{Receiver, SLICES, Slices};
 use mesh_audits::verify::Verified;
 use mesh_audits::{Entry, Line};
 use mesh_platform::log_files::LogFiles;
@@ -18,12 +22,13 @@ use rcgen::{
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 
 const CONTROLLER: &str = "spiffe://cluster.local/ns/mesh-system/sa/mesh-controller";
@@ -93,6 +98,33 @@ impl Watching {
             .expect("neither update nor refusal")
             .expect_err("an update for the wrong one")
             .code()
+    }
+}
+
+/// A stream of discovery, put together.
+pub(super) struct Places {
+    updates: Streaming<DiscoveryUpdate>,
+    receiver: Receiver,
+}
+
+impl Places {
+    /// The next whole discovery, and how many slices came for it.
+    pub(super) async fn next(&mut self) -> Result<(Slices, usize), Status> {
+        let mut slices = 0;
+        loop {
+            let message = tokio::time::timeout(Duration::from_secs(10), self.updates.message());
+            let message = message.await.expect("no news").transpose();
+            let message = message.expect("the stream ended")?;
+            slices += message.slices.len();
+            if let Some(whole) = self.receiver.take(&message).expect("usable") {
+                return Ok((whole, slices));
+            }
+        }
+    }
+
+    pub(super) async fn quiet(&mut self, wait: Duration) -> bool {
+        let message = tokio::time::timeout(wait, self.updates.message());
+        message.await.is_err()
     }
 }
 
@@ -175,21 +207,7 @@ impl World {
     }
 
     pub(super) async fn start_with(&self, index: IndexConfig) -> Running {
-        let config = ControllerConfig {
-            sources: PolicySources::Manifests(vec![self.manifests()]),
-            listen: self.listen,
-            identity: IdentitySource::Files {
-                chain: self.path("chain.pem"),
-                key: self.path("key.pem"),
-                bundle: self.path("bundle.pem"),
-            },
-            state_dir: self.path("controller"),
-            audit_dir: self.path("audit"),
-            admin_socket: self.admin_socket(),
-            probes: None,
-            index,
-            proxy_port: PROXY_PORT,
-        };
+        let config = config(self.dir.path(), self.listen, index);
         let (stop, stopped) = oneshot::channel::<()>();
         let shutdown = async move { _ = stopped.await };
         let task = tokio::spawn(crate::run(config, System::new(), shutdown));
@@ -206,6 +224,18 @@ impl World {
         panic!("no admin socket");
     }
 
+    /// A controller in a process of its own, which is the test of that name. It finds what it needs in its directory.
+    pub(super) fn start_apart(&self, test: &str) -> std::process::Child {
+        let listen = self.listen.to_string();
+        files::write_atomic(&self.path("listen"), listen.as_bytes(), 0o600).unwrap();
+        std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--ignored", "--exact", test])
+            .current_dir(self.dir.path())
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap()
+    }
+
     pub(super) async fn start(&self) -> Running {
         let running = self.start_unready().await;
         self.until_status(|status| status.ready).await;
@@ -217,6 +247,13 @@ impl World {
             .await
             .unwrap();
         serde_json::from_slice(&answer).unwrap()
+    }
+
+    /// Whether a controller answers, and is ready.
+    pub(super) async fn is_ready(&self) -> bool {
+        let answer = mesh_api::admin::get(&self.admin_socket(), "/status").await;
+        let status = answer.map(|json| serde_json::from_slice::<ControllerStatus>(&json));
+        status.is_ok_and(|status| status.is_ok_and(|status| status.ready))
     }
 
     pub(super) async fn until_status(
@@ -251,6 +288,52 @@ impl World {
         self.watch_keeping(id, (namespace, workload), false).await
     }
 
+    /// As a proxy that asks for discovery apart.
+    pub(super) async fn watch_apart(
+        &self,
+        id: &str,
+        (namespace, workload): (&str, &str),
+    ) -> Result<(Watching, PolicyClient<Channel>), Status> {
+        let mut client = self.client(id).await?;
+        let request = WatchWorkloadRequest {
+            namespace: namespace.to_owned(),
+            workload: workload.to_owned(),
+            keeps_discovery: true,
+            discovery_apart: true,
+        };
+        let updates = client.watch_workload(request).await?.into_inner();
+        Ok((Watching(updates), client))
+    }
+
+    async fn client(&self, id: &str) -> Result<PolicyClient<Channel>, Status> {
+        let client = self.connect_to(self.listen, id).await;
+        client.map_err(|error| Status::unknown(format!("{error:?}")))
+    }
+
+    /// Discovery, by a proxy that has this.
+    pub(super) async fn watch_places(
+        &self,
+        id: &str,
+        place: (&str, &str),
+        has: Slices,
+    ) -> Result<Places, Status> {
+        let request = places_request(place, has.has());
+        let updates = self.client(id).await?.watch_discovery(request).await?;
+        Ok(Places {
+            updates: updates.into_inner(),
+            receiver: Receiver::new(has),
+        })
+    }
+
+    /// Discovery as it comes, on a connection that stands, by a proxy that has none.
+    pub(super) async fn places_of(
+        mut client: PolicyClient<Channel>,
+        place: (&str, &str),
+    ) -> Result<Streaming<DiscoveryUpdate>, Status> {
+        let request = places_request(place, Vec::new());
+        Ok(client.watch_discovery(request).await?.into_inner())
+    }
+
     /// As a proxy that keeps discovery which is left out, or one that does not.
     pub(super) async fn watch_keeping(
         &self,
@@ -266,6 +349,7 @@ impl World {
             namespace: namespace.to_owned(),
             workload: workload.to_owned(),
             keeps_discovery,
+            discovery_apart: false,
         };
         Ok(Watching(client.watch_workload(request).await?.into_inner()))
     }
@@ -314,9 +398,11 @@ impl World {
         &self,
         address: SocketAddr,
         id: &str,
-    ) -> Result<PolicyClient<tonic::transport::Channel>, tonic::transport::Error> {
+    ) -> Result<PolicyClient<Channel>, tonic::transport::Error> {
         let config = self.tls_client(id);
         let channel = tonic::transport::Endpoint::from_static("http://controller")
+            .initial_stream_window_size(WINDOW_BYTES.0)
+            .initial_connection_window_size(WINDOW_BYTES.1)
             .connect_with_connector(tower::service_fn(move |_| {
                 let connector = tokio_rustls::TlsConnector::from(Arc::clone(&config));
                 async move {
@@ -415,6 +501,34 @@ impl World {
         text.lines()
             .map(|line| Line::read(line.as_bytes()).unwrap().entry)
             .collect()
+    }
+}
+
+fn places_request((namespace, workload): (&str, &str), has: Vec<u8>) -> WatchDiscoveryRequest {
+    WatchDiscoveryRequest {
+        namespace: namespace.to_owned(),
+        workload: workload.to_owned(),
+        slices: u32::from(SLICES),
+        has,
+    }
+}
+
+/// Of a controller that lives in `dir`.
+pub(super) fn config(dir: &Path, listen: SocketAddr, index: IndexConfig) -> ControllerConfig {
+    ControllerConfig {
+        sources: PolicySources::Manifests(vec![dir.join("manifests")]),
+        listen,
+        identity: IdentitySource::Files {
+            chain: dir.join("chain.pem"),
+            key: dir.join("key.pem"),
+            bundle: dir.join("bundle.pem"),
+        },
+        state_dir: dir.join("controller"),
+        audit_dir: dir.join("audit"),
+        admin_socket: dir.join("controller.sock"),
+        probes: None,
+        index,
+        proxy_port: PROXY_PORT,
     }
 }
 
