@@ -3,6 +3,7 @@
 
 use crate::answer::Answer;
 use crate::body::Body;
+use crate::config::PolicySource;
 use crate::error::ProxyError;
 use crate::live::Kill;
 use crate::state::Shared;
@@ -148,7 +149,7 @@ fn answer(shared: &Arc<Shared>, door: Door, request: &Request<Incoming>) -> Answ
         }
         ("/status", Door::Unix) => json(&status(shared)),
         ("/edges", Door::Unix) => json(&edges(shared)),
-        ("/discovery", Door::Unix) => json(&shared.discovery.load().data),
+        ("/discovery", Door::Unix) => json(&shared.discovery.load().discovery()),
         ("/snapshot", Door::Unix) => match shared.policy.load().as_ref() {
             Some(policy) => json(&*policy.data()),
             None => text(
@@ -203,11 +204,18 @@ fn why_not_ready(shared: &Shared) -> Option<String> {
         }
         Some(_) => {}
     }
-    shared
-        .policy
-        .load()
-        .is_none()
-        .then(|| "no policy yet: is the controller running?".to_owned())
+    if shared.policy.load().is_none() {
+        return Some("no policy yet: is the controller running?".to_owned());
+    }
+    lacks_discovery(shared).then(|| {
+        "no discovery yet: is the controller running, and the workload in a manifest?".to_owned()
+    })
+}
+
+/// Whether it is still to be told where services are: until then nothing leaves, so the application had better wait.
+pub(crate) fn lacks_discovery(shared: &Shared) -> bool {
+    let told = matches!(shared.config.policy, PolicySource::Controller { .. });
+    told && shared.discovery.load().version == 0
 }
 
 fn metrics(shared: &Shared) -> metrics::Registry {

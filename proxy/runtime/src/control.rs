@@ -6,6 +6,7 @@
 mod controller;
 mod discovery_file;
 mod manifests;
+mod places;
 
 use crate::admin::sha256;
 use crate::config::PolicySource;

@@ -1,24 +1,26 @@
 //! Discovery as it is looked up: services by name and by address, their routes, pods by address.
 
 use mesh_api::discovery::{Discovery, Endpoint, PodAddress, ProtocolHint, ServicePort};
+use mesh_api::slices::Slices;
 use mesh_proxy_core::route::ServiceRoutes;
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-/// All that discovery said last.
+/// All that discovery said last. Services and pods are where [`Slices`] keep them; beside these is only what is looked up in
+/// other ways.
 #[derive(Default)]
 pub(crate) struct Services {
     /// Counts changes; 0 before the first word.
     pub(crate) version: u64,
-    pub(crate) data: Discovery,
-    by_name: HashMap<Name, Arc<ServicePort>>,
+    pub(crate) slices: Slices,
+    /// The zone of this proxy, if it is known.
+    pub(crate) zone: Option<String>,
     /// Routes of services that have some which this workload follows, compiled.
     routes: HashMap<Name, Arc<ServiceRoutes>>,
-    by_address: HashMap<SocketAddr, Arc<ServicePort>>,
+    by_address: HashMap<SocketAddr, Name>,
     /// Addresses of services, whatever their ports.
     addresses: HashSet<IpAddr>,
-    pods: HashMap<IpAddr, PodAddress>,
     /// Proxy and port of endpoints that take bytes.
     opaque: HashSet<(SocketAddr, u16)>,
 }
@@ -30,7 +32,7 @@ type Name = (String, String, u16);
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Behind<'a> {
     /// A port of a Service.
-    Service(&'a Arc<ServicePort>),
+    Service(&'a ServicePort),
     /// A Service, which has no such port.
     NoSuchPort,
     /// A pod.
@@ -51,51 +53,54 @@ pub(crate) enum PodWay {
 }
 
 impl Services {
-    pub(crate) fn new(version: u64, data: Discovery) -> Self {
+    pub(crate) fn new(version: u64, slices: Slices, zone: Option<String>) -> Self {
         let mut all = Self {
             version,
-            ..Self::default()
+            slices,
+            zone,
+            routes: HashMap::new(),
+            by_address: HashMap::new(),
+            addresses: HashSet::new(),
+            opaque: HashSet::new(),
         };
-        for service in &data.services {
-            let shared = Arc::new(service.clone());
+        for service in all.slices.services() {
             for address in &service.addresses {
                 let ip = address.to_canonical();
                 all.addresses.insert(ip);
-                // Addresses are given out once; were one said twice, the first in order has it.
-                all.by_address
-                    .entry(SocketAddr::new(ip, service.port))
-                    .or_insert_with(|| shared.clone());
+                // Addresses are given out once; were one said twice, the first by name has it.
+                let name = name_of(service);
+                let at = SocketAddr::new(ip, service.port);
+                let known = all.by_address.entry(at).or_insert_with(|| name.clone());
+                if name < *known {
+                    *known = name;
+                }
             }
             if service.protocol == ProtocolHint::Opaque {
                 let endpoints = service.endpoints.iter();
                 all.opaque
                     .extend(endpoints.map(|endpoint| (endpoint.proxy, endpoint.port)));
             }
-            let name = (service.namespace.clone(), service.name.clone());
-            all.by_name.insert((name.0, name.1, service.port), shared);
         }
-        for pod in &data.pods {
-            // Of two that claim one address, the one in the mesh has it: then nothing goes there in plaintext.
-            let known = all.pods.entry(pod.ip.to_canonical());
-            let known = known.or_insert_with(|| pod.clone());
-            if known.identity.is_none() && pod.identity.is_some() {
-                *known = pod.clone();
-            }
-        }
-        all.data = data;
         all
+    }
+
+    /// All of it, as the admin socket tells it.
+    pub(crate) fn discovery(&self) -> Discovery {
+        Discovery {
+            zone: self.zone.clone(),
+            ..self.slices.discovery()
+        }
     }
 
     /// Compiles the routes that clients in `client` follow. What `before` compiled of equal routes stays as it is, so that
     /// whoever uses it sees no change.
     pub(crate) fn with_routes(mut self, client: &str, before: &Self) -> Self {
-        for (name, service) in &self.by_name {
-            if service.routes.is_empty() {
-                continue;
-            }
-            let same = before.by_name.get(name);
+        let routed = self.slices.services();
+        for service in routed.filter(|service| !service.routes.is_empty()) {
+            let name = name_of(service);
+            let same = before.get(&name.0, &name.1, name.2);
             let same = same.is_some_and(|before| before.routes == service.routes);
-            let compiled = match before.routes.get(name).filter(|_| same) {
+            let compiled = match before.routes.get(&name).filter(|_| same) {
                 Some(compiled) => Some(compiled.clone()),
                 None => ServiceRoutes::compile(&service.routes, &name.0, client).map(Arc::new),
             };
@@ -105,7 +110,7 @@ impl Services {
                     tracing::warn!(route = %rule.route, rule = rule.number, why, "a rule cannot be applied: its requests fail");
                 }
             }
-            self.routes.insert(name.clone(), compiled);
+            self.routes.insert(name, compiled);
         }
         self
     }
@@ -115,23 +120,17 @@ impl Services {
         if service.routes.is_empty() {
             return None;
         }
-        let name = (
-            service.namespace.clone(),
-            service.name.clone(),
-            service.port,
-        );
-        self.routes.get(&name)
+        self.routes.get(&name_of(service))
     }
 
-    pub(crate) fn get(&self, namespace: &str, name: &str, port: u16) -> Option<&Arc<ServicePort>> {
-        self.by_name
-            .get(&(namespace.to_owned(), name.to_owned(), port))
+    pub(crate) fn get(&self, namespace: &str, name: &str, port: u16) -> Option<&ServicePort> {
+        self.slices.service(namespace, name, port)
     }
 
     /// The endpoints of a service that are for clients in this proxy's zone; none: it does not ask for that, or nobody knows
     /// the zone.
     pub(crate) fn near(&self, service: &ServicePort) -> HashSet<Endpoint> {
-        let Some(own) = &self.data.zone else {
+        let Some(own) = &self.zone else {
             return HashSet::new();
         };
         let pairs = service.endpoints.iter().zip(&service.zones);
@@ -141,13 +140,15 @@ impl Services {
 
     /// What stands behind `to`, a canonical address.
     pub(crate) fn behind(&self, to: SocketAddr) -> Behind<'_> {
-        if let Some(service) = self.by_address.get(&to) {
+        let service = self.by_address.get(&to);
+        let service = service.and_then(|(namespace, name, port)| self.get(namespace, name, *port));
+        if let Some(service) = service {
             return Behind::Service(service);
         }
         if self.addresses.contains(&to.ip()) {
             return Behind::NoSuchPort;
         }
-        match self.pods.get(&to.ip()) {
+        match self.slices.pod(to.ip()) {
             Some(pod) => Behind::Pod(pod),
             None => Behind::Outside,
         }
@@ -155,7 +156,7 @@ impl Services {
 
     /// How the pod at `to` is reached. A pod that discovery forgot meanwhile is nowhere.
     pub(crate) fn pod(&self, to: SocketAddr) -> PodWay {
-        let Some(pod) = self.pods.get(&to.ip()) else {
+        let Some(pod) = self.slices.pod(to.ip()) else {
             return PodWay::Nowhere;
         };
         match (&pod.identity, pod.proxy) {
@@ -174,18 +175,28 @@ impl Services {
     }
 }
 
+fn name_of(service: &ServicePort) -> Name {
+    let (namespace, name) = (service.namespace.clone(), service.name.clone());
+    (namespace, name, service.port)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const ID: &str = "spiffe://cluster.local/ns/shop/sa/db";
 
+    fn known_as(version: u64, data: Discovery) -> Services {
+        let zone = data.zone.clone();
+        Services::new(version, data.into(), zone)
+    }
+
     fn known() -> Services {
         let text = format!(
             r#"{{"services":[
             {{"namespace":"shop","name":"db","port":5432,"protocol":"opaque","addresses":["10.96.0.7","fd00:96::7"],
               "endpoints":[{{"proxy":"10.0.0.7:15008","port":5432,"identity":"{ID}","workload":"db-0"}}]}},
-            {{"namespace":"evil","name":"db","port":5432,"protocol":"detect","addresses":["::ffff:10.96.0.7"],"endpoints":[]}}],
+            {{"namespace":"web","name":"db","port":5432,"protocol":"detect","addresses":["::ffff:10.96.0.7"],"endpoints":[]}}],
             "pods":[{{"ip":"10.0.0.7","workload":"shop/db-0","identity":"{ID}","proxy":"10.0.0.7:15008"}},
             {{"ip":"10.0.0.8","workload":"shop/old"}},
             {{"ip":"10.0.0.9","workload":"shop/starting","identity":"{ID}"}},
@@ -193,7 +204,7 @@ mod tests {
             {{"ip":"10.0.0.11","workload":"shop/gone"}},
             {{"ip":"10.0.0.11","workload":"shop/new","identity":"{ID}","proxy":"10.0.0.11:15008"}}]}}"#
         );
-        Services::new(1, serde_json::from_str(&text).unwrap())
+        known_as(1, serde_json::from_str(&text).unwrap())
     }
 
     #[test]
@@ -208,15 +219,15 @@ mod tests {
             serde_json::from_str(&text).unwrap()
         };
         let before = Services::default();
-        let first = Services::new(1, routed(1)).with_routes("web", &before);
+        let first = known_as(1, routed(1)).with_routes("web", &before);
         let service = |all: &Services| all.get("shop", "cart", 80).unwrap().clone();
         let of = |all: &Services| all.routes(&service(all)).cloned();
         let compiled = of(&first).unwrap();
-        let again = Services::new(2, routed(1)).with_routes("web", &first);
+        let again = known_as(2, routed(1)).with_routes("web", &first);
         assert!(Arc::ptr_eq(&compiled, &of(&again).unwrap()), "unchanged");
-        let changed = Services::new(3, routed(2)).with_routes("web", &again);
+        let changed = known_as(3, routed(2)).with_routes("web", &again);
         assert!(!Arc::ptr_eq(&compiled, &of(&changed).unwrap()), "changed");
-        let another = Services::new(1, routed(1)).with_routes("orders", &before);
+        let another = known_as(1, routed(1)).with_routes("orders", &before);
         assert!(
             of(&another).is_none(),
             "routes of another namespace's clients"
@@ -240,7 +251,7 @@ mod tests {
                 serde_json::to_string(&zone).unwrap()
             );
             let data = serde_json::from_str(&text).unwrap();
-            let known = Services::new(1, data);
+            let known = known_as(1, data);
             let near = known.near(known.get("shop", "cart", 80).unwrap());
             let mut names: Vec<String> = near.into_iter().map(|one| one.workload).collect();
             names.sort();

@@ -13,6 +13,7 @@ use crate::telemetry::Telemetry;
 use crate::traces::Queue;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use mesh_api::discovery::Discovery;
+use mesh_api::slices::Slices;
 use mesh_platform::Platform;
 use mesh_policy::Snapshot;
 use mesh_policy::snapshot::RateLimit;
@@ -161,19 +162,38 @@ impl Shared {
         self.changes.send_modify(|changes| changes.policy += 1);
     }
 
-    /// Puts discovery into force; cores compare versions when they use it.
-    pub(crate) fn install_discovery(&self, data: Discovery) {
-        let current = self.discovery.load();
-        if current.data != data || current.version == 0 {
-            self.discovery.store(Arc::new(
-                self.compiled(Services::new(current.version + 1, data)),
-            ));
-        }
+    /// Puts a whole discovery into force; cores compare versions when they use it.
+    pub(crate) fn install_discovery(&self, mut data: Discovery) {
+        let zone = data.zone.take();
+        self.replace_discovery(Some(data.into()), zone);
     }
 
-    /// With the routes that this proxy's workload follows.
-    fn compiled(&self, services: Services) -> Services {
-        services.with_routes(&self.config.namespace, &self.discovery.load())
+    /// The same, as a controller tells it: the zone, which it says elsewhere, stays.
+    pub(crate) fn install_slices(&self, slices: Slices) {
+        let zone = self.discovery.load().zone.clone();
+        self.replace_discovery(Some(slices), zone);
+    }
+
+    /// Says which zone this proxy is in. That alone is no word of who is in the mesh.
+    pub(crate) fn install_zone(&self, zone: Option<String>) {
+        self.replace_discovery(None, zone);
+    }
+
+    /// Only tasks of the control thread come here, so that nobody is overtaken.
+    fn replace_discovery(&self, slices: Option<Slices>, zone: Option<String>) {
+        let current = self.discovery.load();
+        let first = slices.is_some() && current.version == 0;
+        let slices = slices.unwrap_or_else(|| current.slices.clone());
+        if !first && slices.digest() == current.slices.digest() && zone == current.zone {
+            return;
+        }
+        let version = match current.version {
+            0 if !first => 0,
+            before => before + 1,
+        };
+        let services = Services::new(version, slices, zone);
+        let services = services.with_routes(&self.config.namespace, &current);
+        self.discovery.store(Arc::new(services));
     }
 
     pub(crate) fn watch_changes(&self) -> watch::Receiver<Changes> {

@@ -1,6 +1,7 @@
-//! The controller's stream: one message at once, then one per change, over mutual TLS.
+//! The controller's streams over mutual TLS: policy, one message at once, then one per change; and discovery beside it
+//! ([`super::places`]).
 
-use super::{Offer, install, report_candidate};
+use super::{Offer, install, places, report_candidate};
 use crate::config::HostPort;
 use crate::limits::{CONTROL_RETRY_MAX, CONTROL_RETRY_MIN, POLICY_BYTES_MAX};
 use crate::state::Shared;
@@ -62,6 +63,7 @@ async fn stream(
         namespace: shared.config.namespace.clone(),
         workload: shared.config.workload.clone(),
         keeps_discovery: true,
+        discovery_apart: true,
     };
     let mut updates = match client.watch_workload(request).await {
         Ok(response) => response.into_inner(),
@@ -70,9 +72,13 @@ async fn stream(
     let mut tried = shared.cross_checks.watch_tried();
     // What was found before this stream stood is news to this controller.
     tried.mark_changed();
+    // A change of policy does not wait for discovery, which may be megabytes.
+    let places = places::follow(shared, client.clone());
+    tokio::pin!(places);
     loop {
         let message = tokio::select! {
             message = updates.message() => message,
+            why = &mut places => return why,
             _ = tried.changed() => {
                 report(shared, &mut client).await;
                 continue;
@@ -144,20 +150,16 @@ fn take_policy(shared: &Shared, update: &WorkloadUpdate) -> Result<(), String> {
     install(shared, Offer { policy, candidate })
 }
 
+/// What an update says of discovery itself: all of it, from a controller that does not tell it apart, and the zone.
 fn take_discovery(shared: &Shared, update: &WorkloadUpdate) -> Result<(), String> {
-    let zone = Some(&update.zone).filter(|zone| !zone.is_empty());
-    let mut discovery: Discovery = if update.discovery_json.is_empty() {
-        let current = shared.discovery.load();
-        if current.data.zone.as_ref() == zone {
-            return Ok(());
-        }
-        current.data.clone()
-    } else {
-        serde_json::from_slice(&update.discovery_json)
-            .map_err(|error| format!("discovery: {error}"))?
-    };
-    discovery.zone = zone.cloned();
-    shared.install_discovery(discovery);
+    let zone = Some(&update.zone).filter(|zone| !zone.is_empty()).cloned();
+    if update.discovery_json.is_empty() {
+        shared.install_zone(zone);
+        return Ok(());
+    }
+    let discovery: Discovery = serde_json::from_slice(&update.discovery_json)
+        .map_err(|error| format!("discovery: {error}"))?;
+    shared.install_discovery(Discovery { zone, ..discovery });
     Ok(())
 }
 

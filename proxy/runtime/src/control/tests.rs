@@ -24,7 +24,7 @@ metadata: { name: web, namespace: shop }
 spec: { serviceAccountName: web, containers: [{ name: app }] }
 ";
 
-fn shared() -> Shared {
+pub(super) fn shared() -> Shared {
     let config = parse(include_str!("../../sample.yaml"), "proxy.yaml").expect("valid");
     assert_eq!(config.workload_name(), "shop/cart");
     Shared::new(config, System::new(), Records::default())
@@ -146,8 +146,8 @@ fn discovery_that_is_left_out_stays_whatever_became_of_the_policy_beside_it() {
     };
     let known = || {
         let all = shared.discovery.load();
-        let zone = all.data.zone.clone().unwrap_or_default();
-        (all.data.services.len(), zone, all.version)
+        let zone = all.zone.clone().unwrap_or_default();
+        (all.slices.services().count(), zone, all.version)
     };
     for (update, want) in [
         (with(1, ONE, ""), (1, "", 1)),
