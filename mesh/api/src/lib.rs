@@ -10,6 +10,7 @@
 //! - [`federation`]: how relations with other trust domains stand
 //! - [`otlp`]: spans as an OpenTelemetry collector takes them
 //! - [`tap`]: requests of a proxy as they end, for who looks at them
+//! - [`terminal`]: texts of others, made so that they steer no terminal
 //! - [`error`]: the coded error object, `MESH-nnnn`
 
 pub mod accept;
@@ -22,6 +23,7 @@ pub mod federation;
 pub mod otlp;
 pub mod slices;
 pub mod tap;
+pub mod terminal;
 pub mod trust;
 
 /// gRPC services compiled from `proto/mesh.proto`.

@@ -2,6 +2,8 @@
 
 use crate::fault::Fault;
 use clap::ValueEnum;
+use mesh_api::terminal;
+pub(crate) use mesh_api::terminal::printable;
 use serde::Serialize;
 use std::fmt::{Display, Write as _};
 use std::io::{self, IsTerminal, Write};
@@ -137,7 +139,7 @@ impl Output {
         let text = serde_json::to_string(value).map_err(|error| OutputError::Encode {
             why: error.to_string(),
         })?;
-        self.line(text)
+        self.line(terminal::json(&text))
     }
 
     /// Writes `value` in `format`; `text` writes it for people.
@@ -154,7 +156,7 @@ impl Output {
                     serde_json::to_string_pretty(value).map_err(|error| OutputError::Encode {
                         why: error.to_string(),
                     })?;
-                self.line(json)
+                self.line(terminal::json(&json))
             }
             Format::Yaml => {
                 // Through JSON, so that both forms have the same names and the same order.
@@ -335,19 +337,6 @@ fn shortened(cell: &str, width: usize) -> String {
         .collect()
 }
 
-/// `text` with control characters escaped: what comes from peers and files must not steer the terminal.
-pub(crate) fn printable(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    for character in text.chars() {
-        if character.is_control() {
-            shown.extend(character.escape_default())
-        } else {
-            shown.push(character)
-        }
-    }
-    shown
-}
-
 /// `secs` for people: `45s`, `12m`, `23h 10m`, `6d 4h`.
 pub(crate) fn duration(secs: u64) -> String {
     let (days, hours, minutes) = (secs / 86_400, secs / 3_600 % 24, secs / 60 % 60);
@@ -414,8 +403,9 @@ mod tests {
     #[test]
     fn cells_cannot_steer_the_terminal() {
         let mut table = Table::new(&["PATH"]);
-        table.row(["/\u{1b}[31m\n".to_owned()]);
-        assert!(!table.render(TEXT_COLUMNS_MAX).contains('\u{1b}'));
+        table.row(["/\u{1b}[31m\n\u{202e}\u{2028}".to_owned()]);
+        let steers = |c: char| c != '\n' && terminal::steers(c);
+        assert!(!table.render(TEXT_COLUMNS_MAX).contains(steers));
         assert_eq!(table.render(TEXT_COLUMNS_MAX).lines().count(), 2);
     }
 
