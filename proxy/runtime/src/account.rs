@@ -9,13 +9,13 @@ use crate::answer::Answer;
 use crate::body::Arriving;
 use crate::core::Core;
 use crate::limits::HEADERS_MAX;
-use crate::live::Peer;
+use crate::live::{End, Peer};
 use crate::random::Random;
 use crate::state::Shared;
 use crate::tap::{Asked, Line, Tap, Way};
 use crate::telemetry::Meter;
 use http::header::HOST;
-use http::{HeaderMap, Method, Request, Version};
+use http::{HeaderMap, Method, Request, Uri, Version};
 use mesh_api::tap::HEADERS_TOLD;
 use mesh_platform::Tick;
 use mesh_policy::decide::{Facts, Phase, Verdict};
@@ -94,6 +94,8 @@ pub(crate) struct Told {
     pub(crate) status: Option<u16>,
     pub(crate) grpc_status: Option<u16>,
     pub(crate) failure: Option<&'static str>,
+    /// It was ended from here, and that is why it failed.
+    pub(crate) ended: bool,
     /// Those that may be told, if somebody looks.
     pub(crate) headers: Vec<(&'static str, String)>,
 }
@@ -295,7 +297,7 @@ impl Account {
         Self::refused(core, to_service(service), request, why);
     }
 
-    /// What could not be read has the method `-` and no path.
+    /// What could not be read has the method `-`, or no path.
     fn refused(
         core: &Core,
         (way, client): Whose<'_>,
@@ -307,15 +309,14 @@ impl Account {
         }
         let method = request.map_or("", |request| &request.method);
         let target = request.map_or("", |request| &request.raw_path);
-        let path = target.split(['?', '#']).next().unwrap_or_default();
+        let target = told_of(target);
+        let path = target.as_ref().map_or("", Uri::path);
+        let host = target.as_ref().and_then(Uri::authority);
+        let host = host.map(|host| without_user(host.as_str()));
         let asked = Asked {
             way,
             protocol: Protocol::Http,
-            request: Some(Line {
-                method,
-                path,
-                host: None,
-            }),
+            request: Some(Line { method, path, host }),
         };
         let began = core.shared.platform.monotonic();
         let taps = wanting(core, &asked, began);
@@ -325,6 +326,7 @@ impl Account {
         let told = Told {
             method: method_of(method),
             path: cut(path, TEXT_BYTES_MAX),
+            host: host.map(|host| cut(host, TEXT_BYTES_MAX)),
             status: Some(Refusal::from(why).status.as_u16()),
             ..Told::new(core, way, client)
         };
@@ -407,7 +409,23 @@ impl Account {
 
     /// It, or one try of it, failed.
     pub(crate) fn failed(&self, why: Failure) {
-        self.tell(|told| told.failure = Some(why.as_str()));
+        self.tell(|told| {
+            if !told.ended {
+                told.failure = Some(why.as_str());
+            }
+        });
+    }
+
+    /// It was ended from here, whatever it is answered.
+    pub(crate) fn ended(&self, why: End) {
+        self.tell(|told| {
+            let why = match why {
+                End::Revoked => Failure::Revoked,
+                End::PeerExpired => Failure::Identity,
+            };
+            told.failure = Some(why.as_str());
+            told.ended = true;
+        });
     }
 
     /// Nobody could be reached to send it to; if a try said why, that stays.
@@ -439,7 +457,7 @@ pub(crate) fn answered(account: Option<Rc<Account>>, answer: Answer) -> Answer {
         account.tell(|told| {
             told.status = Some(answer.status().as_u16());
             told.grpc_status = told.grpc.then(|| grpc_code(answer.headers())).flatten();
-            if !answer.status().is_server_error() {
+            if !answer.status().is_server_error() && !told.ended {
                 told.failure = None;
             }
         });
@@ -489,6 +507,33 @@ fn wanting(core: &Core, asked: &Asked<'_>, now: Tick) -> Vec<Arc<Tap>> {
 }
 
 impl Told {
+    /// Of an answered request for this path.
+    #[cfg(test)]
+    pub(crate) fn for_test(path: &str) -> Self {
+        Self {
+            place: None,
+            direction: Direction::Inbound,
+            stream: None,
+            grpc: false,
+            version: None,
+            method: Method::GET,
+            path: path.to_owned(),
+            host: None,
+            client: None,
+            target: "8080".to_owned(),
+            server: None,
+            started: Timestamp::from_unix_secs(0),
+            took_us: 0,
+            decided: None,
+            tries: 0,
+            status: Some(200),
+            grpc_status: None,
+            failure: None,
+            ended: false,
+            headers: Vec::new(),
+        }
+    }
+
     fn new(core: &Core, way: Way<'_>, client: Option<&Client>) -> Self {
         let (direction, target) = match way {
             Way::Inbound { port, .. } => (Direction::Inbound, port.to_string()),
@@ -513,6 +558,7 @@ impl Told {
             status: None,
             grpc_status: None,
             failure: None,
+            ended: false,
             headers: Vec::new(),
         }
     }
@@ -542,6 +588,12 @@ fn version(version: Version) -> &'static str {
     }
 }
 
+/// The target of a request that was refused as bytes, as it came: only what is read as one is told, or a part of it that
+/// is nobody's business might be told for a path.
+fn told_of(target: &str) -> Option<Uri> {
+    target.parse().ok()
+}
+
 /// A host without the user and password that some put before it.
 fn without_user(host: &str) -> &str {
     host.rsplit_once('@').map_or(host, |(_, host)| host)
@@ -566,6 +618,27 @@ mod tests {
         assert_eq!(method_of("G ET"), "-");
         assert_eq!(method_of(""), "-");
         assert_eq!(method_of(&"X".repeat(99)).as_str().len(), METHOD_BYTES_MAX);
+    }
+
+    #[test]
+    fn of_a_target_the_path_is_told_and_no_user_or_query() {
+        for (target, want) in [
+            ("/a?token=hush", Some(("/a", None))),
+            ("/a#hush", Some(("/a", None))),
+            ("*", Some(("*", None))),
+            ("http://user:hush@cart/a?hush", Some(("/a", Some("cart")))),
+            ("user:hush@cart:80", Some(("", Some("cart:80")))),
+            ("user:hush@cart/a", None),
+            ("http:/user:hush@cart/a", None),
+            ("http://user:hush@/a b", None),
+            ("", None),
+        ] {
+            let read = told_of(target);
+            let host = read.as_ref().and_then(Uri::authority);
+            let host = host.map(|host| without_user(host.as_str()));
+            let got = read.as_ref().map(|uri| (uri.path(), host));
+            assert_eq!(got, want, "{target}");
+        }
     }
 
     #[test]

@@ -274,6 +274,9 @@ impl Stream {
         let held = std::mem::take(&mut self.held);
         if let (false, Some(measure)) = (well, &held.measure) {
             measure.failed(Failure::Reset);
+            if let Some(end) = self.kill.why() {
+                measure.ended(end);
+            }
         }
     }
 }

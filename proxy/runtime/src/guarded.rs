@@ -56,6 +56,11 @@ pub(crate) struct WireRefusal {
 }
 
 impl WireRefusal {
+    /// Whether its head had gone on, so that it is answered, and accounted for, as a request too.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.begun
+    }
+
     /// A request that the HTTP library refused by itself, and answered: if that was not for its size, only the target is
     /// left that the guard does not read as strictly.
     pub(crate) fn by_library(error: &hyper::Error) -> Option<Self> {

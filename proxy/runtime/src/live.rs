@@ -78,6 +78,11 @@ impl Kill {
         self.0.ended.get().is_some()
     }
 
+    /// Why it was ended, if it was.
+    pub(crate) fn why(&self) -> Option<End> {
+        self.0.ended.get()
+    }
+
     /// Waits in [`Slot::Head`].
     pub(crate) async fn ended(&self) -> End {
         poll_fn(|cx| self.poll(Slot::Head, cx)).await

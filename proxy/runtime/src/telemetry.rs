@@ -3,7 +3,7 @@
 //! Each core has a registry behind a lock that only the admin thread ever contends for, when it is asked for metrics.
 
 use crate::account::{Account, Carried};
-use crate::live::{Alive, Peer};
+use crate::live::{Alive, End, Peer};
 use http::{HeaderMap, StatusCode};
 use mesh_platform::Platform;
 use mesh_policy::decide::{Cause, Denial, Facts, Verdict};
@@ -479,9 +479,9 @@ impl Measure {
     }
 
     /// It was ended from here: who looks at it is told, and it is counted elsewhere.
-    pub(crate) fn told_failed(&self, why: Failure) {
+    pub(crate) fn ended(&self, why: End) {
         if let Some(account) = &self.account {
-            account.failed(why);
+            account.ended(why);
         }
     }
 

@@ -66,12 +66,11 @@ impl Service for Arrival {
     }
 
     fn on_refused(&self, refusal: &WireRefusal) {
-        Account::refused_in(
-            &self.core,
-            &self.peer,
-            refusal.request.as_ref(),
-            refusal.why,
-        );
+        // One whose head had gone on has an account of its own, which is told.
+        if !refusal.has_begun() {
+            let request = refusal.request.as_ref();
+            Account::refused_in(&self.core, &self.peer, request, refusal.why);
+        }
         record_refused_request(&self.core, &self.peer, refusal.request.clone(), false);
         let measure = self.core.meter.inbound(&self.peer, Ask::Http);
         measure.refused(refusal.why, false);
@@ -392,6 +391,7 @@ impl Passage<'_> {
     }
 
     fn ended(self, end: End) -> Answer {
+        self.measure.ended(end);
         let refusal = match end {
             End::Revoked => Refusal::for_decision(Phase::Permit, Some(403)),
             // Who has a new certificate may come again at once.

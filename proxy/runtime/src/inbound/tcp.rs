@@ -74,8 +74,8 @@ pub(crate) async fn take<T>(
     drop(permit); // spent: these bytes, and no others
     let carried = both_ways(&mut stream, &mut app, &kill).await;
     measure.closed(carried.up, carried.down);
-    if matches!(carried.finish, Finish::Ended(_)) {
-        measure.told_failed(Failure::Revoked);
+    if let Finish::Ended(end) = carried.finish {
+        measure.ended(end);
     }
     if !matches!(carried.finish, Finish::Closed) {
         stream.break_off();

@@ -88,8 +88,11 @@ impl Service for Departure {
     }
 
     fn on_refused(&self, refusal: &WireRefusal) {
-        let request = refusal.request.as_ref();
-        Account::refused_out(&self.core, &self.listener.name, request, refusal.why);
+        // One whose head had gone on has an account of its own, which is told.
+        if !refusal.has_begun() {
+            let request = refusal.request.as_ref();
+            Account::refused_out(&self.core, &self.listener.name, request, refusal.why);
+        }
         self.note_refused(refusal.why, refusal.request.clone(), false);
     }
 }

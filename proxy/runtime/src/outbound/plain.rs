@@ -80,8 +80,8 @@ pub(crate) async fn pass(
         measure.opened();
         let carried = both_ways(&mut stream, &mut remote, kill).await;
         measure.closed(carried.up, carried.down);
-        if matches!(carried.finish, Finish::Ended(_)) {
-            measure.told_failed(Failure::Revoked);
+        if let Finish::Ended(end) = carried.finish {
+            measure.ended(end);
         }
         if !matches!(carried.finish, Finish::Closed) {
             stream.break_off();

@@ -50,6 +50,9 @@ pub(crate) async fn take<T: AsyncRead + AsyncWrite + BreakOff + Unpin>(
         let standing = core.remotes.enter(remote.get_ref().1);
         let carried = both_ways(&mut stream, &mut remote, standing.kill()).await;
         measure.closed(carried.up, carried.down);
+        if let Finish::Ended(end) = carried.finish {
+            measure.ended(end);
+        }
         if !matches!(carried.finish, Finish::Closed) {
             stream.break_off();
             remote.break_off();
