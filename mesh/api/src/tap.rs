@@ -44,8 +44,33 @@ pub enum TapLine {
         /// Not read in time.
         slow_reader: u64,
     },
+    /// The first: what ends from now on is told, if it also began from now on.
+    Open,
     /// There was nothing to tell for some seconds.
     Idle,
+}
+
+/// Kinds of [`TapLine`].
+const KINDS: [&str; 5] = ["request", "connection", "missed", "open", "idle"];
+
+impl TapLine {
+    /// Reads a line; `None`: of a kind that only a newer proxy knows.
+    ///
+    /// # Errors
+    /// Of a line that is none, or of a known kind and not as it is.
+    pub fn read(line: &[u8]) -> Result<Option<Self>, serde_json::Error> {
+        #[derive(Deserialize)]
+        struct Any {
+            kind: String,
+        }
+        match serde_json::from_slice(line) {
+            Ok(line) => Ok(Some(line)),
+            Err(error) => match serde_json::from_slice::<Any>(line) {
+                Ok(any) if !KINDS.contains(&any.kind.as_str()) => Ok(None),
+                _ => Err(error),
+            },
+        }
+    }
 }
 
 /// A request that has ended.
@@ -410,5 +435,20 @@ mod tests {
         assert_eq!(serde_json::from_str::<TapLine>(&text).unwrap(), line);
         let idle = serde_json::to_string(&TapLine::Idle).unwrap();
         assert_eq!(idle, r#"{"kind":"idle"}"#);
+        let open = serde_json::to_string(&TapLine::Open).unwrap();
+        assert_eq!(open, r#"{"kind":"open"}"#);
+    }
+
+    #[test]
+    fn a_line_of_a_newer_proxy_is_passed_over_and_a_broken_one_is_not() {
+        let read = |text: &str| TapLine::read(text.as_bytes()).ok();
+        assert_eq!(read(r#"{"kind":"idle"}"#), Some(Some(TapLine::Idle)));
+        assert_eq!(read(r#"{"kind":"weather","is":"fine"}"#), Some(None));
+        for kind in KINDS.iter().filter(|kind| !["open", "idle"].contains(kind)) {
+            assert_eq!(read(&format!(r#"{{"kind":"{kind}"}}"#)), None, "{kind}");
+        }
+        for text in ["", "idle", r#"{"king":"idle"}"#, r#"{"kind":7}"#] {
+            assert_eq!(read(text), None, "{text}");
+        }
     }
 }

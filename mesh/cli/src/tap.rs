@@ -18,13 +18,18 @@ use mesh_api::tap::{
 use mesh_policy::decide::Verdict;
 use mesh_policy::request::Protocol;
 use mesh_trust::SpiffeId;
-use source::{Proxy, Wanted};
+use source::{Proxy, Told, Wanted};
+use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 /// Lines that wait to be printed; proxies are slowed down by their own limits, not by this.
 const WAITING: usize = 256;
+/// Time for all to begin. An API server has ten seconds to run a command, of which it is asked for up to fifty at once.
+const BEGIN_WITHIN: Duration = Duration::from_secs(12);
+/// A proxy that lives says something every ten seconds; one that says nothing for so long is none.
+const SILENT_FOR: Duration = Duration::from_secs(30);
 
 /// Shows requests and connections as they end: who asked what, what was decided, how it ended. No query, no body, few
 /// headers. On a cluster it takes the right to run commands in the containers of proxies (`create` `pods/exec`).
@@ -160,6 +165,8 @@ impl FilterArgs {
 
 /// What comes from one proxy.
 pub(crate) enum Came {
+    /// It tells what ends from now on.
+    Began(String),
     Line(TapLine),
     /// Nothing more, or never anything.
     Ended(String, Option<Fault>),
@@ -180,39 +187,116 @@ pub(crate) fn run(args: &TapArgs, output: &mut Output) -> Result<Exit, Fault> {
             selector: args.selector.as_deref(),
         })
         .await?;
-        let mut came = come_from(proxies, &filter);
-        let until = args.for_.map(|limit| Instant::now() + limit);
-        let (mut shown, mut exit) = (0, Exit::Ok);
-        loop {
-            let came = tokio::select! {
-                came = came.recv() => came,
-                () = over(until) => break,
-            };
-            match came {
-                // The last of them has ended.
-                None => break,
-                Some(Came::Ended(name, why)) => {
-                    exit = Exit::Failure;
-                    output.talk(format_args!("{name} tells no more"));
-                    if let Some(fault) = why {
-                        output.fault(&fault, Format::Text);
-                    }
+        let opening = Opening::of(&proxies);
+        let came = come_from(proxies, &filter);
+        let enough = (args.count, args.for_);
+        show_all(came, opening, enough, args.output, output).await
+    })
+}
+
+/// Shows what comes until nothing more does, or it is enough: so many, or for so long since all have begun.
+async fn show_all(
+    mut came: mpsc::Receiver<Came>,
+    mut opening: Opening,
+    (count, limit): (Option<u64>, Option<Duration>),
+    form: Lines,
+    output: &mut Output,
+) -> Result<Exit, Fault> {
+    let (mut until, mut shown, mut exit) = (None, 0, Exit::Ok);
+    loop {
+        if opening.is_over() && until.is_none() {
+            until = limit.map(|limit| Instant::now() + limit);
+        }
+        let came = tokio::select! {
+            came = came.recv() => came,
+            () = over(until) => break,
+            () = opening.late() => {
+                exit = Exit::Failure;
+                for name in opening.give_up() {
+                    output.talk(format_args!("{name} tells nothing yet"));
                 }
-                Some(Came::Line(line)) => {
-                    let counts = matches!(line, TapLine::Request(_) | TapLine::Connection(_));
-                    show(&line, args.output, output)?;
-                    if output.is_closed() {
-                        break;
-                    }
-                    shown += u64::from(counts);
-                    if args.count.is_some_and(|count| shown >= count) {
-                        break;
-                    }
+                continue;
+            }
+        };
+        match came {
+            // The last of them has ended.
+            None => break,
+            Some(Came::Began(name)) => opening.began(&name),
+            Some(Came::Ended(name, why)) => {
+                opening.ended(&name);
+                exit = Exit::Failure;
+                output.talk(format_args!("{name} tells no more"));
+                if let Some(fault) = why {
+                    output.fault(&fault, Format::Text);
+                }
+            }
+            Some(Came::Line(line)) => {
+                let counts = matches!(line, TapLine::Request(_) | TapLine::Connection(_));
+                show(&line, form, output)?;
+                if output.is_closed() {
+                    break;
+                }
+                shown += u64::from(counts);
+                if count.is_some_and(|count| shown >= count) {
+                    break;
                 }
             }
         }
-        Ok(exit)
+    }
+    // Whoever looked at nobody has not seen that there is nothing.
+    Ok(if opening.any_began() {
+        exit
+    } else {
+        Exit::Failure
     })
+}
+
+/// Proxies that are asked and have neither begun to tell nor ended. On a cluster each takes a process in a container, so
+/// the clocks of those who look start when it is over.
+pub(crate) struct Opening {
+    waited_for: BTreeSet<String>,
+    until: Instant,
+    any_began: bool,
+}
+
+impl Opening {
+    /// Of these, which are asked now.
+    pub(crate) fn of(proxies: &[Proxy]) -> Self {
+        Self {
+            waited_for: proxies.iter().map(|proxy| proxy.name.clone()).collect(),
+            until: Instant::now() + BEGIN_WITHIN,
+            any_began: false,
+        }
+    }
+
+    pub(crate) fn began(&mut self, name: &str) {
+        self.waited_for.remove(name);
+        self.any_began = true;
+    }
+
+    pub(crate) fn ended(&mut self, name: &str) {
+        self.waited_for.remove(name);
+    }
+
+    /// Whether nobody is waited for any more.
+    pub(crate) fn is_over(&self) -> bool {
+        self.waited_for.is_empty()
+    }
+
+    /// Whether anybody ever told something.
+    pub(crate) fn any_began(&self) -> bool {
+        self.any_began
+    }
+
+    /// Resolves when those that are waited for have had their time.
+    pub(crate) async fn late(&self) {
+        over((!self.is_over()).then_some(self.until)).await;
+    }
+
+    /// Waits for nobody any more; those who have not begun.
+    pub(crate) fn give_up(&mut self) -> BTreeSet<String> {
+        std::mem::take(&mut self.waited_for)
+    }
 }
 
 async fn over(until: Option<Instant>) {
@@ -236,24 +320,42 @@ pub(crate) fn come_from(proxies: Vec<Proxy>, filter: &TapFilter) -> mpsc::Receiv
 async fn follow(proxy: &Proxy, query: &str, send: &mpsc::Sender<Came>) {
     let ended = async {
         let mut told = proxy.ask(query).await?;
-        while let Some(line) = told.next().await? {
-            // What a newer proxy tells besides is not shown.
-            let Ok(line) = serde_json::from_slice(&line) else {
-                continue;
-            };
-            if send.send(Came::Line(line)).await.is_err() {
-                break;
-            }
-        }
-        Ok(())
+        pass_on(proxy, &mut told, send).await
     };
     let why = ended.await.err();
     let _ = send.send(Came::Ended(proxy.name.clone(), why)).await;
 }
 
+/// Passes on what a proxy tells, until it tells no more or nobody takes it.
+async fn pass_on(proxy: &Proxy, told: &mut Told, send: &mpsc::Sender<Came>) -> Result<(), Fault> {
+    let mut began = false;
+    loop {
+        let next = timeout(SILENT_FOR, told.next()).await;
+        let next = next.map_err(|_elapsed| {
+            let secs = SILENT_FOR.as_secs();
+            proxy.no_tap(format!("it said nothing for {secs} s"))
+        })?;
+        let Some(line) = next? else { return Ok(()) };
+        let line = TapLine::read(&line)
+            .map_err(|error| proxy.no_tap(format!("what it says is no line of a tap: {error}")))?;
+        if let Some(line) = &line
+            && !proxy.may_tell(line)
+        {
+            return Err(proxy.no_tap("it tells of a workload of another namespace"));
+        }
+        let first = (!std::mem::replace(&mut began, true)).then(|| Came::Began(proxy.name.clone()));
+        // What a newer proxy tells besides is not shown.
+        for came in first.into_iter().chain(line.map(Came::Line)) {
+            if send.send(came).await.is_err() {
+                return Ok(());
+            }
+        }
+    }
+}
+
 fn show(line: &TapLine, form: Lines, output: &mut Output) -> Result<(), Fault> {
     match (form, line) {
-        (_, TapLine::Idle) => {}
+        (_, TapLine::Open | TapLine::Idle) => {}
         (Lines::Jsonl, line) => output.json_line(line)?,
         (Lines::Text, TapLine::Request(request)) => output.line(request_text(request))?,
         (Lines::Text, TapLine::Connection(stream)) => output.line(stream_text(stream))?,
@@ -357,6 +459,7 @@ fn ending(decision: Option<&TapDecision>, failure: Option<&str>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use mesh_api::terminal;
     use mesh_trust::Timestamp;
     use std::collections::BTreeMap;
 
@@ -401,15 +504,94 @@ mod tests {
             "{line}"
         );
         let odd = TapRequest {
-            path: "/\u{1b}[2Ja\nb".to_owned(),
+            path: "/\u{1b}[2Ja\nb\u{9b}\u{7f}\u{202e}\u{2066}\u{2028}\u{a0}\u{200b}".to_owned(),
             status: None,
             ..request()
         };
         let line = request_text(&odd);
         assert!(
-            !line.contains(['\u{1b}', '\n']) && line.contains(" left "),
+            !line.contains(terminal::steers) && line.contains(" left "),
             "{line:?}"
         );
+        let json = serde_json::to_string(&odd).expect("JSON");
+        assert!(json.contains(terminal::steers), "the encoder leaves some");
+        assert!(!terminal::json(&json).contains(terminal::steers));
+    }
+
+    /// What becomes of these lines of a proxy; `open`: it then says nothing more, and does not end.
+    async fn passed(lines: &[&'static str], open: bool) -> (Vec<Came>, Result<(), Fault>) {
+        let (say, said) = mpsc::channel(16);
+        for line in lines {
+            say.send(*line).await.expect("room");
+        }
+        let kept = open.then_some(say);
+        let (send, mut came) = mpsc::channel(16);
+        let proxy = Proxy::for_test("shop/web");
+        let ended = pass_on(&proxy, &mut Told::Test(said), &send).await;
+        drop((send, kept));
+        let mut all = Vec::new();
+        while let Some(one) = came.recv().await {
+            all.push(one);
+        }
+        (all, ended)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_proxy_that_says_nothing_is_given_up() {
+        let began = Instant::now();
+        let (came, ended) = passed(&[r#"{"kind":"open"}"#], true).await;
+        assert!(matches!(
+            &came[..],
+            [Came::Began(_), Came::Line(TapLine::Open)]
+        ));
+        let fault = ended.expect_err("silence is no good end");
+        assert!(
+            fault.message().contains("nothing for 30 s"),
+            "{}",
+            fault.message()
+        );
+        assert_eq!(began.elapsed().as_secs(), 30);
+    }
+
+    #[tokio::test]
+    async fn a_line_that_is_none_is_a_fault_and_a_newer_one_is_passed_over() {
+        let (came, ended) = passed(&[r#"{"kind":"weather"}"#, r#"{"kind":"idle"}"#], false).await;
+        assert!(matches!(
+            &came[..],
+            [Came::Began(_), Came::Line(TapLine::Idle)]
+        ));
+        assert!(ended.is_ok());
+        for line in [r#"{"kind":"request"}"#, "idle", ""] {
+            let (came, ended) = passed(&[line], false).await;
+            assert!(came.is_empty(), "{line}");
+            assert!(ended.is_err(), "{line}");
+        }
+    }
+
+    /// How `--for 2s` ends, and after how long, where a proxy begins after so many seconds, if ever.
+    async fn for_two_seconds(begins_after: Option<u64>) -> (Exit, u64) {
+        let opening = Opening::of(&[Proxy::for_test("shop/web")]);
+        let (send, came) = mpsc::channel(4);
+        let began = Instant::now();
+        tokio::spawn(async move {
+            if let Some(secs) = begins_after {
+                tokio::time::sleep(Duration::from_secs(secs)).await;
+                let _ = send.send(Came::Began("shop/web".to_owned())).await;
+            }
+            send.closed().await;
+        });
+        let mut output = Output::standard(crate::output::Surroundings::read());
+        let enough = (None, Some(Duration::from_secs(2)));
+        let exit = show_all(came, opening, enough, Lines::Text, &mut output).await;
+        (exit.expect("an end"), began.elapsed().as_secs())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn time_is_counted_from_when_all_tell_and_nobody_is_no_success() {
+        assert_eq!(for_two_seconds(Some(0)).await, (Exit::Ok, 2));
+        assert_eq!(for_two_seconds(Some(8)).await, (Exit::Ok, 10));
+        assert_eq!(for_two_seconds(Some(13)).await, (Exit::Failure, 14));
+        assert_eq!(for_two_seconds(None).await, (Exit::Failure, 14));
     }
 
     #[test]

@@ -42,6 +42,20 @@ pub enum KubernetesError {
         /// What happened instead.
         why: String,
     },
+    /// A command that the API server ran in a container failed.
+    #[error("the API server could {what}, and the command failed: {why}")]
+    #[diagnostic(
+        code("MESH-0433"),
+        help(
+            "the reason is the command's own; docs/reference/tap.md says what looking at a proxy takes, `mesh stat` whether it is ready"
+        )
+    )]
+    Command {
+        /// What was asked.
+        what: String,
+        /// What the command said.
+        why: String,
+    },
 }
 
 impl KubernetesError {

@@ -83,8 +83,8 @@ impl Lines {
     /// The next line, without its end; `None`: the command ended well. Giving up while waiting loses nothing.
     ///
     /// # Errors
-    /// [`KubernetesError::Failed`] if the command ends otherwise, with what it said; if the connection breaks off; or for a
-    /// line that is too long.
+    /// [`KubernetesError::Command`] if the command ends otherwise, with what it said; [`KubernetesError::Failed`] if the
+    /// connection breaks off, or for a line that is too long.
     pub async fn next(&mut self) -> Result<Option<Vec<u8>>, KubernetesError> {
         loop {
             if let Some(end) = self.read.iter().position(|byte| *byte == b'\n') {
@@ -140,7 +140,10 @@ impl Lines {
             true => status.message.clone().unwrap_or_default(),
             false => said,
         };
-        Err(self.failed(why))
+        Err(KubernetesError::Command {
+            what: self.what.clone(),
+            why,
+        })
     }
 
     fn failed(&self, why: String) -> KubernetesError {
@@ -259,9 +262,11 @@ mod tests {
         say(&mut socket, 2, b"no such proxy\n").await;
         say(&mut socket, 3, FAILURE).await;
         assert_eq!(lines.next().await.unwrap().as_deref(), Some(&b"one"[..]));
-        let error = lines.next().await.unwrap_err().to_string();
+        let error = lines.next().await.unwrap_err();
+        assert!(matches!(error, KubernetesError::Command { .. }), "{error}");
+        let error = error.to_string();
         assert!(
-            error.ends_with("web-0, container mesh-proxy: no such proxy"),
+            error.ends_with("and the command failed: no such proxy"),
             "{error}"
         );
     }

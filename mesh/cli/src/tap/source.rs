@@ -6,7 +6,7 @@ use crate::cluster::proxies::{self, ProxyPod};
 use crate::fault::Fault;
 use crate::live::{Live, LiveArgs};
 use mesh_api::admin_http;
-use mesh_api::tap::PATH;
+use mesh_api::tap::{PATH, TapLine};
 use mesh_cluster::names::PROXY;
 use mesh_kubernetes::{Client, KubernetesError, exec, read};
 use serde_json::{Value, json};
@@ -68,6 +68,14 @@ enum TapError {
         help("name a workload, a namespace with `-n`, or labels with `-l`")
     )]
     TooMany { found: usize },
+    #[error("{proxy} cannot be looked at: {why}")]
+    #[diagnostic(
+        code("MESH-0433"),
+        help(
+            "see whether its proxy is ready, with `mesh stat`, and of this version; docs/reference/tap.md says what a tap takes"
+        )
+    )]
+    NoTap { proxy: String, why: String },
 }
 
 /// Whose proxies are meant.
@@ -98,6 +106,8 @@ enum Way {
 pub(crate) enum Told {
     Socket(admin_http::Lines),
     Pod(Box<exec::Lines>),
+    #[cfg(test)]
+    Test(tokio::sync::mpsc::Receiver<&'static str>),
 }
 
 /// The proxies that are meant.
@@ -274,6 +284,34 @@ fn labels(of: &Value) -> Option<String> {
 }
 
 impl Proxy {
+    /// Why it is not looked at, or no longer.
+    pub(crate) fn no_tap(&self, why: impl Into<String>) -> Fault {
+        let (proxy, why) = (self.name.clone(), why.into());
+        TapError::NoTap { proxy, why }.into()
+    }
+
+    /// Whether this is its to tell. Whoever makes a pod names its containers: what it says of other namespaces is no
+    /// more than its word.
+    pub(crate) fn may_tell(&self, line: &TapLine) -> bool {
+        let Way::Pod { pod, .. } = &self.way else {
+            return true;
+        };
+        let workload = match line {
+            TapLine::Request(request) => &request.workload,
+            TapLine::Connection(stream) => &stream.workload,
+            TapLine::Missed { .. } | TapLine::Open | TapLine::Idle => return true,
+        };
+        is_of(workload, &pod.namespace)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn for_test(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            way: Way::Socket(PathBuf::new()),
+        }
+    }
+
     /// Asks for a tap.
     ///
     /// # Errors
@@ -291,6 +329,13 @@ impl Proxy {
             }
         }
     }
+}
+
+/// Whether a workload, as `namespace/name`, is of this namespace.
+fn is_of(workload: &str, namespace: &str) -> bool {
+    workload
+        .split_once('/')
+        .is_some_and(|(of, _)| of == namespace)
 }
 
 /// What runs in the container of a proxy: its own configuration says where its admin socket is.
@@ -314,6 +359,8 @@ impl Told {
         match self {
             Self::Socket(lines) => Ok(lines.next().await?),
             Self::Pod(lines) => Ok(lines.next().await?),
+            #[cfg(test)]
+            Self::Test(lines) => Ok(lines.recv().await.map(|line| line.as_bytes().to_vec())),
         }
     }
 }
@@ -368,12 +415,22 @@ mod tests {
     }
 
     #[test]
+    fn a_workload_is_of_one_namespace() {
+        assert!(is_of("shop/web", "shop"));
+        for (workload, namespace) in [
+            ("bank/web", "shop"),
+            ("shop", "shop"),
+            ("", ""),
+            ("shopper/web", "shop"),
+            ("bank/shop/web", "shop"),
+        ] {
+            assert!(!is_of(workload, namespace), "{workload} in {namespace}");
+        }
+    }
+
+    #[test]
     fn what_is_meant_twice_is_looked_at_once() {
-        let one = |name: &str| Proxy {
-            name: name.to_owned(),
-            way: Way::Socket(PathBuf::new()),
-        };
-        let mut all = vec![one("shop/web"), one("shop/cart"), one("shop/web")];
+        let mut all = Vec::from(["shop/web", "shop/cart", "shop/web"].map(Proxy::for_test));
         once_each(&mut all);
         let names: Vec<_> = all.iter().map(|one| one.name.as_str()).collect();
         assert_eq!(names, ["shop/cart", "shop/web"]);

@@ -168,7 +168,7 @@ async fn rest(lines: &mut Lines) -> (u64, u64, u64) {
                 sums.1 += over_rate;
                 sums.2 += slow_reader;
             }
-            TapLine::Idle => {}
+            TapLine::Open | TapLine::Idle => {}
         }
     }
     sums

@@ -9,7 +9,7 @@ use crate::fault::Fault;
 use crate::live;
 use crate::output::{Format, Output, Table};
 use crate::tap::source::Wanted;
-use crate::tap::{Came, come_from, source};
+use crate::tap::{Came, Opening, come_from, source};
 use crate::traffic::{Row, latency, short, table_of_edges};
 use mesh_api::admin::Direction;
 use mesh_api::tap::{RATE_MAX, TapFilter, TapLine, TapRequest};
@@ -93,15 +93,19 @@ pub(super) fn top(
             // Verdicts are made on the servers' side; the callers' side tells the same requests again.
             direction: (!args.all).then_some(Direction::Inbound),
             rate: Some(RATE_MAX),
+            // Byte streams have none, and would take from the rate.
+            path: Some("/".to_owned()),
             ..TapFilter::default()
         };
+        let mut opening = Opening::of(&proxies);
         let mut came = come_from(proxies, &filter);
         let mut silent = BTreeMap::new();
+        open(&mut came, &mut silent, &mut opening).await;
         let mut look = 0;
         loop {
             let began = Instant::now();
             let until = began + Duration::from_secs(args.every.into());
-            let seen = see(&mut came, &mut silent, until).await;
+            let seen = see(&mut came, (&mut silent, &mut opening), until).await;
             let secs = began.elapsed().as_secs_f64();
             if !watched {
                 for (name, fault) in &mut silent {
@@ -123,7 +127,15 @@ pub(super) fn top(
             let table = |lines: &[PathRate]| table(lines, args.all, wide);
             print(args, &shown, (watched, looks), output, table)?;
             look += 1;
-            if output.is_closed() || look == looks || (came.is_closed() && came.is_empty()) {
+            let over = came.is_closed() && came.is_empty();
+            if over
+                && watched
+                && !opening.any_began()
+                && let Some(fault) = first_fault(&mut silent)
+            {
+                return Err(fault);
+            }
+            if output.is_closed() || look == looks || over {
                 return Ok(match silent.is_empty() {
                     true => Exit::Ok,
                     false => Exit::Failure,
@@ -133,10 +145,40 @@ pub(super) fn top(
     })
 }
 
+/// Those that tell nothing, and why, if that is known.
+type Silent = BTreeMap<String, Option<Fault>>;
+
+/// Why nobody tells anything, where a person watches and faults would tear the picture.
+fn first_fault(silent: &mut Silent) -> Option<Fault> {
+    silent.values_mut().find_map(Option::take)
+}
+
+/// Waits until all have begun to tell, or have had their time: what some of them told before belongs to no look.
+async fn open(came: &mut mpsc::Receiver<Came>, silent: &mut Silent, opening: &mut Opening) {
+    while !opening.is_over() {
+        let one = tokio::select! {
+            one = came.recv() => one,
+            () = opening.late() => {
+                silent.extend(opening.give_up().into_iter().map(|name| (name, None)));
+                return;
+            }
+        };
+        match one {
+            None => return,
+            Some(Came::Line(_)) => {}
+            Some(Came::Began(name)) => opening.began(&name),
+            Some(Came::Ended(name, why)) => {
+                opening.ended(&name);
+                silent.insert(name, why);
+            }
+        }
+    }
+}
+
 /// All that comes until then.
 async fn see(
     came: &mut mpsc::Receiver<Came>,
-    silent: &mut BTreeMap<String, Option<Fault>>,
+    (silent, opening): (&mut Silent, &mut Opening),
     until: Instant,
 ) -> Seen {
     let mut seen = Seen::default();
@@ -149,6 +191,10 @@ async fn see(
             // Nobody tells any more: the look ends now.
             None => return seen,
             Some(Came::Line(line)) => seen.add(line),
+            Some(Came::Began(name)) => {
+                opening.began(&name);
+                silent.remove(&name);
+            }
             Some(Came::Ended(name, why)) => drop(silent.insert(name, why)),
         }
     }
@@ -161,9 +207,12 @@ impl Seen {
             TapLine::Missed {
                 over_rate,
                 slow_reader,
-            } => self.missed += over_rate + slow_reader,
+            } => {
+                let missed = over_rate.saturating_add(slow_reader);
+                self.missed = self.missed.saturating_add(missed);
+            }
             // Byte streams have no paths.
-            TapLine::Connection(_) | TapLine::Idle => {}
+            TapLine::Connection(_) | TapLine::Open | TapLine::Idle => {}
         }
     }
 
@@ -189,7 +238,7 @@ impl Seen {
             path: request.path,
         };
         if self.sums.len() >= PATHS_MAX && !self.sums.contains_key(&key) {
-            self.missed += 1;
+            self.missed = self.missed.saturating_add(1);
             return;
         }
         let sum = self.sums.entry(key).or_default();
@@ -260,6 +309,7 @@ fn table(lines: &[PathRate], both_sides: bool, wide: bool) -> Table {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tap::source::Proxy;
     use serde_json::json;
 
     fn line(path: &str, more: &[(&str, serde_json::Value)]) -> TapLine {
@@ -323,6 +373,40 @@ mod tests {
         assert_eq!(lines[0].per_sec, 2.5);
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_look_begins_when_all_tell_and_who_does_not_is_named() {
+        let proxies = ["shop/a", "shop/b", "shop/c"].map(Proxy::for_test);
+        let mut opening = Opening::of(&proxies);
+        let (send, mut came) = mpsc::channel(16);
+        let (mut silent, began) = (Silent::new(), Instant::now());
+        tokio::spawn(async move {
+            for one in [
+                Came::Began("shop/a".to_owned()),
+                Came::Line(line("/early", &[])),
+                Came::Ended("shop/b".to_owned(), Some(proxies[1].no_tap("a test"))),
+            ] {
+                let _ = send.send(one).await;
+            }
+            // Later than anybody waits.
+            tokio::time::sleep(Duration::from_secs(13)).await;
+            for one in [
+                Came::Line(line("/late", &[])),
+                Came::Began("shop/c".to_owned()),
+            ] {
+                let _ = send.send(one).await;
+            }
+        });
+        open(&mut came, &mut silent, &mut opening).await;
+        assert_eq!(began.elapsed().as_secs(), 12);
+        assert!(silent.keys().eq(["shop/b", "shop/c"]));
+        let until = Instant::now() + Duration::from_secs(2);
+        let seen = see(&mut came, (&mut silent, &mut opening), until).await;
+        let paths = seen.sums.keys().map(|key| key.path.as_str());
+        assert!(paths.eq(["/late"]), "what came before the look is in none");
+        assert!(silent.keys().eq(["shop/b"]), "it tells after all");
+        assert!(first_fault(&mut silent).is_some());
+    }
+
     #[test]
     fn what_is_missed_is_said() {
         let mut seen = Seen::default();
@@ -330,6 +414,14 @@ mod tests {
             over_rate: 2,
             slow_reader: 3,
         });
+        let mut all = Seen::default();
+        for _ in 0..2 {
+            all.add(TapLine::Missed {
+                over_rate: u64::MAX,
+                slow_reader: 1,
+            });
+        }
+        assert_eq!(all.missed, u64::MAX, "whatever a proxy says");
         for number in 0..PATHS_MAX + 7 {
             seen.add(line(&format!("/{number}"), &[]));
         }
