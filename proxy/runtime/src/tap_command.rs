@@ -9,7 +9,11 @@ use mesh_proxy::ProxyError;
 use mesh_proxy::config::file;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
-use tokio::sync::oneshot;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// A proxy that lives says something every ten seconds; one that says nothing for so long is none.
+const SILENT_FOR: Duration = Duration::from_secs(30);
 
 /// Prints requests and byte streams of a running proxy as they end, one line of JSON each.
 #[derive(Args, Clone, Debug)]
@@ -49,29 +53,26 @@ pub(crate) fn run(args: &TapArgs) -> Result<(), TapError> {
             part: "the runtime of this command",
             why: error.to_string(),
         })?;
-    let (ends, ended) = oneshot::channel::<()>();
-    // Held until the end where standard input says nothing.
-    let mut ends = Some(ends);
-    if args.until_stdin_ends
-        && let Some(ends) = ends.take()
-    {
-        // A thread of its own: a read of standard input cannot be given up, and must not keep the process.
-        std::thread::spawn(move || {
+    if args.until_stdin_ends {
+        // A thread of its own, that ends the process: whoever went away has left standard output full, most likely, and
+        // the other thread then waits for room in it that never comes.
+        std::thread::spawn(|| {
             let mut byte = [0];
             while matches!(io::stdin().read(&mut byte), Ok(1..)) {}
-            drop(ends);
+            std::process::exit(0);
         });
     }
     runtime.block_on(async {
         let question = format!("{PATH}?{}", args.query);
         let mut lines = follow(&config.admin_socket, &question).await?;
-        tokio::pin!(ended);
         loop {
-            let line = tokio::select! {
-                line = lines.next() => line?,
-                _ = &mut ended => return Ok(()),
-            };
-            let Some(mut line) = line else {
+            let line = timeout(SILENT_FOR, lines.next()).await;
+            let line = line.map_err(|_elapsed| AdminError::Timeout {
+                socket: config.admin_socket.clone(),
+                path: PATH.to_owned(),
+                secs: SILENT_FOR.as_secs(),
+            })?;
+            let Some(mut line) = line? else {
                 return Ok(());
             };
             line.push(b'\n');
