@@ -5,8 +5,10 @@ use crate::answer::Answer;
 use crate::body::Body;
 use crate::config::PolicySource;
 use crate::error::ProxyError;
+use crate::limits;
 use crate::live::Kill;
 use crate::state::Shared;
+use crate::tap::Over;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -22,6 +24,7 @@ use mesh_proxy_core::exposition;
 use mesh_proxy_core::metrics::{self, phase_label};
 use mesh_trust::bundle::to_pem;
 use serde::Serialize;
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
@@ -29,7 +32,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::task::spawn_local;
 
 /// Connections at once, of each kind: scrapers and probes, not traffic.
@@ -100,8 +103,15 @@ where
     };
     let shared = shared.clone();
     spawn_local(async move {
+        let (tells, over) = oneshot::channel();
+        let tells = Cell::new(Some(tells));
         let service = service_fn(move |request: Request<Incoming>| {
             let answer = answer(&shared, door, &request);
+            if let Body::Lines(lines) = answer.body()
+                && let Some(tells) = tells.take()
+            {
+                let _ = tells.send(lines.over());
+            }
             async move { Ok::<_, Infallible>(answer) }
         });
         let mut builder = hyper::server::conn::http1::Builder::new();
@@ -109,14 +119,25 @@ where
             .timer(TokioTimer::new())
             .header_read_timeout(HEADER_TIME)
             .max_buf_size(HEAD_BYTES);
-        if let Err(error) = builder
-            .serve_connection(TokioIo::new(stream), service)
-            .await
-        {
-            tracing::debug!(%error, "an admin connection ended");
+        let served = builder.serve_connection(TokioIo::new(stream), service);
+        tokio::select! {
+            served = served => if let Err(error) = served {
+                tracing::debug!(%error, "an admin connection ended");
+            },
+            () = unread(over) => tracing::debug!("a reader of a tap that is over takes nothing"),
         }
         drop(place);
     });
+}
+
+/// Resolves when a connection's tap, if it opens one, is over, and its reader has not taken the last of it in a moment: the
+/// library waits for a reader for ever, and the connection has a place that others want.
+async fn unread(over: oneshot::Receiver<Over>) {
+    match over.await {
+        Ok(over) => over.wait().await,
+        Err(_no_tap) => std::future::pending().await,
+    }
+    tokio::time::sleep(limits::PARTING).await;
 }
 
 fn answer(shared: &Arc<Shared>, door: Door, request: &Request<Incoming>) -> Answer {
@@ -373,4 +394,39 @@ pub(crate) fn sha256(bytes: &[u8]) -> String {
         .iter()
         .map(|byte| format!("{byte:02x}"))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audit::Records;
+    use crate::config::file::parse;
+    use mesh_platform::System;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::task::LocalSet;
+    use tokio::time::timeout;
+
+    #[tokio::test]
+    async fn a_tap_that_is_over_leaves_the_door_though_nobody_reads_it() {
+        let config = parse(include_str!("../sample.yaml"), "proxy.yaml").expect("valid");
+        let shared = Arc::new(Shared::new(config, System::new(), Records::default()));
+        let room = Arc::new(Semaphore::new(1));
+        let served = async {
+            // Room for the head of the answer, and a part of the first line.
+            let (mut reader, served) = tokio::io::duplex(128);
+            take(&shared, Door::Unix, &room, Ok(served)).await;
+            let question = b"GET /tap HTTP/1.1\r\nhost: x\r\n\r\n";
+            reader.write_all(question).await.expect("room");
+            let head = reader.read_u8().await.expect("the head of the answer");
+            assert_eq!(head, b'H');
+            let place = room.clone().acquire_owned();
+            assert!(timeout(Duration::from_secs(1), place).await.is_err());
+            shared.stop();
+            let place = room.clone().acquire_owned();
+            let place = timeout(Duration::from_secs(5), place).await;
+            assert!(place.is_ok(), "the place is kept");
+            drop(reader);
+        };
+        LocalSet::new().run_until(served).await;
+    }
 }

@@ -184,6 +184,7 @@ impl Body {
     pub(crate) fn poll_ended(&self, cx: &mut Context<'_>) -> Poll<End> {
         match self {
             Self::Stream(stream) if !stream.finished => stream.kill.poll(stream.slot, cx),
+            Self::Lines(lines) => lines.poll_over(cx),
             _ => Poll::Pending,
         }
     }

@@ -8,31 +8,37 @@ use crate::account::Told;
 use crate::answer::Answer;
 use crate::body::{Arriving, Body};
 use crate::guarded::WireRefusal;
-use crate::limits::{TAP_ACCOUNTS, TAP_IDLE_SECS, TAP_QUEUE, TAP_READERS, TAP_UNREAD_SECS};
-use crate::live::Kill;
+use crate::limits::{
+    PARTING, TAP_ACCOUNTS, TAP_IDLE_SECS, TAP_QUEUE, TAP_READERS, TAP_UNREAD_SECS,
+};
+use crate::live::{End, Kill, Slot};
 use crate::serve::Service;
-use crate::state::Shared;
+use crate::state::{Shared, stopping};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Frame;
 use mesh_api::admin::Direction;
 use mesh_api::tap::{
     PATH, RATE_DEFAULT, TapClient, TapConnection, TapDecision, TapFilter, TapLine, TapRequest,
 };
+use mesh_api::terminal;
 use mesh_policy::decide::Verdict;
 use mesh_policy::request::Protocol;
 use mesh_proxy_core::metrics;
 use mesh_trust::SpiffeId;
+use std::cell::RefCell;
 use std::future::Future;
+use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::sync::mpsc;
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
+use tokio::sync::{mpsc, watch};
+use tokio::task::spawn_local;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep};
 
 /// How often a reader is told what it misses, and looked after.
 const TICK: Duration = Duration::from_secs(1);
@@ -58,7 +64,7 @@ pub(crate) struct Tap {
     /// When its reader last took something, or could have; monotonic, in microseconds.
     read_us: AtomicU64,
     /// Its place went to another reader.
-    displaced: AtomicBool,
+    displaced: watch::Sender<bool>,
 }
 
 /// What is known of a request or byte stream when it begins.
@@ -110,8 +116,14 @@ impl PerSecond {
         let second = (now_us / 1_000_000) & u64::from(u32::MAX);
         let next = |window: u64| {
             let (of, count) = (window >> 32, window & u64::from(u32::MAX));
-            let count = if of == second { count } else { 0 };
-            (count < u64::from(self.max)).then_some(second << 32 | (count + 1))
+            // A core that read the clock a moment earlier and comes late is counted with the others: a second that is
+            // over never begins again, or the next would have its rate twice.
+            let (of, count) = if of < second {
+                (second, 0)
+            } else {
+                (of, count)
+            };
+            (count < u64::from(self.max)).then_some(of << 32 | (count + 1))
         };
         let updated = self
             .window
@@ -151,9 +163,7 @@ impl Taps {
         if open.len() >= TAP_READERS {
             // Whoever stopped reading keeps nobody out.
             let unread = open.iter().position(|tap| tap.is_unread(now_us))?;
-            open.swap_remove(unread)
-                .displaced
-                .store(true, Ordering::Relaxed);
+            open.swap_remove(unread).displaced.send_replace(true);
         }
         let (sender, receiver) = mpsc::channel(TAP_QUEUE);
         let tap = Arc::new(Tap {
@@ -164,7 +174,7 @@ impl Taps {
             over_rate: AtomicU64::new(0),
             slow_reader: AtomicU64::new(0),
             read_us: AtomicU64::new(now_us),
-            displaced: AtomicBool::new(false),
+            displaced: watch::Sender::new(false),
         });
         open.push(tap.clone());
         self.set(open);
@@ -235,6 +245,10 @@ impl Tap {
         missed.fetch_add(1, Ordering::Relaxed);
     }
 
+    fn is_displaced(&self) -> bool {
+        *self.displaced.borrow()
+    }
+
     fn is_unread(&self, now_us: u64) -> bool {
         let read_us = self.read_us.load(Ordering::Relaxed);
         now_us.saturating_sub(read_us) > TAP_UNREAD_SECS * 1_000_000
@@ -273,6 +287,29 @@ const fn verdict(allowed: bool) -> Verdict {
     }
 }
 
+/// What ends a tap although its reader is trusted: its place went to another, or the proxy stops.
+pub(crate) struct Over {
+    displaced: watch::Receiver<bool>,
+    stopping: watch::Receiver<bool>,
+}
+
+impl Over {
+    fn of(shared: &Shared, tap: &Tap) -> Self {
+        Self {
+            displaced: tap.displaced.subscribe(),
+            stopping: shared.watch_stopping(),
+        }
+    }
+
+    /// Resolves once it is over.
+    pub(crate) async fn wait(mut self) {
+        tokio::select! {
+            () = stopping(&mut self.displaced) => {}
+            () = stopping(&mut self.stopping) => {}
+        }
+    }
+}
+
 /// Lines for one reader. Dropping it ends the tap.
 pub(crate) struct Lines {
     shared: Arc<Shared>,
@@ -283,17 +320,66 @@ pub(crate) struct Lines {
     tick: Interval,
     /// Ticks since the last line.
     idle: u64,
+    stage: Stage,
+    /// Wakes whoever carries these lines when they are over, though their reader takes none.
+    over: RefCell<Pin<Box<dyn Future<Output = ()>>>>,
+}
+
+/// Opening --first line--> Telling --displaced, or stopping: what was missed--> Told
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Nothing was told yet.
+    Opening,
+    /// What ends is told.
+    Telling,
+    /// There is nothing more.
+    Told,
 }
 
 impl Lines {
+    /// What ends it.
+    pub(crate) fn over(&self) -> Over {
+        Over::of(&self.shared, &self.tap)
+    }
+
+    fn is_over(&self) -> bool {
+        self.tap.is_displaced() || self.shared.is_stopping()
+    }
+
+    /// Ready once there is nothing more to tell, whether or not anybody reads; nobody is told why.
+    pub(crate) fn poll_over(&self, cx: &mut Context<'_>) -> Poll<End> {
+        if let Poll::Ready(end) = self.kill.poll(Slot::Response, cx) {
+            return Poll::Ready(end);
+        }
+        // Asked no more once it is ready: what it waits for stays true.
+        if self.is_over() || self.over.borrow_mut().as_mut().poll(cx).is_ready() {
+            return Poll::Ready(End::Revoked);
+        }
+        Poll::Pending
+    }
+
+    /// The last line: what waits here is not told any more.
+    fn last(&mut self) -> Option<TapLine> {
+        self.receiver.close();
+        while self.receiver.try_recv().is_ok() {
+            self.tap.slow_reader.fetch_add(1, Ordering::Relaxed);
+        }
+        self.tap.missed()
+    }
+
     /// The next lines; `None`: there are no more. Asked at least once a second by a reader that reads.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Frame<Bytes>>> {
         loop {
-            let over = self.tap.displaced.load(Ordering::Relaxed)
-                || self.kill.is_ended()
-                || self.shared.is_stopping();
-            if over {
-                return Poll::Ready(None);
+            if self.stage == Stage::Told || self.kill.is_ended() {
+                return Poll::Ready(None); // who is no longer trusted is told nothing more
+            }
+            if self.poll_over(cx).is_ready() {
+                self.stage = Stage::Told;
+                return Poll::Ready(self.last().map(|line| frame(&[Some(line)])));
+            }
+            if self.stage == Stage::Opening {
+                self.stage = Stage::Telling;
+                return Poll::Ready(Some(frame(&[Some(TapLine::Open)])));
             }
             let now_us = self.shared.platform.monotonic().micros();
             self.tap.read_us.store(now_us, Ordering::Relaxed);
@@ -310,11 +396,9 @@ impl Lines {
                 // So that a reader that is gone is noticed although there is nothing to tell.
                 (self.idle >= TAP_IDLE_SECS).then_some(TapLine::Idle),
             ];
-            let mut text = Vec::new();
-            lines.iter().flatten().for_each(|line| put(&mut text, line));
-            if !text.is_empty() {
+            if lines.iter().any(Option::is_some) {
                 self.idle = 0;
-                return Poll::Ready(Some(Frame::data(text.into())));
+                return Poll::Ready(Some(frame(&lines)));
             }
         }
     }
@@ -327,11 +411,17 @@ impl Drop for Lines {
     }
 }
 
-fn put(text: &mut Vec<u8>, line: &TapLine) {
-    // Every line has a form in JSON.
-    if serde_json::to_writer(&mut *text, line).is_ok() {
-        text.push(b'\n');
+/// Lines as they are sent: clients chose some of what they say, and somebody may read them on a terminal.
+fn frame(lines: &[Option<TapLine>]) -> Frame<Bytes> {
+    let mut text = String::new();
+    for line in lines.iter().flatten() {
+        // Every line has a form in JSON.
+        if let Ok(line) = serde_json::to_string(line) {
+            text += &terminal::json(&line);
+            text.push('\n');
+        }
     }
+    Frame::data(text.into())
 }
 
 fn line(told: &Told, workload: String) -> TapLine {
@@ -412,6 +502,7 @@ pub(crate) fn answer(shared: &Arc<Shared>, query: &str, who: &str, kill: Kill) -
     shared.telemetry.count("mesh_taps_opened_total");
     let mut tick = interval_at(Instant::now() + TICK, TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let over = Over::of(shared, &tap);
     let lines = Lines {
         shared: shared.clone(),
         tap,
@@ -419,6 +510,8 @@ pub(crate) fn answer(shared: &Arc<Shared>, query: &str, who: &str, kill: Kill) -
         kill,
         tick,
         idle: 0,
+        stage: Stage::Opening,
+        over: RefCell::new(Box::pin(over.wait())),
     };
     let mut answer = Response::new(Body::Lines(Box::new(lines)));
     let headers = answer.headers_mut();
@@ -469,6 +562,17 @@ impl Service for Remote {
         } else {
             text(StatusCode::NOT_FOUND, "not found\n".to_owned())
         };
+        if let Body::Lines(lines) = answer.body()
+            && request.version() < Version::HTTP_2
+        {
+            // The library waits for ever for a reader that takes nothing; here its connection carries nothing else.
+            let (over, kill) = (lines.over(), self.kill.clone());
+            spawn_local(async move {
+                over.wait().await;
+                sleep(PARTING).await;
+                kill.end(End::Revoked);
+            });
+        }
         std::future::ready(answer)
     }
 
@@ -484,6 +588,10 @@ impl Service for Remote {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::audit::Records;
+    use crate::config::file::parse;
+    use http_body::Body as _;
+    use mesh_platform::System;
 
     const SECOND: u64 = 1_000_000;
 
@@ -493,6 +601,101 @@ mod tests {
         assert!(two.take(999_999) && two.take(999_999) && !two.take(999_999));
         assert!(two.take(1_000_000) && two.take(1_999_999) && !two.take(1_999_999));
         assert!(two.take(9_000_000));
+    }
+
+    #[test]
+    fn a_core_that_comes_late_begins_no_second_anew() {
+        let two = PerSecond::new(2);
+        assert!(two.take(2_000_000) && two.take(2_000_000));
+        assert!(!two.take(1_999_999), "counted with the second that runs");
+        assert!(!two.take(2_000_001), "which has had its two");
+    }
+
+    fn shared() -> Arc<Shared> {
+        let config = parse(include_str!("../sample.yaml"), "proxy.yaml").expect("valid");
+        Arc::new(Shared::new(config, System::new(), Records::default()))
+    }
+
+    fn told() -> Arc<Told> {
+        Arc::new(Told::for_test("/\u{9b}2J\u{202e}"))
+    }
+
+    async fn next(answer: &mut Answer) -> Option<String> {
+        let frame = std::future::poll_fn(|cx| Pin::new(answer.body_mut()).poll_frame(cx));
+        let data = frame.await?.expect("no fault").into_data();
+        Some(String::from_utf8(data.expect("lines").into()).expect("text"))
+    }
+
+    #[tokio::test]
+    async fn the_first_line_says_that_it_is_open_and_the_last_what_was_missed() {
+        let shared = shared();
+        let mut answer = answer(&shared, "", "a test", Kill::default());
+        assert_eq!(
+            next(&mut answer).await.as_deref(),
+            Some("{\"kind\":\"open\"}\n")
+        );
+        let tap = shared.taps.open.load()[0].clone();
+        tap.tell(&told(), 0);
+        let line = next(&mut answer).await.expect("a line");
+        assert!(
+            line.contains("/\\u009b2J\\u202e") && line.is_ascii(),
+            "{line}"
+        );
+        // Neither read nor told when the proxy stops.
+        tap.tell(&told(), 0);
+        tap.tell(&told(), 0);
+        shared.stop();
+        let last = next(&mut answer).await.expect("a last line");
+        assert_eq!(
+            last,
+            "{\"kind\":\"missed\",\"over_rate\":0,\"slow_reader\":2}\n"
+        );
+        assert_eq!(next(&mut answer).await, None);
+    }
+
+    #[tokio::test]
+    async fn who_is_no_longer_trusted_is_told_nothing_more() {
+        let (shared, kill) = (shared(), Kill::default());
+        let mut answer = answer(&shared, "", "a test", kill.clone());
+        next(&mut answer).await;
+        shared.taps.open.load()[0].tell(&told(), 0);
+        kill.end(End::PeerExpired);
+        assert_eq!(next(&mut answer).await, None);
+    }
+
+    /// Whether a tap whose lines nobody takes is over, as whoever carries them is told without reading.
+    async fn ends(answer: &Answer) -> bool {
+        let ended = std::future::poll_fn(|cx| answer.body().poll_ended(cx));
+        tokio::time::timeout(Duration::from_secs(1), ended)
+            .await
+            .is_ok()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_that_takes_nothing_is_let_go() {
+        let (shared, kill) = (shared(), Kill::default());
+        let one = answer(&shared, "", "a test", kill.clone());
+        assert!(!ends(&one).await);
+        kill.end(End::PeerExpired);
+        assert!(ends(&one).await);
+        drop(one);
+        let all: Vec<_> = (0..TAP_READERS)
+            .map(|_| answer(&shared, "", "a test", Kill::default()))
+            .collect();
+        let first = shared.taps.open.load()[0].clone();
+        // Waits already when it is displaced.
+        let (ended, late) = tokio::join!(ends(&all[0]), async {
+            tokio::task::yield_now().await;
+            let late = shared.platform.monotonic().micros() + (TAP_UNREAD_SECS + 1) * SECOND;
+            shared.taps.open(TapFilter::default(), late)
+        });
+        assert!(ended && late.is_some() && first.is_displaced());
+        assert!(!ends(&all[1]).await);
+        let (ended, ()) = tokio::join!(ends(&all[1]), async {
+            tokio::task::yield_now().await;
+            shared.stop();
+        });
+        assert!(ended);
     }
 
     fn full(taps: &Taps) -> Vec<Arc<Tap>> {
@@ -524,7 +727,7 @@ mod tests {
         let at_the_limit = TAP_UNREAD_SECS * SECOND;
         assert!(taps.open(TapFilter::default(), at_the_limit).is_none());
         assert!(taps.open(TapFilter::default(), late).is_some());
-        let displaced = |tap: &Arc<Tap>| tap.displaced.load(Ordering::Relaxed);
+        let displaced = |tap: &Arc<Tap>| tap.is_displaced();
         assert!(displaced(&all[0]) && !all[1..].iter().any(displaced));
         assert!(taps.open(TapFilter::default(), late).is_none(), "all read");
     }

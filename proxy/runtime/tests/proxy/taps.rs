@@ -14,12 +14,14 @@ use std::process::Stdio;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::timeout;
 
 async fn open(world: &World, name: &str, query: &str) -> Result<Lines, AdminError> {
     let socket = world.path(&format!("{name}/admin.sock"));
-    follow(&socket, &format!("/tap?{query}")).await
+    let mut lines = follow(&socket, &format!("/tap?{query}")).await?;
+    assert_eq!(line(&mut lines).await, TapLine::Open);
+    Ok(lines)
 }
 
 async fn line(lines: &mut Lines) -> TapLine {
@@ -87,6 +89,20 @@ async fn a_request_is_told_with_identity_and_decision_and_without_secrets() {
     assert!(outside.decision.is_none());
 }
 
+/// A tap of `cart`, once there is a place.
+async fn free(world: &World, query: &str) -> Lines {
+    for _ in 0..250 {
+        match open(world, "cart", query).await {
+            Ok(lines) => return lines,
+            Err(AdminError::Refused { status: 429, .. }) => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    panic!("no place is free")
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_proxy_filters() {
     let world = World::running(&cart_policy("HTTP/1", &[WEB]));
@@ -103,9 +119,10 @@ async fn the_proxy_filters() {
         ("protocol=grpc", vec![]),
         ("protocol=http&verdict=deny", vec!["/plain"]),
     ] {
-        let mut lines = open(&world, "cart", query).await.expect("a tap");
+        // Places of the round before are free once its readers were seen to be gone.
+        let mut lines = free(&world, query).await;
         // A second one sees all, so that it is known when the first has seen all.
-        let mut all = open(&world, "cart", "").await.expect("a tap");
+        let mut all = free(&world, "").await;
         ask(world.web_to_cart(), "GET /a", "").await;
         ask(world.web_to_cart(), "GET /b", "").await;
         ask(world.web_to_cart(), "PUT /put", "").await;
@@ -250,34 +267,60 @@ async fn what_can_be_read_in_two_ways_is_told_as_refused_and_without_its_query()
     let mut cart = open(&world, "cart", "verdict=deny").await.expect("a tap");
     let mut web = open(&world, "web", "verdict=deny").await.expect("a tap");
     // Refused as bytes, before any library sees it.
-    let bytes =
-        b"GET /a?token=hush HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nx";
+    let bytes = "GET TARGET HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nx";
     // Refused once it is a request.
     let headers = "Host: elsewhere\r\n";
     for (to, lines) in [
         (world.cart_plain(), &mut cart),
         (world.web_to_cart(), &mut web),
     ] {
-        assert_eq!(status(&raw(to, bytes).await), "400");
-        let refused = request(lines).await;
-        assert_eq!(
-            (
-                refused.method.as_str(),
-                refused.path.as_str(),
-                refused.status
-            ),
-            ("GET", "/a", Some(400))
-        );
-        let decision = refused.decision.expect("a decision");
-        assert_eq!(
-            (decision.verdict, decision.phase.as_str()),
-            (Verdict::Deny, "request")
-        );
+        for (target, path, host) in [
+            ("/a?token=hush", "/a", None),
+            ("http://user:hush@cart/a?hush", "/a", Some("cart")),
+        ] {
+            let bytes = bytes.replace("TARGET", target);
+            assert_eq!(status(&raw(to, bytes.as_bytes()).await), "400");
+            let refused = request(lines).await;
+            let text = serde_json::to_string(&refused).expect("JSON");
+            assert!(!text.contains("hush") && !text.contains("user:"), "{text}");
+            assert_eq!(
+                (refused.method.as_str(), refused.path.as_str()),
+                ("GET", path),
+                "{target}"
+            );
+            assert_eq!((refused.host.as_deref(), refused.status), (host, Some(400)));
+            let decision = refused.decision.expect("a decision");
+            assert_eq!(
+                (decision.verdict, decision.phase.as_str()),
+                (Verdict::Deny, "request")
+            );
+        }
         assert_eq!(status(&ask(to, "GET /b?token=hush", headers).await), "400");
         let refused = request(lines).await;
         assert_eq!((refused.path.as_str(), refused.status), ("/b", Some(400)));
         assert_eq!(refused.decision.expect("a decision").phase, "request");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_whose_body_is_refused_later_is_told_once() {
+    let world = World::running(&cart_policy("HTTP/1", &[WEB]));
+    let _app = mirror(world.cart_app()).await;
+    let mut web = open(&world, "web", "").await.expect("a tap");
+    let mut stream = TcpStream::connect(world.web_to_cart())
+        .await
+        .expect("a connection");
+    let head = b"POST /c HTTP/1.1\r\nHost: cart\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhel";
+    stream.write_all(head).await.expect("sent");
+    // Its head has gone on by then.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    stream.write_all(b"lo\n").await.expect("sent");
+    let mut answer = Vec::new();
+    let _ = timeout(Duration::from_secs(5), stream.read_to_end(&mut answer)).await;
+    drop(stream);
+    assert_eq!(request(&mut web).await.path, "/c");
+    let more = timeout(Duration::from_millis(300), web.next()).await;
+    assert!(more.is_err(), "{more:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -339,22 +382,43 @@ fn command(world: &World, query: &str) -> Child {
         .expect("mesh-proxy runs")
 }
 
+/// The next line that a command prints.
+async fn next(printed: &mut tokio::io::Lines<BufReader<ChildStdout>>) -> TapLine {
+    let line = timeout(Duration::from_secs(20), printed.next_line()).await;
+    let line = line.expect("a line in time").expect("its output");
+    serde_json::from_str(&line.expect("a line")).expect("a line of tap")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_ends_with_its_input_though_nobody_reads_it() {
+    let world = World::running(&cart_policy("HTTP/1", &[WEB]));
+    let _app = prompt(world.cart_app()).await;
+    let mut tap = command(&world, "rate=1000");
+    let printed = tap.stdout.take().expect("its output");
+    // The first line says that it is there; from here on nobody reads.
+    let mut printed = BufReader::with_capacity(1, printed).lines();
+    assert_eq!(next(&mut printed).await, TapLine::Open);
+    // Lines of about 1.2 KiB: twice what a pipe holds.
+    let long = "x".repeat(250);
+    let headers = format!("User-Agent: {long}\r\nX-Request-Id: {long}\r\nContent-Type: {long}\r\n");
+    many(&world, 128, &headers).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(tap.try_wait().expect("a status").is_none());
+    drop(tap.stdin.take());
+    let ended = timeout(Duration::from_secs(5), tap.wait()).await;
+    let ended = ended.expect("it outlives who asked").expect("a status");
+    assert!(ended.success(), "{ended}");
+    drop(printed);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_command_prints_lines_until_its_input_ends() {
     let world = World::running(&cart_policy("HTTP/1", &[WEB]));
     let mut tap = command(&world, "verdict=deny");
     let mut printed = BufReader::new(tap.stdout.take().expect("its output")).lines();
-    let line = async {
-        // Until it is there, what is denied is told to nobody.
-        loop {
-            ask(world.cart_plain(), "GET /plain", "").await;
-            if let Ok(line) = timeout(Duration::from_millis(200), printed.next_line()).await {
-                return line.expect("a line").expect("its output stands");
-            }
-        }
-    };
-    let line = timeout(Duration::from_secs(20), line).await;
-    match serde_json::from_str(&line.expect("a line in time")).expect("a line of tap") {
+    assert_eq!(next(&mut printed).await, TapLine::Open);
+    ask(world.cart_plain(), "GET /plain", "").await;
+    match next(&mut printed).await {
         TapLine::Request(told) => assert_eq!(told.path, "/plain"),
         other => panic!("{other:?}"),
     }
@@ -429,7 +493,7 @@ async fn who_is_named_may_look_from_elsewhere() {
     let head = read_until(&mut stream, "\r\n\r\n").await;
     assert_eq!(status(&head), "200", "{head}");
     ask(world.cart_plain(), "GET /plain", "").await;
-    let lines = read_until(&mut stream, "}\n").await;
+    let lines = read_until(&mut stream, "\"verdict\"").await;
     assert!(
         lines.contains("/plain") && lines.contains("\"verdict\":\"deny\""),
         "{lines}"
