@@ -46,7 +46,7 @@ pub(crate) struct TopArgs {
     #[arg(long, conflicts_with = "all")]
     routes: bool,
     /// By method and path, without queries, as taps of the proxies tell: up to 1,000 requests a second and proxy, fifty proxies
-    /// at most. On a cluster it takes the right that `mesh tap` takes.
+    /// at most. On a cluster it takes the right that `mesh tap` takes, and to read the ConfigMap `mesh-config` of the mesh.
     #[arg(long, conflicts_with = "routes")]
     paths: bool,
     /// Calls as the proxies of the callers saw them too; without it only the servers' side, where verdicts are made.
