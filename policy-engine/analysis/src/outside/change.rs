@@ -11,7 +11,7 @@ use crate::survey::{Reason, compile};
 use crate::world::{AskedPort, title};
 use mesh_policy::Snapshot;
 use mesh_policy::decide::Verdict;
-use mesh_policy::egress::EgressDecision;
+use mesh_policy::egress::{EgressDecision, Origination, TlsOrigin, TlsRoots, TlsVersion};
 use mesh_policy::record::{DecisionRecord, RecordClient};
 use mesh_policy::snapshot::SnapshotData;
 use mesh_policy_index::WorkloadKey;
@@ -23,9 +23,10 @@ use std::net::SocketAddr;
 /// What differs.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct OutsideDiff {
-    /// What only the second policy lets out.
+    /// What only the second policy lets out; and what both do, the second in a manner that is not plainly a closer one: not
+    /// to the addresses of a name alone, in TLS of the proxy's no longer, by other roots.
     pub gained: Vec<OutsideChange>,
-    /// What only the first lets out.
+    /// What only the first lets out, or the second in a closer manner.
     pub lost: Vec<OutsideChange>,
 }
 
@@ -52,7 +53,7 @@ pub struct OutsideChange {
     /// What is let out, and by what.
     #[serde(flatten)]
     pub access: OutsideAccess,
-    /// What does not, under the other policy; empty: the workload is not there.
+    /// What does not, under the other policy; empty: the workload is not there, or gets out there in another manner.
     pub closed_by: Vec<Reason>,
     /// What the first policy says of it; none: the workload is not there.
     pub before: Option<Said>,
@@ -72,8 +73,10 @@ pub struct Said {
 /// One class that two policies decide differently.
 #[derive(Clone, Debug)]
 pub struct Difference {
-    /// Whether the second lets it out; else the first.
+    /// Whether the second lets it out; else the first. Of what both do: whether the second is not plainly closer.
     pub gained: bool,
+    /// Whether both let it out, in different manners.
+    pub in_manner: bool,
     /// Addresses.
     pub addresses: Addresses,
     /// Port.
@@ -122,9 +125,12 @@ pub fn differences(
             (false, false) => (None, first),
         };
         let (was, is) = (lets_out(before.as_ref()), lets_out(after.as_ref()));
-        if was != is {
+        let in_manner = was && is && manner(before.as_ref()) != manner(after.as_ref());
+        if was != is || in_manner {
+            let closer = in_manner && is_closer(manner(before.as_ref()), manner(after.as_ref()));
             out.push(Difference {
-                gained: is,
+                gained: is && !closer,
+                in_manner,
                 addresses: question.addresses.clone(),
                 port: question.port,
                 class: question.class.clone(),
@@ -141,6 +147,47 @@ pub fn differences(
 
 fn lets_out(decision: Option<&EgressDecision>) -> bool {
     decision.is_some_and(|decision| decision.verdict() == Verdict::Allow)
+}
+
+/// How something is let out: to the addresses of its name alone, and in which TLS of the proxy's.
+type Manner<'d> = (bool, Option<&'d Origination>);
+
+fn manner(decision: Option<&EgressDecision>) -> Manner<'_> {
+    let bound = decision.is_some_and(|decision| decision.bound_to().is_some());
+    (bound, decision.and_then(EgressDecision::tls))
+}
+
+/// Whether one manner lets out less than another, with no doubt.
+fn is_closer(before: Manner<'_>, after: Manner<'_>) -> bool {
+    match (before, after) {
+        ((false, was), (true, is)) => was == is,
+        ((false, Some(was)), (false, Some(is))) => {
+            let mut raised = TlsOrigin::clone(&was.origin);
+            raised.min_version = TlsVersion::V1_3;
+            was.server_name == is.server_name && raised == *is.origin
+        }
+        _ => false,
+    }
+}
+
+/// A manner in words.
+fn in_words(decision: &EgressDecision) -> String {
+    match (decision.bound_to(), decision.tls()) {
+        (_, Some(tls)) => {
+            let version = match tls.origin.min_version {
+                TlsVersion::V1_2 => "1.2",
+                TlsVersion::V1_3 => "1.3",
+            };
+            let roots = match &tls.origin.roots {
+                TlsRoots::System => "roots of the system",
+                TlsRoots::Pem(_) => "roots of its own",
+            };
+            let port = tls.origin.port;
+            format!("allowed, in TLS {version} or later to port {port} by {roots}")
+        }
+        (Some(name), None) => format!("allowed, to the addresses of `{name}` alone"),
+        (None, None) => "allowed, to whatever address and as it is".to_owned(),
+    }
 }
 
 /// Workloads of two worlds, those that change alike together.
@@ -223,11 +270,11 @@ impl Group {
         let mut by_place: BTreeMap<_, Vec<&Difference>> = BTreeMap::new();
         for one in found.iter().copied() {
             let reasons = [&one.before, &one.after].map(reasons_of);
-            let place = (one.addresses.text_all(), one.port, reasons);
+            let place = (one.addresses.text_all(), one.port, reasons, one.in_manner);
             by_place.entry(place).or_default().push(one);
         }
         let mut rows: BTreeMap<Row<'_>, Vec<&Difference>> = BTreeMap::new();
-        for ((blocks, _, reasons), all) in by_place {
+        for ((blocks, _, reasons, _), all) in by_place {
             let Some(first) = all.first() else {
                 continue;
             };
@@ -269,9 +316,12 @@ impl Group {
         Some(OutsideChange {
             workloads: self.workloads.clone(),
             access,
-            closed_by: sources.reasons(closes),
-            before: self.said(self.before.as_ref(), one.before.as_ref(), &one.class.sent),
-            after: self.said(self.after.as_ref(), one.after.as_ref(), &one.class.sent),
+            closed_by: match one.in_manner {
+                true => Vec::new(),
+                false => sources.reasons(closes),
+            },
+            before: self.said(self.before.as_ref(), one.before.as_ref(), one),
+            after: self.said(self.after.as_ref(), one.after.as_ref(), one),
         })
     }
 
@@ -279,10 +329,14 @@ impl Group {
         &self,
         data: Option<&SnapshotData>,
         decision: Option<&EgressDecision>,
-        sent: &Sent,
+        one: &Difference,
     ) -> Option<Said> {
         let (data, decision) = data.zip(decision)?;
-        Some(said(data, decision, sent))
+        let mut said = said(data, decision, &one.class.sent);
+        if one.in_manner {
+            said.cause = in_words(decision);
+        }
+        Some(said)
     }
 }
 

@@ -484,3 +484,76 @@ fn what_would_cost_too_much_is_not_asked_and_named() {
         "{inexact:?}"
     );
 }
+
+#[test]
+fn what_leaves_in_a_laxer_manner_is_gained() {
+    const TLS: &str = "mesh.internal/originate-tls: \"443\", mesh.internal/tls-roots: system";
+    let requests = |annotations: &str| {
+        let spec = "hostnames: [api.example], rules: [{backendRefs: []}]";
+        let route = route("HTTPRoute", "api", spec).replace("port: 443", "port: 80");
+        let name = "namespace: mesh-system";
+        let named = format!("{name}, annotations: {{{annotations}}}}}");
+        guard()
+            + &route.replace(
+                &format!("{name}}}\nspec: {{parentRefs"),
+                &format!("{named}\nspec: {{parentRefs"),
+            )
+    };
+    let unbound = "mesh.internal/bind-names: \"false\"";
+    let lax = format!("{TLS}, mesh.internal/tls-min-version: \"1.2\"");
+    for (before, after, gained, was, is) in [
+        (
+            "",
+            unbound,
+            true,
+            "to the addresses of `api.example` alone",
+            "to whatever address",
+        ),
+        (
+            unbound,
+            "",
+            false,
+            "to whatever address",
+            "to the addresses of `api.example` alone",
+        ),
+        (
+            TLS,
+            unbound,
+            true,
+            "in TLS 1.3 or later to port 443",
+            "as it is",
+        ),
+        (
+            TLS,
+            "",
+            true,
+            "in TLS 1.3 or later to port 443",
+            "to the addresses",
+        ),
+        ("", TLS, true, "to the addresses", "by roots of the system"),
+        (TLS, &lax, true, "TLS 1.3", "TLS 1.2"),
+        (&lax, TLS, false, "TLS 1.2", "TLS 1.3"),
+    ] {
+        let found = compared(&requests(before), &requests(after));
+        let (mine, others) = match gained {
+            true => (&found.outside.gained, &found.outside.lost),
+            false => (&found.outside.lost, &found.outside.gained),
+        };
+        let [change] = mine.as_slice() else {
+            panic!("{before} -> {after}: {found:?}")
+        };
+        assert!(
+            others.is_empty() && change.closed_by.is_empty(),
+            "{found:?}"
+        );
+        let (ports, sent) = what(change);
+        assert_eq!(ports, ["80"]);
+        let of_route = |what: &&str| what.starts_with("HTTP to api.example");
+        assert!(!sent.is_empty() && sent.iter().all(of_route), "{sent:?}");
+        let words =
+            [&change.before, &change.after].map(|said| said.as_ref().unwrap().cause.clone());
+        assert!(words[0].contains(was) && words[1].contains(is), "{words:?}");
+    }
+    let same = compared(&requests(TLS), &requests(TLS));
+    assert!(same.outside.is_empty(), "{same:?}");
+}
