@@ -1,6 +1,8 @@
 //! The decision on one connection or request to outside: its verdict, its cause, and the permit that comes of an allow.
 
-use super::{Compiled, CompiledPort, Origination, Speakers, Speaks, TlsOrigin, TrafficPolicy};
+use super::{
+    Compiled, CompiledPort, Layer, Origination, Speakers, Speaks, TlsOrigin, TrafficPolicy,
+};
 use crate::canonical::{self, CanonicalHost, CanonicalPath};
 use crate::decide::{Generation, Phase, Refusal, Verdict, grpc_status};
 use crate::record::{
@@ -55,8 +57,13 @@ pub enum Cause {
     TlsPort(u16),
     /// The routes of two layers that take this begin TLS in different ways.
     TlsDiffers,
+    /// The mesh's network lets this out to the addresses of its name alone, and a route of the namespace begins TLS, which
+    /// is held to no address.
+    TlsUnbound,
     /// A name let it out, and the address is not one of that name; with what is known of it.
     OtherAddress(Arc<str>),
+    /// A name let it out, and nobody said which addresses that name has; with the reason.
+    NameUnknown(Arc<str>),
 }
 
 impl Cause {
@@ -76,7 +83,9 @@ impl Cause {
             Self::NoTlsName => "egress-no-tls-name",
             Self::TlsPort(_) => "egress-tls-port",
             Self::TlsDiffers => "egress-tls-differs",
+            Self::TlsUnbound => "egress-tls-unbound",
             Self::OtherAddress(_) => "egress-other-address",
+            Self::NameUnknown(_) => "egress-name-unknown",
         }
     }
 
@@ -123,7 +132,11 @@ impl fmt::Display for Cause {
             Self::TlsDiffers => f.write_str(
                 "its route, and that of the network asked before, begin TLS in different ways",
             ),
+            Self::TlsUnbound => f.write_str(
+                "it lets this out to the addresses of its name alone, and a route of the namespace begins TLS by roots of its own choice, to any address",
+            ),
             Self::OtherAddress(why) => write!(f, "the name that lets it out does not lead there: {why}"),
+            Self::NameUnknown(why) => write!(f, "the addresses of the name that lets it out are not known: {why}"),
         }
     }
 }
@@ -204,8 +217,24 @@ impl EgressDecision {
     }
 
     /// The same decision, turned into a denial: the address is not one of the name that let it out.
-    pub fn at_other_address(mut self, why: &str) -> Self {
-        self.cause = Cause::OtherAddress(why.into());
+    pub fn at_other_address(self, why: &str) -> Self {
+        self.denied_by(Cause::OtherAddress(why.into()))
+    }
+
+    /// The same decision, turned into a denial for now: which addresses the name has that let it out is not known.
+    pub fn at_unknown_address(self, why: &str) -> Self {
+        self.denied_by(Cause::NameUnknown(why.into()))
+    }
+
+    /// Whether what this allows may go to another address instead, where the decision about the same is `there`: some network
+    /// speaks for that and lets it out, in the same TLS or in none.
+    pub fn allows_instead(&self, there: &Self) -> bool {
+        there.cause == Cause::Granted && there.tls == self.tls
+    }
+
+    fn denied_by(mut self, cause: Cause) -> Self {
+        self.cause = cause;
+        self.tls = None;
         self.reasons = match &self.network {
             Some((namespace, name)) => vec![format!("EgressNetwork/{namespace}/{name}/deny")],
             None => Vec::new(),
@@ -243,7 +272,17 @@ impl EgressDecision {
         match self.cause {
             Cause::Unrestricted | Cause::Granted => 200,
             Cause::Refused(_) => 400,
+            // The client may well try again.
+            Cause::NameUnknown(_) => 503,
             _ => 403,
+        }
+    }
+
+    /// gRPC code of the answer to a call that is denied.
+    pub fn grpc_status(&self) -> Option<u8> {
+        match self.cause {
+            Cause::NameUnknown(_) => Some(14),
+            _ => grpc_status(self.status()),
         }
     }
 
@@ -296,7 +335,7 @@ impl EgressDecision {
             request,
             verdict: self.verdict(),
             status,
-            grpc_status: status.filter(|_| grpc).and_then(grpc_status),
+            grpc_status: status.filter(|_| grpc).and_then(|_| self.grpc_status()),
             phase: Phase::Egress,
             reasons: self.reasons.clone(),
             audit: false,
@@ -391,6 +430,10 @@ impl Speakers<'_> {
     }
 
     /// If a route of what was allowed begins TLS: what leaves is TLS to that port, and every layer must let out that.
+    ///
+    /// What leaves so is held to a certificate and to no address. Where the mesh lets a name out to its addresses alone, only
+    /// the mesh may say that a certificate does in their place: a namespace would choose who vouches for the server, and
+    /// dial whom it likes.
     fn begin_tls(&self, read: &Canonical<'_>, decision: &mut EgressDecision) {
         let mut networks = self.networks.iter().flatten();
         let begins = |network: &&Compiled| network.begins(read, self.to.port()).cloned();
@@ -398,6 +441,9 @@ impl Speakers<'_> {
             return;
         };
         let host = read.host.as_ref().filter(|host| is_dns(host));
+        let begins = |network: &Compiled| network.begins(read, self.to.port()).is_some();
+        let of_mesh = |network: &&Compiled| network.layer == Layer::Mesh && begins(network);
+        let by_mesh = self.networks.iter().flatten().any(of_mesh);
         for network in self.networks.iter().flatten() {
             let own = network.begins(read, self.to.port());
             let tls = Canonical {
@@ -405,11 +451,14 @@ impl Speakers<'_> {
                 speaks: Speaks::Tls,
                 ..BYTES
             };
-            let lets_out = || network.judge(&tls, origin.port).cause == Cause::Granted;
+            let there = || network.judge(&tls, origin.port);
+            let lets_out = || there().cause == Cause::Granted;
+            let bound = || network.judge(read, self.to.port()).by_name || there().by_name;
             let cause = match own {
                 Some(_) if host.is_none() => Cause::NoTlsName,
                 Some(own) if *own != origin => Cause::TlsDiffers,
                 None if !lets_out() => Cause::TlsPort(origin.port),
+                None if !by_mesh && bound() => Cause::TlsUnbound,
                 Some(_) | None => continue,
             };
             return decision.take(network, network.denied(cause));
@@ -524,7 +573,8 @@ impl Compiled {
                 reason: route_reason(chosen.taken),
                 route,
                 tls: tls.get(&chosen.route),
-                by_name: bound.contains(&chosen.route),
+                // A network that allows lets out whatever name is said, so it rests on none.
+                by_name: self.traffic == TrafficPolicy::Deny && bound.contains(&chosen.route),
             },
         }
     }

@@ -8,6 +8,8 @@ use std::net::{IpAddr, SocketAddr};
 enum Says<'n> {
     No,
     Yes,
+    /// To the addresses of its name.
+    ByName,
     /// If TLS is begun for it.
     WithTls(&'n TlsOrigin),
 }
@@ -36,10 +38,17 @@ pub(super) fn allows(
     let Some(host) = head.host.filter(|host| host.parse::<IpAddr>().is_err()) else {
         return (false, None);
     };
+    let mut pairs = asked.iter().zip(&says);
+    let by_mesh = pairs.any(|(one, says)| one.layer == Layer::Mesh && begun(says).is_some());
     for (network, says) in asked.iter().zip(&says) {
+        let there = lets(network, origin.port, &Seen::Tls(Some(host)));
         let agrees = match begun(says) {
             Some(its) => its == origin,
-            None => !matches!(lets(network, origin.port, &Seen::Tls(Some(host))), Says::No),
+            None => match there {
+                Says::No => false,
+                Says::ByName => by_mesh,
+                Says::Yes | Says::WithTls(_) => by_mesh || !matches!(says, Says::ByName),
+            },
         };
         if !agrees {
             return (false, None);
@@ -91,7 +100,7 @@ fn lets<'n>(network: &'n EgressNetwork, port: u16, seen: &Seen<'_>) -> Says<'n> 
         speaks,
         routes,
         tls,
-        ..
+        unbound,
     }) = network.ports.get(&port)
     else {
         return otherwise;
@@ -124,6 +133,9 @@ fn lets<'n>(network: &'n EgressNetwork, port: u16, seen: &Seen<'_>) -> Says<'n> 
     };
     match (&route.invalid, tls.get(&at)) {
         (Some(_), _) => Says::No,
+        (None, None) if !allows && !route.hostnames.is_empty() && !unbound.contains(&at) => {
+            Says::ByName
+        }
         (None, None) => Says::Yes,
         (None, Some(origin)) => Says::WithTls(origin),
     }

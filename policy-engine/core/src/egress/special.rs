@@ -4,12 +4,14 @@ use ipnet::IpNet;
 use std::net::IpAddr;
 use std::sync::LazyLock;
 
-/// Blocks that are not addresses of the world (RFC 6890, RFC 4291, RFC 6052, RFC 3056), but for those of documentation.
-const BLOCKS: [&str; 22] = [
+/// Blocks that are not addresses of the world (RFC 6890, RFC 4291, RFC 6052, RFC 2765, RFC 3056), but for those of documentation.
+const BLOCKS: [&str; 24] = [
     "0.0.0.0/8",
     "10.0.0.0/8",
     "100.64.0.0/10",
     "127.0.0.0/8",
+    // One of the world's by number; on machines of Azure it is the host's, and tells their secrets as 169.254.169.254 does.
+    "168.63.129.16/32",
     "169.254.0.0/16",
     "172.16.0.0/12",
     "192.0.0.0/24",
@@ -20,6 +22,7 @@ const BLOCKS: [&str; 22] = [
     // The unspecified address, loopback, and addresses of IPv4 in a form that nobody uses.
     "::/96",
     "::ffff:0:0/96",
+    "::ffff:0:0:0/96",
     // Addresses of IPv4 behind a translator: of the world's ones, those that are special themselves are found below.
     "64:ff9b:1::/48",
     "100::/64",
@@ -79,6 +82,9 @@ mod tests {
             ("10.1.2.3", Some(8)),
             ("100.127.255.255", Some(10)),
             ("127.0.0.1", Some(8)),
+            ("168.63.129.15", None),
+            ("168.63.129.16", Some(32)),
+            ("64:ff9b::a83f:8110", Some(128)),
             ("169.254.169.254", Some(16)),
             ("172.31.0.1", Some(12)),
             ("192.168.0.1", Some(16)),
@@ -88,6 +94,7 @@ mod tests {
             ("::", Some(96)),
             ("::1", Some(96)),
             ("::ffff:10.0.0.1", Some(96)),
+            ("::ffff:0:a00:1", Some(96)),
             ("64:ff9b::a9fe:a9fe", Some(112)),
             ("64:ff9b:1::1", Some(48)),
             ("fd00:ec2::254", Some(7)),

@@ -176,8 +176,9 @@ fn a_namespace_does_not_begin_tls_to_a_port_that_the_mesh_closes() {
     assert_eq!(denied.cause, Cause::TlsPort(8443));
     assert_eq!(denied.reasons, ["EgressNetwork/mesh-system/no/deny"]);
     assert!(denied.tls().is_none() && denied.permit().is_err());
+    // By name is to the addresses of that name: the namespace's roots would vouch for any other.
     for (name, want) in [
-        ("api.example", "granted"),
+        ("api.example", "egress-tls-unbound"),
         ("other.example", "egress-tls-port"),
     ] {
         let mesh = mesh.clone().with(8443, Speaks::Tls, &[name]);
@@ -191,6 +192,79 @@ fn a_namespace_does_not_begin_tls_to_a_port_that_the_mesh_closes() {
             "EgressNetwork/mesh-system/yes/allow",
             "HTTPRoute/shop/r80/0"
         ]
+    );
+}
+
+#[test]
+fn a_namespace_does_not_begin_tls_in_place_of_the_addresses_that_the_mesh_binds_to() {
+    let to = "203.0.113.9:80";
+    let asked = get(Some("api.example"), "/");
+    let begins = |layer| {
+        deny(layer, ALL)
+            .with(80, Speaks::Http, &["api.example"])
+            .begins_tls(80, &to_port(443))
+    };
+    let own = begins(Layer::Namespace);
+    let unbind = |mut mesh: EgressNetwork, ports: &[u16]| {
+        for port in ports {
+            mesh.ports.get_mut(port).unwrap().unbound.insert(0);
+        }
+        mesh
+    };
+    let guard = |host: &[&str], server: &[&str]| {
+        deny(Layer::Mesh, ALL)
+            .with(80, Speaks::Http, host)
+            .with(443, Speaks::Tls, server)
+    };
+    let name = &["api.example"][..];
+    for (mesh, want) in [
+        (guard(name, name), Cause::TlsUnbound),
+        (guard(&[], name), Cause::TlsUnbound),
+        (guard(name, &[]), Cause::TlsUnbound),
+        (unbind(guard(name, name), &[80]), Cause::TlsUnbound),
+        (unbind(guard(name, name), &[443]), Cause::TlsUnbound),
+        // The mesh's says that addresses do not matter, at either port.
+        (unbind(guard(name, name), &[80, 443]), Cause::Granted),
+        (guard(&[], &[]), Cause::Granted),
+        // The mesh's says who vouches for the server.
+        (begins(Layer::Mesh), Cause::Granted),
+    ] {
+        let decision = decided(&[mesh, own.clone()], to, &asked);
+        assert_eq!(decision.cause, want);
+        let denied = want != Cause::Granted;
+        assert_eq!(decision.tls().is_none(), denied, "{want:?}");
+        if denied {
+            assert_eq!(decision.reasons, ["EgressNetwork/mesh-system/no/deny"]);
+        }
+    }
+    // The mesh may do so where a namespace lets out by name.
+    let bound = deny(Layer::Namespace, ALL)
+        .with(80, Speaks::Http, name)
+        .with(443, Speaks::Tls, name);
+    let both = [begins(Layer::Mesh), bound];
+    assert_eq!(said(&both, to, &asked), "granted");
+}
+
+#[test]
+fn a_network_that_allows_binds_no_name_to_addresses() {
+    let to = "203.0.113.9:80";
+    let asked = get(Some("api.example"), "/");
+    let open = allow(Layer::Namespace, ALL)
+        .with(80, Speaks::Http, &["api.example"])
+        .with(80, Speaks::Http, &["tls.example"])
+        .begins_tls(80, &to_port(443));
+    let networks = [open.clone()];
+    assert_eq!(said(&networks, to, &asked), "granted");
+    assert_eq!(
+        bound(&networks, to, &asked),
+        None,
+        "a sibling of one that begins TLS"
+    );
+    let guard = deny(Layer::Mesh, ALL).with(80, Speaks::Http, &["api.example"]);
+    assert_eq!(
+        bound(&[guard, open], to, &asked).as_deref(),
+        Some("api.example"),
+        "the mesh's binds all the same"
     );
 }
 
@@ -325,6 +399,50 @@ fn an_allow_to_another_address_becomes_a_denial_of_the_network() {
     assert_eq!(denied.reasons, ["EgressNetwork/shop/no/deny"]);
     assert_eq!(denied.bound_to(), None);
     assert!(denied.permit().is_err());
+}
+
+#[test]
+fn a_name_that_nobody_knows_is_a_denial_for_now() {
+    let own = deny(Layer::Namespace, ALL).with(80, Speaks::Http, &["api.example"]);
+    let seen = get(Some("api.example"), "/");
+    let decision = decided(&[own], "203.0.113.9:80", &seen);
+    let denied = decision.at_unknown_address("no resolver answers");
+    assert_eq!((denied.verdict(), denied.status()), (Verdict::Deny, 503));
+    assert_eq!(denied.grpc_status(), Some(14));
+    assert_eq!(denied.cause.word(), "egress-name-unknown");
+    let record = denied.record(None, Default::default(), "shop", &seen);
+    assert_eq!(record.status, Some(503));
+    assert_eq!(record.reasons, ["EgressNetwork/shop/no/deny"]);
+    assert_eq!(denied.bound_to(), None);
+    assert!(denied.permit().is_err());
+}
+
+#[test]
+fn another_address_needs_a_network_that_lets_the_same_out_there() {
+    let (block, other) = (&["203.0.113.0/24"][..], &["198.51.100.0/24"][..]);
+    let seen = get(Some("api.example"), "/");
+    let own = deny(Layer::Namespace, block).with(80, Speaks::Http, &["api.example"]);
+    let by_name = |blocks| {
+        let mut one = network("other", Layer::Namespace, TrafficPolicy::Deny, blocks);
+        one = one.with(80, Speaks::Http, &["api.example"]);
+        one
+    };
+    for (networks, want) in [
+        (vec![own.clone()], false),
+        (vec![own.clone(), deny(Layer::Namespace, other)], false),
+        (vec![own.clone(), by_name(other)], true),
+        // Who allows everything there allows this.
+        (vec![own.clone(), allow(Layer::Namespace, other)], true),
+        (
+            vec![own.clone(), by_name(other).begins_tls(80, &to_port(443))],
+            false,
+        ),
+    ] {
+        let here = decided(&networks, "203.0.113.9:80", &seen);
+        assert_eq!(here.bound_to(), Some("api.example"));
+        let there = decided(&networks, "198.51.100.1:80", &seen);
+        assert_eq!(here.allows_instead(&there), want, "{there:?}");
+    }
 }
 
 #[test]
@@ -794,7 +912,9 @@ fn routes() -> impl Strategy<Value = EgressPort> {
     );
     let speaks = prop_oneof![Just(Speaks::Http), Just(Speaks::Tls), Just(Speaks::Tcp)];
     let tls = prop::collection::btree_map(0..3u32, prop_oneof![Just(443u16), Just(80)], 0..3);
-    (speaks, prop::collection::vec(one, 1..4), tls).prop_map(|(speaks, routes, tls)| {
+    let unbound = prop::collection::btree_set(0..3u32, 0..3);
+    let routes = prop::collection::vec(one, 1..4);
+    (speaks, routes, tls, unbound).prop_map(|(speaks, routes, tls, unbound)| {
         let tls = tls.iter().filter(|_| speaks == Speaks::Http);
         let tls = tls.map(|(at, port)| (*at, to_port(*port))).collect();
         let routes = (0..).zip(routes).map(|(number, (hostnames, torn))| Route {
@@ -810,7 +930,7 @@ fn routes() -> impl Strategy<Value = EgressPort> {
             speaks,
             routes: routes.collect(),
             tls,
-            unbound: BTreeSet::new(),
+            unbound,
         }
     })
 }
