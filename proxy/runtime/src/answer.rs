@@ -163,6 +163,21 @@ pub(crate) enum Trouble {
         network: String,
         why: String,
     },
+    /// Nobody says where the name leads that lets it out.
+    #[error(
+        "EgressNetwork `{network}` lets this out to {to} by its name, and which addresses that name has is not known: {why}"
+    )]
+    #[diagnostic(
+        code("MESH-0406"),
+        help(
+            "it was not sent, and may be tried again: can the proxy reach the resolvers of its own system?"
+        )
+    )]
+    NameUnknown {
+        to: SocketAddr,
+        network: String,
+        why: String,
+    },
     /// TLS is to be begun to somebody outside of the mesh, and cannot be.
     #[error("TLS to `{server_name}` at {to} cannot be begun: {why}")]
     #[diagnostic(
@@ -251,7 +266,7 @@ impl Trouble {
             Self::EgressDenied { .. } => "MESH-0445",
             Self::EgressRevoked { .. } => "MESH-0446",
             Self::TlsNotBegun { .. } => "MESH-0405",
-            Self::OtherAddress { .. } => "MESH-0406",
+            Self::OtherAddress { .. } | Self::NameUnknown { .. } => "MESH-0406",
             Self::NoTimeLeft => "MESH-0447",
             Self::Injected { .. } => "MESH-0448",
             Self::NoPolicy => "MESH-0476",
@@ -283,6 +298,7 @@ impl Trouble {
             | Self::TlsNotBegun { .. } => StatusCode::BAD_GATEWAY,
             Self::NoEndpoint { .. }
             | Self::Unreachable { .. }
+            | Self::NameUnknown { .. }
             | Self::NoPolicy
             | Self::NoRecord
             | Self::NoIdentity { .. } => StatusCode::SERVICE_UNAVAILABLE,

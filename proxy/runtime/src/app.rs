@@ -15,7 +15,7 @@ use hyper::client::conn::http2;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::error::Error;
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -33,6 +33,8 @@ pub(crate) struct App {
     begin: Option<Begin>,
     idle: RefCell<Vec<Idle>>,
     h2: RefCell<Option<http2::SendRequest<Body>>>,
+    /// When something was last to be sent over HTTP/2.
+    h2_used: Cell<Instant>,
     dialing: tokio::sync::Mutex<()>,
 }
 
@@ -82,6 +84,7 @@ impl App {
             begin,
             idle: RefCell::default(),
             h2: RefCell::default(),
+            h2_used: Cell::new(Instant::now()),
             dialing: tokio::sync::Mutex::default(),
         })
     }
@@ -226,6 +229,7 @@ impl App {
     }
 
     async fn http2(&self) -> Result<http2::SendRequest<Body>, Trouble> {
+        self.h2_used.set(Instant::now());
         let open = |slot: &RefCell<Option<http2::SendRequest<Body>>>| {
             slot.borrow().as_ref().filter(|s| !s.is_closed()).cloned()
         };
@@ -271,6 +275,13 @@ impl App {
             .retain_mut(|idle| idle.since.elapsed() <= APP_IDLE && idle.connection.is_quiet(cx));
     }
 
+    /// Lets go of a connection over HTTP/2 on which nothing was sent for too long. It ends with the last of its streams.
+    pub(crate) fn rest(&self) {
+        if self.h2_used.get().elapsed() > APP_IDLE {
+            *self.h2.borrow_mut() = None;
+        }
+    }
+
     /// Whether no connection is kept.
     pub(crate) fn is_idle(&self) -> bool {
         self.idle.borrow().is_empty() && self.h2.borrow().as_ref().is_none_or(|h2| h2.is_closed())
@@ -292,4 +303,41 @@ pub(crate) fn root_cause(error: &dyn Error) -> String {
         cause = inner;
     }
     cause.to_string()
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// One that has a connection over HTTP/2, to somebody who says nothing; the other end. Needs a `LocalSet`.
+    pub(crate) async fn over_h2() -> (Rc<App>, tokio::io::DuplexStream) {
+        let app = App::new(SocketAddr::from(([203, 0, 113, 9], 443)), 443);
+        let (own, other) = tokio::io::duplex(64 * 1024);
+        let (sender, connection) = serve::h2_client()
+            .handshake(TokioIo::new(own))
+            .await
+            .unwrap();
+        tokio::task::spawn_local(connection);
+        *app.h2.borrow_mut() = Some(sender);
+        (app, other)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_over_http2_is_let_go_when_nothing_was_sent_on_it_for_a_while() {
+        tokio::task::LocalSet::new()
+            .run_until(async {
+                let (app, _other) = over_h2().await;
+                app.rest();
+                assert!(!app.is_idle());
+                tokio::time::advance(APP_IDLE).await;
+                assert!(app.http2().await.is_ok(), "used once more");
+                tokio::time::advance(APP_IDLE).await;
+                app.rest();
+                assert!(!app.is_idle(), "not longer ago than that");
+                tokio::time::advance(APP_IDLE).await;
+                app.rest();
+                assert!(app.is_idle());
+            })
+            .await;
+    }
 }

@@ -1,5 +1,6 @@
 //! Bodies as the proxy passes them on: streamed, watched, and ended when their connection or permission ends.
 
+use crate::app::App;
 use crate::http1::{AnswerBody, Broken, Early, Whole};
 use crate::limits::{UNWANTED, UNWANTED_BYTES};
 use crate::live::{End, Kill, Registration, Slot};
@@ -19,6 +20,7 @@ use mesh_proxy_core::http_hygiene;
 use mesh_proxy_core::metrics::Failure;
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 
 /// A request or response body on its way through.
@@ -172,6 +174,8 @@ pub(crate) struct Held {
     pub(crate) standing: Option<Standing>,
     /// Place of the request among what has left the mesh.
     pub(crate) leave: Option<Leave>,
+    /// Who sends it, outside of the mesh: its connections are in use meanwhile.
+    pub(crate) app: Option<Rc<App>>,
 }
 
 impl Body {

@@ -89,6 +89,9 @@ pub const DESTINATION_IDLE: Duration = Duration::from_secs(60);
 /// Time to connect to a destination outside the mesh. Applications have limits of their own; this one frees what they
 /// left behind.
 pub const OUTSIDE_CONNECT: Duration = Duration::from_secs(30);
+/// Addresses of names to which connections are kept for one destination outside of the mesh that applications dial: of one
+/// more the oldest goes.
+pub const OUTSIDE_LED_MAX: usize = 8;
 /// Time for a server outside of the mesh to finish a TLS handshake that the proxy began.
 pub const ORIGIN_HANDSHAKE: Duration = Duration::from_secs(10);
 /// Servers outside of the mesh, by address and name, to whom one core keeps connections in TLS of its own. One that is idle
@@ -104,8 +107,11 @@ pub const NAME_FRESH: Duration = Duration::from_secs(30);
 pub const NAME_ABSENT: Duration = Duration::from_secs(5);
 /// How long the last addresses of a name count while no resolver answers (fault F12).
 pub const NAME_KEPT: Duration = Duration::from_secs(600);
-/// Time to look a name up, and for a place to do so.
-pub const LOOKUP_WITHIN: Duration = Duration::from_secs(5);
+/// Time for which somebody waits for the addresses of a name, a place to look it up included. The C library gives each of
+/// two resolvers five seconds, and the answer of the second is to be heard.
+pub const LOOKUP_WITHIN: Duration = Duration::from_secs(12);
+/// Time for which a new answer is waited for where there is an old one.
+pub const NAME_SOON: Duration = Duration::from_millis(100);
 /// Names that one core looks up at once. Each has a thread while the C library is at work.
 pub const LOOKUPS_AT_ONCE: usize = 8;
 /// How long roots of the system are used before they are read again: what an update takes away is believed no longer.

@@ -26,7 +26,7 @@ use crate::core::Core;
 use crate::detection::detect;
 use crate::inbound::refusal_record;
 use crate::io::{BreakOff, Prefixed};
-use crate::limits::{APP_QUIET, H2_STREAMS_MAX};
+use crate::limits::{APP_QUIET, H2_STREAMS_MAX, OUTSIDE_LED_MAX};
 use crate::live::Kill;
 use crate::serve::{Speaks, serve};
 use crate::services::{PodWay, Services};
@@ -288,7 +288,7 @@ impl Listener {
         known.opaque = found.opaque;
         known
             .outside
-            .retain(|(address, _)| found.unmeshed.contains(address));
+            .retain(|(address, _)| self.keeps(&found.unmeshed, *address));
         known.unmeshed = found.unmeshed;
         let routing = known.routing.take();
         known.routing = found.routes.map(|routes| match routing {
@@ -367,6 +367,12 @@ impl Listener {
         plain::drawn(&known.unmeshed, known.balancer.len(), core.random.next())
     }
 
+    /// Whether connections to an address outside the mesh are kept. What is led goes to addresses of its name, of which
+    /// discovery knows nothing.
+    fn keeps(&self, unmeshed: &[SocketAddr], address: SocketAddr) -> bool {
+        self.outside().is_some() || unmeshed.contains(&address)
+    }
+
     /// Connections to an endpoint outside the mesh.
     fn app_at(&self, address: SocketAddr) -> Rc<App> {
         let mut known = self.known.borrow_mut();
@@ -376,7 +382,10 @@ impl Listener {
         }
         let app = App::new(address, address.port());
         // An endpoint that discovery forgot meanwhile gets this one connection.
-        if known.unmeshed.contains(&address) {
+        if self.keeps(&known.unmeshed, address) {
+            if self.outside().is_some() && known.outside.len() >= OUTSIDE_LED_MAX {
+                known.outside.remove(0);
+            }
             known.outside.push((address, app.clone()));
         }
         app
@@ -662,5 +671,34 @@ async fn bytes<T: AsyncRead + AsyncWrite + BreakOff + Unpin>(
             .await;
         }
         None => tcp::take(core, listener, stream).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(last: u8) -> SocketAddr {
+        SocketAddr::from(([203, 0, 113, last], 80))
+    }
+
+    #[test]
+    fn what_is_led_to_an_address_of_its_name_keeps_its_connections() {
+        let dialled = Listener::to_outside(at(1));
+        let led = dialled.app_at(at(2));
+        assert!(
+            Rc::ptr_eq(&led, &dialled.app_at(at(2))),
+            "the same connections"
+        );
+        // A word of discovery, which knows of none of them.
+        assert!(dialled.keeps(&[at(1)], at(2)));
+        for last in 3..200 {
+            let _ = dialled.app_at(at(last));
+        }
+        assert_eq!(dialled.known.borrow().outside.len(), OUTSIDE_LED_MAX);
+        assert!(!Rc::ptr_eq(&led, &dialled.app_at(at(2))), "the oldest goes");
+        let pod = Listener::to_pod(at(1), "shop/old");
+        assert!(!Rc::ptr_eq(&pod.app_at(at(2)), &pod.app_at(at(2))));
+        assert!(!pod.keeps(&[at(1)], at(2)) && pod.keeps(&[at(1)], at(1)));
     }
 }

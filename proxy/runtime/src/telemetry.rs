@@ -406,7 +406,7 @@ impl Measure {
         let denied = Denied {
             phase: mesh_policy::decide::Phase::Egress,
             status: grpc.map(|_| denied.status()),
-            grpc_status: grpc.filter(|grpc| *grpc).map(|_| 7),
+            grpc_status: grpc.filter(|grpc| *grpc).and_then(|_| denied.grpc_status()),
             reason: denied.cause.word(),
         };
         self.on_denied(denied);

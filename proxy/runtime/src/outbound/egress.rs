@@ -6,6 +6,8 @@
 //! ([`origin`]); what leaves by a name goes to the addresses of that name ([`binding`]).
 
 mod binding;
+#[cfg(test)]
+mod fixtures;
 mod origin;
 mod standing;
 
@@ -14,7 +16,7 @@ pub(crate) use standing::{Leave, Leaving, What};
 
 use super::http::{Departure, Outgoing};
 use super::plain::{self, Reason};
-use super::send::{Failed, Passage};
+use super::send::{Failed, Passage, within};
 use super::{Listener, Told, told};
 use crate::account::Account;
 use crate::answer::{Answer, Trouble};
@@ -135,7 +137,8 @@ async fn bytes<T: AsyncRead + AsyncWrite + BreakOff + Unpin>(
         measure().no_policy();
         return stream.break_off();
     };
-    let (decision, places) = match binding::bind(core, &policy, decision, &what, looked) {
+    let (decision, places) = match binding::bind(core, &policy, decision, &what, (listener, looked))
+    {
         Ok(bound) => bound,
         Err(denied) => (denied, Vec::new()),
     };
@@ -144,6 +147,7 @@ async fn bytes<T: AsyncRead + AsyncWrite + BreakOff + Unpin>(
         measure().no_record();
         return stream.break_off();
     }
+    let held = decision.bound_to().map(str::to_owned);
     let permit = match decision.permit() {
         Ok(permit) => permit,
         Err(denied) => {
@@ -159,6 +163,8 @@ async fn bytes<T: AsyncRead + AsyncWrite + BreakOff + Unpin>(
         places: places.clone(),
         what,
         tls: None,
+        held,
+        redirected: listener.is_redirected(),
         kill: kill.clone(),
     });
     drop(permit); // spent: these bytes, and no others; TLS is begun for requests alone
@@ -215,12 +221,17 @@ pub(super) async fn answer(
         return Err(RequestRefusal::Target.into()); // recorded and counted by whoever refuses it
     }
     let listener = call.listener;
-    let Some((policy, decision, looked)) = looked_up(core, listener, policy, decision, &what).await
-    else {
+    let looked = looked_up(core, listener, policy, decision, &what);
+    let Some(looked) = within(call.due, looked).await else {
+        passage.measure(None).failed(Failure::Timeout);
+        return Err(passage.late(false).into());
+    };
+    let Some((policy, decision, looked)) = looked else {
         passage.measure(None).no_policy();
         return Err(Trouble::NoPolicy.into());
     };
-    let (decision, places) = match binding::bind(core, &policy, decision, &what, looked) {
+    let (decision, places) = match binding::bind(core, &policy, decision, &what, (listener, looked))
+    {
         Ok(bound) => bound,
         Err(denied) => (denied, Vec::new()),
     };
@@ -229,6 +240,7 @@ pub(super) async fn answer(
         passage.measure(None).no_record();
         return Err(Trouble::NoRecord.into());
     }
+    let held = decision.bound_to().map(str::to_owned);
     let permit = match decision.permit() {
         Ok(permit) => permit,
         Err(denied) => {
@@ -271,6 +283,8 @@ pub(super) async fn answer(
         },
         what,
         tls: tls.cloned(),
+        held,
+        redirected: listener.is_redirected(),
         kill: kill.clone(),
     });
     let forward = async {
@@ -314,17 +328,23 @@ pub(super) async fn answer(
 
 /// What the application is told: it is the proxy's own, and may know which network to look at.
 fn trouble(denied: &EgressDecision) -> Trouble {
-    if let Cause::OtherAddress(why) = &denied.cause {
-        return Trouble::OtherAddress {
-            to: denied.to,
-            network: network_name(denied),
+    let (to, network) = (denied.to, network_name(denied));
+    match &denied.cause {
+        Cause::OtherAddress(why) => Trouble::OtherAddress {
+            to,
+            network,
             why: why.to_string(),
-        };
-    }
-    Trouble::EgressDenied {
-        to: denied.to,
-        network: network_name(denied),
-        why: denied.cause.to_string(),
+        },
+        Cause::NameUnknown(why) => Trouble::NameUnknown {
+            to,
+            network,
+            why: why.to_string(),
+        },
+        cause => Trouble::EgressDenied {
+            to,
+            network,
+            why: cause.to_string(),
+        },
     }
 }
 
@@ -399,7 +419,7 @@ pub(crate) fn recheck(core: &Core, policy: &Snapshot, now: Timestamp) {
         let measure = core.meter.outbound(super::OUTSIDE, None, ask);
         measure.failed(Failure::Revoked);
         if ended.decision.verdict() == Verdict::Allow {
-            tracing::info!(to = %ended.decision.to, network = network_name(&ended.decision), "ended what is to leave in another manner: in TLS of the proxy's, or no longer");
+            tracing::info!(to = %ended.decision.to, network = network_name(&ended.decision), "ended what is to leave in another manner: in TLS of the proxy's or no longer, or held to the addresses of its name");
             continue;
         }
         tracing::info!(to = %ended.decision.to, network = network_name(&ended.decision), why = %ended.decision.cause, "ended what policy no longer lets out");

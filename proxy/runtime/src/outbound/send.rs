@@ -254,6 +254,7 @@ impl Passage<'_> {
                 let (parts, body) = response.into_parts();
                 let held = Held {
                     measure: Some(measure),
+                    app: Some(app),
                     ..Held::default()
                 };
                 Ok(Reply {

@@ -386,6 +386,8 @@ async fn what_policy_does_not_let_out_is_not_dialled() {
         let answer = raw(stage.world.address(20, 8000), &hello(name)).await;
         assert!(answer.is_empty(), "{answer}");
     }
+    let seen = stage.seen();
+    assert_eq!(seen, Seen::default(), "nothing was let out so far");
     // Not for this workload.
     let others = begins(
         &stage.world,

@@ -11,7 +11,6 @@ use crate::names::NoAddress;
 use crate::outbound::Listener;
 use crate::services::Behind;
 use mesh_policy::Snapshot;
-use mesh_policy::decide::Verdict;
 use mesh_policy::egress::EgressDecision;
 use mesh_proxy_core::redirect;
 use std::fmt;
@@ -48,16 +47,29 @@ impl NotBound {
     }
 }
 
+impl NotBound {
+    /// What comes of an allow. That nobody knows the addresses is no word about them: the client may try again.
+    fn denies(&self, decision: EgressDecision) -> EgressDecision {
+        match self {
+            Self::No(NoAddress::Unknown(_) | NoAddress::Busy) => {
+                decision.at_unknown_address(&self.to_string())
+            }
+            Self::No(NoAddress::Absent)
+            | Self::Special(_)
+            | Self::Inside(_)
+            | Self::NotLetOut(_) => decision.at_other_address(&self.to_string()),
+        }
+    }
+}
+
 impl fmt::Display for NotBound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::No(NoAddress::Absent) => f.write_str("it has no address"),
             Self::No(NoAddress::Unknown(why)) => {
-                write!(f, "its addresses are not known, no resolver answers: {why}")
+                write!(f, "no resolver answers: {why}")
             }
-            Self::No(NoAddress::Busy) => {
-                f.write_str("its addresses are not known, too many names are being looked up")
-            }
+            Self::No(NoAddress::Busy) => f.write_str("too many names are being looked up"),
             Self::Special(ip) => write!(
                 f,
                 "its address is {ip}, which no name of the world has; the EgressNetwork would have to name a block of such addresses"
@@ -98,9 +110,15 @@ pub(super) fn bind(
     policy: &Snapshot,
     decision: EgressDecision,
     what: &What,
-    looked: Option<Looked>,
+    (listener, looked): (&Listener, Option<Looked>),
 ) -> Result<(EgressDecision, Vec<SocketAddr>), EgressDecision> {
     let to = decision.to;
+    if listener.is_redirected()
+        && let Err(why) = may_begin(policy, &decision)
+    {
+        core.meter.name_bound(why.word());
+        return Err(why.denies(decision));
+    }
     let (Some(looked), Some(_)) = (looked, decision.bound_to()) else {
         return Ok((decision, vec![to]));
     };
@@ -119,7 +137,7 @@ pub(super) fn bind(
             return Err(NotBound::Inside(at.ip()));
         }
         let there = speakers.decide(&what.seen());
-        match there.verdict() == Verdict::Allow && there.bound_to().is_some() {
+        match decision.allows_instead(&there) {
             true => Ok(()),
             false => Err(NotBound::NotLetOut(at.ip())),
         }
@@ -142,8 +160,18 @@ pub(super) fn bind(
         }
         Err(why) => {
             core.meter.name_bound(why.word());
-            Err(decision.at_other_address(&why.to_string()))
+            Err(why.denies(decision))
         }
+    }
+}
+
+/// Whether the proxy may connect to where this was going, if it is to begin TLS. No certificate is for an address that no
+/// name of the world has; but how a handshake fails tells whoever dialled it what is there.
+fn may_begin(policy: &Snapshot, decision: &EgressDecision) -> Result<(), NotBound> {
+    let to = decision.to;
+    match decision.tls().is_some() && !policy.egress().at(to).expect_names() {
+        true => Err(NotBound::Special(to.ip())),
+        false => Ok(()),
     }
 }
 
@@ -188,6 +216,71 @@ fn places(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::outbound::egress::fixtures::{get, policy};
+    use mesh_policy::decide::Verdict;
+
+    fn decided(policy: &Snapshot, to: &str) -> EgressDecision {
+        policy
+            .egress()
+            .at(to.parse().unwrap())
+            .decide(&get().seen())
+    }
+
+    #[test]
+    fn tls_is_begun_to_no_address_that_names_of_the_world_do_not_have() {
+        let begins = "mesh.internal/originate-tls: '443', mesh.internal/tls-roots: system";
+        for (block, annotations, to, want) in [
+            ("0.0.0.0/0", begins, "203.0.113.9:80", true),
+            ("0.0.0.0/0", begins, "169.254.169.254:80", false),
+            ("0.0.0.0/0", begins, "168.63.129.16:80", false),
+            ("0.0.0.0/0", begins, "127.0.0.1:80", false),
+            ("169.254.0.0/16", begins, "169.254.169.254:80", true),
+            // Held against its name, if against anything.
+            ("0.0.0.0/0", "", "169.254.169.254:80", true),
+        ] {
+            let policy = policy(block, annotations);
+            let decision = decided(&policy, to);
+            assert_eq!(decision.verdict(), Verdict::Allow, "{to}: {decision:?}");
+            assert_eq!(decision.tls().is_some(), !annotations.is_empty(), "{to}");
+            let may = may_begin(&policy, &decision);
+            assert_eq!(may.is_ok(), want, "{block} {to}: {may:?}");
+            if let Err(why) = may {
+                let denied = why.denies(decision);
+                assert_eq!((denied.verdict(), denied.status()), (Verdict::Deny, 403));
+            }
+        }
+    }
+
+    #[test]
+    fn trouble_with_resolvers_is_no_final_word() {
+        let policy = policy("0.0.0.0/0", "");
+        for (why, status, word) in [
+            (NotBound::No(NoAddress::Busy), 503, "egress-name-unknown"),
+            (
+                NotBound::No(NoAddress::Unknown("silence".to_owned())),
+                503,
+                "egress-name-unknown",
+            ),
+            (NotBound::No(NoAddress::Absent), 403, "egress-other-address"),
+            (
+                NotBound::Special(ips(&["10.0.0.1"])[0]),
+                403,
+                "egress-other-address",
+            ),
+        ] {
+            let denied = why.denies(decided(&policy, "203.0.113.9:80"));
+            assert_eq!(denied.verdict(), Verdict::Deny, "{why}");
+            assert_eq!((denied.status(), denied.cause.word()), (status, word));
+            let trouble = super::super::trouble(&denied);
+            assert_eq!(trouble.status().as_u16(), status, "{trouble}");
+            let grpc = if status == 503 { 14 } else { 7 };
+            assert_eq!(
+                (trouble.grpc_status(), denied.grpc_status()),
+                (grpc, Some(grpc))
+            );
+            assert!(trouble.to_string().contains(&why.to_string()), "{trouble}");
+        }
+    }
 
     fn ips(texts: &[&str]) -> Vec<IpAddr> {
         texts.iter().map(|text| text.parse().unwrap()).collect()

@@ -99,6 +99,9 @@ impl Origins {
                 http2,
             },
         );
+        if all.servers.len() >= ORIGINS_MAX {
+            all.make_room();
+        }
         // Past the bound its connections end with the request.
         if all.servers.len() < ORIGINS_MAX {
             all.servers.insert(server, app.clone());
@@ -109,18 +112,37 @@ impl Origins {
     /// Closes connections that were idle for too long, and forgets who has none. Called now and then.
     pub(crate) fn sweep(&self) {
         let mut all = self.0.borrow_mut();
-        all.servers.retain(|_, app| {
-            app.sweep();
-            Rc::strong_count(app) > 1 || !app.is_idle()
-        });
+        all.make_room();
         let All {
             manners, servers, ..
         } = &mut *all;
+        servers.retain(|_, app| {
+            app.sweep();
+            let in_use = is_in_use(app);
+            if !in_use {
+                app.rest();
+            }
+            in_use || !app.is_idle()
+        });
         manners.retain(|manner| servers.keys().any(|server| server.manner == manner.number));
     }
 }
 
+/// Whether a request or its answer is under way.
+fn is_in_use(app: &Rc<App>) -> bool {
+    Rc::strong_count(app) > 1
+}
+
 impl All {
+    /// Forgets servers in manners in which none is spoken to any more.
+    fn make_room(&mut self) {
+        let Self {
+            manners, servers, ..
+        } = self;
+        let is_current = |server: &Server| manners.iter().any(|one| one.number == server.manner);
+        servers.retain(|server, app| is_current(server) || is_in_use(app));
+    }
+
     fn manner(&mut self, core: &Core, origin: &Arc<TlsOrigin>) -> Result<&Manner, NotBegun> {
         // Each snapshot has its own copy of the same thing.
         let same = |one: &Manner| Arc::ptr_eq(&one.origin, origin) || one.origin == *origin;
@@ -179,4 +201,95 @@ fn system_roots(core: &Core) -> Result<OutsideRoots, String> {
         return Err(format!("the system of the proxy has none at `{places}`"));
     };
     OutsideRoots::of_system(&pem).map_err(|why| format!("`{path}`: {why}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::app::tests::over_h2;
+    use crate::limits::APP_IDLE;
+
+    fn server(name: &str) -> Server {
+        Server {
+            to: SocketAddr::from(([203, 0, 113, 9], 443)),
+            name: name.to_owned(),
+            manner: 0,
+        }
+    }
+
+    fn manner() -> Manner {
+        let path = rcgen::generate_simple_self_signed(["root.example".to_owned()]).unwrap();
+        let roots = OutsideRoots::chosen(path.cert.pem().as_bytes()).unwrap();
+        let config = |alpn: &[u8]| outside_client_config(&roots, false, alpn).unwrap();
+        Manner {
+            number: 0,
+            origin: Arc::new(TlsOrigin {
+                port: 443,
+                roots: TlsRoots::System,
+                min_version: TlsVersion::V1_3,
+            }),
+            http1: config(b"http/1.1"),
+            http2: config(b"h2"),
+            since: Instant::now(),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn servers_that_nobody_calls_are_forgotten() {
+        tokio::task::LocalSet::new()
+            .run_until(async {
+                let origins = Origins::default();
+                let (called, _one) = over_h2().await;
+                let (quiet, _other) = over_h2().await;
+                {
+                    let mut all = origins.0.borrow_mut();
+                    all.manners.push(manner());
+                    all.servers.insert(server("called"), called.clone());
+                    all.servers.insert(server("quiet"), quiet);
+                }
+                origins.sweep();
+                assert_eq!(origins.0.borrow().servers.len(), 2);
+                tokio::time::advance(2 * APP_IDLE).await;
+                origins.sweep();
+                let names = |origins: &Origins| {
+                    let all = origins.0.borrow();
+                    let names = all.servers.keys().map(|server| server.name.clone());
+                    names.collect::<Vec<_>>()
+                };
+                assert_eq!(names(&origins), ["called"], "whose answer is under way");
+                assert!(!called.is_idle());
+                drop(called);
+                origins.sweep();
+                assert!(names(&origins).is_empty());
+                assert!(origins.0.borrow().manners.is_empty());
+            })
+            .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn servers_in_a_manner_of_before_make_room() {
+        tokio::task::LocalSet::new()
+            .run_until(async {
+                let (app, _other) = over_h2().await;
+                let mut all = All::default();
+                all.manners.push(manner());
+                all.servers.insert(server("now"), app.clone());
+                for number in 0..ORIGINS_MAX {
+                    let before = Server {
+                        manner: 7,
+                        ..server(&format!("n{number}"))
+                    };
+                    all.servers.insert(before, App::new(server("").to, 443));
+                }
+                all.make_room();
+                assert_eq!(all.servers.len(), 1);
+                all.manners.clear();
+                all.make_room();
+                assert_eq!(all.servers.len(), 1, "it is in use");
+                drop(app);
+                all.make_room();
+                assert!(all.servers.is_empty());
+            })
+            .await;
+    }
 }
