@@ -46,11 +46,17 @@ pub struct Slice {
 pub enum SliceError {
     /// There is no slice of this number.
     #[error("there is no slice {0}")]
-    #[diagnostic(code("MESH-0716"))]
+    #[diagnostic(
+        code("MESH-0716"),
+        help("give the workload a proxy of the controller's version: restart its pod")
+    )]
     Number(u32),
     /// Not the JSON of a slice.
     #[error("slice {number} cannot be read: {why}")]
-    #[diagnostic(code("MESH-0716"))]
+    #[diagnostic(
+        code("MESH-0716"),
+        help("give the workload a proxy of the controller's version: restart its pod")
+    )]
     Unreadable {
         /// Its number.
         number: u16,
@@ -59,7 +65,10 @@ pub enum SliceError {
     },
     /// Something in it belongs elsewhere: nobody would find it here.
     #[error("`{what}` is in slice {number}, where it does not belong")]
-    #[diagnostic(code("MESH-0716"))]
+    #[diagnostic(
+        code("MESH-0716"),
+        help("give the workload a proxy of the controller's version: restart its pod")
+    )]
     Misplaced {
         /// Number of the slice.
         number: u16,
@@ -68,7 +77,10 @@ pub enum SliceError {
     },
     /// Slices were lost, or came for another state than the one they were put on.
     #[error("discovery is not what its digest says")]
-    #[diagnostic(code("MESH-0716"))]
+    #[diagnostic(
+        code("MESH-0716"),
+        help("give the workload a proxy of the controller's version: restart its pod")
+    )]
     Digest,
 }
 
