@@ -25,19 +25,15 @@ pub(crate) struct Sliced {
     slices: Vec<Option<Arc<Encoded>>>,
     /// The version in which each slice came to be what it is.
     changed: Vec<u64>,
-    /// Bytes of slices that are not those of the version before.
-    new_bytes: usize,
-    /// In one piece, for proxies that do not ask for slices; made when the first one comes.
-    whole: OnceLock<Bytes>,
-    /// The same for those that know no zones, and would refuse what they do not know.
-    zoneless: OnceLock<Bytes>,
+    /// Bytes of the slices of the version before that are others or none here.
+    replaced_bytes: usize,
 }
 
 impl Sliced {
     /// The state that `discovery` is; `before` itself if it is the same.
     pub(crate) fn of(discovery: Discovery, before: Option<&Arc<Self>>) -> Arc<Self> {
         let version = before.map_or(1, |before| before.version + 1);
-        let (mut slices, mut changed, mut new_bytes) = (Vec::new(), Vec::new(), 0);
+        let (mut slices, mut changed, mut replaced_bytes) = (Vec::new(), Vec::new(), 0);
         for (at, slice) in Slice::all_of(discovery).iter().enumerate() {
             let slice = Encoded::of(slice);
             let had = before.and_then(|before| before.slices.get(at)?.as_ref());
@@ -49,7 +45,7 @@ impl Sliced {
                     changed.push(*since);
                 }
                 None => {
-                    new_bytes += slice.as_ref().map_or(0, |slice| slice.json.len());
+                    replaced_bytes += had.map_or(0, |had| had.json.len());
                     slices.push(slice.map(Arc::new));
                     changed.push(version);
                 }
@@ -62,9 +58,7 @@ impl Sliced {
                 digest: digest_over(slices.iter().map(|slice| Some(&slice.as_ref()?.digest))),
                 slices,
                 changed,
-                new_bytes,
-                whole: OnceLock::new(),
-                zoneless: OnceLock::new(),
+                replaced_bytes,
             }),
         }
     }
@@ -76,21 +70,6 @@ impl Sliced {
             // It was written here.
             Slice::read(number, &slice.as_ref()?.json).ok()
         }))
-    }
-
-    /// In one piece: JSON of [`Discovery`].
-    pub(crate) fn whole(&self) -> &Bytes {
-        self.whole.get_or_init(|| json(&self.discovery()))
-    }
-
-    /// In one piece, and without zones.
-    pub(crate) fn zoneless(&self) -> &Bytes {
-        self.zoneless.get_or_init(|| {
-            let mut all = self.discovery();
-            let services = all.services.iter_mut();
-            services.for_each(|service| service.zones.clear());
-            json(&all)
-        })
     }
 
     fn changed_since(&self, version: u64) -> impl Iterator<Item = u16> {
@@ -111,6 +90,45 @@ impl Sliced {
     }
 }
 
+/// A state in one piece, for proxies that do not ask for slices: JSON of [`Discovery`], made when the first such proxy comes.
+/// Not a part of [`Sliced`], many of which are kept: this is as large as all slices, and no two states share any of it.
+#[derive(Debug, Default)]
+pub(crate) struct InOnePiece {
+    whole: OnceLock<Bytes>,
+    /// For those that know no zones, and would refuse what they do not know.
+    zoneless: OnceLock<Bytes>,
+}
+
+impl InOnePiece {
+    /// The same of the next state, made now in the forms that proxies asked for: whoever publishes has the time, unlike the
+    /// streams that are about to ask.
+    pub(crate) fn next(&self, state: &Sliced) -> Self {
+        let next = Self::default();
+        if self.whole.get().is_some() {
+            next.whole(state);
+        }
+        if self.zoneless.get().is_some() {
+            next.zoneless(state);
+        }
+        next
+    }
+
+    /// All of it. `state` is the one that this is of.
+    pub(crate) fn whole(&self, state: &Sliced) -> &Bytes {
+        self.whole.get_or_init(|| json(&state.discovery()))
+    }
+
+    /// All but zones. `state` is the one that this is of.
+    pub(crate) fn zoneless(&self, state: &Sliced) -> &Bytes {
+        self.zoneless.get_or_init(|| {
+            let mut all = state.discovery();
+            let services = all.services.iter_mut();
+            services.for_each(|service| service.zones.clear());
+            json(&all)
+        })
+    }
+}
+
 fn json(discovery: &Discovery) -> Bytes {
     // Our own data always has a JSON form.
     serde_json::to_vec(discovery).unwrap_or_default().into()
@@ -128,11 +146,12 @@ impl Recent {
             return;
         }
         kept.push_back(Arc::clone(state));
-        // What a state keeps alive beside the newest is at most what changed after it.
-        let newer = |kept: &VecDeque<Arc<Sliced>>| -> usize {
-            kept.iter().skip(1).map(|state| state.new_bytes).sum()
+        // What states keep alive beside the newest is what was replaced after them.
+        let older = |kept: &VecDeque<Arc<Sliced>>| -> usize {
+            let newer = kept.iter().skip(1);
+            newer.map(|state| state.replaced_bytes).sum()
         };
-        while kept.len() > 1 && (kept.len() > RECENT_MAX || newer(&kept) > RECENT_BYTES_MAX) {
+        while kept.len() > 1 && (kept.len() > RECENT_MAX || older(&kept) > RECENT_BYTES_MAX) {
             kept.pop_front();
         }
     }

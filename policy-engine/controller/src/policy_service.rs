@@ -291,8 +291,8 @@ impl Form {
     fn lacks(&self, current: &Published) -> bool {
         match self {
             Self::Apart => false,
-            Self::Kept { has } => !same(has, current.discovery.whole()),
-            Self::EachTime { has } => !same(has, current.discovery.zoneless()),
+            Self::Kept { has } => !same(has, current.whole()),
+            Self::EachTime { has } => !same(has, current.zoneless()),
         }
     }
 
@@ -373,8 +373,8 @@ impl Watch {
         }
         self.sent = Sent::Update(Arc::clone(&policy.update));
         let discovery_json = self.form.tell(|zones| match zones {
-            true => current.discovery.whole().clone(),
-            false => current.discovery.zoneless().clone(),
+            true => current.whole().clone(),
+            false => current.zoneless().clone(),
         });
         let update = WorkloadUpdate {
             discovery_json,

@@ -1,6 +1,6 @@
 //! Sources to one update per workload. Pure: the clock and the disk are the caller's.
 
-use crate::discovery::Sliced;
+use crate::discovery::{InOnePiece, Sliced};
 use crate::limits::{CANDIDATE_UPDATE_BYTES_MAX, NAME_BYTES_MAX};
 use crate::sources::{SourceFile, Sources};
 use bytes::Bytes;
@@ -38,6 +38,8 @@ pub(crate) struct Published {
     pub(crate) workloads: BTreeMap<WorkloadKey, WorkloadPolicy>,
     /// Where everything is, the same for all workloads.
     pub(crate) discovery: Arc<Sliced>,
+    /// The same for proxies that do not ask for slices.
+    pub(crate) in_one_piece: Arc<InOnePiece>,
     pub(crate) findings: Vec<Finding>,
     /// What became of routes.
     pub(crate) route_statuses: Vec<RouteStatus>,
@@ -102,6 +104,13 @@ impl Publishing {
             zone: None,
         };
         let discovery = Sliced::of(discovery, before.map(|before| &before.discovery));
+        let in_one_piece = match before {
+            Some(before) if Arc::ptr_eq(&before.discovery, &discovery) => {
+                Arc::clone(&before.in_one_piece)
+            }
+            Some(before) => Arc::new(before.in_one_piece.next(&discovery)),
+            None => Arc::default(),
+        };
         let affected = before.map_or(Affected::Everywhere, |before| affected(before, &parts));
         let workloads = index
             .workloads()
@@ -145,6 +154,7 @@ impl Publishing {
             since,
             workloads,
             discovery,
+            in_one_piece,
             findings,
             route_statuses,
             object_statuses,
@@ -366,6 +376,16 @@ fn affected(before: &Published, parts: &Parts) -> Affected {
 }
 
 impl Published {
+    /// Discovery in one piece.
+    pub(crate) fn whole(&self) -> &Bytes {
+        self.in_one_piece.whole(&self.discovery)
+    }
+
+    /// The same without zones.
+    pub(crate) fn zoneless(&self) -> &Bytes {
+        self.in_one_piece.zoneless(&self.discovery)
+    }
+
     /// What each file holds.
     pub(crate) fn parts(&self) -> &Parts {
         &self.parts

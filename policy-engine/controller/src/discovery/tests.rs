@@ -119,7 +119,7 @@ fn a_state_is_encoded_once_for_all_and_what_stays_is_shared() {
         (one, other) => one.is_none() && other.is_none(),
     });
     assert_eq!(kept.count(), usize::from(SLICES) - 1);
-    assert!(second.new_bytes < 1_000, "{}", second.new_bytes);
+    assert!(second.replaced_bytes < 1_000, "{}", second.replaced_bytes);
 
     let (mut one, mut other) = (fresh().0, fresh().0);
     let place = |teller: &mut Teller| teller.next(&second).unwrap().slices[0].json.as_ptr();
@@ -203,7 +203,7 @@ fn states_that_have_much_of_their_own_are_kept_for_less_long() {
         recent.keep(&current);
     }
     let kept = recent.0.lock().unwrap();
-    let own: usize = kept.iter().skip(1).map(|state| state.new_bytes).sum();
+    let own: usize = kept.iter().skip(1).map(|state| state.replaced_bytes).sum();
     assert!(
         own <= RECENT_BYTES_MAX && kept.len() > 1,
         "{own} {}",
@@ -219,9 +219,47 @@ fn in_one_piece_it_is_the_same_and_zones_are_left_out_for_those_who_know_none() 
         "zones":[["east"]]}]}"#;
     let discovery: Discovery = serde_json::from_str(text).unwrap();
     let sliced = Sliced::of(discovery.clone(), None);
+    let in_one_piece = InOnePiece::default();
     let read = |json: &Bytes| -> Discovery { serde_json::from_slice(json).unwrap() };
-    assert_eq!(read(sliced.whole()), discovery);
+    assert_eq!(read(in_one_piece.whole(&sliced)), discovery);
     let mut older = discovery;
     older.services[0].zones.clear();
-    assert_eq!(read(sliced.zoneless()), older);
+    assert_eq!(read(in_one_piece.zoneless(&sliced)), older);
+}
+
+#[test]
+fn what_is_next_is_made_in_advance_in_the_forms_that_proxies_asked_for() {
+    let (first, second) = (
+        Sliced::of(mesh(&large(10, 0)), None),
+        Sliced::of(mesh(&large(10, 1)), None),
+    );
+    for (whole, zoneless) in [(false, false), (true, false), (false, true), (true, true)] {
+        let asked = InOnePiece::default();
+        if whole {
+            asked.whole(&first);
+        }
+        if zoneless {
+            asked.zoneless(&first);
+        }
+        let next = asked.next(&second);
+        let made = (next.whole.get().is_some(), next.zoneless.get().is_some());
+        assert_eq!(made, (whole, zoneless));
+        assert_eq!(*next.whole(&second), json(&second.discovery()));
+    }
+}
+
+#[test]
+fn what_is_gone_counts_as_what_the_state_before_keeps_alive() {
+    let first = Sliced::of(mesh(&large(40_000, 0)), None);
+    assert_eq!(first.replaced_bytes, 0, "nothing was before it");
+    let all: usize = first
+        .slices
+        .iter()
+        .flatten()
+        .map(|one| one.json.len())
+        .sum();
+    let empty = Sliced::of(Discovery::default(), Some(&first));
+    assert_eq!(empty.replaced_bytes, all);
+    let again = Sliced::of(mesh(&large(40_000, 0)), Some(&empty));
+    assert_eq!(again.replaced_bytes, 0, "nothing was there");
 }

@@ -369,3 +369,27 @@ fn discovery_is_kept_once_and_is_no_news_of_policy() {
         assert!(updates.all(|one| one.update.discovery_json.is_empty()));
     }
 }
+
+/// States are kept for slow readers; in one piece each would be as large as all of a discovery.
+#[test]
+fn of_discovery_in_one_piece_none_is_kept_but_the_newest() {
+    let recent = crate::discovery::Recent::default();
+    let mut before: Option<Published> = None;
+    let mut said = Vec::new();
+    for change in 0..64 {
+        let pod = format!("p{change}");
+        let files = zoned("a", "topology.kubernetes.io/zone: b", &[(&*pod, "n1")]);
+        let published = publish(&sources(&files), change + 1, before.as_ref());
+        recent.keep(&published.discovery);
+        if change == 0 {
+            assert!(!published.whole().is_empty(), "an older proxy asks");
+        }
+        // Whatever was made is shared with this, and with nobody once it was let go.
+        said.push(published.whole().clone());
+        before = Some(published);
+    }
+    let different: BTreeSet<&[u8]> = said.iter().map(|json| &**json).collect();
+    assert_eq!(different.len(), said.len(), "each state is another");
+    let alive = said.iter().filter(|json| !json.is_unique()).count();
+    assert!(alive <= 2, "{alive}");
+}
