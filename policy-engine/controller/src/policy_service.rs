@@ -1,5 +1,6 @@
 //! `Policy.WatchWorkload`: each proxy gets the policy of its own workload, now and after every change; with
-//! `Policy.ReportEquivalence` it says what came of holding that against Cedar.
+//! `Policy.ReportEquivalence` it says what came of holding that against Cedar. `Policy.WatchDiscovery`: each proxy gets what it
+//! lacks of where everything is.
 //!
 //! ```text
 //! unknown --1 s--> denied everything --appears--> known --gone from the manifests--> denied everything
@@ -242,18 +243,26 @@ impl Seat {
         }
     }
 
-    /// Waits until something else is published, or until then.
+    /// Whether the SVID is good still. Asked before each message: a stream may always have something to tell, and never wait.
     ///
     /// # Errors
     /// The stream is at its end.
+    fn in_time(&self) -> Result<(), Status> {
+        match self.shared.platform.wall_clock() > self.asker.peer.not_after() {
+            true => Err(Status::unauthenticated(
+                "your SVID has expired; connect with the new one",
+            )),
+            false => Ok(()),
+        }
+    }
+
+    /// Waits until something else is published, the SVID ends, or until then.
+    ///
+    /// # Errors
+    /// The controller ends.
     async fn wait(&mut self, until: Option<Instant>) -> Result<(), Status> {
         let now = self.shared.platform.wall_clock();
         let svid_ends = Duration::from_secs(now.secs_until(self.asker.peer.not_after()) + 1);
-        if now > self.asker.peer.not_after() {
-            return Err(Status::unauthenticated(
-                "your SVID has expired; connect with the new one",
-            ));
-        }
         let wait = until.map_or(svid_ends, |until| {
             svid_ends.min(until.saturating_duration_since(Instant::now()))
         });
@@ -337,6 +346,7 @@ impl Watch {
     /// The next update, or why there will be none.
     async fn next(&mut self) -> Result<WorkloadUpdate, Status> {
         loop {
+            self.seat.in_time()?;
             // Held no longer than this: nobody knows when a slow reader is asked to write again.
             let current = self.seat.published.borrow_and_update().clone();
             let step = self.step(current.as_deref())?;
@@ -408,6 +418,7 @@ impl Places {
     /// with nothing in its place it would take the whole mesh to be outside of it.
     async fn next(&mut self) -> Result<DiscoveryUpdate, Status> {
         loop {
+            self.seat.in_time()?;
             let current = self.seat.published.borrow_and_update().clone();
             if let Some(current) = current
                 && self.seat.policy(&current)?.is_some()
