@@ -205,12 +205,27 @@ impl Encoded {
     }
 }
 
-/// A slice that is kept.
+/// A slice that is kept, sorted for who looks things up in it: however large somebody made it, that takes few steps.
 #[derive(Debug)]
 struct Kept {
+    /// Services by [`key_of`], pods by canonical address; who has the same stands as it came.
     slice: Slice,
     /// Of the JSON that it came as.
     digest: Digest,
+}
+
+impl Kept {
+    fn new(mut slice: Slice, digest: Digest, names: &mut HashSet<SpiffeId>) -> Arc<Self> {
+        share_names(&mut slice, names);
+        slice.services.sort_by(|a, b| key_of(a).cmp(&key_of(b)));
+        slice.pods.sort_by_key(|pod| pod.ip.to_canonical());
+        Arc::new(Self { slice, digest })
+    }
+}
+
+/// What tells one port of a Service from all others.
+fn key_of(service: &ServicePort) -> (&str, &str, u16) {
+    (&service.namespace, &service.name, service.port)
 }
 
 /// A whole discovery, kept in slices and looked up in them. Clones share them.
@@ -229,10 +244,9 @@ impl Default for Slices {
 impl From<Discovery> for Slices {
     fn from(discovery: Discovery) -> Self {
         let mut names = HashSet::new();
-        let keep = |mut slice: Slice| {
+        let keep = |slice: Slice| {
             let digest = Encoded::of(&slice)?.digest;
-            share_names(&mut slice, &mut names);
-            Some(Arc::new(Kept { slice, digest }))
+            Some(Kept::new(slice, digest, &mut names))
         };
         let all = Slice::all_of(discovery).into_iter().map(keep);
         Self::put_together(all.collect())
@@ -282,17 +296,22 @@ impl Slices {
     /// One port of one Service.
     pub fn service(&self, namespace: &str, name: &str, port: u16) -> Option<&ServicePort> {
         let here = self.slice(slice_of_service(namespace, name))?;
-        // Ports are distinct; of two that claim to be one, the last in order has it.
-        here.services.iter().rev().find(|service| {
-            (service.port, &*service.name, &*service.namespace) == (port, name, namespace)
-        })
+        let key = (namespace, name, port);
+        let end = here
+            .services
+            .partition_point(|service| key_of(service) <= key);
+        // Ports are distinct; of two that claim to be one, the last as they came has it.
+        let last = here.services.get(..end)?.last()?;
+        (key_of(last) == key).then_some(last)
     }
 
     /// The pod at an address. Of two that claim it, the one in the mesh has it: then nothing goes there in plaintext.
     pub fn pod(&self, ip: IpAddr) -> Option<&PodAddress> {
         let ip = ip.to_canonical();
         let here = self.slice(slice_of_address(ip))?;
-        let mut claims = here.pods.iter().filter(|pod| pod.ip.to_canonical() == ip);
+        let start = here.pods.partition_point(|pod| pod.ip.to_canonical() < ip);
+        let from_there = here.pods.get(start..)?.iter();
+        let mut claims = from_there.take_while(|pod| pod.ip.to_canonical() == ip);
         let first = claims.next()?;
         match &first.identity {
             Some(_) => Some(first),
@@ -313,10 +332,7 @@ pub fn joined(slices: impl Iterator<Item = Slice>) -> Discovery {
         all.services.extend(slice.services);
         all.pods.extend(slice.pods);
     }
-    let name = |a: &ServicePort, b: &ServicePort| {
-        (&a.namespace, &a.name, a.port).cmp(&(&b.namespace, &b.name, b.port))
-    };
-    all.services.sort_by(name);
+    all.services.sort_by(|a, b| key_of(a).cmp(&key_of(b)));
     all.pods
         .sort_by(|a, b| (a.ip, &a.workload).cmp(&(b.ip, &b.workload)));
     all
@@ -349,6 +365,8 @@ pub struct Receiver {
     /// What came since.
     news: BTreeMap<u16, Option<Arc<Kept>>>,
     names: HashSet<SpiffeId>,
+    /// What comes as it is in here is taken from here.
+    pool: Option<Slices>,
 }
 
 impl Receiver {
@@ -358,6 +376,16 @@ impl Receiver {
             whole,
             news: BTreeMap::new(),
             names: HashSet::new(),
+            pool: None,
+        }
+    }
+
+    /// For a stream whose request said that there is nothing, though `in_force` is. What comes as it is there is not kept
+    /// twice.
+    pub fn anew(in_force: Slices) -> Self {
+        Self {
+            pool: Some(in_force),
+            ..Self::new(Slices::default())
         }
     }
 
@@ -384,6 +412,7 @@ impl Receiver {
             return Err(SliceError::Digest);
         }
         self.names = HashSet::new();
+        self.pool = None;
         self.whole = whole.clone();
         Ok(Some(whole))
     }
@@ -397,15 +426,13 @@ impl Receiver {
             return Ok((number, None));
         }
         let digest = sized(&digest(&SHA256, &slice.json));
-        let mut read = Slice::read(number, &slice.json)?;
-        share_names(&mut read, &mut self.names);
-        Ok((
-            number,
-            Some(Arc::new(Kept {
-                slice: read,
-                digest,
-            })),
-        ))
+        let had = self.pool.as_ref();
+        let had = had.and_then(|pool| pool.all.get(usize::from(number))?.as_ref());
+        if let Some(had) = had.filter(|had| had.digest == digest) {
+            return Ok((number, Some(Arc::clone(had))));
+        }
+        let read = Slice::read(number, &slice.json)?;
+        Ok((number, Some(Kept::new(read, digest, &mut self.names))))
     }
 }
 
