@@ -82,25 +82,35 @@ impl Offer {
     }
 }
 
-/// Compiles a policy and puts it into force, unless it is there already, or older than the one there.
-fn install(shared: &Shared, offer: Offer) -> Result<(), String> {
+/// Compiles a policy and puts it into force, unless it is there already, or older than what its source said before. `newest`
+/// is the newest generation of this source: of one stream, as another controller may count from elsewhere.
+fn install(shared: &Shared, mut offer: Offer, newest: &mut Generation) -> Result<(), String> {
     let config = &shared.config;
+    let generation = offer.policy.generation;
+    if generation < *newest {
+        return Err(format!(
+            "generation {} is older than {}, which came before it",
+            generation.0, newest.0
+        ));
+    }
+    *newest = generation;
+    if let Some(current) = shared.policy.load().as_ref()
+        && generation < current.generation()
+    {
+        // The same policy as another controller counts it: nothing is decided otherwise.
+        offer.number(current.generation());
+        if shared.policy_is.load().is_of(&offer.digests()?) {
+            return Ok(());
+        }
+        offer.number(generation);
+    }
     let digests = offer.digests()?;
     let Offer {
         policy: data,
         candidate,
     } = offer;
-    if let Some(current) = shared.policy.load().as_ref() {
-        if shared.policy_is.load().is_of(&digests) {
-            return Ok(());
-        }
-        if data.generation < current.generation() {
-            return Err(format!(
-                "generation {} is older than {}, which is in force",
-                data.generation.0,
-                current.generation().0
-            ));
-        }
+    if shared.policy.load().is_some() && shared.policy_is.load().is_of(&digests) {
+        return Ok(());
     }
     if data.workload.namespace != config.namespace {
         return Err(format!("it is for namespace `{}`", data.workload.namespace));

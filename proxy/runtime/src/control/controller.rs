@@ -13,6 +13,7 @@ use mesh_policy::snapshot::SnapshotData;
 use mesh_trust::SpiffeId;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+use tokio::time::Instant;
 use tonic::transport::Channel;
 
 /// Time for the controller to take a report: updates wait meanwhile.
@@ -31,8 +32,9 @@ pub(super) async fn follow(shared: &Shared, address: &HostPort, identity: &Spiff
             }
             continue;
         }
+        let mut told_since = None;
         let ended = tokio::select! {
-            ended = stream(shared, address, identity, &mut pause) => ended,
+            ended = stream(shared, address, identity, &mut told_since) => ended,
             changed = async { changes.wait_for(|now| now.identity != known).await.is_ok() } => {
                 if !changed { return; }
                 pause = CONTROL_RETRY_MIN;
@@ -42,17 +44,27 @@ pub(super) async fn follow(shared: &Shared, address: &HostPort, identity: &Spiff
         };
         shared.control_connected.store(false, Ordering::Relaxed);
         tracing::warn!(%address, why = ended, "no policy stream; the last policy stays in force");
+        pause = pause_after(pause, told_since.map(|since| since.elapsed()));
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(CONTROL_RETRY_MAX);
     }
 }
 
-/// One stream, until it ends; says why.
+/// How long to wait after a connection on which policy was told for so long. One that ends soon after its first word ends
+/// for a reason that the next one may meet as well, and each costs a handshake and the whole policy.
+pub(super) fn pause_after(pause: Duration, told_for: Option<Duration>) -> Duration {
+    match told_for {
+        Some(told_for) if told_for > CONTROL_RETRY_MAX => CONTROL_RETRY_MIN,
+        _ => pause,
+    }
+}
+
+/// One stream, until it ends; says why, and since when policy was told.
 async fn stream(
     shared: &Shared,
     address: &HostPort,
     identity: &SpiffeId,
-    pause: &mut Duration,
+    told_since: &mut Option<Instant>,
 ) -> String {
     let channel = match connect(shared, address, identity).await {
         Ok(channel) => channel,
@@ -75,6 +87,7 @@ async fn stream(
     // A change of policy does not wait for discovery, which may be megabytes.
     let places = places::follow(shared, client.clone());
     tokio::pin!(places);
+    let mut newest = Generation::default();
     loop {
         let message = tokio::select! {
             message = updates.message() => message,
@@ -86,9 +99,9 @@ async fn stream(
         };
         match message {
             Ok(Some(update)) => {
-                *pause = CONTROL_RETRY_MIN;
+                told_since.get_or_insert_with(Instant::now);
                 shared.control_connected.store(true, Ordering::Relaxed);
-                if let Err(why) = take(shared, &update) {
+                if let Err(why) = take(shared, &update, &mut newest) {
                     tracing::error!(
                         generation = update.generation,
                         why,
@@ -131,15 +144,35 @@ fn neutral_digest(mut policy: SnapshotData) -> String {
     super::digest(&policy).unwrap_or_default()
 }
 
-pub(super) fn take(shared: &Shared, update: &WorkloadUpdate) -> Result<(), String> {
-    let policy = take_policy(shared, update);
+/// Takes an update of a stream on which no generation after `newest` came yet.
+pub(super) fn take(
+    shared: &Shared,
+    update: &WorkloadUpdate,
+    newest: &mut Generation,
+) -> Result<(), String> {
+    let read: Result<SnapshotData, _> = serde_json::from_slice(&update.snapshot_json);
+    let is_known = read.as_ref().is_ok_and(|policy| !is_of_no_manifest(policy));
+    let policy = read
+        .map_err(|error| format!("policy: {error}"))
+        .and_then(|policy| take_policy(shared, policy, update, newest));
     // Whatever became of the policy: a later update of this stream may say that discovery is as it was in this one.
-    policy.and(take_discovery(shared, update))
+    policy.and(take_discovery(shared, update, is_known))
 }
 
-fn take_policy(shared: &Shared, update: &WorkloadUpdate) -> Result<(), String> {
-    let policy = serde_json::from_slice(&update.snapshot_json)
-        .map_err(|error| format!("policy: {error}"))?;
+/// Whether a controller made it for a workload that it does not know.
+fn is_of_no_manifest(policy: &SnapshotData) -> bool {
+    policy
+        .findings
+        .iter()
+        .any(|found| found.code == "MESH-0712")
+}
+
+fn take_policy(
+    shared: &Shared,
+    policy: SnapshotData,
+    update: &WorkloadUpdate,
+    newest: &mut Generation,
+) -> Result<(), String> {
     let candidate = (!update.candidate_json.is_empty())
         .then(|| serde_json::from_slice(&update.candidate_json))
         .transpose()
@@ -147,11 +180,15 @@ fn take_policy(shared: &Shared, update: &WorkloadUpdate) -> Result<(), String> {
             report_candidate(shared, &error.to_string());
             None
         });
-    install(shared, Offer { policy, candidate })
+    install(shared, Offer { policy, candidate }, newest)
 }
 
 /// What an update says of discovery itself: all of it, from a controller that does not tell it apart, and the zone.
-fn take_discovery(shared: &Shared, update: &WorkloadUpdate) -> Result<(), String> {
+///
+/// A controller that does not know the workload says that nothing is anywhere. With that in force the whole mesh would be
+/// outside of it, and be left to in plaintext as soon as another controller's policy lets anything out: it is no word of
+/// who is in the mesh.
+fn take_discovery(shared: &Shared, update: &WorkloadUpdate, is_known: bool) -> Result<(), String> {
     let zone = Some(&update.zone).filter(|zone| !zone.is_empty()).cloned();
     if update.discovery_json.is_empty() {
         shared.install_zone(zone);
@@ -159,6 +196,10 @@ fn take_discovery(shared: &Shared, update: &WorkloadUpdate) -> Result<(), String
     }
     let discovery: Discovery = serde_json::from_slice(&update.discovery_json)
         .map_err(|error| format!("discovery: {error}"))?;
+    if !is_known && discovery.services.is_empty() && discovery.pods.is_empty() {
+        shared.install_zone(zone);
+        return Ok(());
+    }
     shared.install_discovery(Discovery { zone, ..discovery });
     Ok(())
 }

@@ -101,7 +101,7 @@ fn apply(
         }
         offer.number(generation);
     }
-    install(shared, offer)
+    install(shared, offer, &mut Generation::default())
 }
 
 fn read_all(shared: &Shared, folder: &Path) -> io::Result<Files> {

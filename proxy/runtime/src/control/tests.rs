@@ -1,16 +1,18 @@
 //! A candidate that comes with a policy, in every state that it may come in: the policy is in force whatever it is. And what
 //! an update leaves out.
 
-use super::controller::take;
+use super::controller::{pause_after, take as take_on};
 use super::*;
 use crate::audit::Records;
 use crate::config::file::parse;
+use crate::limits::{CONTROL_RETRY_MAX, CONTROL_RETRY_MIN};
 use mesh_api::discovery::Discovery;
 use mesh_api::proto::WorkloadUpdate;
 use mesh_platform::System;
-use mesh_policy::snapshot::{CedarText, Effect, Source};
+use mesh_policy::snapshot::{CedarText, Effect, Finding, Severity, Source};
 use mesh_policy_index::{Index, IndexConfig, WorkloadKey, manifest};
 use mesh_trust::TrustDomain;
+use std::time::Duration;
 
 const MANIFESTS: &str = "
 apiVersion: v1
@@ -63,6 +65,11 @@ fn tried(generation: u64) -> SnapshotData {
         source: Source::BuiltIn("test".to_owned()),
     });
     data
+}
+
+/// As the first update of a stream.
+fn take(shared: &Shared, update: &WorkloadUpdate) -> Result<(), String> {
+    take_on(shared, update, &mut Generation::default())
 }
 
 fn json(value: &impl serde::Serialize) -> Vec<u8> {
@@ -165,8 +172,97 @@ fn discovery_that_is_left_out_stays_whatever_became_of_the_policy_beside_it() {
     broken.snapshot_json = b"{".to_vec();
     let why = take(&shared, &broken).expect_err("a policy that cannot be read");
     assert!(why.starts_with("policy: "), "{why}");
-    assert_eq!(known().0, 0, "later updates build on it");
+    assert_eq!(
+        known().0,
+        1,
+        "who asks may be unknown: no word of who is in the mesh"
+    );
+    let two = ONE.replace("]}]", "]},{\"namespace\":\"shop\",\"name\":\"web\",\"port\":1,\"protocol\":\"detect\",\"endpoints\":[]}]");
+    broken.discovery_json = two.into();
+    take(&shared, &broken).expect_err("a policy that cannot be read");
+    assert_eq!(known().0, 2, "later updates build on it");
     let why = take(&shared, &with(7, "{", "")).expect_err("a discovery that cannot be read");
     assert!(why.starts_with("discovery: "), "{why}");
-    assert_eq!((known().0, state(&shared).0), (0, 7), "the policy counts");
+    assert_eq!((known().0, state(&shared).0), (2, 7), "the policy counts");
+}
+
+/// As a controller tells it to a workload that it does not know.
+fn of_no_manifest(generation: u64) -> SnapshotData {
+    let mut data = data("cart", generation);
+    data.grants.clear();
+    data.ports.clear();
+    data.other_ports.grants.clear();
+    data.other_ports.routes.clear();
+    data.other_ports.probes.clear();
+    data.findings.push(Finding {
+        code: "MESH-0712".to_owned(),
+        severity: Severity::Error,
+        message: "in no manifest".to_owned(),
+        hint: None,
+        object: None,
+        source: Source::BuiltIn("workload in no manifest".to_owned()),
+    });
+    data
+}
+
+#[test]
+fn nothing_anywhere_is_no_word_from_a_controller_that_does_not_know_the_workload() {
+    const ONE: &str = r#"{"services":[{"namespace":"shop","name":"db","port":1,"protocol":"detect","endpoints":[]}]}"#;
+    let shared = shared();
+    let known = || {
+        let all = shared.discovery.load();
+        (all.version, all.slices.services().count())
+    };
+    take(&shared, &update(&of_no_manifest(1), Vec::new())).expect("denied");
+    assert_eq!(known(), (0, 0), "nobody is known to be outside");
+    let mut unread = update(&of_no_manifest(1), Vec::new());
+    unread.snapshot_json = b"{".to_vec();
+    take(&shared, &unread).expect_err("a policy that cannot be read");
+    assert_eq!(known(), (0, 0));
+    let one = WorkloadUpdate {
+        discovery_json: ONE.into(),
+        ..update(&data("cart", 2), Vec::new())
+    };
+    take(&shared, &one).expect("a policy");
+    assert_eq!(known(), (1, 1));
+    take(&shared, &update(&of_no_manifest(3), Vec::new())).expect("denied");
+    assert_eq!(known(), (1, 1), "what is in force stays");
+    assert_eq!(state(&shared).0, 3, "the policy counts");
+    // One that knows it has a word to say, though there is nothing in it.
+    take(&shared, &update(&data("cart", 4), Vec::new())).expect("a policy");
+    assert_eq!(known(), (2, 0));
+}
+
+#[test]
+fn another_controller_may_count_from_elsewhere_but_none_goes_back() {
+    let shared = shared();
+    let with = |generation| update(&data("cart", generation), json(&tried(generation)));
+    take(&shared, &with(9)).expect("a policy");
+    let since = shared.policy.load_full().expect("a policy");
+    let mut newest = Generation::default();
+    take_on(&shared, &with(5), &mut newest).expect("the same policy");
+    let now = shared.policy.load_full().expect("a policy");
+    assert!(Arc::ptr_eq(&since, &now), "nothing is decided anew");
+    // The next change of this controller is one, though its number is lower than that in force.
+    take_on(&shared, &update(&data("cart", 6), Vec::new()), &mut newest).expect("a policy");
+    assert_eq!(state(&shared), (6, false, false));
+    for older in [with(5), update(&data("cart", 5), Vec::new())] {
+        let why = take_on(&shared, &older, &mut newest).expect_err("older");
+        assert!(why.contains("5 is older than 6"), "{why}");
+    }
+    assert_eq!(state(&shared), (6, false, false));
+
+    take(&shared, &update(&of_no_manifest(9), Vec::new())).expect("denied");
+    take(&shared, &with(5)).expect("the policy of a controller that knows the workload");
+    assert_eq!(state(&shared), (5, true, false));
+}
+
+#[test]
+fn only_a_connection_that_lasted_is_followed_by_another_at_once() {
+    let (long, short) = (Duration::from_secs(3), Duration::from_secs(1));
+    assert_eq!(pause_after(long, None), long);
+    assert_eq!(pause_after(long, Some(short)), long);
+    assert_eq!(pause_after(long, Some(CONTROL_RETRY_MAX)), long);
+    let lasted = CONTROL_RETRY_MAX + short;
+    assert_eq!(pause_after(long, Some(lasted)), CONTROL_RETRY_MIN);
 }
