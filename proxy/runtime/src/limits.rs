@@ -170,6 +170,9 @@ pub const EXPIRY_CHECK_EVERY: Duration = Duration::from_millis(500);
 pub const CONTROL_RETRY_MIN: Duration = Duration::from_millis(100);
 /// See [`CONTROL_RETRY_MIN`].
 pub const CONTROL_RETRY_MAX: Duration = Duration::from_secs(5);
+/// Longest pause before discovery is asked for again that came out unusable, or that the controller does not tell: the next
+/// answer is mostly the same, and ten thousand proxies may ask.
+pub const DISCOVERY_RETRY_MAX: Duration = Duration::from_secs(60);
 /// Largest policy message. 10,000 grants are near 6 MiB of JSON.
 pub const POLICY_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Time between looks at static manifests and identity files.

@@ -10,7 +10,7 @@ use mesh_api::proto::policy_server::{Policy, PolicyServer};
 use mesh_api::proto::{
     DiscoverySlice, EquivalenceReport, EquivalenceReportReply, WatchWorkloadRequest, WorkloadUpdate,
 };
-use mesh_api::slices::{Encoded, Slice, slice_of_address};
+use mesh_api::slices::{Encoded, Slice, Slices, slice_of_address};
 use mesh_trust::SpiffeId;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -31,6 +31,8 @@ struct Controller {
     streams: Arc<Mutex<VecDeque<mpsc::UnboundedReceiver<Said>>>>,
     /// What each request said that the proxy has.
     asked: Arc<Mutex<Vec<Vec<u8>>>>,
+    /// What a request is answered for which there is no stream, if it knows the question.
+    refusal: Arc<Mutex<Option<Code>>>,
 }
 
 #[tonic::async_trait]
@@ -57,7 +59,10 @@ impl Policy for Controller {
         self.asked.lock().unwrap().push(request.has);
         match self.streams.lock().unwrap().pop_front() {
             Some(stream) => Ok(Response::new(UnboundedReceiverStream::new(stream).boxed())),
-            None => Err(Status::unimplemented("an older controller")),
+            None => Err(match *self.refusal.lock().unwrap() {
+                Some(code) => Status::new(code, "refused"),
+                None => Status::unimplemented("an older controller"),
+            }),
         }
     }
 
@@ -187,7 +192,9 @@ async fn before_all_is_told_nobody_is_known_to_be_outside() {
     say.send(Ok(message(&mesh(None), &["10.0.0.7"], false)))
         .unwrap();
     say.send(Ok(message(&mesh(None), &[], true))).unwrap();
-    follow_until(&shared, &client, || shared.discovery.load().version == 1).await;
+    let why = follow_until(&shared, &client, || shared.discovery.load().version == 1).await;
+    assert_eq!(why, None);
+    assert_eq!(controller.asked.lock().unwrap().len(), 2);
     assert_eq!(at(&shared, MESHED).as_deref(), Some("shop/db"));
     assert_eq!(at(&shared, "10.0.0.8:80"), None);
     assert_eq!(shared.discovery.load().zone.as_deref(), Some("east"));
@@ -201,7 +208,9 @@ async fn an_empty_mesh_that_is_whole_is_a_word_too() {
     say.send(Ok(message(&Discovery::default(), &[], true)))
         .unwrap();
     let client = controller.client().await;
-    follow_until(&shared, &client, || shared.discovery.load().version == 1).await;
+    let why = follow_until(&shared, &client, || shared.discovery.load().version == 1).await;
+    assert_eq!((why, shared.discovery.load().version), (None, 1));
+    assert_eq!(controller.asked.lock().unwrap().len(), 1);
 }
 
 #[tokio::test]
@@ -222,17 +231,19 @@ async fn what_is_in_force_stays_until_news_are_whole_and_over_the_end_of_the_str
     let say = controller.stream();
     say.send(Ok(message(&mesh(Some("new")), &["10.0.0.8"], true)))
         .unwrap();
-    follow_until(&shared, &client, || {
+    let why = follow_until(&shared, &client, || {
         at(&shared, other).as_deref() == Some("shop/new")
-    })
-    .await;
+    });
+    assert_eq!(why.await, None);
+    assert_eq!(at(&shared, other).as_deref(), Some("shop/new"));
     let had = Slices::from(mesh(Some("old"))).has();
     assert_eq!(*controller.asked.lock().unwrap(), [had.clone(), had]);
 
     let say = controller.stream();
     say.send(Ok(message(&mesh(None), &["10.0.0.8"], true)))
         .unwrap();
-    follow_until(&shared, &client, || at(&shared, other).is_none()).await;
+    let why = follow_until(&shared, &client, || at(&shared, other).is_none()).await;
+    assert_eq!((why, at(&shared, other)), (None, None));
     assert_eq!(at(&shared, MESHED).as_deref(), Some("shop/db"));
 
     let say = controller.stream();
@@ -252,18 +263,22 @@ async fn after_news_that_cannot_be_used_all_is_asked_for_anew_and_what_is_in_for
         }],
         digest: Vec::new(),
     };
-    for (what, wrong) in [
+    let had = Slices::from(mesh(None)).has();
+    for (what, wrong, then_has) in [
         (
             "a slice that was lost",
             message(&mesh(Some("new")), &[], true),
+            Vec::new(),
         ),
-        ("a slice that cannot be read", unreadable),
+        // Another one would be as unreadable: no need for those that are good.
+        ("a slice that cannot be read", unreadable, had.clone()),
         (
             "a digest cut short",
             DiscoveryUpdate {
                 slices: Vec::new(),
                 digest: vec![1; 31],
             },
+            Vec::new(),
         ),
     ] {
         let (shared, controller) = (shared(), Controller::default());
@@ -278,8 +293,7 @@ async fn after_news_that_cannot_be_used_all_is_asked_for_anew_and_what_is_in_for
         assert_eq!(shared.discovery.load().version, 1, "{what}");
         let text = mesh_proxy_core::exposition::render(&shared.telemetry.merged());
         assert!(text.contains("mesh_discovery_refused_total 1"), "{what}");
-        let want = [Slices::from(mesh(None)).has(), Vec::new()];
-        assert_eq!(asked(), want, "{what}");
+        assert_eq!(asked(), [had.clone(), then_has], "{what}");
         drop(then);
     }
     // Nothing that came before it counts for the next stream.
@@ -292,7 +306,8 @@ async fn after_news_that_cannot_be_used_all_is_asked_for_anew_and_what_is_in_for
     then.send(Ok(message(&mesh(None), &["10.0.0.7"], true)))
         .unwrap();
     let client = controller.client().await;
-    follow_until(&shared, &client, || shared.discovery.load().version == 2).await;
+    let why = follow_until(&shared, &client, || shared.discovery.load().version == 2).await;
+    assert_eq!((why, shared.discovery.load().version), (None, 2));
     assert_eq!(at(&shared, "10.0.0.8:80"), None);
     assert_eq!(at(&shared, MESHED).as_deref(), Some("shop/db"));
 }
@@ -315,6 +330,57 @@ async fn a_controller_that_does_not_tell_it_apart_tells_it_beside_the_policy() {
     let say = controller.stream();
     say.send(Ok(message(&mesh(Some("new")), &["10.0.0.8"], true)))
         .unwrap();
-    follow_until(&shared, &client, || shared.discovery.load().version == 2).await;
+    let why = follow_until(&shared, &client, || shared.discovery.load().version == 2).await;
+    assert_eq!((why, shared.discovery.load().version), (None, 2));
     assert_eq!(at(&shared, "10.0.0.8:80").as_deref(), Some("shop/new"));
+}
+
+/// Were the connection given up, policy would come anew with each attempt, for ever.
+#[tokio::test]
+async fn a_controller_that_does_not_tell_discovery_is_asked_again_on_the_same_connection() {
+    let refused = |shared: &Shared| {
+        let text = mesh_proxy_core::exposition::render(&shared.telemetry.merged());
+        let count = text
+            .lines()
+            .find_map(|line| line.strip_prefix("mesh_discovery_refused_total "));
+        count.is_some_and(|count| count != "0")
+    };
+    for code in [
+        Code::InvalidArgument,
+        Code::Internal,
+        Code::ResourceExhausted,
+        Code::OutOfRange,
+    ] {
+        let (shared, controller) = (shared(), Controller::default());
+        shared.install_discovery(mesh(None));
+        *controller.refusal.lock().unwrap() = Some(code);
+        let client = controller.client().await;
+        let why = follow_until(&shared, &client, || refused(&shared)).await;
+        assert_eq!(why, None, "{code}");
+        assert_eq!(at(&shared, MESHED).as_deref(), Some("shop/db"));
+        // On a stream that stood as well.
+        let (shared, say) = (super::super::tests::shared(), controller.stream());
+        say.send(Err(Status::new(code, "no more"))).unwrap();
+        let why = follow_until(&shared, &client, || refused(&shared)).await;
+        assert_eq!(why, None, "{code}");
+    }
+    let (shared, controller) = (shared(), Controller::default());
+    *controller.refusal.lock().unwrap() = Some(Code::InvalidArgument);
+    let client = controller.client().await;
+    let follow = follow(&shared, client.clone());
+    let ended = tokio::time::timeout(Duration::from_millis(500), follow).await;
+    assert!(ended.is_err(), "{ended:?}");
+    assert_eq!(controller.asked.lock().unwrap().len(), 1, "not soon again");
+    // What is wrong with who asks, or with the connection, is wrong for policy too.
+    for code in [
+        Code::Unavailable,
+        Code::Cancelled,
+        Code::Unknown,
+        Code::Unauthenticated,
+        Code::PermissionDenied,
+    ] {
+        *controller.refusal.lock().unwrap() = Some(code);
+        let why = follow_until(&shared, &client, || false).await;
+        assert!(why.is_some_and(|why| why.contains("refused")), "{code}");
+    }
 }
