@@ -232,6 +232,7 @@ mod tests {
             status: Some(200),
             grpc_status: None,
             failure: None,
+            ended: false,
             headers: Vec::new(),
         }
     }
