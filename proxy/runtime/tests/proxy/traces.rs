@@ -249,7 +249,11 @@ async fn both_proxies_stand_in_the_trace_of_the_client() {
             whose,
             want.map(|(name, id)| ("shop".to_owned(), name.to_owned(), id.to_owned()))
         );
-        assert_eq!(counted(&world, EXPORTED, "").await, 1.0);
+        // Counted once the collector has answered.
+        eventually("it is counted", async || {
+            counted(&world, EXPORTED, "").await == 1.0
+        })
+        .await;
     }
 }
 

@@ -144,7 +144,7 @@ async fn a_denied_node_of_the_cluster_gets_nothing_and_loses_what_its_pods_hold(
         .await
         .issue(issue(token("token of cart")))
         .await;
-    assert_eq!(refused.unwrap_err().code(), Code::Unavailable);
+    assert_eq!(refused.unwrap_err().code(), Code::PermissionDenied);
     assert_eq!(house.leaves(), leaves, "nothing was signed for it");
     let mut stranger = house.stranger().await;
     let served = stranger.issue(issue(token("token of web")));

@@ -192,7 +192,8 @@ fn responses_lose_what_only_proxies_write() {
         .header("set-cookie", "a=b");
     let mut parts = response.body(()).unwrap().into_parts().0;
     sanitize_response(&mut parts);
-    let left: Vec<&str> = parts.headers.keys().map(HeaderName::as_str).collect();
+    let mut left: Vec<&str> = parts.headers.keys().map(HeaderName::as_str).collect();
+    left.sort_unstable();
     assert_eq!(left, ["content-type", "set-cookie"], "HD13");
 }
 
