@@ -194,6 +194,7 @@ mod tests {
         let accepted = tokio::spawn(async move {
             let (stream, _) = listener.accept().await.unwrap();
             let (asked, knows) = oneshot::channel();
+            #[expect(clippy::result_large_err, reason = "the library's callback")]
             let accept = |request: &Request, mut response: Response| {
                 let protocol = "v5.channel.k8s.io".parse().unwrap();
                 response

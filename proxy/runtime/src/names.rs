@@ -483,14 +483,13 @@ mod tests {
             .await
     }
 
+    type Says = std::pin::Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>>>>;
+
     /// A resolver that says something after a while.
     fn after(
         time: Duration,
         says: Vec<IpAddr>,
-    ) -> impl FnOnce(
-        String,
-        OwnedSemaphorePermit,
-    ) -> std::pin::Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>>>> {
+    ) -> impl FnOnce(String, OwnedSemaphorePermit) -> Says {
         move |_, place| {
             Box::pin(async move {
                 sleep(time).await;

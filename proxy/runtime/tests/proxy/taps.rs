@@ -431,9 +431,13 @@ async fn the_command_prints_lines_until_its_input_ends() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_command_says_why_nothing_is_told() {
     let world = World::running(&cart_policy("HTTP/1", &[WEB]));
-    let output = command(&world, "verdit=deny").wait_with_output();
+    let mut tap = command(&world, "verdit=deny");
+    // Held: with its input the command ends, whatever it has to say.
+    let input = tap.stdin.take();
+    let output = tap.wait_with_output();
     let output = timeout(Duration::from_secs(20), output).await;
     let output = output.expect("an end").expect("its output");
+    drop(input);
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(
