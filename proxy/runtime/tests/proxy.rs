@@ -35,5 +35,4 @@ mod proxy {
     mod sharing;
     mod streams;
     mod taps;
-    mod traces;
 }
