@@ -35,4 +35,5 @@ mod proxy {
     mod sharing;
     mod streams;
     mod taps;
+    mod traces;
 }

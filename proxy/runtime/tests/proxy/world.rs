@@ -10,7 +10,7 @@ use rcgen::{
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -88,8 +88,9 @@ fn rand_bytes() -> [u8; 16] {
     bytes
 }
 
-/// Addresses of one test: 127.A.B.x, so that tests run beside each other.
-static NEXT: AtomicU8 = AtomicU8::new(1);
+/// Addresses of one test: 127.A.B.x, so that tests run beside each other. What a test has started may outlive it, so none is
+/// ever given twice: whoever listens where another does shares its connections with it.
+static NEXT: AtomicU16 = AtomicU16::new(1);
 
 pub(crate) struct World {
     pub(crate) folder: TempDir,
@@ -162,7 +163,9 @@ impl World {
         fs::create_dir(folder.path().join("manifests")).expect("a folder");
         fs::write(folder.path().join("manifests/pods.yaml"), PODS).expect("a file");
         let process = (std::process::id() % 100) as u8;
-        let block = [100 + process, NEXT.fetch_add(1, Ordering::Relaxed)];
+        let [high, low] = NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+        assert!(high < 2, "tests have more worlds than there are addresses");
+        let block = [20 + process + 100 * high, low];
         let world = Self {
             folder,
             authority: Authority::new(),
