@@ -5,6 +5,7 @@
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
 use hyper::{Method, Request, Response, StatusCode, header};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
@@ -15,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::task::JoinHandle;
 
 /// The most bytes an answer may have. The findings and snapshot of 10,000 rules are about 20 MB.
 pub const ANSWER_BYTES_MAX: usize = 64 << 20;
@@ -94,79 +96,108 @@ pub enum AdminError {
     },
 }
 
+/// What is asked of which socket.
+#[derive(Clone, Debug)]
+struct Question {
+    socket: PathBuf,
+    path: String,
+}
+
+/// Drives a connection; ends it when dropped.
+#[derive(Debug)]
+struct Driver(JoinHandle<()>);
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Question {
+    fn new(socket: &Path, path: &str) -> Self {
+        Self {
+            socket: socket.to_owned(),
+            path: path.to_owned(),
+        }
+    }
+
+    /// Asks, on a connection of its own.
+    async fn ask(&self) -> Result<(Response<Incoming>, Driver), AdminError> {
+        let stream =
+            UnixStream::connect(&self.socket)
+                .await
+                .map_err(|source| AdminError::Unreachable {
+                    socket: self.socket.clone(),
+                    source,
+                })?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| self.broken(error))?;
+        let driver = Driver(tokio::spawn(async move {
+            let _ = connection.await;
+        }));
+        let request = Request::get(&self.path)
+            .header(header::HOST, "localhost")
+            .header(header::CONNECTION, "close")
+            .body(Full::<Bytes>::default())
+            .map_err(|error| self.broken(error))?;
+        let response = sender.send_request(request).await;
+        Ok((response.map_err(|error| self.broken(error))?, driver))
+    }
+
+    /// What comes within the time that a question may take.
+    async fn in_time<T>(
+        &self,
+        answer: impl Future<Output = Result<T, AdminError>>,
+    ) -> Result<T, AdminError> {
+        match tokio::time::timeout(ANSWER_TIMEOUT, answer).await {
+            Ok(outcome) => outcome,
+            Err(_elapsed) => Err(AdminError::Timeout {
+                socket: self.socket.clone(),
+                path: self.path.clone(),
+                secs: ANSWER_TIMEOUT.as_secs(),
+            }),
+        }
+    }
+
+    fn broken(&self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> AdminError {
+        AdminError::Broken {
+            socket: self.socket.clone(),
+            path: self.path.clone(),
+            source: source.into(),
+        }
+    }
+
+    fn refused(&self, status: StatusCode, body: &[u8]) -> AdminError {
+        let text = String::from_utf8_lossy(body);
+        let first = text.lines().next().unwrap_or_default();
+        AdminError::Refused {
+            socket: self.socket.clone(),
+            path: self.path.clone(),
+            status: status.as_u16(),
+            text: first.chars().take(200).collect(),
+        }
+    }
+}
+
 /// Asks `path` of the admin socket `socket`; the body of a 200.
 ///
 /// # Errors
 /// [`AdminError`]; a status other than 200 is [`AdminError::Refused`].
 pub async fn get(socket: &Path, path: &str) -> Result<Vec<u8>, AdminError> {
-    match tokio::time::timeout(ANSWER_TIMEOUT, get_unbounded(socket, path)).await {
-        Ok(outcome) => outcome,
-        Err(_elapsed) => Err(AdminError::Timeout {
-            socket: socket.to_owned(),
-            path: path.to_owned(),
-            secs: ANSWER_TIMEOUT.as_secs(),
-        }),
-    }
-}
-
-async fn get_unbounded(socket: &Path, path: &str) -> Result<Vec<u8>, AdminError> {
-    let broken = |source: Box<dyn std::error::Error + Send + Sync>| AdminError::Broken {
-        socket: socket.to_owned(),
-        path: path.to_owned(),
-        source,
-    };
-    let stream = UnixStream::connect(socket)
-        .await
-        .map_err(|source| AdminError::Unreachable {
-            socket: socket.to_owned(),
-            source,
-        })?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(|error| broken(error.into()))?;
-    let request = Request::get(path)
-        .header(header::HOST, "localhost")
-        .header(header::CONNECTION, "close")
-        .body(Full::<Bytes>::default())
-        .map_err(|error| broken(error.into()))?;
+    let question = Question::new(socket, path);
     let answer = async {
-        let response = sender
-            .send_request(request)
-            .await
-            .map_err(|error| broken(error.into()))?;
+        let (response, _driver) = question.ask().await?;
         let status = response.status();
-        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX)
-            .collect()
-            .await
-            .map_err(broken)?
-            .to_bytes();
-        Ok((status, body))
+        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX);
+        let body = body.collect().await;
+        let body = body.map_err(|error| question.broken(error))?.to_bytes();
+        match status {
+            StatusCode::OK => Ok(body.into()),
+            _ => Err(question.refused(status, &body)),
+        }
     };
-    // The connection is driven beside the answer; it ends when the answer is whole.
-    let driven = async {
-        let _ = connection.await;
-        std::future::pending::<Infallible>().await
-    };
-    let (status, body) = tokio::select! {
-        answer = answer => answer?,
-        never = driven => match never {},
-    };
-    if status == StatusCode::OK {
-        return Ok(body.into());
-    }
-    let text = String::from_utf8_lossy(&body)
-        .lines()
-        .next()
-        .unwrap_or_default()
-        .chars()
-        .take(200)
-        .collect();
-    Err(AdminError::Refused {
-        socket: socket.to_owned(),
-        path: path.to_owned(),
-        status: status.as_u16(),
-        text,
-    })
+    question.in_time(answer).await
 }
 
 /// Largest line of a stream.
@@ -175,17 +206,10 @@ const LINE_BYTES_MAX: usize = 64 * 1024;
 /// A stream of lines that an admin socket answers with. Dropping it ends the question.
 #[derive(Debug)]
 pub struct Lines {
-    socket: PathBuf,
-    path: String,
-    body: hyper::body::Incoming,
+    question: Question,
+    body: Incoming,
     read: Vec<u8>,
-    connection: tokio::task::JoinHandle<()>,
-}
-
-impl Drop for Lines {
-    fn drop(&mut self) {
-        self.connection.abort();
-    }
+    _driver: Driver,
 }
 
 /// Asks `path` of the admin socket `socket` for lines; they come for as long as they are read.
@@ -193,60 +217,20 @@ impl Drop for Lines {
 /// # Errors
 /// [`AdminError`]; a status other than 200 is [`AdminError::Refused`].
 pub async fn follow(socket: &Path, path: &str) -> Result<Lines, AdminError> {
-    let broken = |source: Box<dyn std::error::Error + Send + Sync>| AdminError::Broken {
-        socket: socket.to_owned(),
-        path: path.to_owned(),
-        source,
-    };
-    let asked = async {
-        let stream =
-            UnixStream::connect(socket)
-                .await
-                .map_err(|source| AdminError::Unreachable {
-                    socket: socket.to_owned(),
-                    source,
-                })?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(|error| broken(error.into()))?;
-        let connection = tokio::spawn(async move {
-            let _ = connection.await;
-        });
-        let request = Request::get(path)
-            .header(header::HOST, "localhost")
-            .body(Full::<Bytes>::default())
-            .map_err(|error| broken(error.into()))?;
-        let response = sender
-            .send_request(request)
-            .await
-            .map_err(|error| broken(error.into()))?;
-        Ok((response, connection))
-    };
-    let asked = tokio::time::timeout(ANSWER_TIMEOUT, asked).await;
-    let (response, connection) = asked.map_err(|_elapsed| AdminError::Timeout {
-        socket: socket.to_owned(),
-        path: path.to_owned(),
-        secs: ANSWER_TIMEOUT.as_secs(),
-    })??;
+    let question = Question::new(socket, path);
+    let (response, driver) = question.in_time(question.ask()).await?;
     let status = response.status();
     let mut lines = Lines {
-        socket: socket.to_owned(),
-        path: path.to_owned(),
+        question: question.clone(),
         body: response.into_body(),
         read: Vec::new(),
-        connection,
+        _driver: driver,
     };
     if status == StatusCode::OK {
         return Ok(lines);
     }
-    let first = tokio::time::timeout(ANSWER_TIMEOUT, lines.next()).await;
-    let first = first.map_err(|_elapsed| lines.late())??.unwrap_or_default();
-    Err(AdminError::Refused {
-        socket: socket.to_owned(),
-        path: path.to_owned(),
-        status: status.as_u16(),
-        text: String::from_utf8_lossy(&first).chars().take(200).collect(),
-    })
+    let first = question.in_time(lines.next()).await?;
+    Err(question.refused(status, &first.unwrap_or_default()))
 }
 
 impl Lines {
@@ -262,7 +246,7 @@ impl Lines {
                 return Ok(Some(line));
             }
             if self.read.len() > LINE_BYTES_MAX {
-                return Err(self.broken("a line is too long".into()));
+                return Err(self.question.broken("a line is too long"));
             }
             match self.body.frame().await {
                 None if self.read.is_empty() => return Ok(None),
@@ -272,24 +256,8 @@ impl Lines {
                         self.read.extend_from_slice(&data);
                     }
                 }
-                Some(Err(error)) => return Err(self.broken(error.into())),
+                Some(Err(error)) => return Err(self.question.broken(error)),
             }
-        }
-    }
-
-    fn late(&self) -> AdminError {
-        AdminError::Timeout {
-            socket: self.socket.clone(),
-            path: self.path.clone(),
-            secs: ANSWER_TIMEOUT.as_secs(),
-        }
-    }
-
-    fn broken(&self, source: Box<dyn std::error::Error + Send + Sync>) -> AdminError {
-        AdminError::Broken {
-            socket: self.socket.clone(),
-            path: self.path.clone(),
-            source,
         }
     }
 }
@@ -392,7 +360,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     F: Fn(&str, Option<&str>) -> Answer + Send + Sync + 'static,
 {
-    let service = hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
+    let service = hyper::service::service_fn(move |request: Request<Incoming>| {
         let answered = if request.method() == Method::GET {
             answer(request.uri().path(), request.uri().query())
         } else {
