@@ -1,5 +1,6 @@
 //! The coded error object: every failure that a person or a program sees, in one shape.
 
+use crate::terminal::steers;
 use miette::Diagnostic;
 use serde::{Deserialize, Serialize};
 use std::fmt::{self, Write as _};
@@ -188,22 +189,17 @@ fn causes_of(diagnostic: &dyn Diagnostic) -> Option<String> {
     (!texts.is_empty()).then(|| texts.join(": "))
 }
 
-/// `text` with control characters and those that reorder text escaped; line feeds become indented lines.
+/// `text` with what steers a terminal escaped; line feeds become indented lines.
 fn printable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
             '\n' => out.push_str("\n    "),
-            c if c.is_control() || is_reordering(c) => out.extend(c.escape_unicode()),
+            c if steers(c) => out.extend(c.escape_unicode()),
             c => out.push(c),
         }
     }
     out
-}
-
-/// Unicode's bidirectional controls: they make a terminal show something else than the bytes say.
-fn is_reordering(c: char) -> bool {
-    matches!(c, '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]
@@ -271,9 +267,15 @@ mod tests {
 
     #[test]
     fn what_a_stranger_sent_cannot_drive_the_terminal() {
-        let error = CodedError::new("MESH-0822", "\u{1b}[2J\r\u{202e}x\nerror MESH-0801: forged");
+        let error = CodedError::new(
+            "MESH-0822",
+            "\u{1b}[2J\r\u{202e}x\u{200b}\nerror MESH-0801: forged",
+        );
         let text = error.to_text();
-        assert!(!text.contains(['\u{1b}', '\r', '\u{202e}']), "{text:?}");
+        assert!(
+            !text.contains(['\u{1b}', '\r', '\u{202e}', '\u{200b}']),
+            "{text:?}"
+        );
         assert!(
             text.lines().skip(1).all(|line| line.starts_with("  ")),
             "{text}"
