@@ -137,11 +137,7 @@ async fn bytes<T: AsyncRead + AsyncWrite + BreakOff + Unpin>(
         measure().no_policy();
         return stream.break_off();
     };
-    let (decision, places) = match binding::bind(core, &policy, decision, &what, (listener, looked))
-    {
-        Ok(bound) => bound,
-        Err(denied) => (denied, Vec::new()),
-    };
+    let (decision, places) = binding::bind(core, &policy, decision, &what, (listener, looked));
     let now = core.shared.platform.wall_clock();
     if !record(core, from, &decision, &what, now) {
         measure().no_record();
@@ -230,11 +226,7 @@ pub(super) async fn answer(
         passage.measure(None).no_policy();
         return Err(Trouble::NoPolicy.into());
     };
-    let (decision, places) = match binding::bind(core, &policy, decision, &what, (listener, looked))
-    {
-        Ok(bound) => bound,
-        Err(denied) => (denied, Vec::new()),
-    };
+    let (decision, places) = binding::bind(core, &policy, decision, &what, (listener, looked));
     let now = core.shared.platform.wall_clock();
     if !record(core, from, &decision, &what, now) {
         passage.measure(None).no_record();

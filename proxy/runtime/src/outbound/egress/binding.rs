@@ -98,29 +98,23 @@ pub(super) async fn look_up(
 }
 
 /// Where something goes that was decided about: to where it was going, or to other addresses of its name.
-///
-/// # Errors
-/// The decision as a denial, if it goes nowhere.
-#[expect(
-    clippy::result_large_err,
-    reason = "made once for each connection or request to outside"
-)]
+/// The decision is a denial, and there is no place, if it goes nowhere.
 pub(super) fn bind(
     core: &Core,
     policy: &Snapshot,
     decision: EgressDecision,
     what: &What,
     (listener, looked): (&Listener, Option<Looked>),
-) -> Result<(EgressDecision, Vec<SocketAddr>), EgressDecision> {
+) -> (EgressDecision, Vec<SocketAddr>) {
     let to = decision.to;
     if listener.is_redirected()
         && let Err(why) = may_begin(policy, &decision)
     {
         core.meter.name_bound(why.word());
-        return Err(why.denies(decision));
+        return (why.denies(decision), Vec::new());
     }
     let (Some(looked), Some(_)) = (looked, decision.bound_to()) else {
-        return Ok((decision, vec![to]));
+        return (decision, vec![to]);
     };
     let discovery = core.shared.discovery.load();
     let judge = |at: SocketAddr| {
@@ -156,11 +150,11 @@ pub(super) fn bind(
                 None => decision,
                 Some(instead) => decision.led_to(instead),
             };
-            Ok((decision, places))
+            (decision, places)
         }
         Err(why) => {
             core.meter.name_bound(why.word());
-            Err(why.denies(decision))
+            (why.denies(decision), Vec::new())
         }
     }
 }
