@@ -127,6 +127,6 @@ def page(by_pair, args):
     if groups:
         lines += ["Keys of the handshakes were exchanged by " + ", ".join(f"{group} ({pair})" for pair, group in groups) + ".", ""]
     lines += ["What the others do better or otherwise: HAProxy checks an identity once for each connection and keeps no record of decisions; it "
-              "has the least in its path, and is the one to beat. nginx speaks HTTP/1.1 to its upstreams alone, and has the smallest memory. Envoy "
+              "has the least in its path, and is the one to beat. nginx speaks HTTP/1.1 to its upstreams alone, and takes next to nothing for a connection. Envoy "
               "carries a filter chain that can be changed while it runs. `direct` is no proxies at all.", ""]
     return "\n".join(lines)
