@@ -15,6 +15,7 @@ use crate::limits::{REPORT_BYTES_MAX, UNKNOWN_GRACE};
 use crate::publish::{Published, WorkloadPolicy, deny_all, may_ask, nowhere, within_room};
 use crate::state::{Shared, WatcherCount};
 use bytes::Bytes;
+use futures_util::stream::try_unfold;
 use mesh_api::accept::Caller;
 use mesh_api::admin::EquivalenceStatus;
 use mesh_api::proto::policy_server::Policy;
@@ -72,14 +73,10 @@ impl Policy for WatchPolicy {
             _count: self.0.watcher(&seat.key),
             seat,
         };
-        let next = |watch| async {
-            let mut watch: Watch = watch?;
-            match watch.next().await {
-                Ok(update) => Some((Ok(update), Some(watch))),
-                Err(status) => Some((Err(status), None)),
-            }
-        };
-        let updates = futures_util::stream::unfold(Some(watch), next);
+        let updates = try_unfold(watch, |mut watch| async move {
+            let update = watch.next().await?;
+            Ok(Some((update, watch)))
+        });
         Ok(Response::new(Box::pin(updates)))
     }
 
@@ -100,14 +97,10 @@ impl Policy for WatchPolicy {
             seat,
             teller: Teller::New(has),
         };
-        let next = |places| async {
-            let mut places: Places = places?;
-            match places.next().await {
-                Ok(update) => Some((Ok(update), Some(places))),
-                Err(status) => Some((Err(status), None)),
-            }
-        };
-        let updates = futures_util::stream::unfold(Some(places), next);
+        let updates = try_unfold(places, |mut places| async move {
+            let update = places.next().await?;
+            Ok(Some((update, places)))
+        });
         Ok(Response::new(Box::pin(updates)))
     }
 
