@@ -77,7 +77,10 @@ fn section(command: &Command, path: &str, text: &mut String) {
         text.push_str("\n| Argument | Meaning |\n|---|---|\n");
     }
     for argument in arguments {
-        let _ = writeln!(text, "| `{}` | {} |", spelled(argument), meaning(argument));
+        // A bar would end the cell, in code too.
+        let cells = [spelled(argument), meaning(argument)].map(|cell| cell.replace('|', "\\|"));
+        let [argument, meaning] = cells;
+        let _ = writeln!(text, "| `{argument}` | {meaning} |");
     }
     for below in command
         .get_subcommands()
@@ -105,7 +108,7 @@ fn spelled(argument: &clap::Arg) -> String {
         (Some(short), None) => format!("-{short}"),
         (None, None) => {
             return takes
-                .map(|value| format!("<{}>", value.replace('|', "\\|")))
+                .map(|value| format!("<{value}>"))
                 .unwrap_or_default();
         }
     };

@@ -28,8 +28,8 @@ pub(crate) struct ProveArgs {
     /// May be given more than once.
     #[arg(long = "invariant", value_name = "FILE")]
     invariants: Vec<PathBuf>,
-    /// Nobody of FROM reaches TO, directly or over others; each is `namespace` or `namespace/workload`. May be given more
-    /// than once.
+    /// Nobody of FROM reaches TO, directly or over others; each is `namespace` or `namespace/workload`, and TO may be `outside`.
+    /// May be given more than once.
     #[arg(long, value_names = ["FROM", "TO"], num_args = 2, action = clap::ArgAction::Append, value_parser = Selector::parse)]
     no_path: Vec<Selector>,
     /// Nobody without an identity is allowed anything but declared probes.
@@ -177,8 +177,9 @@ pub(crate) fn run(args: &ProveArgs, output: &mut Output) -> Result<Exit, Fault> 
         .collect();
     for pair in args.no_path.chunks_exact(2) {
         if let [from, to] = pair {
-            for selector in [from, to] {
-                selector.among(index).map_err(super::world::unanswered)?;
+            from.among(index).map_err(super::world::unanswered)?;
+            if !to.is_outside(index) {
+                to.among(index).map_err(super::world::unanswered)?;
             }
             let claim = format!("no path from {} to {}", from.text(), to.text());
             questions.push((claim, Question::NoPath(from.clone(), to.clone())));

@@ -276,6 +276,21 @@ fn a_proof_ends_with_0_1_or_11_and_never_holds_over_what_could_not_be_read() {
         prove(&before, &["--no-path", "shop"]).status.code(),
         Some(2)
     );
+    assert_eq!(
+        prove(&before, &["--no-path", "outside", "shop"])
+            .status
+            .code(),
+        Some(2),
+        "nobody comes from there"
+    );
+    // Where nothing is said of what leaves, all do.
+    let nobody_leaves = ["--no-path", "shop/intruder", "outside"];
+    let output = prove(&before, &nobody_leaves);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let closed = "apiVersion: policy.linkerd.io/v1alpha1\nkind: EgressNetwork\nmetadata: { name: none, namespace: shop }\nspec: { trafficPolicy: Deny }\n";
+    std::fs::write(before.join("closed.yaml"), closed).expect("a file");
+    let output = prove(&before, &nobody_leaves);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
     std::fs::write(before.join("broken.yaml"), "kind: [").expect("a file");
     let output = prove(&before, &claim);
     assert_eq!(output.status.code(), Some(11), "{output:?}");
