@@ -1,7 +1,7 @@
 //! Bodies as the proxy passes them on: streamed, watched, and ended when their connection or permission ends.
 
 use crate::app::App;
-use crate::http1::{AnswerBody, Broken, Early, Whole};
+use crate::http1::{Broken, Early, PulledBody, Whole};
 use crate::limits::{UNWANTED, UNWANTED_BYTES};
 use crate::live::{End, Kill, Registration, Slot};
 use crate::mux::body::MuxBody;
@@ -10,6 +10,7 @@ use crate::outbound::pool::Flight;
 use crate::pace::Paced;
 use crate::remotes::Standing;
 use crate::replay::Replay;
+use crate::serve::http1::{Lost, OnSwitch};
 use crate::tap::Lines;
 use crate::telemetry::Measure;
 use bytes::Bytes;
@@ -43,6 +44,9 @@ pub(crate) enum BodyError {
     /// Whoever sends it broke off.
     #[error("the sender broke off")]
     Sender(#[source] hyper::Error),
+    /// A client of HTTP/1 broke off, or its body is not exact.
+    #[error("the client broke off")]
+    Client(#[from] Lost),
     /// An application broke off its answer, or the connection to it did.
     #[error("the application broke off")]
     App(#[from] Broken),
@@ -65,11 +69,13 @@ pub(crate) enum Arriving {
     Http(Incoming),
     /// Over a connection between proxies.
     Mux(MuxBody),
-    /// Of an application's answer over HTTP/1, as it is read.
-    Answer(Box<dyn AnswerBody>),
+    /// Over HTTP/1, of a client or of an application's answer, as it is read.
+    Pulled(Box<dyn PulledBody>),
     /// Of one that came at once.
     Whole(Whole),
-    /// Of one that began before its request was all sent.
+    /// Of a request that has none, and may make its connection a byte stream.
+    Switching(OnSwitch),
+    /// Of an answer that began before its request was all sent.
     Early(Early),
     /// One that a fault holds to a rate.
     Paced(Box<Paced>),
@@ -88,17 +94,28 @@ impl From<MuxBody> for Arriving {
 }
 
 impl Arriving {
+    /// The stream that the connection becomes if the answer is `101`.
+    pub(crate) fn take_switch(&mut self) -> Option<OnSwitch> {
+        match std::mem::replace(self, Self::Nothing) {
+            Self::Switching(switch) => Some(switch),
+            other => {
+                *self = other;
+                None
+            }
+        }
+    }
+
     pub(crate) fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self {
-            Self::Nothing => Poll::Ready(None),
+            Self::Nothing | Self::Switching(_) => Poll::Ready(None),
             Self::Http(body) => Pin::new(body)
                 .poll_frame(cx)
                 .map(|frame| frame.map(|frame| frame.map_err(BodyError::Sender))),
             Self::Mux(body) => body.poll_frame(cx),
-            Self::Answer(body) => body.poll_frame(cx),
+            Self::Pulled(body) => body.poll_frame(cx),
             Self::Whole(body) => Poll::Ready(body.take().map(Frame::data).map(Ok)),
             Self::Early(body) => body.poll_frame(cx),
             Self::Paced(body) => body.poll_frame(cx),
@@ -108,10 +125,10 @@ impl Arriving {
     /// Whether nothing more will come.
     pub(crate) fn is_end_stream(&self) -> bool {
         match self {
-            Self::Nothing => true,
+            Self::Nothing | Self::Switching(_) => true,
             Self::Http(body) => body.is_end_stream(),
             Self::Mux(body) => body.is_end_stream(),
-            Self::Answer(body) => body.is_end_stream(),
+            Self::Pulled(body) => body.is_end_stream(),
             Self::Whole(body) => body.is_end_stream(),
             Self::Early(body) => body.is_end_stream(),
             Self::Paced(body) => body.is_end_stream(),
@@ -120,10 +137,10 @@ impl Arriving {
 
     pub(crate) fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Nothing => SizeHint::with_exact(0),
+            Self::Nothing | Self::Switching(_) => SizeHint::with_exact(0),
             Self::Http(body) => body.size_hint(),
             Self::Mux(body) => body.size_hint(),
-            Self::Answer(body) => body.size_hint(),
+            Self::Pulled(body) => body.size_hint(),
             Self::Whole(body) => body.size_hint(),
             Self::Early(body) => body.size_hint(),
             Self::Paced(body) => body.size_hint(),

@@ -16,7 +16,6 @@ use crate::outbound::redirected::Destinations;
 use crate::outbound::{self, Listener, pool::Pool};
 use crate::random::Random;
 use crate::remotes::Remotes;
-use crate::serve::http1::Awake;
 use crate::shadow::Trials;
 use crate::state::{Changes, Shared, stopping};
 use crate::telemetry::Meter;
@@ -60,8 +59,6 @@ pub(crate) struct Core {
     /// What was allowed since it was last handed to the log.
     pub(crate) classes: RefCell<Classes>,
     pub(crate) pool: Pool,
-    /// HTTP/1 connections of clients that are served.
-    pub(crate) awake: Awake,
     /// Handshakes under way.
     pub(crate) handshakes: Semaphore,
     /// What may be reached through the proxy, and what is here: for connections that were redirected.
@@ -134,15 +131,12 @@ pub(crate) fn run(index: usize, shared: &Arc<Shared>, sockets: Sockets) -> Resul
         let (core, accepting) = open(index, shared, sockets).map_err(start)?;
         let follow = spawn_local(follow_changes(core.clone()));
         let sweep = spawn_local(sweep(core.clone()));
-        let resting = core.clone();
-        let rest = spawn_local(async move { resting.awake.watch().await });
         stopping(&mut core.shared.watch_stopping()).await;
         accepting.iter().for_each(tokio::task::JoinHandle::abort);
         core.drained().await;
         core.hand_over_counts(true);
         follow.abort();
         sweep.abort();
-        rest.abort();
         Ok(())
     })
 }
@@ -173,7 +167,6 @@ fn open(
         trials: Trials::default(),
         classes: RefCell::new(Classes::new(index, shared.platform.wall_clock())),
         pool: Pool::default(),
-        awake: Awake::default(),
         handshakes: Semaphore::new(limits.handshakes_at_once),
         own_ports: shared.config.own_ports(),
         locals: Locals::default(),

@@ -1,4 +1,5 @@
-//! Requests over HTTP/1.1 to an application, and their answers: the IO around [`mesh_proxy_core::http1`].
+//! Requests over HTTP/1.1 to an application, and their answers: the IO around [`mesh_proxy_core::http1`]. The other side,
+//! that of clients, is [`crate::serve::http1`].
 //!
 //! There is no task behind a connection: whoever asks writes the request and reads the head of the answer, and whoever
 //! takes the body reads on. So one exchange is one write and one read, and wakes nobody else. Only an answer that begins
@@ -7,30 +8,27 @@
 //! A connection is given to the next exchange ([`Home`]) only when this one is over on both sides, to the byte; dropped
 //! before that, it is closed.
 
+mod buffers;
 mod early;
 #[cfg(test)]
 mod tests;
 
 use crate::body::{Arriving, Body, BodyError};
 use crate::io::Prefixed;
-use crate::limits::{HEAD_BYTES_MAX, HEADERS_MAX, HTTP1_OUT_BYTES, HTTP1_READ_BYTES_MAX};
-use bytes::{Buf, Bytes, BytesMut};
+use crate::limits::{HEAD_BYTES_MAX, HEADERS_MAX, HTTP1_OUT_BYTES, HTTP1_OUT_KEPT};
+pub(crate) use buffers::{Input, Output};
+use bytes::Bytes;
 pub(crate) use early::Early;
 use http::{Method, Request, Response, StatusCode};
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use mesh_proxy_core::http1::request::{BodyWriter, WrongLength, put_head};
+use mesh_proxy_core::http1::request::put_head;
 use mesh_proxy_core::http1::response::{Part, ResponseError, ResponseLimits, ResponseReader};
-use std::future::{Future, poll_fn};
-use std::io::{self, IoSlice};
-use std::mem::MaybeUninit;
-use std::pin::{Pin, pin};
+use mesh_proxy_core::http1::writer::{BodyWriter, WrongLength};
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
-
-/// Bytes of one read, on the stack: most answers fit, and an idle connection has no buffer.
-const READ_BYTES: usize = 16 * 1024;
-/// Parts of a body up to this are copied behind the head, to leave in one piece.
-const SMALL_PART_BYTES: usize = 8 * 1024;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 const LIMITS: ResponseLimits = ResponseLimits {
     head_bytes_max: HEAD_BYTES_MAX,
@@ -91,15 +89,9 @@ impl<T> Home<T> for Nowhere {
 pub(crate) struct Connection<T> {
     io: T,
     reader: ResponseReader,
-    /// Bytes that came and were not taken; empty between exchanges.
-    input: BytesMut,
-    /// Whether the last read took all that was asked for: much is coming.
-    much: bool,
-    out: Vec<u8>,
-    written: usize,
-    /// Goes after `out`, and then `after`.
-    data: Bytes,
-    after: &'static [u8],
+    /// Empty between exchanges.
+    input: Input,
+    out: Output,
     /// Why nothing more can be written.
     unwritable: Option<Broken>,
 }
@@ -122,12 +114,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin + 'static> Connection<T> {
         Box::new(Self {
             io,
             reader: ResponseReader::new(false, LIMITS),
-            input: BytesMut::new(),
-            much: false,
-            out: Vec::new(),
-            written: 0,
-            data: Bytes::new(),
-            after: b"",
+            input: Input::default(),
+            out: Output::default(),
             unwritable: None,
         })
     }
@@ -158,10 +146,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin + 'static> Connection<T> {
             let Self { io, input, .. } = *self;
             return Ok(Answered {
                 response: Response::from_parts(*head, Arriving::Nothing),
-                switched: Some(Prefixed::new(input.freeze(), io)),
+                switched: Some(Prefixed::new(input.bytes.freeze(), io)),
             });
         }
-        let body = if sending.is_some() || !self.is_written() {
+        let body = if sending.is_some() || !self.out.is_empty() {
             early::split(self, sending, home)
         } else {
             self.into_body(home)
@@ -181,7 +169,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + 'static> Connection<T> {
         } else {
             body.size_hint().exact()
         };
-        let writer = put_head(&mut self.out, &parts, length)?;
+        let writer = put_head(self.out.head(), &parts, length)?;
         self.reader = ResponseReader::new(parts.method == Method::HEAD, LIMITS);
         Ok((!empty).then_some(Sending { body, writer }))
     }
@@ -198,12 +186,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin + 'static> Connection<T> {
             Poll::Ready(Ok(())) | Poll::Pending => {}
         }
         loop {
-            match self.reader.next(&mut self.input)? {
+            match self.reader.next(&mut self.input.bytes)? {
                 Some(Part::Head(head)) => return Poll::Ready(Ok(head)),
                 Some(_) => return Poll::Ready(Err(ResponseError::Framing.into())),
                 None => {}
             }
-            let read = ready!(self.poll_read(cx));
+            let read = ready!(self.input.poll_read(&mut self.io, cx));
             if !matches!(read, Ok(1..))
                 && let Some(why) = self.unwritable.take()
             {
@@ -223,11 +211,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin + 'static> Connection<T> {
     ) -> Poll<Result<(), Fault>> {
         loop {
             let waits = self.make_ready(sending, cx)?;
-            match self.poll_write(cx) {
+            match self.out.poll_write(&mut self.io, cx) {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(error)) => {
                     *sending = None;
-                    self.forget_unwritten();
+                    self.out.forget();
                     return Poll::Ready(Err(error.into()));
                 }
                 // Who does not read must not keep alive what policy has ended.
@@ -255,7 +243,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + 'static> Connection<T> {
         cx: &mut Context<'_>,
     ) -> Result<bool, Fault> {
         while let Some(Sending { body, writer }) = sending {
-            if !self.data.is_empty() || self.out.len() >= HTTP1_OUT_BYTES {
+            if !self.out.has_room(HTTP1_OUT_BYTES) {
                 return Ok(false);
             }
             match Pin::new(&mut *body).poll_frame(cx) {
@@ -263,20 +251,15 @@ impl<T: AsyncRead + AsyncWrite + Unpin + 'static> Connection<T> {
                 Poll::Ready(Some(Err(error))) => return Err(Fault::Body(error)),
                 Poll::Ready(Some(Ok(frame))) => {
                     if let Ok(data) = frame.into_data() {
-                        self.after = writer.before_data(&mut self.out, data.len())?;
-                        self.data = data;
+                        self.out.put(writer, data)?;
                     }
-                    if self.data.len() <= SMALL_PART_BYTES {
-                        self.out.extend_from_slice(&std::mem::take(&mut self.data));
-                        self.out.extend_from_slice(std::mem::take(&mut self.after));
-                    }
-                    if self.data.is_empty() && body.is_end_stream() {
-                        writer.end(&mut self.out)?;
+                    if self.out.has_room(usize::MAX) && body.is_end_stream() {
+                        self.out.end(writer)?;
                         *sending = None;
                     }
                 }
                 Poll::Ready(None) => {
-                    writer.end(&mut self.out)?;
+                    self.out.end(writer)?;
                     *sending = None;
                 }
             }
@@ -284,75 +267,16 @@ impl<T: AsyncRead + AsyncWrite + Unpin + 'static> Connection<T> {
         Ok(false)
     }
 
-    fn is_written(&self) -> bool {
-        self.out.is_empty() && self.data.is_empty() && self.after.is_empty()
-    }
-
-    fn forget_unwritten(&mut self) {
-        self.out.clear();
-        self.written = 0;
-        self.data = Bytes::new();
-        self.after = b"";
-    }
-
-    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.is_written() {
-            let out = self.out.get(self.written..).unwrap_or_default();
-            let io = Pin::new(&mut self.io);
-            let wrote = if self.data.is_empty() && self.after.is_empty() {
-                ready!(io.poll_write(cx, out))?
-            } else {
-                let pieces = [out, &self.data, self.after].map(IoSlice::new);
-                ready!(io.poll_write_vectored(cx, &pieces))?
-            };
-            if wrote == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-            self.wrote(wrote);
-        }
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-
-    fn wrote(&mut self, bytes: usize) {
-        let of_out = bytes.min(self.out.len() - self.written);
-        self.written += of_out;
-        if self.written < self.out.len() {
-            return;
-        }
-        self.out.clear();
-        self.written = 0;
-        let of_data = (bytes - of_out).min(self.data.len());
-        self.data.advance(of_data);
-        let of_after = bytes - of_out - of_data;
-        self.after = self.after.get(of_after..).unwrap_or_default();
-    }
-
-    /// Reads more; 0 at the end.
-    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        if self.much {
-            self.input.reserve(HTTP1_READ_BYTES_MAX);
-            let read = ready!(pin!(self.io.read_buf(&mut self.input)).poll(cx))?;
-            self.much = read >= READ_BYTES;
-            return Poll::Ready(Ok(read));
-        }
-        let mut space = [MaybeUninit::uninit(); READ_BYTES];
-        let mut space = ReadBuf::uninit(&mut space);
-        ready!(Pin::new(&mut self.io).poll_read(cx, &mut space))?;
-        self.input.extend_from_slice(space.filled());
-        self.much = space.remaining() == 0;
-        Poll::Ready(Ok(space.filled().len()))
-    }
-
     /// The next part of the body; `None` at its end.
     fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Part>, Broken>> {
         loop {
-            if let Some(part) = self.reader.next(&mut self.input)? {
+            if let Some(part) = self.reader.next(&mut self.input.bytes)? {
                 return Poll::Ready(Ok(Some(part)));
             }
             if self.reader.is_done() {
                 return Poll::Ready(Ok(None));
             }
-            if ready!(self.poll_read(cx))? == 0 {
+            if ready!(self.input.poll_read(&mut self.io, cx))? == 0 {
                 self.reader.on_close()?;
             }
         }
@@ -362,7 +286,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + 'static> Connection<T> {
     fn into_body<H: Home<T>>(mut self: Box<Self>, home: H) -> Arriving {
         let promised = self.reader.length().is_some();
         // An error is told again where the body is read.
-        let ahead = self.reader.next(&mut self.input).unwrap_or_default();
+        let ahead = self.reader.next(&mut self.input.bytes).unwrap_or_default();
         match ahead {
             None if self.reader.is_done() => {
                 self.go(&home);
@@ -376,7 +300,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + 'static> Connection<T> {
                 };
                 Arriving::Whole(whole)
             }
-            ahead => Arriving::Answer(Box::new(Answer {
+            ahead => Arriving::Pulled(Box::new(Answer {
                 connection: Some(self),
                 ahead,
                 promised,
@@ -387,13 +311,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin + 'static> Connection<T> {
 
     /// Goes home, if it is in order.
     fn go<H: Home<T>>(mut self: Box<Self>, home: &H) {
-        let written = self.is_written() && self.unwritable.is_none();
-        if written && self.reader.leaves_reusable(&self.input) {
-            self.input = BytesMut::new();
-            self.much = false;
-            if self.out.capacity() > SMALL_PART_BYTES {
-                self.out = Vec::new();
-            }
+        let written = self.out.is_empty() && self.unwritable.is_none();
+        if written && self.reader.leaves_reusable(&self.input.bytes) {
+            self.input.rest();
+            self.out.rest(HTTP1_OUT_KEPT);
             home.take_back(self);
         }
     }
@@ -408,7 +329,6 @@ pub(crate) struct Whole {
 
 impl Whole {
     /// One whose length was said.
-    #[cfg(test)]
     pub(crate) fn promised(data: Bytes) -> Self {
         Self {
             data: Some(data),
@@ -446,15 +366,15 @@ where
     home: H,
 }
 
-/// A body of an answer, whatever its connection is.
-pub(crate) trait AnswerBody {
+/// A body that is read from its connection as it is asked for, whatever that connection is.
+pub(crate) trait PulledBody {
     fn poll_frame(&mut self, cx: &mut Context<'_>)
     -> Poll<Option<Result<Frame<Bytes>, BodyError>>>;
     fn is_end_stream(&self) -> bool;
     fn size_hint(&self) -> SizeHint;
 }
 
-impl<T: AsyncRead + AsyncWrite + Unpin + 'static, H: Home<T>> AnswerBody for Answer<T, H> {
+impl<T: AsyncRead + AsyncWrite + Unpin + 'static, H: Home<T>> PulledBody for Answer<T, H> {
     fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
@@ -469,7 +389,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + 'static, H: Home<T>> AnswerBody for Ans
         // An error is told with the next part.
         self.ahead = connection
             .reader
-            .next(&mut connection.input)
+            .next(&mut connection.input.bytes)
             .unwrap_or_default();
         self.leave_at_end();
         Poll::Ready(part.and_then(frame).map(Ok))

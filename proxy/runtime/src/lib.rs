@@ -38,7 +38,6 @@ mod deadline;
 mod denials;
 mod detection;
 pub mod error;
-mod guarded;
 mod http1;
 mod identity;
 mod inbound;

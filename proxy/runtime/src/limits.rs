@@ -19,9 +19,6 @@ pub const START_WAIT: Duration = Duration::from_secs(2);
 pub const CONNECT_MILLIS: u64 = 1_000;
 /// Time to connect to the application beside the proxy.
 pub const APP_CONNECT: Duration = Duration::from_millis(1_000);
-/// How often HTTP/1 connections of clients are looked at: what had nothing to do since the last time waits with a fifth of
-/// the memory. Whoever sends more often than that never pays for the change.
-pub const REST_CHECK_EVERY: Duration = Duration::from_millis(100);
 /// Open connections of each kind (peers, strangers, the application) and core. One that waits costs about 5 KiB plain and
 /// 12 KiB with TLS: 10,000 peers are near 120 MiB.
 pub const CONNECTIONS: usize = 10_000;
@@ -70,9 +67,11 @@ pub const H2_PING_TIMEOUT: Duration = Duration::from_secs(10);
 pub const MUX_READ_BYTES: usize = 16 * 1024;
 /// Reads of one such connection before others have their turn.
 pub const MUX_READS: usize = 16;
-/// Bytes of a request to an application that are made ready before they are written.
+/// Bytes of a message of HTTP/1 that are made ready before they are written.
 pub const HTTP1_OUT_BYTES: usize = 64 * 1024;
-/// Room for one read of an application's answer while much arrives. An idle connection has none.
+/// Room for them that an idle connection to an application keeps. One from a client keeps none.
+pub const HTTP1_OUT_KEPT: usize = 8 * 1024;
+/// Room for one read of HTTP/1 while much arrives. An idle connection has none.
 pub const HTTP1_READ_BYTES_MAX: usize = 64 * 1024;
 /// Idle connections to one application and core that are kept.
 pub const APP_IDLE_MAX: usize = 64;

@@ -1,19 +1,19 @@
 //! HTTP connections: one set of limits for every server and client that the proxy runs, and the drain.
 //!
-//! - [`http1`]: HTTP/1 of clients, and what is held of a connection on which nothing comes
+//! - [`http1`]: HTTP/1 of clients, without a library
 
 pub(crate) mod http1;
 
 use crate::answer::Answer;
 use crate::body::Arriving;
 use crate::core::Core;
-use crate::guarded::WireRefusal;
 use crate::limits;
 use crate::live::{Kill, Slot};
 use crate::mux;
 use crate::state::{stopping, superseded};
+use futures_util::future::Either;
 use http::Request;
-use http1::{Beside, Next};
+use http1::{Beside, WireRefusal};
 use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::service::service_fn;
@@ -23,7 +23,7 @@ use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
@@ -69,23 +69,29 @@ pub(crate) trait Service: 'static {
 }
 
 /// Serves a connection until it ends, is ended through `kill`, or the proxy has drained it.
-pub(crate) async fn serve<T, S>(io: T, speaks: Speaks, core: &Core, kill: &Kill, service: Rc<S>)
+///
+/// Not async itself: its future would have room for the stream beside that of the connection.
+pub(crate) fn serve<'a, T, S>(
+    io: T,
+    speaks: Speaks,
+    core: &'a Core,
+    kill: &'a Kill,
+    service: Rc<S>,
+) -> impl Future<Output = ()>
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: Service,
 {
     // Boxed: a connection should not carry room for what it does not speak.
-    match speaks {
-        Speaks::Mux { version } => Box::pin(mux(io, version, core, kill, service)).await,
+    let boxed: Pin<Box<dyn Future<Output = ()> + 'a>> = match speaks {
+        Speaks::Mux { version } => Box::pin(mux(io, version, core, kill, service)),
         Speaks::Http1 { quiet } => {
-            let stop = &core.shared.watch_stopping();
-            let awake = &core.awake;
-            http1::serve(io, quiet, Beside { awake, stop, kill }, service).await;
+            let stop = core.shared.watch_stopping();
+            return Either::Left(http1::serve(io, quiet, Beside { stop, kill }, service));
         }
-        Speaks::Http2 { streams_max } => {
-            Box::pin(http2(io, streams_max, core, kill, service)).await
-        }
-    }
+        Speaks::Http2 { streams_max } => Box::pin(http2(io, streams_max, core, kill, service)),
+    };
+    Either::Right(boxed)
 }
 
 async fn mux<T, S>(io: T, version: u64, core: &Core, kill: &Kill, service: Rc<S>)
@@ -142,7 +148,6 @@ where
         core.shared.watch_stopping(),
         kill,
         |connection| connection.graceful_shutdown(),
-        |_| Next::Stay,
     );
     // A library that breaks off HTTP/2 does so for the whole connection, and has said why to the log.
     tokio::pin!(ended);
@@ -205,13 +210,12 @@ pub(crate) fn h2_client() -> hyper::client::conn::http2::Builder<OnThisCore> {
     builder
 }
 
-/// Runs a connection of the library until it ends. `next` says after each turn what becomes of it.
+/// Runs a connection of the library until it ends.
 async fn drive<C>(
     connection: C,
     mut stop: watch::Receiver<bool>,
     kill: &Kill,
     shut_down: impl Fn(Pin<&mut C>),
-    mut next: impl FnMut(&mut Context<'_>) -> Next,
 ) -> hyper::Result<()>
 where
     C: Future<Output = hyper::Result<()>>,
@@ -237,11 +241,7 @@ where
             draining = true;
             shut_down(connection.as_mut());
         }
-        let turn = connection.as_mut().poll(cx);
-        match next(cx) {
-            Next::End if turn.is_pending() => Poll::Ready(Ok(())),
-            Next::End | Next::Stay => turn,
-        }
+        connection.as_mut().poll(cx)
     });
     let ended = ended.await;
     if let Err(error) = &ended {

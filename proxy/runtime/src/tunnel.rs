@@ -5,15 +5,14 @@ use crate::copy::{Finish, both_ways};
 use crate::live::{Kill, Registration};
 use crate::outbound::egress::Leave;
 use crate::remotes::Standing;
+use crate::serve::http1::OnSwitch;
 use crate::state::Busy;
-use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::spawn_local;
 
 /// Carries bytes between the two once the client has switched, too.
 pub(crate) fn carry(
-    client: OnUpgrade,
+    client: OnSwitch,
     mut server: impl AsyncRead + AsyncWrite + Unpin + 'static,
     kill: Kill,
     registration: impl Held,
@@ -21,13 +20,13 @@ pub(crate) fn carry(
 ) {
     spawn_local(async move {
         match client.await {
-            Ok(client) => {
-                let carried = both_ways(&mut TokioIo::new(client), &mut server, &kill).await;
+            Ok(mut client) => {
+                let carried = both_ways(&mut client, &mut server, &kill).await;
                 if let Finish::Ended(end) = carried.finish {
                     tracing::info!(?end, "ended an upgraded connection");
                 }
             }
-            Err(error) => tracing::debug!(%error, "an upgrade was not completed"),
+            Err(_) => tracing::debug!("an upgrade was not completed"),
         }
         drop((registration, busy));
     });

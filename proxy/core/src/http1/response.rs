@@ -6,10 +6,11 @@
 //! ```
 //! Anything that is not exact refuses the response, and its connection with it.
 
+use super::fields::{fields, persists};
 use crate::http_hygiene::framing::length_of;
 use crate::http_hygiene::wire::chunk_size;
 use bytes::{Buf, Bytes, BytesMut};
-use http::header::{CONNECTION, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING};
+use http::header::{HeaderMap, TRANSFER_ENCODING};
 use http::response::Parts;
 use http::{Response, StatusCode, Version};
 use memchr::memchr;
@@ -307,7 +308,7 @@ impl ResponseReader {
         if chunked && (length.is_some() || parts.version != Version::HTTP_11) {
             return Err(ResponseError::Framing);
         }
-        self.persists = persists(parts);
+        self.persists = persists(parts.version, &parts.headers);
         let status = parts.status;
         if status.is_informational() {
             // What has no body cannot have a length; what follows would be read as another message by somebody.
@@ -335,6 +336,14 @@ impl ResponseReader {
             }
         };
         Ok(())
+    }
+
+    /// Reads `count` fields from `at`.
+    fn fields(&self, block: &Bytes, at: usize, count: usize) -> Result<HeaderMap, ResponseError> {
+        if count > self.limits.fields_max {
+            return Err(ResponseError::TooLarge);
+        }
+        fields(block, at, count, |_, _| Some(())).ok_or(ResponseError::Line)
     }
 
     fn begin_lines(&mut self) {
@@ -366,42 +375,6 @@ impl ResponseReader {
         }
         Ok(None)
     }
-
-    /// Reads `count` fields from `at`. Values are slices of the block: nothing is copied.
-    fn fields(
-        &self,
-        block: &Bytes,
-        mut at: usize,
-        count: usize,
-    ) -> Result<HeaderMap, ResponseError> {
-        if count > self.limits.fields_max {
-            return Err(ResponseError::TooLarge);
-        }
-        let mut fields = HeaderMap::with_capacity(count);
-        for _ in 0..count {
-            let rest = block.get(at..).unwrap_or_default();
-            let length = memchr(b'\n', rest).ok_or(ResponseError::Line)?;
-            let line = rest.get(..length.saturating_sub(1)).unwrap_or_default();
-            let colon = memchr(b':', line).ok_or(ResponseError::Line)?;
-            // A blank in or after the name, or at the beginning of a folded line, makes no name.
-            let name = line.get(..colon).unwrap_or_default();
-            let name = HeaderName::from_bytes(name).map_err(|_| ResponseError::Line)?;
-            let value = line.get(colon + 1..).unwrap_or_default();
-            let begins = value.iter().take_while(|byte| is_blank(**byte)).count();
-            let blanks = value.iter().rev().take_while(|byte| is_blank(**byte));
-            let ends = value.len() - blanks.count().min(value.len() - begins);
-            let start = at + colon + 1;
-            let value = block.slice(start + begins..start + ends);
-            let value = HeaderValue::from_maybe_shared(value).map_err(|_| ResponseError::Line)?;
-            fields.append(name, value);
-            at += length + 1;
-        }
-        Ok(fields)
-    }
-}
-
-const fn is_blank(byte: u8) -> bool {
-    matches!(byte, b' ' | b'\t')
 }
 
 /// Version and status; the reason is nobody's business, but may not hold what ends lines or terminals.
@@ -433,14 +406,4 @@ fn one_coding(headers: &HeaderMap) -> Result<bool, ResponseError> {
         (Some(one), None) if one.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(true),
         _ => Err(ResponseError::Framing),
     }
-}
-
-fn persists(parts: &Parts) -> bool {
-    let says = |word: &[u8]| {
-        let values = parts.headers.get_all(CONNECTION).iter();
-        values
-            .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
-            .any(|said| said.trim_ascii().eq_ignore_ascii_case(word))
-    };
-    !says(b"close") && (parts.version == Version::HTTP_11 || says(b"keep-alive"))
 }

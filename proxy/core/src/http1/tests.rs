@@ -1,7 +1,8 @@
 //! Heads as they go out, and responses as they come: exact ones, doubtful ones, in pieces, beside another reader.
 
-use super::request::{WrongLength, put_head};
+use super::request::put_head;
 use super::response::{Part, ResponseError, ResponseLimits, ResponseReader};
+use super::writer::WrongLength;
 use bytes::BytesMut;
 use http::{HeaderMap, Method, Request, request};
 use proptest::prelude::*;

@@ -1,7 +1,7 @@
-//! How long a body is, checked once more after the HTTP library (group H1 of request smuggling).
+//! How long a body is, checked once more in the parts of a request (group H1 of request smuggling).
 //!
-//! hyper already refuses much of this; a request is framed anew on every hop, so these checks keep a request that was
-//! ambiguous to somebody before us from going on at all.
+//! HTTP/1 has been read exactly by then, and HTTP/2 by a library; a request is framed anew on every hop, so these checks
+//! keep one that was ambiguous to somebody before us from going on at all.
 
 use super::RequestRefusal;
 use super::present::{Field, Present};
@@ -81,7 +81,7 @@ pub(crate) fn length_of(headers: &HeaderMap) -> Result<Option<u64>, RequestRefus
 }
 
 /// Digits alone, no leading zero, no more than a `u64` surely holds.
-pub(super) fn is_length(text: &[u8]) -> bool {
+pub(crate) fn is_length(text: &[u8]) -> bool {
     (1..=19).contains(&text.len())
         && text.iter().all(u8::is_ascii_digit)
         && (text == b"0" || text.first() != Some(&b'0'))

@@ -1,9 +1,9 @@
-//! HTTP/1 requests as bytes, checked before the HTTP library reads them.
+//! HTTP/1 requests as bytes: what is exact, and what two servers could read in two ways.
 //!
-//! hyper (1.12) is lenient where RFC 9112 lets it be, and by the time that we get a request the evidence is gone:
-//! `Content-Length` beside `Transfer-Encoding`, the same `Content-Length` twice, lines that end in LF alone. A server
-//! before or behind us may read such a request as two. [`Http1Guard`] sees every byte that a client sends, follows where
-//! requests begin and end, and refuses what is not exact; what it lets go on has one reading, hyper's too.
+//! RFC 9112 lets a reader be lenient, and a server before or behind us may read a lenient request as two: `Content-Length`
+//! beside `Transfer-Encoding`, the same `Content-Length` twice, lines that end in LF alone. [`Http1Guard`] follows where the
+//! requests of a connection begin and end, and refuses what is not exact; what it lets go on has one reading. It is the
+//! judge behind [`crate::http1::reader`], which takes what is plainly exact without it.
 //!
 //! It says which bytes may go on ([`Reading::clear`]): a head goes on whole or not at all, so that nothing of a request
 //! that is refused for its head is ever seen behind the guard. Bodies go on as they come, but for the lines between chunks,
@@ -16,16 +16,16 @@ use http::Uri;
 use memchr::{memchr, memrchr};
 
 /// A chunk's size line, extension included. Nobody we know sends one above 20.
-const CHUNK_LINE_BYTES_MAX: usize = 256;
-/// Extensions of all chunks of one body. hyper gives up at 16 KiB, without a word that could be recorded.
-const CHUNK_EXTENSION_BYTES_MAX: usize = 8 * 1024;
+pub(crate) const CHUNK_LINE_BYTES_MAX: usize = 256;
+/// Extensions of all chunks of one body.
+pub(crate) const CHUNK_EXTENSION_BYTES_MAX: usize = 8 * 1024;
 /// Framing that one body may cost beyond the data that it carries: stops a million chunks of one byte (H1-7), and
 /// lets streams of small messages, from five bytes on, go on for ever.
-const CHUNK_OVERHEAD_BYTES_MAX: usize = 256 * 1024;
-/// Trailers. hyper gives up at 16 KiB.
-const TRAILER_BYTES_MAX: usize = 8 * 1024;
+pub(crate) const CHUNK_OVERHEAD_BYTES_MAX: usize = 256 * 1024;
+/// Trailers.
+pub(crate) const TRAILER_BYTES_MAX: usize = 8 * 1024;
 /// Longest request line that is kept for the record; a longer one is refused for its target.
-const REQUEST_LINE_KEPT: usize = 8 * 1024 + 64;
+pub(crate) const REQUEST_LINE_KEPT: usize = 8 * 1024 + 64;
 
 /// Where in a connection the next byte falls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -306,10 +306,7 @@ impl Http1Guard {
 
     /// A whole line with its end.
     fn on_line(&mut self, line: &[u8]) -> Result<(), RequestRefusal> {
-        let line = line
-            .strip_suffix(b"\r\n")
-            .filter(|line| memchr(b'\r', line).is_none())
-            .ok_or(RequestRefusal::Line)?;
+        let line = exact_line(line)?;
         match self.state {
             State::ChunkSize => self.on_chunk_size(line)?,
             State::Trailers if line.is_empty() => self.end_of_request(),
@@ -418,6 +415,13 @@ fn skip(bytes: &[u8], left: u64) -> (u64, &[u8]) {
     (left - count as u64, bytes.get(count..).unwrap_or_default())
 }
 
+/// A whole line without its end, which is CR LF and nothing else.
+pub(crate) fn exact_line(line: &[u8]) -> Result<&[u8], RequestRefusal> {
+    line.strip_suffix(b"\r\n")
+        .filter(|line| memchr(b'\r', line).is_none())
+        .ok_or(RequestRefusal::Line)
+}
+
 /// Method, target and version with one space between; whether it is HTTP/1.1.
 fn request_line(line: &[u8]) -> Result<bool, RequestRefusal> {
     let first = memchr(b' ', line).ok_or(RequestRefusal::Line)?;
@@ -433,8 +437,8 @@ fn request_line(line: &[u8]) -> Result<bool, RequestRefusal> {
     {
         return Err(RequestRefusal::Line);
     }
-    // What stands after `#` would be neither judged nor forwarded (PA8). What makes no URI, the HTTP library would
-    // refuse itself, without a word that could be recorded.
+    // What stands after `#` would be neither judged nor forwarded (PA8). What makes no
+    // URI, nobody behind us could take.
     let plain = target.first() == Some(&b'/') && target.iter().all(|byte| is_plain(*byte));
     if !plain && (memchr(b'#', target).is_some() || Uri::try_from(target).is_err()) {
         return Err(RequestRefusal::Target);
@@ -452,7 +456,7 @@ const fn is_plain(byte: u8) -> bool {
 }
 
 /// Name and value of a field, without the blanks around the value.
-fn field(line: &[u8]) -> Result<(&[u8], &[u8]), RequestRefusal> {
+pub(crate) fn field(line: &[u8]) -> Result<(&[u8], &[u8]), RequestRefusal> {
     let colon = memchr(b':', line)
         .filter(|colon| *colon > 0)
         .ok_or(RequestRefusal::Line)?;
@@ -492,7 +496,7 @@ pub(crate) fn chunk_size(line: &[u8]) -> Option<(u64, usize)> {
     Some((size, extension.len()))
 }
 
-fn decimal(digits: &[u8]) -> Option<u64> {
+pub(crate) fn decimal(digits: &[u8]) -> Option<u64> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http_body_util::BodyExt;
 use std::cell::RefCell;
 use std::rc::Rc;
-use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::sync::mpsc::{Sender, channel};
 use tokio::task::{LocalSet, spawn_local};
 
@@ -101,7 +101,7 @@ fn an_exchange_leaves_its_connection_for_the_next_one() {
             assert_eq!(whole(response.into_body()).await.expect("whole"), body);
             connection = kept.borrow_mut().pop().expect("it came home");
             assert_eq!(
-                (connection.input.capacity(), connection.is_written()),
+                (connection.input.bytes.capacity(), connection.out.is_empty()),
                 (0, true)
             );
         }

@@ -6,17 +6,16 @@ use crate::answer::{Answer, Trouble, closing, refused};
 use crate::body::{Arriving, Body, Held};
 use crate::core::{Core, Port};
 use crate::deadline;
-use crate::guarded::WireRefusal;
 use crate::live::{Alive, End, JudgedHead, JudgedHeaders, Kill, Peer, Registration};
 use crate::pace::Paced;
 use crate::serve::Service;
+use crate::serve::http1::{OnSwitch, WireRefusal};
 use crate::shadow::{self, Policy};
 use crate::telemetry::{Ask, Measure};
 use crate::tunnel;
 use futures_util::FutureExt;
 use http::request::Parts;
 use http::{Request, StatusCode, Version, response};
-use hyper::upgrade::OnUpgrade;
 use mesh_policy::decide::{Permit, Phase, Verdict};
 use mesh_policy::record::RecordRequest;
 use mesh_proxy_core::fault::{self, Injection};
@@ -93,13 +92,13 @@ async fn answer(
         measure.no_policy();
         return Trouble::NoPolicy.answer(grpc);
     };
-    let (mut parts, body) = request.into_parts();
+    let (mut parts, mut body) = request.into_parts();
     let raw = (parts.method.clone(), parts.uri.clone(), parts.version);
     let mut admitted = match admit(&mut parts, at.entry, &RequestLimits::default()) {
         Ok(admitted) => admitted,
         Err(refusal) => return at.refuse(raw, refusal, grpc, measure),
     };
-    let upgrading = parts.extensions.remove();
+    let upgrading = body.take_switch();
     let due = deadline::due(&parts.headers, &admitted);
     let head = Rc::new(JudgedHead {
         method: parts.method.clone(),
@@ -245,7 +244,7 @@ struct Passage<'a> {
 }
 
 /// All of an allowed request.
-type Allowed = (Permit, Parts, Arriving, Option<OnUpgrade>);
+type Allowed = (Permit, Parts, Arriving, Option<OnSwitch>);
 
 impl Passage<'_> {
     /// Forwards under a fault: after a wait, or not at all, or with an answer that comes slowly.
@@ -277,7 +276,7 @@ impl Passage<'_> {
         permit: Permit,
         mut parts: Parts,
         body: Arriving,
-        upgrading: Option<OnUpgrade>,
+        upgrading: Option<OnSwitch>,
     ) -> Answer {
         if let Some(route) = &permit.route
             && let Some(answer) =
@@ -360,7 +359,7 @@ impl Passage<'_> {
     }
 
     /// One request that becomes a byte stream, if the application agrees.
-    async fn tunnel(self, mut parts: Parts, upgrade: Upgrade, upgrading: OnUpgrade) -> Answer {
+    async fn tunnel(self, mut parts: Parts, upgrade: Upgrade, upgrading: OnSwitch) -> Answer {
         restore(&mut parts, upgrade);
         let app = self.at.port.app.clone();
         let result = tokio::select! {

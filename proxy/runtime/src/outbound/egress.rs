@@ -26,12 +26,12 @@ use crate::detection::detect;
 use crate::io::{BreakOff, Prefixed};
 use crate::limits::POLICY_WAIT;
 use crate::live::{JudgedHead, JudgedHeaders, Kill};
+use crate::serve::http1::OnSwitch;
 use crate::serve::serve;
 use crate::shadow::Policy;
 use crate::telemetry::{Ask, Measure};
 use http::Request;
 use http::request::Parts;
-use hyper::upgrade::OnUpgrade;
 use mesh_policy::decide::Verdict;
 use mesh_policy::egress::{Cause, EgressDecision};
 use mesh_policy::record::{DecisionRecord, RecordClient};
@@ -197,7 +197,7 @@ pub(super) async fn answer(
     (from, to): (IpAddr, SocketAddr),
     mut parts: Parts,
     body: Arriving,
-    upgrade: Option<(Upgrade, OnUpgrade)>,
+    upgrade: Option<(Upgrade, OnSwitch)>,
 ) -> Result<Answer, Failed> {
     let (core, grpc) = (call.core, call.admitted.grpc);
     let passage = call.to(call.listener);

@@ -9,15 +9,14 @@ use crate::answer::{Answer, Trouble, closing, refused};
 use crate::body::{Arriving, Body, Held};
 use crate::core::Core;
 use crate::deadline;
-use crate::guarded::WireRefusal;
 use crate::live::Kill;
 use crate::serve::Service;
+use crate::serve::http1::{OnSwitch, WireRefusal};
 use crate::telemetry::Ask;
 use crate::tunnel;
 use futures_util::FutureExt;
 use http::request::Parts;
 use http::{Request, Response, Version};
-use hyper::upgrade::OnUpgrade;
 use mesh_policy::decide::Phase;
 use mesh_policy::record::RecordRequest;
 use mesh_proxy_core::http_hygiene::upgrade::{is_done, restore};
@@ -105,7 +104,7 @@ async fn answer(
 ) -> Answer {
     let version = request.version();
     let grpc = version == Version::HTTP_2 && is_grpc(request.headers());
-    let (mut parts, body) = request.into_parts();
+    let (mut parts, mut body) = request.into_parts();
     let raw = (parts.method.clone(), parts.uri.clone());
     let refuse = |refusal| {
         let request = RecordRequest {
@@ -119,7 +118,7 @@ async fn answer(
         Ok(admitted) => admitted,
         Err(refusal) => return refuse(refusal),
     };
-    let upgrade = admitted.upgrade.zip(parts.extensions.remove());
+    let upgrade = admitted.upgrade.zip(body.take_switch());
     let call = Outgoing {
         core: &from.core,
         listener: &from.listener,
@@ -219,7 +218,7 @@ impl<'a> Outgoing<'a> {
         &self,
         mut parts: Parts,
         upgrade: Upgrade,
-        upgrading: OnUpgrade,
+        upgrading: OnSwitch,
     ) -> Result<Answer, Trouble> {
         restore(&mut parts, upgrade);
         let by = self.listener.by(self.core, &parts.headers);
@@ -233,7 +232,7 @@ impl<'a> Outgoing<'a> {
     }
 
     /// Joins the two connections, if the application agreed.
-    pub(super) fn switch(&self, opened: Opened, upgrade: Upgrade, upgrading: OnUpgrade) -> Answer {
+    pub(super) fn switch(&self, opened: Opened, upgrade: Upgrade, upgrading: OnSwitch) -> Answer {
         let Opened {
             response,
             switched,

@@ -11,10 +11,10 @@ use crate::config::ServiceName;
 use crate::core::Core;
 use crate::live::Kill;
 use crate::replay::Kept;
+use crate::serve::http1::OnSwitch;
 use crate::telemetry::Meter;
 use http::request::Parts;
 use http::{Method, Request};
-use hyper::upgrade::OnUpgrade;
 use mesh_policy::route::RouteRequest;
 use mesh_proxy_core::http_hygiene::upgrade::restore;
 use mesh_proxy_core::http_hygiene::{Admitted, HeaderView, Upgrade, grpc_code, to_app};
@@ -125,7 +125,7 @@ pub(super) async fn answer(
     routing: &Routing,
     parts: Parts,
     body: Arriving,
-    upgrade: Option<(Upgrade, OnUpgrade)>,
+    upgrade: Option<(Upgrade, OnSwitch)>,
 ) -> Result<Answer, Failed> {
     let mut count = Count {
         meter: call.core.meter.clone(),
@@ -147,7 +147,7 @@ async fn follow(
     routing: &Routing,
     mut parts: Parts,
     body: Arriving,
-    upgrade: Option<(Upgrade, OnUpgrade)>,
+    upgrade: Option<(Upgrade, OnSwitch)>,
     count: &mut Count,
 ) -> Result<Answer, Failed> {
     let arrived = Instant::now();
@@ -473,7 +473,7 @@ impl Way<'_> {
         call: &Outgoing<'_>,
         mut parts: Parts,
         upgrade: Upgrade,
-        upgrading: OnUpgrade,
+        upgrading: OnSwitch,
     ) -> Result<(Answer, Option<Token>), Failed> {
         to_app(&mut parts, &self.admitted, None)?;
         restore(&mut parts, upgrade);

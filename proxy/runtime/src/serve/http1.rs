@@ -1,358 +1,510 @@
-//! HTTP/1 connections of clients: served by the library while requests come, and held as nothing but a stream while none do.
+//! HTTP/1 connections of clients: the IO around [`mesh_proxy_core::http1`].
 //!
 //! ```text
-//! Served --no request for a moment--> Waiting --first bytes of the next--> Served
+//! Waiting --head--> Answering --answer--> Sending --all of it--> Waiting
+//!                                                 --it closes--> closed, after a moment of reading on
 //! ```
-//! The library keeps two buffers of 8 KiB and a request's room for each connection that it serves, some 20 KiB; most
-//! connections of most clients wait. What waits is let go only between two requests, with nothing read of the next and
-//! nothing unsent of the last ([`Link::is_at_rest`]), so that the library has no byte that would be lost with it.
+//! One task serves a connection, and none a request: it reads a head, polls whoever answers it, and writes the answer. What
+//! is pipelined waits, unread, until it is its turn, so answers go out in order. The body of a request is read by whoever
+//! is given it ([`wire`]), as it is asked for. A connection that waits holds its stream and no buffer.
+//!
+//! A request that is refused as bytes is answered in its turn, and closes its connection; one whose body goes wrong after
+//! it went on is broken off, and answered with the refusal if no answer has begun. A client that leaves is noticed while it
+//! is owed an answer, and what it asked for is given up.
 
-use super::{Service, drive};
-use crate::answer::Answer;
+mod wire;
+
+use super::Service;
+use crate::answer::{Answer, closing, refused};
 use crate::body::{Arriving, Body, BodyError};
-use crate::guarded::{Guarded, Link, WireRefusal};
-use crate::limits::{self, REST_CHECK_EVERY};
-use crate::live::Kill;
-use crate::roll::Roll;
+use crate::http1::Whole;
+use crate::io::{Duplex, Prefixed};
+use crate::limits::{HTTP1_OUT_BYTES, PARTING};
+use crate::live::{Kill, Slot};
 use crate::state::stopping;
-use bytes::{Bytes, BytesMut};
-use http::{Request, Response};
-use http_body::{Body as HttpBody, Frame, SizeHint};
-use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use std::cell::{Cell, RefCell};
-use std::convert::Infallible;
-use std::future::poll_fn;
-use std::mem::MaybeUninit;
-use std::pin::Pin;
+use http::header::CONNECTION;
+use http::{Method, Request, StatusCode, Version};
+use http_body::Body as HttpBody;
+use mesh_policy::record::RecordRequest;
+use mesh_proxy_core::http_hygiene::{Refusal, RequestRefusal};
+use mesh_proxy_core::http1::answer::{Asked, put_head};
+use mesh_proxy_core::http1::reader::{BodyLength, BodyPart, Head};
+use mesh_proxy_core::http1::writer::BodyWriter;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::sync::Arc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::{oneshot, watch};
+use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
+pub(crate) use wire::Lost;
+use wire::{Ask, Shared};
 
-/// Bytes read at once of what ends a wait: a usual request.
-const FIRST_BYTES: usize = 2 * 1024;
+/// The connection of a request as a byte stream, once its `101` is sent.
+pub(crate) type OnSwitch = oneshot::Receiver<Box<dyn Duplex>>;
+
+/// A request that was refused as bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct WireRefusal {
+    pub(crate) why: RequestRefusal,
+    /// Method and target as they came, if they can be read.
+    pub(crate) request: Option<RecordRequest>,
+    /// Whether its head had gone on.
+    begun: bool,
+}
+
+impl WireRefusal {
+    /// Whether its head had gone on, so that it is answered, and accounted for, as a request too.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.begun
+    }
+}
 
 /// What a connection is served beside.
-#[derive(Clone, Copy)]
 pub(super) struct Beside<'a> {
-    pub(super) awake: &'a Awake,
     /// Whether the proxy stops.
-    pub(super) stop: &'a watch::Receiver<bool>,
+    pub(super) stop: watch::Receiver<bool>,
     pub(super) kill: &'a Kill,
 }
 
-/// Serves a connection until it ends.
-pub(super) async fn serve<T, S>(mut io: T, quiet: Duration, beside: Beside<'_>, service: Rc<S>)
-where
-    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    S: Service,
-{
-    let (mut first, mut head_by) = (BytesMut::new(), None);
-    loop {
-        // Boxed: it takes no room while the connection waits.
-        let served = Box::pin(served((io, first), (quiet, head_by), beside, &service));
-        let Some((stream, since)) = served.await else {
-            return;
-        };
-        io = stream;
-        let until = since + quiet;
-        match wait(&mut io, until, beside).await {
-            Some(bytes) => (first, head_by) = (bytes, Some(until)),
-            None => {
-                // Whoever reads nothing does not hold it up.
-                let _gone = tokio::time::timeout(limits::PARTING, io.shutdown()).await;
-                return;
-            }
-        }
-    }
-}
-
-/// Serves a connection until it ends, or waits; the stream then, and since when at the latest.
-async fn served<T, S>(
-    (io, first): (T, BytesMut),
-    (quiet, head_by): (Duration, Option<Instant>),
+/// Serves a connection until it ends. `quiet`: time from the end of one exchange, or from now, to the end of the next head.
+pub(super) fn serve<T, S>(
+    io: T,
+    quiet: Duration,
     beside: Beside<'_>,
-    service: &Rc<S>,
-) -> Option<(T, Instant)>
-where
-    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    S: Service,
-{
-    let (io, link) = Guarded::new(io, first);
-    let mut builder = hyper::server::conn::http1::Builder::new();
-    builder
-        .timer(TokioTimer::new())
-        .header_read_timeout(quiet)
-        .max_headers(limits::HEADERS_MAX)
-        .max_buf_size(limits::HEAD_BYTES_MAX)
-        .auto_date_header(false);
-    let requests = Rc::new(Requests::new(link, head_by));
-    let numbered = Rc::new(Numbered {
-        service: service.clone(),
-        requests: requests.clone(),
-        told: Cell::new(false),
-    });
-    let _awake = beside.awake.enter(requests.clone());
-    let each = numbered.clone();
-    let each = service_fn(move |request| each.clone().answer(request));
-    let connection = builder.serve_connection(TokioIo::new(io), each);
-    let mut connection = connection.with_upgrades();
-    let ended = drive(
-        &mut connection,
-        beside.stop.clone(),
-        beside.kill,
-        |connection| Pin::new(&mut **connection.get_mut()).graceful_shutdown(),
-        |cx| {
-            numbered.tell();
-            requests.next(cx)
-        },
-    );
-    let ended = ended.await;
-    numbered.tell();
-    if let Some(refusal) = ended.err().as_ref().and_then(WireRefusal::by_library) {
-        numbered.tell_of(&refusal);
-    }
-    if !requests.waits.get() {
-        return None;
-    }
-    let parts = connection.into_parts()?;
-    let (io, kept) = parts.io.into_inner().into_parts();
-    // INVARIANT: at rest there is nothing; if anything ever were, a connection that ends is better than one that lost it.
-    let nothing = parts.read_buf.is_empty() && kept.is_empty();
-    let since = requests.since.get().unwrap_or_else(Instant::now);
-    nothing.then_some((io, since))
-}
-
-/// Waits for the first bytes of a request; `None`: none will come, or none is wanted.
-async fn wait<T: AsyncRead + Unpin>(
-    io: &mut T,
-    until: Instant,
-    beside: Beside<'_>,
-) -> Option<BytesMut> {
-    let mut stop = beside.stop.clone();
-    tokio::select! {
-        biased;
-        _ = beside.kill.ended() => None,
-        () = stopping(&mut stop) => None,
-        first = poll_fn(|cx| poll_first(io, cx)) => first,
-        () = sleep_until(until) => None,
-    }
-}
-
-fn poll_first<T: AsyncRead + Unpin>(io: &mut T, cx: &mut Context<'_>) -> Poll<Option<BytesMut>> {
-    // On the stack: nothing is held while nothing has come.
-    let mut space = [MaybeUninit::uninit(); FIRST_BYTES];
-    let mut space = ReadBuf::uninit(&mut space);
-    let read = ready!(Pin::new(io).poll_read(cx, &mut space));
-    let came = read.is_ok() && !space.filled().is_empty();
-    Poll::Ready(came.then(|| BytesMut::from(space.filled())))
-}
-
-/// What becomes of a connection that is served.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Next {
-    /// It goes on.
-    Stay,
-    /// The library has done with it.
-    End,
-}
-
-/// The requests of one connection, counted as the guard counts them, and whether they pause.
-pub(crate) struct Requests {
-    link: Arc<Link>,
-    count: Cell<u64>,
-    /// Of these, whose answer has not ended.
-    open: Cell<u32>,
-    /// Until when the first must have come; `None`: the library looks at that.
-    head_by: Option<Instant>,
-    /// How often the connection got on.
-    turns: Cell<u64>,
-    /// Of these, how often when it was last looked at.
-    seen: Cell<u64>,
-    /// When it was first seen to be there.
-    since: Cell<Option<Instant>>,
-    /// Whether it is to look whether it can wait.
-    asked: Cell<bool>,
-    /// Whether it does.
-    waits: Cell<bool>,
-    task: RefCell<Option<Waker>>,
-}
-
-impl Requests {
-    fn new(link: Arc<Link>, head_by: Option<Instant>) -> Self {
-        Self {
-            link,
-            count: Cell::new(0),
-            open: Cell::new(0),
-            head_by,
-            turns: Cell::new(0),
-            seen: Cell::new(0),
-            since: Cell::new(None),
-            asked: Cell::new(false),
-            waits: Cell::new(false),
-            task: RefCell::new(None),
-        }
-    }
-
-    /// After each turn.
-    fn next(&self, cx: &Context<'_>) -> Next {
-        self.turns.set(self.turns.get() + 1);
-        let mut task = self.task.borrow_mut();
-        if !task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
-            *task = Some(cx.waker().clone());
-        }
-        if !self.asked.take() {
-            Next::Stay
-        } else if self.can_wait() {
-            self.waits.set(true);
-            Next::End
-        } else if self.is_late() {
-            Next::End
-        } else {
-            Next::Stay
-        }
-    }
-
-    fn can_wait(&self) -> bool {
-        let count = self.count.get();
-        count > 0 && self.open.get() == 0 && self.link.is_at_rest(count)
-    }
-
-    fn is_late(&self) -> bool {
-        self.count.get() == 0 && self.head_by.is_some_and(|by| by <= Instant::now())
-    }
-
-    /// Looks whether it got on since the last time; if not, and it could wait, it is told to. Called now and then.
-    fn look(&self, now: Instant) {
-        let turns = self.turns.get();
-        let pauses = self.seen.replace(turns) == turns;
-        if !pauses {
-            self.since.set(Some(now));
-        }
-        if pauses && self.can_wait() || self.is_late() {
-            self.asked.set(true);
-            if let Some(task) = &*self.task.borrow() {
-                task.wake_by_ref();
-            }
-        }
-    }
-}
-
-/// A request whose answer has not ended.
-struct Open(Rc<Requests>);
-
-impl Open {
-    fn new(requests: Rc<Requests>) -> Self {
-        requests.open.set(requests.open.get() + 1);
-        Self(requests)
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.0.open.set(self.0.open.get().saturating_sub(1));
-    }
-}
-
-/// Connections of one core that are served.
-#[derive(Default)]
-pub(crate) struct Awake {
-    all: Roll<Rc<Requests>>,
-    came: Notify,
-}
-
-impl Awake {
-    fn enter(&self, requests: Rc<Requests>) -> crate::roll::Entered<Rc<Requests>> {
-        self.came.notify_one();
-        self.all.enter(requests)
-    }
-
-    /// Looks now and then which of them can wait, for as long as the core lives.
-    pub(crate) async fn watch(&self) {
-        loop {
-            while self.all.all().is_empty() {
-                self.came.notified().await;
-            }
-            sleep(REST_CHECK_EVERY).await;
-            let now = Instant::now();
-            let all = self.all.all();
-            all.iter().for_each(|(_, requests)| requests.look(now));
-        }
-    }
-}
-
-/// Whoever answers the requests of one connection, and what they are counted by.
-struct Numbered<S> {
     service: Rc<S>,
-    requests: Rc<Requests>,
-    /// Whether the service was told of a refusal. There is one at most.
-    told: Cell<bool>,
+) -> impl Future<Output = ()>
+where
+    T: AsyncRead + AsyncWrite + Unpin + 'static,
+    S: Service,
+{
+    serve_shared(Shared::new(io), quiet, beside, service)
 }
 
-impl<S: Service> Numbered<S> {
-    async fn answer(
-        self: Rc<Self>,
-        request: Request<Incoming>,
-    ) -> Result<Response<Tracked>, Infallible> {
-        let requests = &self.requests;
-        let number = requests.count.get() + 1;
-        requests.count.set(number);
-        let open = Open::new(requests.clone());
-        let answer = match requests.link.stands_in(number) {
-            Some(refusal) => refusal,
-            None => {
-                let request = request.map(Arriving::Http);
-                self.service.clone().answer(request).await
+/// Not async, as little as who calls it: a future that awaits another has room for what it was given twice.
+fn serve_shared<T, S>(
+    shared: Rc<Shared<T>>,
+    quiet: Duration,
+    beside: Beside<'_>,
+    service: Rc<S>,
+) -> impl Future<Output = ()>
+where
+    T: AsyncRead + AsyncWrite + Unpin + 'static,
+    S: Service,
+{
+    let serving = Serving {
+        shared,
+        beside,
+        service,
+        parting: None,
+        stopping: false,
+    };
+    serving.run(quiet)
+}
+
+/// What comes where a head is waited for.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it is mostly a head, and never kept"
+)]
+enum Came {
+    Head(Head),
+    /// A request that is refused for its bytes.
+    Refused,
+    /// Nothing, and nothing is wanted or will come.
+    Nothing,
+}
+
+/// An answer whose head is ready for writing.
+struct Begun {
+    sending: Option<Sending>,
+    /// Whether the connection ends with it.
+    closes: bool,
+    /// Whether more may be coming then.
+    lingers: bool,
+    switches: bool,
+}
+
+/// The part of an answer that is not ready for writing.
+struct Sending {
+    body: Body,
+    writer: BodyWriter,
+}
+
+struct Serving<'a, T, S> {
+    shared: Rc<Shared<T>>,
+    beside: Beside<'a>,
+    service: Rc<S>,
+    /// Until when a connection that was ended from here may tell its client.
+    parting: Option<Pin<Box<Sleep>>>,
+    /// Whether the proxy was seen to stop.
+    stopping: bool,
+}
+
+impl<T, S> Serving<'_, T, S>
+where
+    T: AsyncRead + AsyncWrite + Unpin + 'static,
+    S: Service,
+{
+    async fn run(mut self, quiet: Duration) {
+        let mut receiver = self.beside.stop.clone();
+        let mut stop = pin!(stopping(&mut receiver));
+        // Set anew only when it has run out: what it waits for moves with each request.
+        let mut clock = pin!(sleep_until(Instant::now() + quiet));
+        let mut again = false;
+        loop {
+            let until = Instant::now() + quiet;
+            let came = poll_fn(|cx| {
+                let came = self.poll_head(cx);
+                if came.is_ready() || !self.poll_no_more(again, until, &mut stop, &mut clock, cx) {
+                    return came;
+                }
+                Poll::Ready(Came::Nothing)
+            });
+            // Nothing of what came is kept: a connection has room for all that lives while it waits for something.
+            let (asked, switch, answering) = match came.await {
+                Came::Nothing => break,
+                Came::Refused => (NOTHING_ASKED, None, None),
+                Came::Head(head) => {
+                    let asked = asked(&head);
+                    let (request, switch) = self.request(head);
+                    let answering = Box::pin(self.service.clone().answer(request));
+                    (asked, switch, Some(answering))
+                }
+            };
+            let answer = match answering {
+                None => None,
+                Some(mut answering) => {
+                    match poll_fn(|cx| self.poll_answer(answering.as_mut(), cx)).await {
+                        None => return self.break_off(),
+                        answer => answer,
+                    }
+                }
+            };
+            let mut begun = self.begin(asked, answer);
+            if !poll_fn(|cx| self.poll_send(&mut begun.sending, cx)).await {
+                return self.break_off();
+            }
+            if begun.switches {
+                return self.switch(switch);
+            }
+            if begun.closes {
+                return self.close(begun.lingers).await;
+            }
+            if !poll_fn(|cx| self.poll_rest(cx)).await {
+                return self.close(true).await;
+            }
+            again = true;
+        }
+        // Whoever reads nothing does not hold it up.
+        let _closed = timeout(PARTING, self.shut_down()).await;
+    }
+
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Came> {
+        if self.beside.kill.poll(Slot::Head, cx).is_ready() {
+            return Poll::Ready(Came::Nothing);
+        }
+        self.shared.wire().poll_head(cx).map(|head| match head {
+            Ok(Some(head)) => Came::Head(head),
+            Ok(None) => Came::Nothing,
+            Err(_) => Came::Refused,
+        })
+    }
+
+    /// Whether no head is waited for any longer. `again`: it would not be the first one.
+    fn poll_no_more(
+        &mut self,
+        again: bool,
+        until: Instant,
+        stop: &mut Pin<&mut impl Future<Output = ()>>,
+        clock: &mut Pin<&mut Sleep>,
+        cx: &mut Context<'_>,
+    ) -> bool {
+        self.stopping = self.stopping || stop.as_mut().poll(cx).is_ready();
+        // What has begun to ask is answered.
+        if self.stopping && again && self.shared.wire().has_read_nothing() {
+            return true;
+        }
+        while clock.as_mut().poll(cx).is_ready() {
+            if Instant::now() >= until {
+                return true;
+            }
+            clock.as_mut().reset(until);
+        }
+        false
+    }
+
+    /// The request of a head, with its body; where its connection goes if it switches.
+    fn request(
+        &mut self,
+        head: Head,
+    ) -> (Request<Arriving>, Option<oneshot::Sender<Box<dyn Duplex>>>) {
+        self.shared.begin_request();
+        let (body, switch) = match head.length {
+            BodyLength::Known(0) if head.may_switch => {
+                let (to, from) = oneshot::channel();
+                (Arriving::Switching(from), Some(to))
+            }
+            BodyLength::Known(0) => (Arriving::Nothing, None),
+            BodyLength::Known(length) => (self.body(Some(length), head.expects), None),
+            BodyLength::Chunked => (self.body(None, head.expects), None),
+        };
+        (Request::from_parts(head.parts, body), switch)
+    }
+
+    fn body(&mut self, length: Option<u64>, expects: bool) -> Arriving {
+        if let Some(length) = length {
+            let mut wire = self.shared.wire();
+            if let Some(BodyPart::Data(data)) = wire.take_whole(length) {
+                return Arriving::Whole(Whole::promised(data));
+            }
+        }
+        Arriving::Pulled(Box::new(Ask::new(&self.shared, length.is_some(), expects)))
+    }
+
+    /// The answer; `None`: nobody waits for it any more.
+    fn poll_answer(
+        &mut self,
+        answering: Pin<&mut impl Future<Output = Answer>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Answer>> {
+        match answering.poll(cx) {
+            Poll::Ready(answer) => Poll::Ready(Some(answer)),
+            Poll::Pending if self.poll_gone(cx) => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// Whether the client is gone, or its time is over, while it is owed an answer.
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> bool {
+        self.poll_over(cx) || self.shared.poll_gone(cx)
+    }
+
+    /// Whether the time of a connection that was ended from here is over.
+    fn poll_over(&mut self, cx: &mut Context<'_>) -> bool {
+        // Ended from here: requests have been told through their own switches, and get a moment to say so to the client.
+        if self.parting.is_none() && self.beside.kill.poll(Slot::Head, cx).is_ready() {
+            self.parting = Some(Box::pin(sleep(PARTING)));
+        }
+        let over = |over: &mut Pin<Box<Sleep>>| over.as_mut().poll(cx).is_ready();
+        self.parting.as_mut().is_some_and(over)
+    }
+
+    /// Makes the head of an answer ready; `None`: of what refuses the request.
+    fn begin(&mut self, asked: Asked, answer: Option<Answer>) -> Begun {
+        // Before the client hears of it. Its body may have been refused meanwhile: whatever became of the part that had
+        // gone on is no answer to the whole.
+        let refusal = self.tell();
+        let lingers = refusal.is_some();
+        let bad_gateway = || refused(&Refusal::BAD_GATEWAY, false);
+        let answer = match refusal {
+            Some(why) => closing(refused(&Refusal::from(why), false)),
+            None => answer.unwrap_or_else(bad_gateway),
+        };
+        // Who was not told to send the body may send the next request in its place.
+        let waited_for = self.shared.wire().is_waited_for();
+        let unread = waited_for || !self.shared.has_read_all();
+        let closes = unread || lingers || self.is_ending();
+        let mut begun = self.try_begin(asked, answer, closes).unwrap_or_else(|| {
+            let answer = closing(bad_gateway());
+            let begun = self.try_begin(asked, answer, true);
+            begun.unwrap_or(Begun::NOTHING)
+        });
+        begun.lingers |= unread || lingers;
+        begun
+    }
+
+    /// `None`: it cannot be sent as it is.
+    fn try_begin(&mut self, asked: Asked, answer: Answer, closes: bool) -> Option<Begun> {
+        let (parts, body) = answer.into_parts();
+        let empty = body.is_end_stream();
+        let length = if empty {
+            Some(0)
+        } else {
+            body.size_hint().exact()
+        };
+        let mut wire = self.shared.wire();
+        let head = match put_head(wire.begin_answer(), &parts, asked, length, closes) {
+            Ok(head) => head,
+            Err(why) => {
+                tracing::warn!(%why, "an answer is not sent");
+                return None;
             }
         };
-        self.tell(); // before the client hears of it
-        let answer: Answer = requests.link.answered(number, answer);
-        Ok(answer.map(|body| Tracked { body, _open: open }))
-    }
-
-    /// Tells the service of a refusal by the guard.
-    fn tell(&self) {
-        if let Some(refusal) = self.requests.link.refusal() {
-            self.tell_of(refusal);
+        let switches = parts.status == StatusCode::SWITCHING_PROTOCOLS;
+        if !switches {
+            wire.resume();
         }
+        drop(wire);
+        let writer = head.body;
+        // Of a body of chunks that is empty there is still the end.
+        let sending = (!writer.is_done()).then_some(Sending { body, writer });
+        Some(Begun {
+            sending,
+            closes: head.closes,
+            lingers: parts.status.is_client_error() && parts.headers.contains_key(CONNECTION),
+            switches,
+        })
     }
 
-    fn tell_of(&self, refusal: &WireRefusal) {
-        if !self.told.replace(true) {
-            self.service.on_refused(refusal);
+    fn is_ending(&self) -> bool {
+        self.stopping || self.parting.is_some() || *self.beside.stop.borrow()
+    }
+
+    /// Sends on; `true` once all is sent, `false` if it breaks off.
+    fn poll_send(&mut self, sending: &mut Option<Sending>, cx: &mut Context<'_>) -> Poll<bool> {
+        loop {
+            let waits = match self.make_ready(sending, cx) {
+                Ok(waits) => waits,
+                Err(error) => {
+                    tracing::debug!(%error, "an answer breaks off");
+                    // What there is of it may still go out, but no end.
+                    let _written = self.shared.wire().poll_write(cx);
+                    return Poll::Ready(false);
+                }
+            };
+            let written = self.shared.wire().poll_write(cx);
+            match written {
+                Poll::Ready(Ok(())) if sending.is_none() => return Poll::Ready(true),
+                Poll::Ready(Ok(())) if waits => break,
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(_)) => return Poll::Ready(false),
+                // Who does not read must not keep alive what policy has ended.
+                Poll::Pending => {
+                    let body = sending.as_ref().map(|sending| &sending.body);
+                    if body.is_some_and(|body| body.poll_ended(cx).is_ready()) {
+                        return Poll::Ready(false);
+                    }
+                    break;
+                }
+            }
         }
+        // A request that is refused while it is answered has no whole answer.
+        let refused = self.shared.wire().is_refused();
+        if refused || self.poll_gone(cx) {
+            return Poll::Ready(false);
+        }
+        Poll::Pending
     }
-}
 
-/// The body of an answer, whose end is noted.
-struct Tracked {
-    body: Body,
-    _open: Open,
-}
-
-impl HttpBody for Tracked {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
+    /// Makes ready for writing what there is of the body; `true`: more of it must come first.
+    fn make_ready(
+        &mut self,
+        sending: &mut Option<Sending>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+    ) -> Result<bool, BodyError> {
+        while let Some(Sending { body, writer }) = sending {
+            if !self.shared.wire().out.has_room(HTTP1_OUT_BYTES) {
+                return Ok(false);
+            }
+            // The body may itself read from this connection: it is not held meanwhile.
+            let ended = match Pin::new(&mut *body).poll_frame(cx) {
+                Poll::Pending => return Ok(true),
+                Poll::Ready(Some(Err(error))) => return Err(error),
+                Poll::Ready(Some(Ok(frame))) => {
+                    if let Ok(data) = frame.into_data() {
+                        let put = self.shared.wire().out.put(writer, data);
+                        put.map_err(|_| BodyError::Peer)?;
+                    }
+                    let all = writer.is_done() || body.is_end_stream();
+                    all && self.shared.wire().out.has_room(usize::MAX)
+                }
+                Poll::Ready(None) => true,
+            };
+            if ended {
+                let end = self.shared.wire().out.end(writer);
+                end.map_err(|_| BodyError::Peer)?;
+                *sending = None;
+            }
+        }
+        Ok(false)
     }
 
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+    /// Waits until all of the request was read; `false`: it never will be.
+    fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        if self.shared.wire().is_refused() {
+            return Poll::Ready(false);
+        }
+        if !self.shared.is_asked() {
+            return Poll::Ready(self.shared.has_read_all());
+        }
+        match self.poll_gone(cx) {
+            true => Poll::Ready(false),
+            false => Poll::Pending,
+        }
     }
 
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+    fn switch(self, to: Option<oneshot::Sender<Box<dyn Duplex>>>) {
+        if let (Some(to), Some((io, early))) = (to, Shared::into_parts(self.shared)) {
+            // Nobody may want it any more: it is closed then.
+            drop(to.send(Box::new(Prefixed::new(early, io))));
+        }
     }
+
+    /// Tells the service of a request that was refused as bytes.
+    fn tell(&self) -> Option<RequestRefusal> {
+        let refusal = self.shared.wire().take_refusal()?;
+        self.service.on_refused(&refusal);
+        Some(refusal.why)
+    }
+
+    fn break_off(&self) {
+        self.tell();
+        tracing::debug!("an HTTP connection ended early");
+    }
+
+    async fn shut_down(&mut self) {
+        poll_fn(|cx| {
+            let closed = self.poll_over(cx) || self.shared.wire().poll_shutdown(cx).is_ready();
+            if closed {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        })
+        .await;
+    }
+
+    /// Closes the connection. What is still coming is read for a moment: a socket that is closed with bytes unread resets
+    /// the connection, and the answer may be lost with it.
+    async fn close(mut self, lingers: bool) {
+        self.shut_down().await;
+        let whole = poll_fn(|cx| self.poll_rest(cx)).await;
+        self.tell();
+        if lingers || !whole {
+            let rest = poll_fn(|cx| self.shared.wire().poll_drop(cx));
+            // Whoever goes on sending is not waited for.
+            let _over = timeout(PARTING, rest).await;
+        }
+    }
+}
+
+/// Where nobody has asked for anything that can be read.
+const NOTHING_ASKED: Asked = Asked {
+    http11: true,
+    head: false,
+    may_switch: false,
+    persists: false,
+};
+
+fn asked(head: &Head) -> Asked {
+    Asked {
+        http11: head.parts.version == Version::HTTP_11,
+        head: head.parts.method == Method::HEAD,
+        may_switch: head.may_switch,
+        persists: head.persists,
+    }
+}
+
+impl Begun {
+    /// Of an answer of which nothing can be said.
+    const NOTHING: Self = Self {
+        sending: None,
+        closes: true,
+        lingers: true,
+        switches: false,
+    };
 }
 
 #[cfg(test)]

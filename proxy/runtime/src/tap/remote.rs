@@ -3,10 +3,11 @@
 use super::lines::{answer, text};
 use crate::answer::Answer;
 use crate::body::{Arriving, Body};
-use crate::guarded::WireRefusal;
+
 use crate::limits::PARTING;
 use crate::live::{End, Kill};
 use crate::serve::Service;
+use crate::serve::http1::WireRefusal;
 use crate::state::Shared;
 use http::{Method, Request, StatusCode, Version};
 use mesh_api::tap::PATH;

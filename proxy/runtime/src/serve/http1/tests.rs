@@ -1,70 +1,136 @@
-//! When a connection waits and when it does not, and that nobody beyond it can tell.
+//! A connection of a client, played byte by byte: what waits, what ends and when, what is answered in which order, what is
+//! broken off, and that nothing is held of what waits.
+
+mod bodies;
+mod refusals;
 
 use super::*;
-use crate::limits::REST_CHECK_EVERY;
-use http::StatusCode;
-use tokio::io::{AsyncReadExt, DuplexStream, duplex};
+use crate::answer::Answer;
+use bytes::Bytes;
+use http::Response;
+use std::cell::{Cell, RefCell};
+use std::rc::Weak;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::task::JoinHandle;
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: cart\r\n\r\n";
 const QUIET: Duration = Duration::from_secs(10);
 
-/// Answers after `wait` with the length of the request's body; `/refused` with a refusal that closes the connection.
-struct Counting {
+/// Answers by the path, after `wait`.
+struct Playing {
     wait: Duration,
-    refused: Cell<u32>,
+    /// Why requests were refused as bytes, and what they asked.
+    refused: RefCell<Vec<(RequestRefusal, Option<String>)>>,
+    /// Requests that came, and those whose answer was not given up.
+    asked: Cell<u32>,
+    answered: Cell<u32>,
+    /// Why a body broke off.
+    broke: Cell<bool>,
+    /// Where the bytes of an upgrade go.
+    switched: RefCell<Option<Box<dyn Duplex>>>,
 }
 
-impl Service for Counting {
-    async fn answer(self: Rc<Self>, request: Request<Arriving>) -> Answer {
+impl Service for Playing {
+    async fn answer(self: Rc<Self>, mut request: Request<Arriving>) -> Answer {
+        self.asked.set(self.asked.get() + 1);
         sleep(self.wait).await;
-        if request.uri().path() == "/refused" {
-            let mut answer = Response::new(Body::text("no".to_owned()));
-            *answer.status_mut() = StatusCode::BAD_REQUEST;
-            let close = http::HeaderValue::from_static("close");
-            answer.headers_mut().insert(http::header::CONNECTION, close);
-            return answer;
-        }
-        let mut body = request.into_body();
-        let mut length = 0;
-        while let Some(frame) = poll_fn(|cx| body.poll_frame(cx)).await {
-            let frame = frame.expect("a whole body");
-            length += frame.data_ref().map_or(0, Bytes::len);
-        }
-        Response::new(Body::text(format!("{length} bytes")))
+        let answer = self.say(&mut request).await;
+        self.answered.set(self.answered.get() + 1);
+        answer
     }
 
-    fn on_refused(&self, _refusal: &WireRefusal) {
-        self.refused.set(self.refused.get() + 1);
+    fn on_refused(&self, refusal: &WireRefusal) {
+        let path = refusal.request.as_ref().map(|one| one.raw_path.clone());
+        self.refused.borrow_mut().push((refusal.why, path));
     }
+}
+
+impl Playing {
+    async fn say(self: &Rc<Self>, request: &mut Request<Arriving>) -> Answer {
+        let path = request.uri().path().to_owned();
+        let body = std::mem::replace(request.body_mut(), Arriving::Nothing);
+        match &*path {
+            "/closes" => {
+                let mut answer = Response::new(Body::text("no"));
+                *answer.status_mut() = StatusCode::BAD_REQUEST;
+                closing(answer)
+            }
+            // Without a look at the body.
+            "/early" => Response::new(Body::text("early bytes")),
+            // What came is what goes.
+            "/echo" => Response::new(Body::request(body, Kill::default())),
+            "/interim" => {
+                let mut answer = Response::new(Body::Empty);
+                *answer.status_mut() = StatusCode::PROCESSING;
+                answer
+            }
+            "/chat" => self.clone().switch(body),
+            _ => match whole(body).await {
+                Ok(length) => Response::new(Body::text(format!("{length} bytes"))),
+                Err(_) => {
+                    self.broke.set(true);
+                    Response::new(Body::text("broken bytes"))
+                }
+            },
+        }
+    }
+
+    fn switch(self: Rc<Self>, mut body: Arriving) -> Answer {
+        let switch = body.take_switch().expect("it may switch");
+        tokio::task::spawn_local(async move {
+            let stream = switch.await.expect("a stream");
+            self.switched.borrow_mut().replace(stream);
+        });
+        let mut answer = Response::new(Body::Empty);
+        *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        answer
+    }
+}
+
+async fn whole(mut body: Arriving) -> Result<usize, BodyError> {
+    let mut length = 0;
+    while let Some(frame) = poll_fn(|cx| body.poll_frame(cx)).await {
+        length += frame?.data_ref().map_or(0, Bytes::len);
+    }
+    Ok(length)
 }
 
 /// A connection that is served, from its client's side.
 struct Stage {
     client: DuplexStream,
-    awake: Rc<Awake>,
+    shared: Weak<Shared<DuplexStream>>,
     kill: Kill,
     stop: watch::Sender<bool>,
-    service: Rc<Counting>,
-    serving: tokio::task::JoinHandle<()>,
+    service: Rc<Playing>,
+    serving: JoinHandle<()>,
 }
 
 impl Stage {
-    fn new(wait: Duration) -> Self {
-        let (client, server) = duplex(1 << 16);
+    fn new(wait: Duration, room: usize) -> Self {
+        let (client, server) = duplex(room);
         let (stop, stopping) = watch::channel(false);
-        let refused = Cell::new(0);
-        let service = Rc::new(Counting { wait, refused });
-        let (awake, kill) = (Rc::new(Awake::default()), Kill::default());
-        let watched = awake.clone();
-        tokio::task::spawn_local(async move { watched.watch().await });
-        let (own, end, each) = (awake.clone(), kill.clone(), service.clone());
+        let service = Rc::new(Playing {
+            wait,
+            refused: RefCell::default(),
+            asked: Cell::default(),
+            answered: Cell::default(),
+            broke: Cell::default(),
+            switched: RefCell::default(),
+        });
+        let kill = Kill::default();
+        let (end, each) = (kill.clone(), service.clone());
+        let shared = Shared::new(server);
+        let weak = Rc::downgrade(&shared);
         let serving = tokio::task::spawn_local(async move {
-            let (awake, stop, kill) = (&*own, &stopping, &end);
-            serve(server, QUIET, Beside { awake, stop, kill }, each).await;
+            let beside = Beside {
+                stop: stopping,
+                kill: &end,
+            };
+            serve_shared(shared, QUIET, beside, each).await;
         });
         Self {
             client,
-            awake,
+            shared: weak,
             kill,
             stop,
             service,
@@ -86,85 +152,76 @@ impl Stage {
         String::from_utf8(all).expect("text")
     }
 
-    fn waits(&self) -> bool {
-        self.awake.all.all().is_empty()
+    /// All that comes until the connection ends.
+    async fn rest(&mut self) -> String {
+        let mut all = Vec::new();
+        self.client.read_to_end(&mut all).await.expect("an end");
+        String::from_utf8(all).expect("text")
     }
 
-    /// Until it waits, and how long that took.
-    async fn rest(&self) -> Duration {
-        let began = Instant::now();
-        while !self.waits() {
-            assert!(began.elapsed() < Duration::from_secs(1), "it never waits");
-            sleep(Duration::from_millis(1)).await;
-        }
-        began.elapsed()
+    /// Whether nothing is held of it.
+    fn rests(&self) -> bool {
+        self.shared
+            .upgrade()
+            .is_some_and(|shared| shared.wire().is_at_rest())
     }
 
-    /// Until the connection has ended, and how long that took.
+    /// Until the connection has ended without a word, and how long that took.
     async fn end(&mut self) -> Duration {
         let began = Instant::now();
-        let mut rest = Vec::new();
-        self.client.read_to_end(&mut rest).await.expect("an end");
-        assert!(rest.is_empty(), "{}", String::from_utf8_lossy(&rest));
+        assert_eq!(self.rest().await, "");
         (&mut self.serving).await.expect("no panic");
         began.elapsed()
+    }
+
+    fn refused(&self) -> Vec<(RequestRefusal, Option<String>)> {
+        self.service.refused.borrow().clone()
     }
 }
 
 async fn staged(wait: Duration, play: impl AsyncFnOnce(Stage)) {
     let local = tokio::task::LocalSet::new();
-    let played = async { play(Stage::new(wait)).await };
+    let played = async { play(Stage::new(wait, 1 << 16)).await };
     local.run_until(played).await;
 }
 
+/// Lets everybody do what there is to do.
+async fn settle() {
+    sleep(Duration::from_millis(1)).await;
+}
+
 #[tokio::test(start_paused = true)]
-async fn what_pauses_waits_and_goes_on_where_it_was() {
+async fn what_waits_holds_nothing_and_goes_on_where_it_was() {
     staged(Duration::ZERO, async |mut stage| {
-        for pause_ms in [0, 1, 50, 99, 101, 150, 250, 5_000] {
+        settle().await;
+        assert!(stage.rests(), "before its first request");
+        for pause_ms in [0, 1, 250, 5_000] {
             stage.send(GET).await;
             let answer = stage.answer().await;
-            assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+            assert_eq!(
+                answer,
+                "HTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\n0 bytes"
+            );
+            settle().await;
+            assert!(stage.rests(), "{pause_ms} ms");
             sleep(Duration::from_millis(pause_ms)).await;
-            let waits = stage.waits();
-            assert!(waits || pause_ms <= 250, "{pause_ms} ms");
-            assert!(!waits || pause_ms > 50, "{pause_ms} ms");
         }
-        assert!(stage.waits());
         let (head, end) = GET.split_at(GET.len() - 1);
         for piece in head.chunks(3) {
             stage.send(piece).await;
             sleep(Duration::from_millis(300)).await;
-            assert!(!stage.waits(), "in the middle of a head");
+            assert!(!stage.rests(), "in the middle of a head");
         }
         stage.send(end).await;
         assert!(stage.answer().await.ends_with("0 bytes"));
-        stage.rest().await;
-        let two = [GET, GET].concat();
-        stage.send(&two).await;
-        assert!(stage.answer().await.ends_with("0 bytes"));
-        stage.rest().await;
-    })
-    .await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn nothing_is_let_go_while_anything_is_under_way() {
-    let wait = Duration::from_secs(3);
-    staged(wait, async |mut stage| {
-        sleep(Duration::from_secs(1)).await;
-        assert!(!stage.waits(), "before its first request");
-        stage.send(GET).await;
-        sleep(wait - Duration::from_millis(500)).await;
-        assert!(!stage.waits(), "before its answer");
-        assert!(stage.answer().await.contains("0 bytes"));
-        stage.rest().await;
+        settle().await;
+        assert!(stage.rests());
         stage
-            .send(b"POST / HTTP/1.1\r\nhost: cart\r\ncontent-length: 3\r\n\r\nab")
+            .send(b"POST / HTTP/1.1\r\nhost: cart\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\na: b\r\n\r\n")
             .await;
-        sleep(wait * 2).await;
-        assert!(!stage.waits(), "in the middle of a body");
-        stage.send(b"c").await;
         assert!(stage.answer().await.ends_with("3 bytes"));
+        settle().await;
+        assert!(stage.rests());
     })
     .await;
 }
@@ -172,34 +229,45 @@ async fn nothing_is_let_go_while_anything_is_under_way() {
 #[tokio::test(start_paused = true)]
 async fn what_waits_ends_when_its_time_is_over() {
     staged(Duration::ZERO, async |mut stage| {
-        stage.send(GET).await;
-        stage.answer().await;
+        assert_eq!(stage.end().await, QUIET, "before its first request");
+    })
+    .await;
+    staged(Duration::from_secs(3), async |mut stage| {
+        for _ in 0..5 {
+            sleep(Duration::from_secs(8)).await;
+            stage.send(GET).await;
+            stage.answer().await;
+        }
         let took = stage.end().await;
-        let latest = QUIET + 2 * REST_CHECK_EVERY;
-        assert!((QUIET..=latest).contains(&took), "{took:?}");
+        assert!(
+            (QUIET..=QUIET + Duration::from_millis(2)).contains(&took),
+            "{took:?}"
+        );
     })
     .await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_end_of_a_wait_gives_no_more_time_for_the_head() {
+async fn a_head_that_comes_slowly_has_no_more_time() {
     staged(Duration::ZERO, async |mut stage| {
         stage.send(GET).await;
         stage.answer().await;
         let began = Instant::now();
         sleep(Duration::from_secs(6)).await;
         for byte in GET.iter().take(20) {
-            let byte = std::slice::from_ref(byte);
             // Whoever sends a byte now and then holds a connection no longer than others.
-            if stage.client.write_all(byte).await.is_err() {
+            if stage.client.write_all(&[*byte]).await.is_err() {
                 break;
             }
             sleep(Duration::from_millis(300)).await;
         }
         stage.end().await;
         let took = began.elapsed();
-        let latest = QUIET + 3 * REST_CHECK_EVERY;
-        assert!((QUIET..=latest).contains(&took), "{took:?}");
+        assert!(
+            (QUIET..=QUIET + Duration::from_millis(300)).contains(&took),
+            "{took:?}"
+        );
+        assert_eq!(stage.service.asked.get(), 1);
     })
     .await;
 }
@@ -210,7 +278,7 @@ async fn what_waits_ends_with_the_proxy_with_its_permission_and_with_its_client(
         staged(Duration::ZERO, async |mut stage| {
             stage.send(GET).await;
             stage.answer().await;
-            stage.rest().await;
+            settle().await;
             match who {
                 "proxy" => drop(stage.stop.send_replace(true)),
                 "permission" => stage.kill.end(crate::live::End::Revoked),
@@ -224,42 +292,192 @@ async fn what_waits_ends_with_the_proxy_with_its_permission_and_with_its_client(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_after_a_wait_is_told_once() {
-    staged(Duration::ZERO, async |mut stage| {
-        stage.send(GET).await;
-        stage.answer().await;
-        stage.rest().await;
-        stage.send(b"GET / HTTP/1.1\r\nhost : cart\r\n\r\n").await;
-        let mut answer = Vec::new();
-        stage.client.read_to_end(&mut answer).await.expect("an end");
-        let answer = String::from_utf8(answer).expect("text");
-        let status = StatusCode::BAD_REQUEST.as_u16();
-        assert!(
-            answer.starts_with(&format!("HTTP/1.1 {status}")),
-            "{answer}"
-        );
-        assert_eq!(stage.service.refused.get(), 1);
+async fn a_proxy_that_stops_answers_what_was_asked_and_says_that_it_closes() {
+    for before in ["head", "half", "first"] {
+        staged(Duration::from_secs(1), async |mut stage| {
+            let half = GET.len() / 2;
+            match before {
+                "first" => {}
+                "half" => {
+                    stage.send(GET).await;
+                    stage.answer().await;
+                    stage.send(&GET[..half]).await;
+                }
+                _ => stage.send(GET).await,
+            }
+            settle().await;
+            stage.stop.send_replace(true);
+            settle().await;
+            match before {
+                "first" => stage.send(GET).await,
+                "half" => stage.send(&GET[half..]).await,
+                _ => {}
+            }
+            let answer = stage.rest().await;
+            let want = "HTTP/1.1 200 OK\r\ncontent-length: 7\r\nconnection: close\r\n\r\n0 bytes";
+            assert_eq!(answer, want, "{before}");
+            (&mut stage.serving).await.expect("no panic");
+        })
+        .await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_ended_from_here_has_a_moment_to_say_so() {
+    for (wait_ms, answered) in [(100, true), (1_000, false)] {
+        staged(Duration::from_millis(wait_ms), async |mut stage| {
+            stage.send(GET).await;
+            settle().await;
+            stage.kill.end(crate::live::End::PeerExpired);
+            let began = Instant::now();
+            let rest = stage.rest().await;
+            assert_eq!(rest.contains("connection: close"), answered, "{rest}");
+            assert!(began.elapsed() <= PARTING + Duration::from_millis(2));
+            (&mut stage.serving).await.expect("no panic");
+            assert_eq!(stage.service.answered.get(), u32::from(answered));
+        })
+        .await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_pipelined_is_answered_in_order() {
+    staged(Duration::from_millis(50), async |mut stage| {
+        let mut all = Vec::new();
+        for length in 1..=9 {
+            let head = format!("POST / HTTP/1.1\r\nhost: cart\r\ncontent-length: {length}\r\n\r\n");
+            all.extend_from_slice(head.as_bytes());
+            all.extend_from_slice(&vec![b'x'; length]);
+        }
+        all.extend_from_slice(b"GET / HTTP/1.1\r\nconnection: close\r\n\r\nGET / HTTP/1.1\r\n\r\n");
+        stage.send(&all).await;
+        let answers = stage.rest().await;
+        let order: Vec<_> = answers
+            .split(" bytes")
+            .filter_map(|one| one.chars().last())
+            .collect();
+        assert_eq!(order.iter().collect::<String>(), "1234567890", "{answers}");
+        assert_eq!(stage.service.asked.get(), 10, "nothing follows what closes");
     })
     .await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_that_an_answer_closed_never_waits() {
+async fn a_client_that_leaves_gives_up_what_it_asked_for() {
+    for request in [GET, b"GET /chat HTTP/1.1\r\nupgrade: x\r\n\r\nearly"] {
+        staged(Duration::from_secs(3), async |mut stage| {
+            stage.send(request).await;
+            sleep(Duration::from_secs(1)).await;
+            stage.client.shutdown().await.expect("a connection");
+            assert!(stage.end().await < Duration::from_millis(5));
+            assert_eq!(
+                (stage.service.asked.get(), stage.service.answered.get()),
+                (1, 0)
+            );
+        })
+        .await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn old_clients_keep_a_connection_if_they_ask_for_it() {
     staged(Duration::ZERO, async |mut stage| {
         stage
-            .send(b"GET /refused HTTP/1.1\r\nhost: cart\r\n\r\n")
+            .send(b"GET / HTTP/1.0\r\nconnection: keep-alive\r\n\r\n")
             .await;
-        let mut answer = Vec::new();
-        stage.client.read_to_end(&mut answer).await.expect("an end");
-        assert!(answer.starts_with(b"HTTP/1.1 400"));
-        // The client says nothing more, and does not close: a moment later the proxy is gone all the same.
-        let began = Instant::now();
-        (&mut stage.serving).await.expect("no panic");
+        let answer = stage.answer().await;
+        assert!(answer.starts_with("HTTP/1.0 200 OK\r\n"), "{answer}");
         assert!(
-            began.elapsed() < Duration::from_secs(1),
-            "{:?}",
-            began.elapsed()
+            answer.contains("\r\nconnection: keep-alive\r\n"),
+            "{answer}"
+        );
+        stage.send(b"GET / HTTP/1.0\r\n\r\n").await;
+        let answer = stage.rest().await;
+        assert!(answer.contains("\r\nconnection: close\r\n"), "{answer}");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn head_has_no_body_and_what_follows_is_the_next_answer() {
+    staged(Duration::ZERO, async |mut stage| {
+        stage.send(b"HEAD / HTTP/1.1\r\n\r\n").await;
+        stage
+            .send(b"POST / HTTP/1.1\r\ncontent-length: 1\r\n\r\nx")
+            .await;
+        let answers = stage.answer().await;
+        let head = "HTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\n";
+        assert_eq!(answers, format!("{head}{head}1 bytes"));
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_none_is_a_bad_gateway() {
+    staged(Duration::ZERO, async |mut stage| {
+        stage.send(b"GET /interim HTTP/1.1\r\n\r\n").await;
+        let answer = stage.rest().await;
+        assert!(answer.starts_with("HTTP/1.1 502 "), "{answer}");
+        assert_eq!(answer.matches("HTTP/1.1").count(), 1, "{answer}");
+    })
+    .await;
+}
+
+/// GW7, GW8.
+#[tokio::test(start_paused = true)]
+async fn early_bytes_are_held_until_an_upgrade_is_answered_and_then_are_what_the_answer_says() {
+    let frame = b"\x81\x05hello\n";
+    staged(Duration::from_secs(1), async |mut stage| {
+        let upgrade = b"GET /chat HTTP/1.1\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
+        stage.send(&[upgrade, &frame[..3]].concat()).await;
+        settle().await;
+        stage.send(&frame[3..]).await;
+        let mut head = vec![0; "HTTP/1.1 101 Switching Protocols\r\n\r\n".len()];
+        stage.client.read_exact(&mut head).await.expect("an answer");
+        assert!(head.ends_with(b"Protocols\r\n\r\n"), "{head:?}");
+        stage.send(b"GET / HTTP/1.1\n").await;
+        settle().await;
+        let mut stream = stage.service.switched.take().expect("a stream");
+        let mut came = vec![0; frame.len() + 15];
+        stream.read_exact(&mut came).await.expect("readable");
+        assert_eq!(came, [&frame[..], b"GET / HTTP/1.1\n"].concat());
+        stream.write_all(b"back").await.expect("room");
+        drop(stream);
+        assert_eq!(stage.rest().await, "back");
+        (&mut stage.serving).await.expect("no panic");
+        assert_eq!(
+            (stage.service.asked.get(), stage.refused()),
+            (1, Vec::new())
         );
     })
     .await;
+    staged(Duration::from_secs(1), async |mut stage| {
+        let upgrade = b"GET / HTTP/1.1\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
+        stage.send(&[upgrade, GET, frame].concat()).await;
+        let answers = stage.rest().await;
+        let statuses: Vec<_> = answers
+            .match_indices("HTTP/1.1 ")
+            .map(|(at, _)| &answers[at + 9..at + 12])
+            .collect();
+        assert_eq!(statuses, ["200", "200", "400"], "{answers}");
+        assert_eq!(stage.refused(), [(RequestRefusal::Line, None)]);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_early_is_held_within_a_bound() {
+    let local = tokio::task::LocalSet::new();
+    let play = async {
+        let mut stage = Stage::new(Duration::from_secs(1), 1 << 20);
+        stage
+            .send(b"GET /chat HTTP/1.1\r\nupgrade: x\r\n\r\n")
+            .await;
+        stage.send(&vec![0; 500_000]).await;
+        settle().await;
+        let shared = stage.shared.upgrade().expect("served");
+        let held = shared.wire().held();
+        assert!(held <= 2 * crate::limits::HEAD_BYTES_MAX, "{held}");
+    };
+    local.run_until(play).await;
 }

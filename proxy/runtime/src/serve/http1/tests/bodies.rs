@@ -1,0 +1,158 @@
+//! Bodies both ways: in step with their readers, beside each other, and broken off where they are.
+
+use super::*;
+
+const POST: &[u8] = b"POST / HTTP/1.1\r\nhost: cart\r\ncontent-length: 6\r\n\r\n";
+
+#[tokio::test(start_paused = true)]
+async fn large_bodies_go_both_ways_at_once() {
+    let local = tokio::task::LocalSet::new();
+    let play = async {
+        let stage = Stage::new(Duration::ZERO, 1_000);
+        let (mut reader, mut writer) = tokio::io::split(stage.client);
+        let sent: Vec<u8> = (0..200_000_u32).map(|n| (n / 7) as u8).collect();
+        let head = format!(
+            "POST /echo HTTP/1.1\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+            sent.len()
+        );
+        let all = [head.as_bytes(), &sent].concat();
+        let mut came = Vec::new();
+        let (wrote, read) = tokio::join!(writer.write_all(&all), reader.read_to_end(&mut came));
+        wrote.expect("room");
+        read.expect("an end");
+        assert!(came.ends_with(&sent), "{} bytes", came.len());
+    };
+    local.run_until(play).await;
+}
+
+/// What nobody reads is not read from the socket either.
+#[tokio::test(start_paused = true)]
+async fn a_body_that_nobody_asks_for_stays_with_its_client() {
+    let local = tokio::task::LocalSet::new();
+    let play = async {
+        let mut stage = Stage::new(Duration::from_secs(5), 1_000);
+        let head = b"POST / HTTP/1.1\r\nhost: cart\r\ncontent-length: 100000\r\n\r\n";
+        stage.send(head).await;
+        let body = vec![b'x'; 100_000];
+        let sent = timeout(Duration::from_secs(4), stage.client.write_all(&body)).await;
+        assert!(sent.is_err(), "it was read before it was asked for");
+        let held = stage.shared.upgrade().expect("served").wire().held();
+        assert!(held <= 16 * 1024, "{held}");
+    };
+    local.run_until(play).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_waits_to_be_told_is_told_once_and_only_if_somebody_asks() {
+    let head = "POST / HTTP/1.1\r\nexpect: 100-continue\r\ncontent-length: 6\r\n\r\n";
+    staged(Duration::from_secs(1), async |mut stage| {
+        stage.send(head.as_bytes()).await;
+        let mut told = vec![0; "HTTP/1.1 100 Continue\r\n\r\n".len()];
+        stage.client.read_exact(&mut told).await.expect("told");
+        assert_eq!(told, b"HTTP/1.1 100 Continue\r\n\r\n");
+        stage.send(b"abcdef").await;
+        assert!(stage.answer().await.starts_with("HTTP/1.1 200 OK\r\n"));
+        stage.send(GET).await;
+        assert!(stage.answer().await.starts_with("HTTP/1.1 200 OK\r\n"));
+        // One that does not wait is not told.
+        stage.send(format!("{head}abcdef").as_bytes()).await;
+        assert!(stage.answer().await.starts_with("HTTP/1.1 200 OK\r\n"));
+    })
+    .await;
+    staged(Duration::ZERO, async |mut stage| {
+        stage
+            .send(head.replace("POST /", "POST /early").as_bytes())
+            .await;
+        let answer = stage.rest().await;
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+        assert!(
+            answer.contains("\r\nconnection: close\r\n"),
+            "it may or may not send it now: {answer}"
+        );
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_before_the_body_was_read_closes_unless_the_body_is_there() {
+    let head = "POST /early HTTP/1.1\r\nhost: cart\r\n";
+    for (rest, closes) in [
+        ("content-length: 6\r\n\r\nabcdef", false),
+        (
+            "transfer-encoding: chunked\r\n\r\n6\r\nabcdef\r\n0\r\n\r\n",
+            false,
+        ),
+        ("content-length: 6\r\n\r\nabc", true),
+        ("transfer-encoding: chunked\r\n\r\n6\r\nabcdef\r\n", true),
+    ] {
+        staged(Duration::ZERO, async |mut stage| {
+            stage.send(format!("{head}{rest}").as_bytes()).await;
+            let answer = stage.answer().await;
+            assert_eq!(
+                answer.contains("connection: close"),
+                closes,
+                "{rest:?}: {answer}"
+            );
+            if !closes {
+                stage.send(GET).await;
+                assert!(stage.answer().await.ends_with("\r\n0 bytes"));
+            }
+        })
+        .await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_ends_early_is_broken_off_and_so_is_its_answer() {
+    for (request, broke) in [
+        (POST, true),
+        (
+            b"POST /echo HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n",
+            false,
+        ),
+    ] {
+        staged(Duration::ZERO, async |mut stage| {
+            stage.send(request).await;
+            stage.send(b"3\r\nabc\r\n").await;
+            settle().await;
+            stage.client.shutdown().await.expect("a connection");
+            let rest = stage.rest().await;
+            assert!(!rest.ends_with("0\r\n\r\n"), "{rest}");
+            (&mut stage.serving).await.expect("no panic");
+            assert_eq!(stage.service.broke.get(), broke && request.len() > 60);
+        })
+        .await;
+    }
+}
+
+/// A body of one request has nothing of the next one, however long it is kept.
+#[tokio::test(start_paused = true)]
+async fn a_body_that_is_over_stays_over() {
+    let local = tokio::task::LocalSet::new();
+    let play = async {
+        let (mut client, server) = duplex(1 << 16);
+        let shared = Shared::new(server);
+        let head = poll_fn(|cx| shared.wire().poll_head(cx));
+        client.write_all(POST).await.expect("room");
+        assert!(head.await.expect("exact").is_some());
+        shared.begin_request();
+        let mut first = Arriving::Pulled(Box::new(Ask::new(&shared, true, false)));
+        assert_eq!(first.size_hint().exact(), Some(6));
+        client.write_all(b"abcdef").await.expect("room");
+        let part = poll_fn(|cx| first.poll_frame(cx)).await;
+        assert!(part.expect("data").is_ok() && first.is_end_stream());
+        client.write_all(POST).await.expect("room");
+        client.write_all(b"gh").await.expect("room");
+        let head = poll_fn(|cx| shared.wire().poll_head(cx));
+        assert!(head.await.expect("exact").is_some());
+        shared.begin_request();
+        let second = Ask::new(&shared, true, false);
+        assert!(poll_fn(|cx| first.poll_frame(cx)).await.is_none());
+        assert!(first.is_end_stream() && first.size_hint().exact() == Some(0));
+        drop(first);
+        assert!(shared.is_asked(), "the second one is still read");
+        drop(second);
+        assert!(!shared.is_asked() && !shared.has_read_all());
+    };
+    local.run_until(play).await;
+}
