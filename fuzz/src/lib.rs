@@ -19,6 +19,8 @@ use mesh_policy::snapshot::{Effect, PathOptions, Severity};
 use mesh_policy_index::import::{self, CustomAction, ImportConfig, LinkerdConfig};
 use mesh_policy_index::{Index, IndexConfig, WorkloadKey, manifest};
 use mesh_proxy_core::detect::{self, DetectPolicy, Detection, Detector};
+use mesh_proxy_core::http_hygiene::wire::{GuardLimits, Http1Guard, Refused, Stop};
+use mesh_proxy_core::http1::reader::{BodyPart, RequestReader};
 use mesh_proxy_core::http1::response::{Part, ResponseError, ResponseLimits, ResponseReader};
 use mesh_proxy_core::mesh_header;
 use mesh_proxy_core::mux::{self, Engine, Event, MuxError, Role, Taken};
@@ -47,6 +49,7 @@ pub const TARGETS: &[Target] = &[
     ("mesh_header", mesh_header),
     ("mux", mux),
     ("http1_response", http1_response),
+    ("http1_request", http1_request),
     ("audit_line", audit_line),
     ("signer_words", signer_words),
     ("ceremony_share", ceremony_share),
@@ -364,6 +367,75 @@ pub fn mesh_header(data: &[u8]) {
         }
     }
     assert_eq!(done, whole.ok());
+}
+
+/// Requests of a client, cut into pieces of some size: however they are cut they are read in one way, and as many are taken
+/// as the guard lets pass, which refuses the others for the same reason.
+pub fn http1_request(data: &[u8]) {
+    let Some((first, bytes)) = data.split_first() else {
+        return;
+    };
+    let (whole, refused) = read_requests(&[bytes]);
+    let pieces: Vec<_> = bytes.chunks(usize::from(*first) + 1).collect();
+    let (cut, cut_refused) = read_requests(&pieces);
+    assert_eq!(refused.map(|one| one.why), cut_refused.map(|one| one.why));
+    let ended = |all: &[RequestSaid]| all.iter().filter(|one| one.3).cloned().collect::<Vec<_>>();
+    assert_eq!(ended(&whole), ended(&cut));
+
+    let mut guard = Http1Guard::new(REQUEST_LIMITS);
+    let mut rest = bytes;
+    let stop = loop {
+        let reading = guard.push(rest);
+        if reading.stop != Stop::Waiting {
+            break reading.stop;
+        }
+        guard.resume(false);
+        rest = rest.get(reading.clear..).unwrap_or_default();
+    };
+    assert_eq!(whole.len() as u64, guard.heads());
+    assert_eq!(refused.map_or(Stop::End, Stop::Refused), stop);
+}
+
+const REQUEST_LIMITS: GuardLimits = GuardLimits {
+    head_bytes_max: 64 * 1024,
+    fields_max: 100,
+};
+
+/// Everything that a request says: its head, its body, its trailers, and whether it is all there.
+type RequestSaid = (String, Vec<u8>, String, bool);
+
+fn read_requests(pieces: &[&[u8]]) -> (Vec<RequestSaid>, Option<Refused>) {
+    let mut reader = RequestReader::new(REQUEST_LIMITS);
+    let (mut all, mut input) = (Vec::<RequestSaid>::new(), bytes::BytesMut::new());
+    for piece in pieces {
+        input.extend_from_slice(piece);
+        loop {
+            reader.resume();
+            if reader.is_done() {
+                match reader.head(&mut input) {
+                    Ok(Some(head)) => all.push((
+                        format!("{head:?}"),
+                        Vec::new(),
+                        String::new(),
+                        reader.is_done(),
+                    )),
+                    Ok(None) => break,
+                    Err(refused) => return (all, Some(refused)),
+                }
+                continue;
+            }
+            let last = all.last_mut().expect("it has begun");
+            match reader.body(&mut input) {
+                Ok(Some(BodyPart::Data(data))) => last.1.extend_from_slice(&data),
+                Ok(Some(BodyPart::Trailers(fields))) => last.2 = format!("{fields:?}"),
+                Ok(None) if !reader.is_done() => break,
+                Ok(None) => {}
+                Err(refused) => return (all, Some(refused)),
+            }
+            last.3 = reader.is_done();
+        }
+    }
+    (all, None)
 }
 
 /// However it is cut, a response is read in one way; what is left over, and what was refused, is never used again.
