@@ -3,7 +3,6 @@
 use super::lines::{answer, text};
 use crate::answer::Answer;
 use crate::body::{Arriving, Body};
-
 use crate::limits::PARTING;
 use crate::live::{End, Kill};
 use crate::serve::Service;
