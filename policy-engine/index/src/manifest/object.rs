@@ -57,8 +57,8 @@ impl Input<'_> {
 pub(crate) struct Loader {
     resources: Resources,
     findings: Vec<Finding>,
-    /// Words of the texts that were read.
-    mentions: HashSet<String>,
+    /// Hashes of the words of the texts that were read.
+    mentions: HashSet<u64>,
     /// Some document is of a Cedar kind, or may have been.
     names_cedar: bool,
 }

@@ -8,8 +8,10 @@ use super::resource::{Object, Resources, each_list};
 use super::tree::{Node, Value};
 use crate::finding::{Code, finding};
 use crate::map::HashSet;
+use foldhash::fast::FixedState;
 use mesh_policy::snapshot::{Finding, ObjectRef};
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::BuildHasher;
 use std::sync::Arc;
 
 /// The objects of one file, and what is wrong with each by itself.
@@ -25,8 +27,9 @@ pub struct Part {
 pub(super) struct Reach {
     /// Namespaces that it has objects of.
     namespaces: BTreeSet<String>,
-    /// All words in it, names of other namespaces among them.
-    mentions: HashSet<String>,
+    /// All words in it, names of other namespaces among them: their hashes, sorted. Of ten thousand objects the words
+    /// themselves would be tens of megabytes. Two words of one hash let a change reach further than it must, never less far.
+    mentions: Box<[u64]>,
     /// Something in it concerns every namespace.
     everywhere: bool,
     /// Something in it may refer to any namespace in ways that its words do not show.
@@ -106,23 +109,26 @@ impl Affected {
         changed: impl IntoIterator<Item = &'p Part>,
         now: impl IntoIterator<Item = &'p Part>,
     ) -> Self {
-        let mut reached = BTreeSet::new();
+        let (mut reached, mut words) = (BTreeSet::new(), BTreeSet::new());
+        let mut reach_out = |reach: &Reach, words: &mut BTreeSet<u64>| {
+            reached.extend(reach.namespaces.iter().cloned());
+            words.extend(reach.namespaces.iter().map(|name| word(name)));
+        };
         for part in changed {
             if part.reach.everywhere {
                 return Self::Everywhere;
             }
-            reached.extend(part.reach.namespaces.iter().cloned());
+            reach_out(&part.reach, &mut words);
         }
         let mut others: Vec<&Reach> = now.into_iter().map(|part| &part.reach).collect();
         // A file that refers to a namespace that is reached hands the change on to its own namespaces.
         loop {
             let before = others.len();
             others.retain(|reach| {
-                let concerned = !reached.is_empty()
-                    && (reach.looks_everywhere
-                        || reached.iter().any(|name| reach.mentions.contains(name)));
+                let concerned = !words.is_empty()
+                    && (reach.looks_everywhere || words.iter().any(|word| reach.mentions(*word)));
                 if concerned {
-                    reached.extend(reach.namespaces.iter().cloned());
+                    reach_out(reach, &mut words);
                 }
                 !concerned
             });
@@ -134,7 +140,11 @@ impl Affected {
 }
 
 impl Reach {
-    pub(super) fn of(resources: &Resources, mentions: HashSet<String>, names_cedar: bool) -> Self {
+    fn mentions(&self, word: u64) -> bool {
+        self.mentions.binary_search(&word).is_ok()
+    }
+
+    pub(super) fn of(resources: &Resources, mentions: HashSet<u64>, names_cedar: bool) -> Self {
         let everywhere = !resources.closed.is_empty()
             || !resources.cedar_closed.is_empty()
             || !resources.federations.is_empty()
@@ -142,21 +152,27 @@ impl Reach {
             || resources.invariants.iter().any(|one| !one.namespaced);
         Self {
             namespaces: resources.namespaces_named(),
-            mentions,
+            mentions: {
+                let mut sorted: Box<[u64]> = mentions.into_iter().collect();
+                sorted.sort_unstable();
+                sorted
+            },
             everywhere: everywhere || resources.speaks_of_egress(),
             looks_everywhere: everywhere || names_cedar || !resources.cedar_policies.is_empty(),
         }
     }
 }
 
+/// What stands for a word: the same in every load.
+fn word(text: &str) -> u64 {
+    FixedState::with_seed(0).hash_one(text)
+}
+
 /// All texts below a node, and the words that they are made of: an identity names its namespace between dots or slashes.
-pub(super) fn mentions(node: &Node, words: &mut HashSet<String>) {
+pub(super) fn mentions(node: &Node, words: &mut HashSet<u64>) {
     let mut add = |text: &str| {
-        for word in text.split(['.', '/', '"', ' ', '\n']) {
-            if !word.is_empty() {
-                words.get_or_insert_with(word, str::to_owned);
-            }
-        }
+        let all = text.split(['.', '/', '"', ' ', '\n']);
+        words.extend(all.filter(|text| !text.is_empty()).map(word));
     };
     match &node.value {
         Value::Text(text) => add(text),
