@@ -43,7 +43,7 @@ pub(crate) fn answer(shared: &Shared, path: &str, query: Option<&str>) -> Answer
                     .map(|policy| policy.update.clone())
             });
             found.map_or_else(Answer::not_found, |update| {
-                Answer::json_bytes(update.snapshot_json.clone())
+                Answer::json_bytes(update.policy.json())
             })
         }
         _ => Answer::not_found(),

@@ -176,7 +176,7 @@ impl World for Served<'_> {
         if theirs.is_some_and(|theirs| Arc::ptr_eq(&mine.update, &theirs.update)) {
             return None;
         }
-        let mut data: SnapshotData = serde_json::from_slice(&mine.update.snapshot_json).ok()?;
+        let mut data: SnapshotData = serde_json::from_slice(&mine.update.policy.json()).ok()?;
         data.generation = Generation::default();
         Some(data)
     }
@@ -196,7 +196,7 @@ fn glass_of(published: &Published, beside: Option<&Published>) -> BTreeMap<Strin
             continue;
         }
         // What was written as JSON a moment ago is read again.
-        let Ok(data) = serde_json::from_slice::<SnapshotData>(&policy.update.snapshot_json) else {
+        let Ok(data) = serde_json::from_slice::<SnapshotData>(&policy.update.policy.json()) else {
             continue;
         };
         let grants = data.grants.iter().map(|one| (&one.id, &one.term));

@@ -12,7 +12,7 @@
 
 use crate::discovery::Teller;
 use crate::limits::{REPORT_BYTES_MAX, UNKNOWN_GRACE};
-use crate::publish::{Published, WorkloadPolicy, deny_all, may_ask, nowhere, within_room};
+use crate::publish::{Published, Update, WorkloadPolicy, deny_all, may_ask, nowhere};
 use crate::state::{Shared, WatcherCount};
 use bytes::Bytes;
 use futures_util::stream::try_unfold;
@@ -326,7 +326,7 @@ fn same(one: &Bytes, other: &Bytes) -> bool {
 enum Sent {
     Nothing,
     DenyAll,
-    Update(Arc<WorkloadUpdate>),
+    Update(Arc<Update>),
 }
 
 /// What is to be done now.
@@ -379,12 +379,8 @@ impl Watch {
             true => current.whole().clone(),
             false => current.zoneless().clone(),
         });
-        let update = WorkloadUpdate {
-            discovery_json,
-            ..(*policy.update).clone()
-        };
-        let key = &self.seat.key;
-        Ok(Step::Send(within_room(update, &key.namespace, &key.name)))
+        let update = policy.update.message(&self.seat.key, discovery_json);
+        Ok(Step::Send(update))
     }
 
     /// What a workload is told that is in no manifest.

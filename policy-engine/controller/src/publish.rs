@@ -1,10 +1,15 @@
 //! Sources to one update per workload. Pure: the clock and the disk are the caller's.
+//!
+//! Ten thousand workloads have ten thousand policies, and most of each is also in others: see [`encoded`].
+
+mod encoded;
 
 use crate::discovery::{InOnePiece, Sliced};
 use crate::limits::{CANDIDATE_UPDATE_BYTES_MAX, NAME_BYTES_MAX};
 use crate::sources::{SourceFile, Sources};
 use bytes::Bytes;
 use data_encoding::HEXLOWER;
+use encoded::{Encoded, Pieces};
 use mesh_api::discovery::{Discovery, Endpoint, PodAddress, ProtocolHint, ServicePort};
 use mesh_api::proto::WorkloadUpdate;
 use mesh_policy::decide::Generation;
@@ -47,6 +52,8 @@ pub(crate) struct Published {
     pub(crate) object_statuses: Vec<ObjectStatus>,
     pub(crate) files: u64,
     parts: Parts,
+    /// What updates have in common.
+    pieces: Pieces,
 }
 
 /// What one workload is served.
@@ -62,10 +69,38 @@ pub(crate) struct WorkloadPolicy {
     pub(crate) carried: Arc<BTreeSet<String>>,
     /// Whether it can be in force there.
     pub(crate) standing: Standing,
-    /// The zone that it runs in; empty: nobody knows.
-    zone: String,
     /// The same object as long as nothing changed for this workload. Discovery is told beside it.
-    pub(crate) update: Arc<WorkloadUpdate>,
+    pub(crate) update: Arc<Update>,
+}
+
+/// What a workload is sent of policy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Update {
+    /// The one that it came with.
+    pub(crate) generation: u64,
+    /// JSON of its [`SnapshotData`].
+    pub(crate) policy: Encoded,
+    /// The same of the candidate, if it has one.
+    pub(crate) candidate: Option<Encoded>,
+    /// The zone that it runs in; empty: nobody knows.
+    pub(crate) zone: String,
+}
+
+impl Update {
+    /// As it travels, with this discovery beside it.
+    pub(crate) fn message(&self, key: &WorkloadKey, discovery_json: Bytes) -> WorkloadUpdate {
+        let candidate = self.candidate.as_ref().filter(|candidate| {
+            let beside = self.policy.len() + discovery_json.len();
+            fits(key, beside, candidate.len())
+        });
+        WorkloadUpdate {
+            generation: self.generation,
+            snapshot_json: self.policy.json(),
+            candidate_json: candidate.map_or_else(Vec::new, Encoded::json),
+            zone: self.zone.clone(),
+            discovery_json,
+        }
+    }
 }
 
 /// Settings that turn sources into updates.
@@ -112,6 +147,7 @@ impl Publishing {
             None => Arc::default(),
         };
         let affected = before.map_or(Affected::Everywhere, |before| affected(before, &parts));
+        let mut pieces = before.map_or_else(Pieces::default, |before| before.pieces.clone());
         let workloads = index
             .workloads()
             .filter_map(|(key, info)| {
@@ -119,7 +155,7 @@ impl Publishing {
                 let zone = index.zone(key).unwrap_or_default();
                 if let Some(old) = old
                     && !affected.includes(&key.namespace)
-                    && old.zone == zone
+                    && old.update.zone == zone
                 {
                     // A pod that becomes ready, or gets a proxy, is in its namespace, so it was included.
                     return Some((key.clone(), old.clone()));
@@ -131,10 +167,12 @@ impl Publishing {
                     .and_then(|index| index.snapshot(key, Generation(0)))
                     .and_then(|candidate| beside(candidate, &neutral));
                 let of = (info, standing, zone);
-                let policy = self.workload(of, (neutral, tried), generation, old);
+                let made = (neutral, tried);
+                let policy = self.workload(key, of, made, generation, (old, &mut pieces));
                 Some((key.clone(), policy))
             })
             .collect();
+        pieces.forget_unused(before.map(|before| &before.pieces));
         let mut findings = index.findings().to_vec();
         findings.extend(sources.findings.iter().cloned());
         let (mut route_statuses, mut object_statuses) = (index.route_statuses(), Vec::new());
@@ -160,15 +198,17 @@ impl Publishing {
             object_statuses,
             files: sources.files.len() as u64,
             parts,
+            pieces,
         }
     }
 
     fn workload(
         &self,
+        key: &WorkloadKey,
         (info, standing, zone): (&WorkloadInfo, Standing, &str),
-        (mut neutral, candidate): (SnapshotData, Option<SnapshotData>),
+        (mut neutral, mut candidate): (SnapshotData, Option<SnapshotData>),
         generation: u64,
-        old: Option<&WorkloadPolicy>,
+        (old, pieces): (Option<&WorkloadPolicy>, &mut Pieces),
     ) -> WorkloadPolicy {
         let snapshot_json = json(&neutral);
         let tried_json = candidate.as_ref().map_or_else(Vec::new, json);
@@ -182,13 +222,17 @@ impl Publishing {
             Some(old) if old.digest == digest => Arc::clone(&old.update),
             _ => {
                 neutral.generation = Generation(generation);
-                let update = WorkloadUpdate {
+                let policy = Encoded::of(&neutral, pieces);
+                if let Some(candidate) = &mut candidate {
+                    candidate.generation = Generation(generation);
+                }
+                let candidate = candidate.map(|candidate| Encoded::of(&candidate, pieces));
+                Arc::new(Update {
                     generation,
-                    snapshot_json: json(&neutral),
+                    candidate: candidate.filter(|one| fits(key, policy.len(), one.len())),
+                    policy,
                     zone: zone.to_owned(),
-                    ..WorkloadUpdate::default()
-                };
-                Arc::new(with_candidate(update, candidate))
+                })
             }
         };
         let identity = SpiffeId::for_service_account(
@@ -201,9 +245,8 @@ impl Publishing {
             identity,
             digest,
             policy_digest,
-            carried: Arc::new(carried),
+            carried: pieces.names(carried),
             standing,
-            zone: zone.to_owned(),
             update,
         }
     }
@@ -275,45 +318,28 @@ impl Publishing {
     }
 }
 
-/// The update with a candidate, if there is one and room for it.
-fn with_candidate(mut update: WorkloadUpdate, candidate: Option<SnapshotData>) -> WorkloadUpdate {
-    let Some(mut candidate) = candidate else {
-        return update;
-    };
-    candidate.generation = Generation(update.generation);
-    update.candidate_json = json(&candidate);
-    within_room(
-        update,
-        &candidate.workload.namespace,
-        &candidate.workload.name,
-    )
-}
-
-/// The update, without its candidate if there is no room for that.
-pub(crate) fn within_room(
-    mut update: WorkloadUpdate,
-    namespace: &str,
-    name: &str,
-) -> WorkloadUpdate {
-    let beside = update.snapshot_json.len() + update.discovery_json.len();
-    let bytes = beside + update.candidate_json.len();
-    if bytes > CANDIDATE_UPDATE_BYTES_MAX && !update.candidate_json.is_empty() {
-        update.candidate_json = Vec::new();
+/// Whether a candidate finds room beside the policy and its discovery; if not, it is left out, and said so.
+fn fits(key: &WorkloadKey, beside: usize, candidate: usize) -> bool {
+    let bytes = beside.saturating_add(candidate);
+    let fits = bytes <= CANDIDATE_UPDATE_BYTES_MAX;
+    if !fits {
         tracing::error!(
             code = "MESH-0715",
-            workload = format!("{namespace}/{name}"),
+            workload = format!("{}/{}", key.namespace, key.name),
             bytes,
             "a candidate finds no room beside the policy; its proxy does not try it"
         );
     }
-    update
+    fits
 }
 
-/// Names of the objects that a policy is made of, as far as they are files.
+/// Names of the objects that a policy is made of, as far as they are files. Pods are none: nobody asks where a pod is in
+/// force, and with its own name in it no two would have the same.
 fn carried(policy: &SnapshotData) -> BTreeSet<String> {
     let mut out = BTreeSet::new();
     let mut add = |source: &Source| {
         if let Source::File { file, .. } = source
+            && !file.starts_with("Pod/")
             && !out.contains(file.as_str())
         {
             out.insert(file.clone());

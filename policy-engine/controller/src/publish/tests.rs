@@ -364,10 +364,6 @@ fn discovery_is_kept_once_and_is_no_news_of_policy() {
     let third = publish(&sources(&one_less), 3, Some(&second));
     assert_eq!(third.changed_workloads(Some(&second)), 1);
     assert!(Arc::ptr_eq(&second.discovery, &third.discovery));
-    for published in [&first, &second, &third] {
-        let mut updates = published.workloads.values();
-        assert!(updates.all(|one| one.update.discovery_json.is_empty()));
-    }
 }
 
 /// States are kept for slow readers; in one piece each would be as large as all of a discovery.
@@ -392,4 +388,171 @@ fn of_discovery_in_one_piece_none_is_kept_but_the_newest() {
     assert_eq!(different.len(), said.len(), "each state is another");
     let alive = said.iter().filter(|json| !json.is_unique()).count();
     assert!(alive <= 2, "{alive}");
+}
+
+/// Of each workload, the JSON of its snapshot as the index has it: what was sent before anything was kept in pieces.
+#[test]
+fn what_is_sent_is_the_snapshot_as_it_is_written_whole() {
+    let (mut seen, mut candidates) = (0, 0);
+    for seed in 0..30 {
+        let files = files(seed, Make::WithCedar, 50);
+        let sources = sources(&files);
+        let before = publish(&sources, 3, None);
+        let mut more = sources.clone();
+        let text = format!(
+            "---\n{{apiVersion: policy.linkerd.io/v1beta3, kind: Server, metadata: {{name: more, namespace: a-bank, annotations: {{mesh.internal/shadow: add}}}}, spec: {{podSelector: {{}}, port: {seed}}}}}\n"
+        );
+        more.files
+            .insert("more".to_owned(), SourceFile::new(text.into_bytes()));
+        let after = publish(&more, 4, Some(&before));
+        for (published, sources) in [(&before, &sources), (&after, &more)] {
+            let files = sources.files.iter();
+            let loaded = manifest::load(files.map(|(name, file)| (name.clone(), &file.bytes)));
+            let (index, candidate) = (
+                Index::build(&loaded, &publishing().index),
+                Index::candidate(&loaded, &publishing().index),
+            );
+            for (key, policy) in &published.workloads {
+                let generation = Generation(policy.update.generation);
+                let whole = index.snapshot(key, generation).unwrap();
+                let sent = policy.update.message(key, Bytes::from_static(b"there"));
+                assert_eq!(sent.snapshot_json, json(&whole), "{seed} {key:?}");
+                let tried = candidate.as_ref();
+                let tried = tried.and_then(|index| index.snapshot(key, generation));
+                let tried = tried.and_then(|tried| beside(tried, &whole));
+                let tried = tried.as_ref().map_or_else(Vec::new, json);
+                assert_eq!(sent.candidate_json, tried, "{seed} {key:?}");
+                let told = (sent.generation, &sent.zone, &sent.discovery_json[..]);
+                assert_eq!(told, (generation.0, &policy.update.zone, &b"there"[..]));
+                seen += 1;
+                candidates += usize::from(!tried.is_empty());
+            }
+        }
+    }
+    assert!(seen > 500 && candidates > 20, "{seen}, {candidates}");
+}
+
+/// A Deployment's pods with probes, each an object of its own, and many who may call them.
+fn replicas(pods: usize, policies: usize) -> Sources {
+    let mut out = Sources::default();
+    let mut put = |name: String, text: String| {
+        out.files.insert(name, SourceFile::new(text.into_bytes()));
+    };
+    for pod in 0..pods {
+        put(
+            format!("Pod/shop/cart-{pod}"),
+            format!(
+                r#"{{"apiVersion":"v1","kind":"Pod","metadata":{{"name":"cart-{pod}","namespace":"shop","labels":{{"app":"cart"}}}},
+                "spec":{{"serviceAccountName":"cart","containers":[{{"name":"app","ports":[{{"containerPort":80}}],"readinessProbe":{{"httpGet":{{"path":"/ready","port":80}}}}}}],"initContainers":[{{"name":"mesh-proxy"}}]}},
+                "status":{{"podIP":"10.0.{}.{}","hostIP":"192.0.2.1","conditions":[{{"type":"Ready","status":"True"}}]}}}}"#,
+                pod / 200,
+                pod % 200 + 1
+            ),
+        );
+    }
+    put("Server.policy.linkerd.io/shop/cart".to_owned(), r#"{"apiVersion":"policy.linkerd.io/v1beta3","kind":"Server","metadata":{"name":"cart","namespace":"shop"},"spec":{"podSelector":{},"port":80}}"#.to_owned());
+    for policy in 0..policies {
+        put(
+            format!("AuthorizationPolicy.policy.linkerd.io/shop/p{policy}"),
+            format!(
+                r#"{{"apiVersion":"policy.linkerd.io/v1alpha1","kind":"AuthorizationPolicy","metadata":{{"name":"p{policy}","namespace":"shop"}},"spec":{{"targetRef":{{"group":"policy.linkerd.io","kind":"Server","name":"cart"}},"requiredAuthenticationRefs":[{{"kind":"ServiceAccount","name":"client-{policy}"}}]}}}}"#
+            ),
+        );
+    }
+    out
+}
+
+fn in_cluster() -> Publishing {
+    Publishing {
+        index: IndexConfig {
+            proxied: Proxied::WithContainer,
+            ..publishing().index
+        },
+        ..publishing()
+    }
+}
+
+/// Bytes that all updates take, each piece once; and those that they are when sent.
+fn kept_and_sent(published: &Published) -> (usize, usize) {
+    let updates = published.workloads.values().map(|one| &one.update.policy);
+    let pieces = updates.clone().flat_map(Encoded::pieces);
+    let once: BTreeMap<*const u8, usize> =
+        pieces.map(|piece| (piece.as_ptr(), piece.len())).collect();
+    (once.values().sum(), updates.map(Encoded::len).sum())
+}
+
+#[test]
+fn what_pods_have_in_common_is_kept_once_and_each_is_sent_its_own() {
+    let digest = |name: &str| (0, name.to_owned());
+    let first = in_cluster().publish(&replicas(50, 20), digest("a"), Timestamp::default(), None);
+    // Another pod comes later; what it has in common with the others is theirs.
+    let more = replicas(51, 20);
+    let second = in_cluster().publish(&more, digest("b"), Timestamp::default(), Some(&first));
+    assert_eq!(second.changed_workloads(Some(&first)), 1);
+    let (kept, sent) = kept_and_sent(&second);
+    assert!(kept * 5 < sent, "{kept} bytes for {sent}");
+    for (key, policy) in &second.workloads {
+        let sent = String::from_utf8(policy.update.policy.json()).unwrap();
+        for other in 0..51 {
+            let name = format!("cart-{other}");
+            assert_eq!(sent.contains(&format!("\"{name}\"")), name == key.name);
+        }
+    }
+    let mut carried = second.workloads.values().map(|one| &one.carried);
+    let one = carried.next().unwrap();
+    assert_eq!(one.len(), 21, "{one:?}");
+    assert!(carried.all(|other| Arc::ptr_eq(one, other)));
+    // Another generation of the same: the number is another, and nothing large.
+    let last = in_cluster().publish(
+        &replicas(51, 19),
+        digest("c"),
+        Timestamp::default(),
+        Some(&second),
+    );
+    assert_eq!(last.changed_workloads(Some(&second)), 51);
+    let had = second.pieces.count().0;
+    drop((first, second));
+    let later = in_cluster().publish(
+        &replicas(51, 19),
+        digest("d"),
+        Timestamp::default(),
+        Some(&last),
+    );
+    let now = later.pieces.count().0;
+    assert!(now <= had, "{now} pieces, not {had}: what is gone is forgotten");
+}
+
+/// Resident memory of this process, in MiB.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+    let kib = line
+        .and_then(|line| line.split_whitespace().nth(1))
+        .unwrap();
+    kib.parse::<u64>().unwrap() / 1_024
+}
+
+#[test]
+#[ignore = "a measurement"]
+fn memory_of_ten_thousand_policies() {
+    let sources = replicas(10_000, 20);
+    println!("sources: {} MiB", resident());
+    let published = in_cluster().publish(&sources, (1, "a".to_owned()), Timestamp::default(), None);
+    println!(
+        "published: {} MiB, {:?}",
+        resident(),
+        kept_and_sent(&published)
+    );
+    let (workloads, parts) = (published.workloads, published.parts);
+    drop((
+        published.discovery,
+        published.findings,
+        published.object_statuses,
+    ));
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    println!("of that, workloads and parts: {} MiB", resident());
+    drop(workloads);
+    println!("of that, parts: {} MiB", resident());
+    drop(parts);
+    println!("after all: {} MiB", resident());
 }

@@ -460,13 +460,8 @@ fn a_broken_object_is_refused_at_once_with_an_event_that_is_told_once() {
         "ghost".into();
     let published = shop.published();
     let grants = |published: &Published| {
-        let snapshot = String::from_utf8(
-            published.workloads[&key("web-0")]
-                .update
-                .snapshot_json
-                .clone(),
-        )
-        .unwrap();
+        let update = &published.workloads[&key("web-0")].update;
+        let snapshot = String::from_utf8(update.policy.json()).unwrap();
         snapshot.contains("AuthorizationPolicy/shop/p")
     };
     assert!(grants(&good) && !grants(&published));

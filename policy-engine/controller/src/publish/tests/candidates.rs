@@ -30,17 +30,17 @@ fn key(name: &str) -> WorkloadKey {
     }
 }
 
-fn read(json: &[u8]) -> Option<SnapshotData> {
-    (!json.is_empty()).then(|| serde_json::from_slice(json).unwrap())
+fn read(encoded: &Encoded) -> Option<SnapshotData> {
+    Some(serde_json::from_slice(&encoded.json()).unwrap())
 }
 
 /// Whether a named Server speaks for the port of `cart`: in what is in force, and in the candidate.
 fn speaks(published: &Published) -> (bool, Option<bool>) {
     let update = &published.workloads[&key("cart")].update;
     let named = |data: SnapshotData| !data.ports[&80].server.default;
-    let candidate = read(&update.candidate_json);
+    let candidate = update.candidate.as_ref().and_then(read);
     (
-        read(&update.snapshot_json).is_some_and(named),
+        read(&update.policy).is_some_and(named),
         candidate.map(named),
     )
 }
@@ -53,10 +53,11 @@ fn only_whom_the_candidate_concerns_gets_it_and_only_while_there_is_one() {
     assert_eq!(speaks(&removed), (true, Some(false)));
     assert_eq!(removed.changed_workloads(Some(&plain)), 1);
     let web = |published: &Published| Arc::clone(&published.workloads[&key("web")].update);
-    assert!(web(&plain).candidate_json.is_empty());
+    assert_eq!(web(&plain).candidate, None);
     assert!(Arc::ptr_eq(&web(&plain), &web(&removed)));
-    let candidate = &removed.workloads[&key("cart")].update.candidate_json;
-    assert_eq!(read(candidate).unwrap().generation, Generation(2));
+    let candidate = &removed.workloads[&key("cart")].update.candidate;
+    let candidate = read(candidate.as_ref().unwrap());
+    assert_eq!(candidate.unwrap().generation, Generation(2));
     let added = publish(&sources(&shop("add")), 3, Some(&removed));
     assert_eq!(speaks(&added), (false, Some(true)));
     let gone = publish(&sources(&shop("")), 4, Some(&added));
@@ -103,20 +104,23 @@ fn what_is_wrong_in_the_candidate_alone_is_a_finding_and_closes_nothing() {
 
 #[test]
 fn a_candidate_without_room_is_left_out_and_the_policy_sent() {
-    let update = WorkloadUpdate {
-        generation: 7,
-        snapshot_json: vec![b'x'; CANDIDATE_UPDATE_BYTES_MAX - 100],
-        ..WorkloadUpdate::default()
-    };
     let published = publish(&sources(&shop("remove")), 1, None);
-    let candidate = read(&published.workloads[&key("cart")].update.candidate_json);
-    let sent = with_candidate(update.clone(), candidate.clone());
-    assert_eq!(sent, update);
-    let room = WorkloadUpdate {
-        snapshot_json: Vec::new(),
-        ..update
-    };
-    assert!(!with_candidate(room, candidate).candidate_json.is_empty());
+    let update = &published.workloads[&key("cart")].update;
+    let (policy, candidate) = (&update.policy, update.candidate.as_ref().unwrap());
+    let whole = |discovery: usize| update.message(&key("cart"), vec![b'x'; discovery].into());
+    let room = CANDIDATE_UPDATE_BYTES_MAX - policy.len() - candidate.len();
+    for (discovery, sent) in [(0, true), (room, true), (room + 1, false)] {
+        let message = whole(discovery);
+        assert_eq!(message.snapshot_json, policy.json());
+        assert_eq!(message.discovery_json.len(), discovery);
+        assert_eq!(
+            message.candidate_json,
+            if sent { candidate.json() } else { Vec::new() }
+        );
+    }
+    assert!(fits(&key("cart"), CANDIDATE_UPDATE_BYTES_MAX, 0));
+    assert!(!fits(&key("cart"), CANDIDATE_UPDATE_BYTES_MAX, 1));
+    assert!(!fits(&key("cart"), usize::MAX, 1));
 }
 
 /// Kinds that may be annotated.
@@ -156,7 +160,7 @@ fn published(objects: &[(Value, Option<&str>)], left_out: &str, annotated: bool)
 
 /// Policy of a workload without what is only told.
 fn policy(published: &Published, key: &WorkloadKey) -> SnapshotData {
-    let mut data = read(&published.workloads[key].update.snapshot_json).unwrap();
+    let mut data = read(&published.workloads[key].update.policy).unwrap();
     data.findings.clear();
     data
 }
@@ -197,7 +201,8 @@ fn both_sets_of_random_meshes_are_what_they_would_be_without_the_other() {
             let (in_force, mut candidate) = (policy(&live, key), policy(&tried, key));
             assert_eq!(policy(&both, key), in_force, "{seed} {key:?}");
             candidate.egress.clone_from(&in_force.egress);
-            let sent = read(&one.update.candidate_json).map(|sent| SnapshotData {
+            let sent = one.update.candidate.as_ref().and_then(read);
+            let sent = sent.map(|sent| SnapshotData {
                 egress: in_force.egress.clone(),
                 ..sent
             });
