@@ -1,16 +1,20 @@
 //! A network namespace of this process's own, closed to the world: nothing leaves it but what somebody outside carries.
 //!
 //! With root it is only that; without, a user namespace comes with it, in which this user has the capabilities that
-//! [`open_ways`] needs. They end with the next `execve(2)`.
+//! [`open_ways`] needs. They end with the next `execve(2)`. [`within`] does one thing in a namespace that others made.
 
 use crate::PlatformError;
 use crate::netlink::{Attributes, CREATE, EXCLUSIVE, Family, Message, Netlink};
 use rustix::net::netdevice::name_to_index;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use rustix::process::{getgid, getuid};
-use rustix::thread::UnshareFlags;
+use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
+use std::fs::{File, Metadata};
 use std::io::{self, Write};
 use std::net::IpAddr;
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 /// `RTM_NEWLINK`, `RTM_NEWADDR`, `RTM_NEWROUTE` (rtnetlink(7)).
 const NEW_LINK: u16 = 16;
@@ -64,13 +68,43 @@ pub fn enter() -> Result<Entered, PlatformError> {
         ("/proc/self/uid_map", format!("{user} {user} 1")),
         ("/proc/self/gid_map", format!("{group} {group} 1")),
     ] {
-        let written = std::fs::File::options()
+        let written = File::options()
             .write(true)
             .open(file)
             .and_then(|mut file| file.write_all(text.as_bytes()));
         written.map_err(map)?;
     }
     Ok(Entered::AsUser)
+}
+
+/// Does `what` in the network namespace whose file is `path`, on a thread that ends with it: nothing else of this process is
+/// there, and nothing has to find its way back.
+///
+/// # Errors
+/// [`PlatformError`] naming the path if there is no such file; [`PlatformError::Kernel`] if it is none of a network namespace,
+/// or is the one in which this process lives: what is meant for one of many must not happen to all.
+pub fn within<T: Send>(path: &Path, what: impl FnOnce() -> T + Send) -> Result<T, PlatformError> {
+    let file = File::open(path)
+        .map_err(|source| PlatformError::from_io("open network namespace", path, source))?;
+    let own = Path::new("/proc/self/ns/net");
+    let identity = |found: io::Result<Metadata>| found.map(|found| (found.dev(), found.ino()));
+    let refused = |source: io::Error| PlatformError::Kernel {
+        doing: "enter a network namespace",
+        source,
+    };
+    let (theirs, ours) = (identity(file.metadata()), identity(std::fs::metadata(own)));
+    if theirs.map_err(refused)? == ours.map_err(refused)? {
+        return Err(refused(io::Error::other("it is this process's own")));
+    }
+    let inside = || -> Result<T, PlatformError> {
+        let kind = Some(LinkNameSpaceType::Network);
+        move_into_link_name_space(file.as_fd(), kind).map_err(|error| refused(error.into()))?;
+        Ok(what())
+    };
+    std::thread::scope(|scope| {
+        let ended = scope.spawn(inside).join();
+        ended.unwrap_or_else(|_| Err(refused(io::Error::other("the thread in it ended early"))))
+    })
 }
 
 #[expect(
@@ -180,5 +214,26 @@ fn parts(ip: IpAddr) -> (u8, u8, Vec<u8>) {
     match ip {
         IpAddr::V4(ip) => (family(AddressFamily::INET), 32, ip.octets().into()),
         IpAddr::V6(ip) => (family(AddressFamily::INET6), 128, ip.octets().into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_network_namespace_of_others_is_entered() {
+        let dir = tempfile::tempdir().unwrap();
+        let (missing, plain) = (dir.path().join("missing"), dir.path().join("plain"));
+        std::fs::File::create(&plain).unwrap();
+        for path in [
+            &missing,
+            &plain,
+            Path::new("/proc/self/ns/net"),
+            Path::new("/proc/self/ns/uts"),
+        ] {
+            let done = within(path, || panic!("it must not be called"));
+            assert!(done.is_err(), "{}", path.display());
+        }
     }
 }

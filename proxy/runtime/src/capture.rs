@@ -3,12 +3,17 @@
 //!
 //! The rules are `mesh_proxy_core::capture`'s; here they become one transaction of the kernel's packet filter
 //! ([`encode`]): all of them, or none. [`validate`] compares what is there, and then connects to an address that nobody
-//! has ([`probe`]): only if that connection arrives at the proxy's port may the application start (threat RD7).
+//! has ([`probe`]): only if that connection arrives at the proxy's port may the application start (threat RD7). [`prove`]
+//! does the second alone, where a CNI plugin sets the rules and the pod has no right to read them.
+//!
+//! - [`CaptureArgs`]: the same as words of a command line, and of a container
 
+mod arguments;
 mod encode;
 mod error;
 mod probe;
 
+pub use arguments::{CaptureArgs, ForeignWords};
 pub use error::CaptureError;
 
 use encode::Found;
@@ -56,6 +61,39 @@ pub fn remove() -> Result<(), CaptureError> {
 /// # Errors
 /// [`CaptureError`] with what was seen last.
 pub fn validate(capture: &Capture, wait: Duration) -> Result<Proof, CaptureError> {
+    again(capture, wait, look)
+}
+
+/// Proves that capture works by what a process without rights can do: a connection is redirected, and a datagram that no
+/// rule lets through is refused. Tries again until `wait` is over.
+///
+/// That the rules are those of these settings is not seen by this: whoever set them has compared them ([`verify`]).
+///
+/// # Errors
+/// [`CaptureError`] with what was seen last.
+pub fn prove(capture: &Capture, wait: Duration) -> Result<Proof, CaptureError> {
+    again(capture, wait, |capture| {
+        let proof = probe::run(capture).map_err(CaptureError::without_rules)?;
+        probe::datagrams(capture).map_err(CaptureError::without_rules)?;
+        Ok(proof)
+    })
+}
+
+/// Compares the rules in force with those that are wanted, and tries nothing.
+///
+/// # Errors
+/// [`CaptureError::NotInstalled`], [`CaptureError::OtherRules`], and those of the kernel.
+pub fn verify(capture: &Capture) -> Result<(), CaptureError> {
+    capture.check()?;
+    compare(capture)
+}
+
+/// Looks until it is well, or the time is up.
+fn again(
+    capture: &Capture,
+    wait: Duration,
+    look: impl Fn(&Capture) -> Result<Proof, CaptureError>,
+) -> Result<Proof, CaptureError> {
     capture.check()?;
     let mut left = wait;
     loop {

@@ -35,7 +35,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    Capture(capture_command::CaptureArgs),
+    Capture(mesh_proxy::capture::CaptureArgs),
     Tap(tap_command::TapArgs),
 }
 

@@ -73,6 +73,20 @@ pub enum CaptureError {
         /// What happened.
         why: String,
     },
+    /// Something leaves that no rule of ours can have seen.
+    #[error("this pod's traffic is not captured: what was sent to `{to}` {why}")]
+    #[diagnostic(
+        code("MESH-0486"),
+        help(
+            "the CNI plugin set no rules when this pod's network was made: see `kubectl -n mesh-cni get pods -o wide` and `mesh check` for this node, then delete the pod, since a network is made once"
+        )
+    )]
+    Uncaptured {
+        /// Where it was going.
+        to: String,
+        /// What happened.
+        why: String,
+    },
     /// Nothing can be tried.
     #[error("nothing can be proved: this network namespace has no way out")]
     #[diagnostic(
@@ -94,6 +108,14 @@ impl CaptureError {
             io::Error::from_raw_os_error,
         );
         Self::Kernel { doing, why }
+    }
+
+    /// The same where the one who looks could not have set the rules.
+    pub(super) fn without_rules(self) -> Self {
+        match self {
+            Self::Escaped { to, why } => Self::Uncaptured { to, why },
+            other => other,
+        }
     }
 
     /// Whether it may be otherwise a moment later.

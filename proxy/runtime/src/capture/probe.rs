@@ -1,8 +1,9 @@
-//! One connection to an address that nobody has. If it arrives at the proxy's port, so would any other.
+//! One connection to an address that nobody has: if it arrives at the proxy's port, so would any other. And a datagram, which
+//! must not leave.
 
 use super::{CaptureError, Proof};
 use crate::original;
-use mesh_proxy_core::capture::Capture;
+use mesh_proxy_core::capture::{Capture, NAMES};
 use rustix::io::Errno;
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use std::io;
@@ -50,6 +51,41 @@ pub(super) fn run(capture: &Capture) -> Result<Proof, CaptureError> {
         return Err(CaptureError::NoRoute);
     }
     Ok(Proof { ipv4, ipv6 })
+}
+
+/// Sends a datagram along each family that has a way out: the kernel must refuse it to its sender.
+pub(super) fn datagrams(capture: &Capture) -> Result<(), CaptureError> {
+    let skipped = |port: &u16| capture.skip_udp.iter().any(|range| range.contains(*port));
+    let port = (1..=u16::MAX)
+        .rev()
+        .find(|port| *port != NAMES && !skipped(port));
+    // Where all ports are skipped everything may leave.
+    let Some(port) = port else { return Ok(()) };
+    for ip in NOBODY {
+        if capture
+            .skip_subnets
+            .iter()
+            .any(|subnet| subnet.contains(ip))
+        {
+            continue;
+        }
+        let to = SocketAddr::new(ip, port);
+        let sent = Socket::new(Domain::for_address(to), Type::DGRAM, None)
+            .and_then(|socket| socket.send_to(b"mesh", &SockAddr::from(to)));
+        match sent {
+            Err(error) if error.raw_os_error() == Some(Errno::PERM.raw_os_error()) => {}
+            Err(error) if is_unreachable(&error) => {}
+            sent => {
+                let why = sent.map_or_else(
+                    |error| error.to_string(),
+                    |_| "left as a datagram".to_owned(),
+                );
+                let to = to.to_string();
+                return Err(CaptureError::Escaped { to, why });
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The highest port that is not skipped.
