@@ -43,6 +43,10 @@ const TEMPLATES: &[(&str, &str)] = &[
         include_str!("../../../charts/mesh/templates/requests.yaml"),
     ),
     (
+        "cni",
+        include_str!("../../../charts/mesh/templates/cni.yaml"),
+    ),
+    (
         "controller",
         include_str!("../../../charts/mesh/templates/controller.yaml"),
     ),

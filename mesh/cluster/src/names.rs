@@ -3,6 +3,21 @@
 /// Namespace of the control plane.
 pub const NAMESPACE: &str = "mesh-system";
 
+/// Namespace of the CNI plugin's DaemonSet: it mounts folders of the node, which the control plane's namespace forbids.
+pub const CNI_NAMESPACE: &str = "mesh-cni";
+
+/// The CNI plugin's DaemonSet.
+pub const CNI: &str = "mesh-cni";
+
+/// Namespaces whose pods get no proxy: without them no cluster could start an injector, nor what an injector needs.
+pub const OUTSIDE: [&str; 5] = [
+    "kube-system",
+    "kube-public",
+    "kube-node-lease",
+    NAMESPACE,
+    CNI_NAMESPACE,
+];
+
 /// Prefix of our annotations and labels.
 pub const PREFIX: &str = "mesh.internal/";
 
@@ -60,7 +75,7 @@ pub const LOG_DIR: &str = "/var/log/mesh";
 /// Container of the proxy: a native sidecar.
 pub const PROXY: &str = "mesh-proxy";
 
-/// Init container that redirects the pod's traffic.
+/// Init container that redirects the pod's traffic, or, with the CNI plugin, waits until it is.
 pub const CAPTURE: &str = "mesh-capture";
 
 /// Ports of a proxy.
@@ -80,6 +95,9 @@ pub mod ports {
     /// All of a proxy's own ports.
     pub const PROXY: [u16; 4] = [MESH, INBOUND, OUTBOUND, ADMIN];
 }
+
+/// Users of [`CAPTURE`] where it has no rights: `nobody`, or the one before where the proxy is that.
+pub const WITNESS_UIDS: [u32; 2] = [65_534, 65_533];
 
 /// User and group of the proxy, unless the installation chose another. Traffic of this user is not redirected.
 pub const PROXY_UID: u32 = 15_014;

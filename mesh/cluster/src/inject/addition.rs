@@ -4,7 +4,7 @@ use super::refusal::VOLUMES;
 use super::settings::{Proxy, Settings};
 use crate::names::{
     CAPTURE, INJECTED_BY, LOG_DIR, MESHED_LABEL, NAMESPACE, PROXY, RUN_DIR, TOKEN_AUDIENCE,
-    TOKEN_DIR, TOKEN_SECS, TRUST_CONFIG_MAP, TRUST_DIR, TRUST_KEY, ports,
+    TOKEN_DIR, TOKEN_SECS, TRUST_CONFIG_MAP, TRUST_DIR, TRUST_KEY, WITNESS_UIDS, ports,
 };
 use serde_json::{Map, Value, json};
 use std::fmt::Write as _;
@@ -195,7 +195,14 @@ fn entry<'v>(of: &'v mut Value, key: &str, value: Value) -> &'v mut Value {
     slot
 }
 
+/// Seconds that a pod's traffic may take to be captured by the CNI plugin. The plugin is done before any container runs; only
+/// an address of IPv6 may still be coming.
+const WITNESS_SECS: u32 = 10;
+
 /// Redirects the pod's traffic, and ends. Only here are NET_ADMIN and root needed; not even the proxy has them.
+///
+/// With the CNI plugin it has no rights at all and is only a witness: it lets the pod start once its traffic is redirected,
+/// and fails it if nobody did that. What it is told of exceptions is what the plugin reads.
 fn capture(proxy: &Proxy, settings: &Settings) -> Value {
     let mut args = vec!["capture".to_owned(), format!("--uid={}", proxy.uid)];
     if !proxy.skip_inbound.is_empty() {
@@ -210,6 +217,18 @@ fn capture(proxy: &Proxy, settings: &Settings) -> Value {
     if !proxy.skip_udp.is_empty() {
         args.push(format!("--skip-udp-ports={}", proxy.skip_udp));
     }
+    let (uid, capabilities) = if settings.cni {
+        args.extend(["--check", "--unprivileged"].map(str::to_owned));
+        args.push(format!("--wait={WITNESS_SECS}"));
+        // The proxy's own traffic is not redirected: as its user there would be nothing to see.
+        let other = WITNESS_UIDS.into_iter().find(|uid| *uid != proxy.uid);
+        (other.unwrap_or_default(), json!({ "drop": ["ALL"] }))
+    } else {
+        (
+            0,
+            json!({ "drop": ["ALL"], "add": ["NET_ADMIN", "NET_RAW"] }),
+        )
+    };
     json!({
         "name": CAPTURE,
         "image": settings.image,
@@ -219,12 +238,12 @@ fn capture(proxy: &Proxy, settings: &Settings) -> Value {
         "resources": { "requests": { "cpu": "10m", "memory": "8Mi" } },
         "securityContext": {
             "allowPrivilegeEscalation": false,
-            "capabilities": { "drop": ["ALL"], "add": ["NET_ADMIN", "NET_RAW"] },
+            "capabilities": capabilities,
             "privileged": false,
             "readOnlyRootFilesystem": true,
-            "runAsNonRoot": false,
-            "runAsUser": 0,
-            "runAsGroup": 0,
+            "runAsNonRoot": uid != 0,
+            "runAsUser": uid,
+            "runAsGroup": uid,
             "seccompProfile": { "type": "RuntimeDefault" },
         },
     })

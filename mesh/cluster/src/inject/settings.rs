@@ -22,6 +22,9 @@ pub struct Settings {
     pub trust_domain: String,
     /// What holds for each proxy.
     pub proxy: ProxyValues,
+    /// Whether a CNI plugin redirects the traffic of pods.
+    #[serde(default)]
+    pub cni: bool,
 }
 
 impl From<&Values> for Settings {
@@ -31,6 +34,7 @@ impl From<&Values> for Settings {
             image_pull_policy: values.image.pull_policy.clone(),
             trust_domain: values.trust_domain.clone(),
             proxy: values.proxy.clone(),
+            cni: values.cni.enabled,
         }
     }
 }

@@ -544,6 +544,67 @@ fn what_was_added_can_be_taken_away_and_is_not_added_twice() {
     }
 }
 
+/// What is added where a CNI plugin redirects traffic.
+fn injected_with_cni(pod: &Value) -> Value {
+    let settings = Settings {
+        cni: true,
+        ..settings()
+    };
+    let Outcome::Inject(addition) = decide(pod, &shop(&[]), &settings).outcome else {
+        panic!("not injected");
+    };
+    let mut after = pod.clone();
+    addition.apply(&mut after);
+    after
+}
+
+/// PodSecurity, level restricted, of containers (Kubernetes 1.34).
+fn is_restricted(container: &Value) -> bool {
+    let context = &container["securityContext"];
+    context["allowPrivilegeEscalation"] == false
+        && context["privileged"] != true
+        && context["runAsNonRoot"] == true
+        && context["runAsUser"] != 0
+        && context["capabilities"] == json!({"drop": ["ALL"]})
+        && context["seccompProfile"]["type"] == "RuntimeDefault"
+}
+
+#[test]
+fn with_the_cni_plugin_nothing_in_a_pod_has_rights() {
+    let after = injected_with_cni(&asking(|_| {}));
+    let inits = after["spec"]["initContainers"].as_array().unwrap();
+    assert!(inits.iter().all(is_restricted), "{inits:?}");
+    assert!(!after.to_string().contains("NET_ADMIN"));
+    let without = injected(&asking(|_| {}));
+    assert!(!is_restricted(&without["spec"]["initContainers"][0]));
+    // All else is the same, and the pod is one with a proxy.
+    assert_eq!(
+        after["spec"]["initContainers"][1],
+        without["spec"]["initContainers"][1]
+    );
+    assert!(is_meshed(&after));
+    let mut removed = after.clone();
+    assert!(addition::remove(&mut removed));
+    assert_eq!(removed, asking(|_| {}));
+}
+
+#[test]
+fn the_witness_says_what_the_plugin_has_to_set_and_is_not_the_proxy_s_user() {
+    for (uid, witness) in [("2102", 65_534), ("65534", 65_533)] {
+        let pod = asking(|pod| {
+            pod["metadata"]["annotations"]["mesh.internal/proxy-uid"] = uid.into();
+            pod["metadata"]["annotations"]["mesh.internal/skip-inbound-ports"] = "22".into();
+        });
+        let (with, without) = (injected_with_cni(&pod), injected(&pod));
+        let of = |pod: &Value| pod["spec"]["initContainers"][0].clone();
+        let (with, without) = (of(&with), of(&without));
+        assert_eq!(with["securityContext"]["runAsUser"], witness);
+        let mut args = without["args"].as_array().unwrap().clone();
+        args.extend(["--check", "--unprivileged", "--wait=10"].map(Value::from));
+        assert_eq!(with["args"], Value::from(args));
+    }
+}
+
 #[test]
 fn half_of_an_injection_is_none() {
     let mut pod = injected(&asking(|_| {}));

@@ -5,7 +5,7 @@
 
 use super::{InstallError, Values, objects, reference};
 use crate::crds::{self, Which};
-use crate::names::{NAMESPACE, PART_OF, PART_OF_LABEL, TRUST_CONFIG_MAP};
+use crate::names::{CNI_NAMESPACE, NAMESPACE, PART_OF, PART_OF_LABEL, TRUST_CONFIG_MAP};
 use crate::yaml;
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -44,6 +44,7 @@ pub const KINDS: &[(&str, &str)] = &[
     ("rbac.authorization.k8s.io/v1", "ClusterRoleBinding"),
     ("rbac.authorization.k8s.io/v1", "ClusterRole"),
     ("v1", "ServiceAccount"),
+    ("v1", "Namespace"),
     ("apiextensions.k8s.io/v1", "CustomResourceDefinition"),
 ];
 
@@ -179,8 +180,10 @@ fn is_ours(found: &Found, name: &Name) -> bool {
     let owners = metadata("ownerReferences").and_then(Value::as_array);
     let in_place = match (name.namespace.as_str(), found.kind) {
         ("", "CustomResourceDefinition") => name.name.ends_with(OWN_GROUP),
+        // The control plane's holds what is nobody's to remove.
+        ("", "Namespace") => name.name == CNI_NAMESPACE,
         ("", _) => name.name.starts_with(PREFIX),
-        (namespace, _) => namespace == NAMESPACE,
+        (namespace, _) => [NAMESPACE, CNI_NAMESPACE].contains(&namespace),
     };
     in_place
         && !MADE_LATER.contains(&(found.kind, name.name.as_str()))
@@ -247,8 +250,7 @@ mod tests {
         assert_eq!(removed(&all, true), [""; 0]);
         let objects = objects(&Values::default()).expect("objects").len();
         let definitions = crds::all(Which::All).len();
-        // All but the namespace.
-        assert_eq!(all.len(), objects + definitions - 1);
+        assert_eq!(all.len(), objects + definitions);
     }
 
     #[test]
@@ -258,6 +260,29 @@ mod tests {
         let gone = removed(&more, false);
         assert_eq!(gone.len(), more.len() - installed(&Values::default()).len());
         assert!(!gone.is_empty());
+    }
+
+    #[test]
+    fn a_plugin_that_is_no_longer_wanted_goes_with_its_namespace_and_the_control_plane_stays() {
+        let with = Values::default().set("cni.enabled=true").expect("allowed");
+        let mut all = installed(&with);
+        // Somebody else makes the namespace now.
+        let values = Values::default()
+            .set("createNamespace=false")
+            .expect("allowed");
+        let surplus = surplus(&values, &all, true).expect("values");
+        let names: Vec<&str> = surplus
+            .remove
+            .iter()
+            .filter_map(|one| one["metadata"]["name"].as_str())
+            .collect();
+        assert!(
+            names.len() >= 7 && names.iter().all(|name| *name == "mesh-cni"),
+            "{names:?}"
+        );
+        assert!(surplus.remove.iter().any(|one| one["kind"] == "Namespace"));
+        all.retain(|one| one.kind == "Namespace");
+        assert_eq!(all.len(), 2);
     }
 
     #[test]

@@ -164,6 +164,13 @@ fn values_of_the_wrong_kind_are_refused() {
         "proxy.memoryLimit=1Ti2",
         "proxy.memoryLimit=.5Mi",
         "injector.failurePolicy=fail",
+        "cni.enabled=yes",
+        "cni.binDir=",
+        "cni.binDir=opt/cni/bin",
+        "cni.binDir=/opt/../etc",
+        "cni.confDir=/etc/cni/net.d\n- --evil",
+        "cni.confDir=/",
+        "cni.confDir=/etc/cni/net d",
         "highAvailability=yes",
         "nothing=1",
         "proxy=1",
@@ -318,6 +325,104 @@ fn every_pod_is_restricted() {
     assert_eq!(labels["pod-security.kubernetes.io/enforce"], "restricted");
 }
 
+fn with_cni() -> Vec<Value> {
+    let values = Values::default().set_all(&[
+        "cni.enabled=true",
+        "cni.binDir=/var/lib/cni/bin",
+        "cni.confDir=/var/lib/cni/net.d",
+    ]);
+    objects(&values.expect("allowed")).expect("objects")
+}
+
+#[test]
+fn the_cni_plugin_is_there_only_if_it_is_wanted() {
+    let plain = objects(&Values::default()).expect("objects");
+    assert!(
+        plain
+            .iter()
+            .all(|o| o["kind"] != "DaemonSet" && o["metadata"]["namespace"] != "mesh-cni")
+    );
+    let objects = with_cni();
+    let set = find(&objects, "DaemonSet", "mesh-cni");
+    let pod = &set["spec"]["template"]["spec"];
+    let container = &pod["containers"][0];
+    for command in [
+        &container["args"],
+        &container["readinessProbe"]["exec"]["command"],
+    ] {
+        let words = command.as_array().expect("words");
+        for word in [
+            "--bin-dir=/var/lib/cni/bin",
+            "--conf-dir=/var/lib/cni/net.d",
+        ] {
+            assert!(words.contains(&json!(word)), "{words:?}");
+        }
+    }
+    // On every node; a taint would make one on which no meshed pod starts.
+    assert_eq!(pod["tolerations"], json!([{"operator": "Exists"}]));
+    let injector = &find(&objects, "Deployment", "mesh-injector")["spec"]["template"]["spec"];
+    let text = injector["containers"][0]["env"][1]["value"].as_str();
+    let settings = crate::inject::Settings::read(text.expect("settings")).expect("settings");
+    assert!(settings.cni);
+}
+
+#[test]
+fn the_cni_plugin_has_two_folders_and_no_other_right() {
+    let objects = with_cni();
+    let pod = &find(&objects, "DaemonSet", "mesh-cni")["spec"]["template"]["spec"];
+    for key in ["hostNetwork", "hostPID", "hostIPC"] {
+        assert!(pod.get(key).is_none(), "{key}");
+    }
+    let context = &pod["containers"][0]["securityContext"];
+    assert_eq!(context["capabilities"], json!({"drop": ["ALL"]}));
+    assert_eq!(
+        (
+            &context["privileged"],
+            &context["allowPrivilegeEscalation"],
+            &context["readOnlyRootFilesystem"]
+        ),
+        (&json!(false), &json!(false), &json!(true))
+    );
+    let volumes = pod["volumes"].as_array().expect("volumes");
+    let mounts = pod["containers"][0]["volumeMounts"]
+        .as_array()
+        .expect("mounts");
+    let paths = |list: &[Value], path: &str| -> Vec<Value> {
+        list.iter()
+            .filter_map(|one| one.pointer(path).cloned())
+            .collect()
+    };
+    // By the same paths here and there, and none is made where a node has it elsewhere.
+    let want = [json!("/var/lib/cni/bin"), json!("/var/lib/cni/net.d")];
+    assert_eq!(paths(volumes, "/hostPath/path"), want);
+    assert_eq!(paths(mounts, "/mountPath"), want);
+    assert_eq!(
+        paths(volumes, "/hostPath/type"),
+        [json!("Directory"), json!("Directory")]
+    );
+    let role = find(&objects, "ClusterRole", "mesh-cni");
+    assert_eq!(
+        role["rules"],
+        json!([{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}])
+    );
+    let own = find(&objects, "Role", "mesh-cni");
+    assert_eq!(
+        own["rules"],
+        json!([{"apiGroups": ["apps"], "resources": ["daemonsets"], "resourceNames": ["mesh-cni"], "verbs": ["get"]}])
+    );
+    // The control plane's namespace stays as strict as it is without.
+    let labels = &find(&objects, "Namespace", "mesh-system")["metadata"]["labels"];
+    assert_eq!(labels["pod-security.kubernetes.io/enforce"], "restricted");
+}
+
+#[test]
+fn no_webhook_is_asked_about_namespaces_whose_pods_the_plugin_lets_through() {
+    let objects = objects(&Values::default()).expect("objects");
+    let hooks = find(&objects, "MutatingWebhookConfiguration", "mesh-injector");
+    let rule = &hooks["webhooks"][0]["namespaceSelector"]["matchExpressions"][0];
+    assert_eq!(rule["values"], json!(crate::names::OUTSIDE));
+}
+
 #[test]
 fn the_config_map_holds_every_value_so_that_an_upgrade_loses_none() {
     fn names(value: &Value, path: &str, out: &mut BTreeSet<String>) {
@@ -333,6 +438,7 @@ fn the_config_map_holds_every_value_so_that_an_upgrade_loses_none() {
         "identity.externalIssuer=true",
         "highAvailability=true",
         "proxy.cpuLimit=500m",
+        "cni.enabled=true",
     ] {
         let values = Values::default().set(set).expect("allowed");
         let objects = objects(&values).expect("objects");

@@ -33,6 +33,8 @@ pub struct Values {
     pub proxy: ProxyValues,
     /// What holds for the webhooks.
     pub injector: InjectorValues,
+    /// Who redirects the traffic of pods.
+    pub cni: CniValues,
 }
 
 /// An image.
@@ -198,6 +200,28 @@ pub struct InjectorValues {
     pub failure_policy: String,
 }
 
+/// The CNI plugin.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct CniValues {
+    /// Whether it redirects the traffic of pods, in place of an init container with rights.
+    pub enabled: bool,
+    /// The nodes' folder of plugins.
+    pub bin_dir: String,
+    /// The nodes' folder of network configurations.
+    pub conf_dir: String,
+}
+
+impl Default for CniValues {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            bin_dir: "/opt/cni/bin".to_owned(),
+            conf_dir: "/etc/cni/net.d".to_owned(),
+        }
+    }
+}
+
 impl Default for Values {
     fn default() -> Self {
         Self {
@@ -211,6 +235,7 @@ impl Default for Values {
             identity: IdentityValues::default(),
             proxy: ProxyValues::default(),
             injector: InjectorValues::default(),
+            cni: CniValues::default(),
         }
     }
 }
@@ -358,9 +383,10 @@ impl Values {
         const LOG: &str = "a level (`info`), or `target=level` with commas between";
         const CPU: &str = "CPU in cores or thousandths: `0.5`, `500m`";
         const MEMORY: &str = "bytes, with a unit or not: `64Mi`";
+        const FOLDER: &str = "an absolute path of letters, digits, `.`, `_`, `-`, `+`";
         let proxy = &self.proxy;
         let identity = &self.identity;
-        let checks: [Check<'_>; 24] = [
+        let checks: [Check<'_>; 26] = [
             (
                 "image.name",
                 &self.image.name,
@@ -499,6 +525,18 @@ impl Values {
                 &self.injector.failure_policy,
                 ["Fail", "Ignore"].contains(&self.injector.failure_policy.as_str()),
                 "Fail or Ignore",
+            ),
+            (
+                "cni.binDir",
+                &self.cni.bin_dir,
+                is_path(&self.cni.bin_dir),
+                FOLDER,
+            ),
+            (
+                "cni.confDir",
+                &self.cni.conf_dir,
+                is_path(&self.cni.conf_dir),
+                FOLDER,
             ),
         ];
         refuse_first(&checks)?;
