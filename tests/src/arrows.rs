@@ -63,6 +63,17 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "mesh-cni",
+        &[
+            "mesh-cluster",
+            "mesh-kubernetes",
+            "mesh-platform",
+            // The rules, and how the kernel is told of them, are the proxy's own `capture`.
+            "mesh-proxy",
+            "mesh-proxy-core",
+        ],
+    ),
+    (
         "mesh-controller",
         &[
             "mesh-trust",
