@@ -342,6 +342,58 @@ fn refusals_say_whether_the_request_had_begun_and_what_it_was() {
     }
 }
 
+/// What the guard refuses in a head, the reader refuses too, in its words; and what both take is no more than this.
+#[test]
+fn heads_that_two_servers_could_read_differently_are_refused() {
+    for (fields, why) in [
+        (
+            "transfer-encoding: chunked\r\ncontent-length: 5",
+            Some(Framing),
+        ),
+        (
+            "content-length: 5\r\nTransfer-Encoding: chunked",
+            Some(Framing),
+        ),
+        ("content-length: 5\r\ncontent-length: 5", Some(Framing)),
+        ("content-length: 0\r\ncontent-length: 0", Some(Framing)),
+        ("content-length: 5, 5", Some(Framing)),
+        ("content-length: +5", Some(Framing)),
+        ("content-length: 05", Some(Framing)),
+        ("content-length:", Some(Framing)),
+        ("content-length: 99999999999999999999", Some(Framing)),
+        (
+            "transfer-encoding: chunked\r\ntransfer-encoding: chunked",
+            Some(Framing),
+        ),
+        ("transfer-encoding: gzip, chunked", Some(Framing)),
+        ("transfer-encoding: identity", Some(Framing)),
+        ("content-length : 5", Some(Line)),
+        (" content-length: 5", Some(Line)),
+        ("a: b\r\n c", Some(Line)),
+        ("a: b\rc", Some(Line)),
+        ("a: b\nc: d", Some(Line)),
+        ("a: \0", Some(Line)),
+        ("a: \x7f", Some(Line)),
+        (": b", Some(Line)),
+        ("a", Some(Line)),
+        ("content-length: 0", None),
+        ("Transfer-Encoding: CHUNKED", None),
+    ] {
+        let bytes = format!("POST / HTTP/1.1\r\nhost: a\r\n{fields}\r\n\r\n");
+        for size in [1, 7, bytes.len()] {
+            let (_, refused, _) = read(bytes.as_bytes().chunks(size));
+            assert_eq!(refused.map(|one| one.why), why, "{fields:?} by {size}");
+        }
+        assert_eq!(
+            guarded(bytes.as_bytes()).1.map(|one| one.why),
+            why,
+            "{fields:?}"
+        );
+    }
+    let old = b"POST / HTTP/1.0\r\ntransfer-encoding: chunked\r\n\r\n";
+    assert_eq!(read([&old[..]]).1.map(|one| one.why), Some(Framing));
+}
+
 #[test]
 fn a_head_that_comes_byte_by_byte_costs_no_more_than_its_length() {
     let field = "x: y\r\n";
@@ -368,6 +420,7 @@ fn requests() -> impl Strategy<Value = Vec<u8>> {
         Just(b"GET http://cart:80/x HTTP/1.1\r\nhost: \t cart:80 \t\r\n\r\n".to_vec()),
         Just(b"GET / HTTP/1.1\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n".to_vec()),
         Just(b"POST / HTTP/1.1\r\ncontent-length: 4\r\n\r\n\r\n\r\n".to_vec()),
+        framed(),
         Just(b"POST / HTTP/1.1\r\nContent-Length: 0\r\nexpect: 100-continue\r\n\r\n".to_vec()),
         Just(
             b"PUT / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\nA;q\r\n0123456789\r\n0\r\n\r\n"
@@ -379,6 +432,22 @@ fn requests() -> impl Strategy<Value = Vec<u8>> {
         ),
     ];
     proptest::collection::vec(one, 1..6).prop_map(|requests| requests.concat())
+}
+
+/// A request that may say its length in more ways than one.
+fn framed() -> impl Strategy<Value = Vec<u8>> {
+    let field = prop::sample::select(vec![
+        "content-length: 0\r\n",
+        "Content-Length: 5\r\n",
+        "transfer-encoding: chunked\r\n",
+        "Connection: close\r\n",
+        "upgrade: x\r\n",
+    ]);
+    let version = prop::sample::select(vec!["1.1", "1.0"]);
+    let fields = proptest::collection::vec(field, 0..4);
+    (version, fields).prop_map(|(version, fields)| {
+        format!("POST / HTTP/{version}\r\n{}\r\n", fields.concat()).into_bytes()
+    })
 }
 
 fn one_byte() -> impl Strategy<Value = u8> {

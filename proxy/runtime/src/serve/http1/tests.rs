@@ -26,6 +26,8 @@ struct Playing {
     answered: Cell<u32>,
     /// Why a body broke off.
     broke: Cell<bool>,
+    /// The body of a request whose answer did not wait for it.
+    kept: RefCell<Option<Arriving>>,
     /// Where the bytes of an upgrade go.
     switched: RefCell<Option<Box<dyn Duplex>>>,
 }
@@ -57,6 +59,19 @@ impl Playing {
             }
             // Without a look at the body.
             "/early" => Response::new(Body::text("early bytes")),
+            "/keeps" => {
+                self.kept.replace(Some(body));
+                Response::new(Body::text("early bytes"))
+            }
+            // The one goes on beside the other.
+            "/beside" => {
+                let service = self.clone();
+                tokio::task::spawn_local(async move {
+                    service.broke.set(whole(body).await.is_err());
+                });
+                let endless = Arriving::Pulled(Box::new(Endless));
+                Response::new(Body::request(endless, Kill::default()))
+            }
             // What came is what goes.
             "/echo" => Response::new(Body::request(body, Kill::default())),
             "/interim" => {
@@ -84,6 +99,26 @@ impl Playing {
         let mut answer = Response::new(Body::Empty);
         *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         answer
+    }
+}
+
+/// A body that never comes.
+struct Endless;
+
+impl crate::http1::PulledBody for Endless {
+    fn poll_frame(
+        &mut self,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, BodyError>>> {
+        Poll::Pending
+    }
+
+    fn is_end_stream(&self) -> bool {
+        false
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        http_body::SizeHint::default()
     }
 }
 
@@ -115,6 +150,7 @@ impl Stage {
             asked: Cell::default(),
             answered: Cell::default(),
             broke: Cell::default(),
+            kept: RefCell::default(),
             switched: RefCell::default(),
         });
         let kill = Kill::default();

@@ -73,6 +73,28 @@ async fn a_client_that_waits_to_be_told_is_told_once_and_only_if_somebody_asks()
     .await;
 }
 
+/// H1-10: what comes after an answer may be the body or the next request, if nobody said that it is wanted.
+#[tokio::test(start_paused = true)]
+async fn a_client_that_was_not_told_to_send_its_body_sends_nothing_more() {
+    for (expects, closes) in [("expect: 100-continue\r\n", true), ("", false)] {
+        staged(Duration::ZERO, async |mut stage| {
+            let head = format!("POST /keeps HTTP/1.1\r\n{expects}content-length: 6\r\n\r\n");
+            stage.send(head.as_bytes()).await;
+            let answer = stage.answer().await;
+            assert_eq!(answer.contains("connection: close"), closes, "{answer}");
+            if !closes {
+                // Somebody may still want it, and then the connection goes on.
+                stage.send(b"abcdef").await;
+                let body = stage.service.kept.take().expect("kept");
+                assert_eq!(whole(body).await.expect("whole"), 6);
+                stage.send(GET).await;
+                assert!(stage.answer().await.ends_with("\r\n0 bytes"));
+            }
+        })
+        .await;
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_answer_before_the_body_was_read_closes_unless_the_body_is_there() {
     let head = "POST /early HTTP/1.1\r\nhost: cart\r\n";

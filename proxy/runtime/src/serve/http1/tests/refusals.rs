@@ -80,6 +80,21 @@ async fn a_body_that_is_refused_while_it_is_answered_ends_the_answer() {
         assert_eq!(stage.refused(), [(Line, Some("/echo".to_owned()))]);
     })
     .await;
+    // Whoever reads it, and whatever is answered.
+    staged(Duration::ZERO, async |mut stage| {
+        let head = b"POST /beside HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n";
+        stage.send(head).await;
+        settle().await;
+        stage.send(b"5\nhello\r\n0\r\n\r\n").await;
+        let began = Instant::now();
+        let answers = stage.rest().await;
+        assert!(answers.ends_with("chunked\r\n\r\n"), "{answers}");
+        assert!(began.elapsed() < Duration::from_millis(5));
+        (&mut stage.serving).await.expect("no panic");
+        assert!(stage.service.broke.get());
+        assert_eq!(stage.refused(), [(Line, Some("/beside".to_owned()))]);
+    })
+    .await;
 }
 
 #[tokio::test(start_paused = true)]
