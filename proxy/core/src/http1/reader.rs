@@ -160,7 +160,6 @@ impl RequestReader {
             State::Refused(refused) => return Err(refused),
             _ => return Ok(None),
         }
-        let mut start = 0;
         if self.guard.is_none() {
             if input.is_empty() {
                 return Ok(None);
@@ -172,22 +171,25 @@ impl RequestReader {
                     None => Err(self.doubt(&block)),
                 };
             }
-        } else {
-            start = self.judged;
+            self.judged = 0;
         }
         let limits = self.limits;
         let guard = self
             .guard
             .get_or_insert_with(|| Box::new(Http1Guard::new(limits)));
-        let stop = guard.push(input.get(start..).unwrap_or_default()).stop;
-        self.judged = input.len();
-        if guard.heads() == 0 {
-            return match stop {
-                Stop::Refused(refused) => Err(self.refuse(refused.why, false)),
-                Stop::End | Stop::Waiting => Ok(None),
-            };
+        // A line at a time, and not beyond the head: what follows would be read again for each head before it.
+        while guard.heads() == 0 {
+            let rest = input.get(self.judged..).unwrap_or_default();
+            if rest.is_empty() {
+                return Ok(None);
+            }
+            let end = memchr(b'\n', rest).map_or(rest.len(), |at| at + 1);
+            self.judged += end;
+            let line = rest.get(..end).unwrap_or_default();
+            if let Stop::Refused(refused) = guard.push(line).stop {
+                return Err(self.refuse(refused.why, false));
+            }
         }
-        // The guard has read to its end and perhaps on: what follows is judged when its time has come.
         let blank = |byte: &&u8| matches!(**byte, b'\r' | b'\n');
         let leading = input.iter().take_while(blank).count();
         input.advance(leading);

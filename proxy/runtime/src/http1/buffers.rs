@@ -32,7 +32,12 @@ impl Input {
     ) -> Poll<io::Result<usize>> {
         if self.much {
             self.bytes.reserve(HTTP1_READ_BYTES_MAX);
-            let read = ready!(pin!(io.read_buf(&mut self.bytes)).poll(cx))?;
+            let read = pin!(io.read_buf(&mut self.bytes)).poll(cx);
+            if read.is_pending() && self.bytes.is_empty() {
+                // Whoever sends nothing for hours holds no room for it.
+                self.bytes = BytesMut::new();
+            }
+            let read = ready!(read)?;
             self.much = read >= READ_BYTES;
             return Poll::Ready(Ok(read));
         }
@@ -70,7 +75,7 @@ impl Output {
 
     /// Whether more of a body can be made ready.
     pub(crate) fn has_room(&self, bytes_max: usize) -> bool {
-        self.data.is_empty() && self.bytes.len() < bytes_max
+        self.data.is_empty() && self.after.is_empty() && self.bytes.len() < bytes_max
     }
 
     /// Makes a part of a body ready. A large one is not copied.
@@ -149,3 +154,6 @@ impl Output {
         self.after = self.after.get(of_after..).unwrap_or_default();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -37,6 +37,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{oneshot, watch};
+use tokio::task::spawn_local;
 use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 pub(crate) use wire::Lost;
 use wire::{Ask, Shared};
@@ -165,7 +166,10 @@ where
             // Nothing of what came is kept: a connection has room for all that lives while it waits for something.
             let (asked, switch, answering) = match came.await {
                 Came::Nothing => break,
-                Came::Refused => (NOTHING_ASKED, None, None),
+                Came::Refused => {
+                    self.shared.begin_request();
+                    (NOTHING_ASKED, None, None)
+                }
                 Came::Head(head) => {
                     let asked = asked(&head);
                     let (request, switch) = self.request(head);
@@ -181,6 +185,11 @@ where
                         answer => answer,
                     }
                 }
+            };
+            let asked = Asked {
+                // A switch whose stream nobody takes is none: to a protocol that was not asked for, say.
+                may_switch: switch.as_ref().is_some_and(|to| !to.is_closed()),
+                ..asked
             };
             let mut begun = self.begin(asked, answer);
             if !poll_fn(|cx| self.poll_send(&mut begun.sending, cx)).await {
@@ -293,6 +302,9 @@ where
 
     /// Makes the head of an answer ready; `None`: of what refuses the request.
     fn begin(&mut self, asked: Asked, answer: Option<Answer>) -> Begun {
+        // Who was not told to send the body may send the next request in its place.
+        let waited_for = self.shared.wire().is_waited_for();
+        let unread = waited_for || !self.shared.has_read_all();
         // Before the client hears of it. Its body may have been refused meanwhile: whatever became of the part that had
         // gone on is no answer to the whole.
         let refusal = self.tell();
@@ -302,9 +314,6 @@ where
             Some(why) => closing(refused(&Refusal::from(why), false)),
             None => answer.unwrap_or_else(bad_gateway),
         };
-        // Who was not told to send the body may send the next request in its place.
-        let waited_for = self.shared.wire().is_waited_for();
-        let unread = waited_for || !self.shared.has_read_all();
         let closes = unread || lingers || self.is_ending();
         let mut begun = self.try_begin(asked, answer, closes).unwrap_or_else(|| {
             let answer = closing(bad_gateway());
@@ -381,7 +390,7 @@ where
             }
         }
         // A request that is refused while it is answered has no whole answer.
-        let refused = self.shared.wire().is_refused();
+        let refused = self.shared.wire().has_refusal();
         if refused || self.poll_gone(cx) {
             return Poll::Ready(false);
         }
@@ -400,6 +409,13 @@ where
             }
             // The body may itself read from this connection: it is not held meanwhile.
             let ended = match Pin::new(&mut *body).poll_frame(cx) {
+                Poll::Pending if writer.is_done() => {
+                    // All that was promised is there. Its end may still come, and nobody waits for it here.
+                    if let Some(Sending { body, .. }) = sending.take() {
+                        spawn_local(body.part());
+                    }
+                    return Ok(false);
+                }
                 Poll::Pending => return Ok(true),
                 Poll::Ready(Some(Err(error))) => return Err(error),
                 Poll::Ready(Some(Ok(frame))) => {

@@ -412,6 +412,20 @@ fn a_head_that_comes_byte_by_byte_costs_no_more_than_its_length() {
     );
 }
 
+/// Otherwise each would cost what is left of all that was sent with it.
+#[test]
+fn heads_after_empty_lines_are_judged_to_their_end_and_no_further() {
+    let one = b"\r\nG / HTTP/1.1\r\nhost:a\r\n\r\n";
+    let mut input = BytesMut::from(&one.repeat(1_000)[..]);
+    let mut reader = RequestReader::new(LIMITS);
+    let mut count = 0;
+    while reader.head(&mut input).expect("exact").is_some() {
+        assert_eq!(reader.judged, one.len());
+        count += 1;
+    }
+    assert_eq!(count, 1_000);
+}
+
 fn requests() -> impl Strategy<Value = Vec<u8>> {
     let one = prop_oneof![
         Just(b"GET /a?b HTTP/1.1\r\nhost: cart\r\n\r\n".to_vec()),

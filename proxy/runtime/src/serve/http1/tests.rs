@@ -6,8 +6,10 @@ mod refusals;
 
 use super::*;
 use crate::answer::Answer;
+use crate::http1::PulledBody;
 use bytes::Bytes;
 use http::Response;
+use http_body::{Frame, SizeHint};
 use std::cell::{Cell, RefCell};
 use std::rc::Weak;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
@@ -74,6 +76,16 @@ impl Playing {
             }
             // What came is what goes.
             "/echo" => Response::new(Body::request(body, Kill::default())),
+            // Without anybody who takes the stream.
+            "/foreign" => {
+                let mut answer = Response::new(Body::Empty);
+                *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+                answer
+            }
+            "/withheld" => {
+                let body = Arriving::Pulled(Box::new(Withheld(Some(vec![b'x'; 9_000]))));
+                Response::new(Body::request(body, Kill::default()))
+            }
             "/interim" => {
                 let mut answer = Response::new(Body::Empty);
                 *answer.status_mut() = StatusCode::PROCESSING;
@@ -128,6 +140,26 @@ async fn whole(mut body: Arriving) -> Result<usize, BodyError> {
         length += frame?.data_ref().map_or(0, Bytes::len);
     }
     Ok(length)
+}
+
+/// A body of known length whose sender never says that it is over.
+struct Withheld(Option<Vec<u8>>);
+
+impl PulledBody for Withheld {
+    fn poll_frame(&mut self, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.0.take() {
+            Some(data) => Poll::Ready(Some(Ok(Frame::data(data.into())))),
+            None => Poll::Pending,
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        false
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.0.as_ref().map_or(0, |data| data.len() as u64))
+    }
 }
 
 /// A connection that is served, from its client's side.
@@ -450,13 +482,16 @@ async fn head_has_no_body_and_what_follows_is_the_next_answer() {
 
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_is_none_is_a_bad_gateway() {
-    staged(Duration::ZERO, async |mut stage| {
-        stage.send(b"GET /interim HTTP/1.1\r\n\r\n").await;
-        let answer = stage.rest().await;
-        assert!(answer.starts_with("HTTP/1.1 502 "), "{answer}");
-        assert_eq!(answer.matches("HTTP/1.1").count(), 1, "{answer}");
-    })
-    .await;
+    for (path, field) in [("/interim", "a: b"), ("/foreign", "upgrade: websocket")] {
+        staged(Duration::ZERO, async |mut stage| {
+            let asks = format!("GET {path} HTTP/1.1\r\nconnection: upgrade\r\n{field}\r\n\r\n");
+            stage.send(asks.as_bytes()).await;
+            let answer = stage.rest().await;
+            assert!(answer.starts_with("HTTP/1.1 502 "), "{answer}");
+            assert_eq!(answer.matches("HTTP/1.1").count(), 1, "{answer}");
+        })
+        .await;
+    }
 }
 
 /// GW7, GW8.

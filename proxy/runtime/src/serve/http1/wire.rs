@@ -56,8 +56,10 @@ pub(super) struct Wire<T> {
     input: Input,
     pub(super) out: Output,
     interim: Interim,
-    /// Boxed: a connection has one at most.
+    /// Why a request is refused, until that is told. Boxed: a connection has one at most.
     refusal: Option<Box<WireRefusal>>,
+    /// Whether one was; it is the last.
+    refused: bool,
     /// Whether nothing more comes.
     gone: bool,
 }
@@ -81,6 +83,7 @@ impl<T> Shared<T> {
             out: Output::default(),
             interim: Interim::Over,
             refusal: None,
+            refused: false,
             gone: false,
         };
         Rc::new(Self {
@@ -147,8 +150,14 @@ impl<T> Wire<T> {
         self.input.bytes.is_empty()
     }
 
-    pub(super) fn is_refused(&self) -> bool {
+    /// Whether a request is refused and nobody was told yet.
+    pub(super) fn has_refusal(&self) -> bool {
         self.refusal.is_some()
+    }
+
+    /// Whether a request was refused: nothing more is read.
+    pub(super) fn is_refused(&self) -> bool {
+        self.refused
     }
 
     pub(super) fn take_refusal(&mut self) -> Option<Box<WireRefusal>> {
@@ -180,7 +189,12 @@ impl<T> Wire<T> {
             .flatten()
     }
 
+    /// Keeps for the record why a request is refused; once, since each further look finds the same.
     fn refuse(&mut self, refused: Refused) {
+        if self.refused {
+            return;
+        }
+        self.refused = true;
         let request = self.reader.request_line();
         self.refusal = Some(Box::new(WireRefusal {
             why: refused.why,
@@ -193,10 +207,29 @@ impl<T> Wire<T> {
         }));
     }
 
+    /// What is there of the body beyond the part that is given away. What is refused there is told with the next part.
+    fn ahead(&mut self) -> Option<BodyPart> {
+        match self.reader.body(&mut self.input.bytes) {
+            Ok(ahead) => ahead,
+            Err(refused) => {
+                self.refuse(refused);
+                None
+            }
+        }
+    }
+
     /// Drops what is there of a body; whether that is all of it.
     fn drop_body(&mut self) -> bool {
-        while let Ok(Some(_)) = self.reader.body(&mut self.input.bytes) {}
-        self.reader.is_done()
+        loop {
+            match self.reader.body(&mut self.input.bytes) {
+                Ok(Some(_)) => {}
+                Ok(None) => return self.reader.is_done(),
+                Err(refused) => {
+                    self.refuse(refused);
+                    return false;
+                }
+            }
+        }
     }
 }
 
@@ -324,7 +357,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Wire<T> {
 
 /// The body of a request, read as it is asked for.
 pub(super) struct Ask<T> {
-    shared: Rc<Shared<T>>,
+    /// Given up with the last byte: the connection may become something else while this is kept.
+    shared: Option<Rc<Shared<T>>>,
     /// Which of its bodies this is.
     number: u64,
     /// Read ahead, so that the last part is known to be the last.
@@ -344,35 +378,42 @@ impl<T> Ask<T> {
             false => Interim::Over,
         };
         Self {
-            shared: shared.clone(),
+            shared: Some(shared.clone()),
             number,
             ahead: None,
             promised,
         }
     }
 
-    /// Whether it is the body that the connection is at.
-    fn is_current(&self) -> bool {
-        self.shared.asked.get() == self.number
+    /// The connection, while it is at this body.
+    fn current(&self) -> Option<&Rc<Shared<T>>> {
+        let shared = self.shared.as_ref();
+        shared.filter(|shared| shared.asked.get() == self.number)
     }
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Ask<T> {
     fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<BodyPart>, Lost>> {
-        let mut wire = self.shared.wire();
-        let part = match self.ahead.take() {
+        let ahead = self.ahead.take();
+        let Some(shared) = self.current().cloned() else {
+            return Poll::Ready(Ok(ahead));
+        };
+        let wire = &mut *shared.wire();
+        let part = match ahead {
             Some(part) => Ok(Some(part)),
             None => ready!(wire.poll_part(cx)),
         };
-        // An error is told with the next part.
-        let wire = &mut *wire;
-        let ahead = wire.reader.body(&mut wire.input.bytes);
-        self.ahead = ahead.unwrap_or_default();
-        if wire.reader.is_done() || part.is_err() {
+        self.ahead = wire.ahead();
+        let done = wire.reader.is_done();
+        if done || part.is_err() {
             // The task of the connection looks itself, unless this is another one.
-            let task = self.shared.task.take();
+            let task = shared.task.take();
             task.filter(|task| !task.will_wake(cx.waker()))
                 .inspect(Waker::wake_by_ref);
+        }
+        if done {
+            shared.asked.set(0);
+            self.shared = None;
         }
         Poll::Ready(part)
     }
@@ -383,11 +424,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> PulledBody for Ask<T> {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let part = if self.is_current() {
-            ready!(self.poll_part(cx))
-        } else {
-            Ok(self.ahead.take())
-        };
+        let part = ready!(self.poll_part(cx));
         Poll::Ready(part.map_err(BodyError::Client).transpose().map(|part| {
             part.map(|part| match part {
                 BodyPart::Data(data) => Frame::data(data),
@@ -397,7 +434,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> PulledBody for Ask<T> {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.ahead.is_none() && (!self.is_current() || self.shared.wire().reader.is_done())
+        let done = |shared: &Rc<Shared<T>>| shared.wire().reader.is_done();
+        self.ahead.is_none() && self.current().is_none_or(done)
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -405,10 +443,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> PulledBody for Ask<T> {
             Some(BodyPart::Data(data)) => data.len() as u64,
             _ => 0,
         };
-        let left = match self.is_current() {
-            true => self.shared.wire().reader.left(),
-            false => Some(0),
-        };
+        let left = self.current().map_or(Some(0), |at| at.wire().reader.left());
         match left {
             Some(left) if self.promised => SizeHint::with_exact(left.saturating_add(ahead)),
             _ => SizeHint::default(),
@@ -418,9 +453,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> PulledBody for Ask<T> {
 
 impl<T> Drop for Ask<T> {
     fn drop(&mut self) {
-        if self.is_current() {
-            self.shared.asked.set(0);
-            self.shared.wake();
+        if let Some(shared) = self.current() {
+            shared.asked.set(0);
+            shared.wake();
         }
     }
 }

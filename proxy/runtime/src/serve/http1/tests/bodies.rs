@@ -178,3 +178,89 @@ async fn a_body_that_is_over_stays_over() {
     };
     local.run_until(play).await;
 }
+
+/// Somebody may still pass the last of a body on: its connection goes its own way meanwhile.
+#[tokio::test(start_paused = true)]
+async fn a_body_that_is_kept_after_its_end_holds_up_nothing() {
+    const UPGRADE: &[u8] =
+        b"GET /chat HTTP/1.1\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
+    for next in [UPGRADE, &b"GET / HTTP/1.1\nhost: cart\r\n\r\n"[..]] {
+        staged(Duration::ZERO, async |mut stage| {
+            stage
+                .send(b"POST /keeps HTTP/1.1\r\ncontent-length: 6\r\n\r\n")
+                .await;
+            stage.answer().await;
+            stage.send(b"abcdef").await;
+            let mut body = stage.service.kept.take().expect("kept");
+            let part = poll_fn(|cx| body.poll_frame(cx)).await;
+            assert!(part.expect("data").is_ok() && body.is_end_stream());
+            stage.send(next).await;
+            if next == UPGRADE {
+                let mut head = vec![0; "HTTP/1.1 101 Switching Protocols\r\n\r\n".len()];
+                stage.client.read_exact(&mut head).await.expect("an answer");
+                settle().await;
+                assert!(
+                    stage.service.switched.borrow().is_some(),
+                    "its stream is there"
+                );
+            } else {
+                let answer = stage.rest().await;
+                assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+                (&mut stage.serving).await.expect("no panic");
+            }
+            assert!(poll_fn(|cx| body.poll_frame(cx)).await.is_none());
+            assert_eq!(stage.refused().len(), usize::from(next != UPGRADE));
+        })
+        .await;
+    }
+}
+
+/// Whoever reads it has not come to where it is wrong.
+#[tokio::test(start_paused = true)]
+async fn a_body_that_is_wrong_beyond_what_was_read_is_refused_before_its_answer() {
+    let local = tokio::task::LocalSet::new();
+    let play = async {
+        let (mut client, server) = duplex(1 << 16);
+        let shared = Shared::new(server);
+        let head = b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n";
+        client.write_all(head).await.expect("room");
+        let head = poll_fn(|cx| shared.wire().poll_head(cx));
+        assert!(head.await.expect("exact").is_some());
+        shared.begin_request();
+        let mut body = Ask::new(&shared, false, false);
+        client
+            .write_all(b"5\r\nhello\r\nZZ\r\n")
+            .await
+            .expect("room");
+        let part = poll_fn(|cx| body.poll_frame(cx)).await;
+        assert!(part.expect("data").is_ok());
+        assert!(
+            shared.wire().take_refusal().is_some(),
+            "before the next look"
+        );
+        assert!(
+            poll_fn(|cx| body.poll_frame(cx))
+                .await
+                .expect("a part")
+                .is_err()
+        );
+        assert!(shared.wire().take_refusal().is_none(), "and once");
+    };
+    local.run_until(play).await;
+}
+
+/// An answer of known length is over with its last byte, whatever its sender still has to say.
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_whole_waits_for_nothing() {
+    staged(Duration::ZERO, async |mut stage| {
+        stage
+            .send(b"GET /withheld HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\n\r\n")
+            .await;
+        let mut answers = Vec::new();
+        while !answers.ends_with(b"\r\n0 bytes") {
+            let more = stage.client.read_buf(&mut answers);
+            assert_ne!(more.await.expect("an answer"), 0);
+        }
+    })
+    .await;
+}
