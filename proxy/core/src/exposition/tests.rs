@@ -1,9 +1,9 @@
 //! What is written is read back, and nothing else is.
 
 use super::*;
-use crate::metrics::routes::Routed;
-use crate::metrics::{Denied, EdgeHandle, Failure};
-use mesh_policy::decide::Phase;
+use crate::metrics::routes::{RouteKey, Routed};
+use crate::metrics::{AuthzKey, Denied, Direction, EdgeHandle, EdgeKey, Failure};
+use mesh_policy::decide::{Phase, Verdict};
 use mesh_policy::request::Protocol;
 use proptest::prelude::*;
 
