@@ -8,7 +8,7 @@
 //! - [`dial`], [`accept`]: gRPC over TLS between parts of the mesh, from both sides
 //! - [`trust`]: bundles, their acknowledgment, rotations; [`trust::follow`] follows
 //! - [`federation`]: how relations with other trust domains stand
-//! - [`otlp`]: spans as an OpenTelemetry collector takes them
+//! - [`otlp`]: spans and metrics as an OpenTelemetry collector takes them
 //! - [`tap`]: requests of a proxy as they end, for who looks at them
 //! - [`terminal`]: texts of others, made so that they steer no terminal
 //! - [`error`]: the coded error object, `MESH-nnnn`

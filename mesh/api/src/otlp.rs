@@ -1,5 +1,9 @@
 //! Spans as an OpenTelemetry collector takes them: the part of OTLP (opentelemetry-proto v1, `trace/v1` and
 //! `collector/trace/v1`) that a proxy fills, with its field numbers. What a collector adds is skipped when it is read.
+//!
+//! - [`metrics`]: the same of metrics
+
+pub mod metrics;
 
 use prost::Message;
 
@@ -145,12 +149,12 @@ pub struct ExportResponse {
     pub partial_success: Option<PartialSuccess>,
 }
 
-/// What it did not take.
+/// What it did not take. Of spans and of metrics it has one form.
 #[derive(Clone, PartialEq, Message)]
 pub struct PartialSuccess {
-    /// So many.
+    /// So many spans, or points of metrics.
     #[prost(int64, tag = "1")]
-    pub rejected_spans: i64,
+    pub rejected: i64,
     /// Because.
     #[prost(string, tag = "2")]
     pub error_message: String,
@@ -181,18 +185,11 @@ impl ExportRequest {
         self.encode_to_vec()
     }
 
-    /// As a message of gRPC: not compressed, its length before it.
+    /// As a message of gRPC.
     pub fn to_grpc(&self) -> Vec<u8> {
-        let length = u32::try_from(self.encoded_len()).unwrap_or(u32::MAX);
-        let mut bytes = Vec::with_capacity(5 + self.encoded_len());
-        bytes.push(0);
-        bytes.extend_from_slice(&length.to_be_bytes());
-        bytes.extend_from_slice(&self.encode_to_vec());
-        bytes
+        framed(self)
     }
-}
 
-impl ExportRequest {
     /// Reads protobuf, as a collector does.
     ///
     /// # Errors
@@ -206,18 +203,33 @@ impl ExportRequest {
     /// # Errors
     /// Says why it is none.
     pub fn read_grpc(bytes: &[u8]) -> Result<Self, String> {
-        match bytes.split_at_checked(5) {
-            Some(([0, length @ ..], message)) if length == (message.len() as u32).to_be_bytes() => {
-                Self::read(message)
-            }
-            _ => Err("no single message that is not compressed".to_owned()),
-        }
+        Self::read(unframed(bytes)?)
     }
 
     /// All spans of all processes.
     pub fn spans(&self) -> impl Iterator<Item = &Span> {
         let scopes = self.resource_spans.iter().flat_map(|one| &one.scope_spans);
         scopes.flat_map(|scope| &scope.spans)
+    }
+}
+
+/// A message of gRPC: not compressed, its length before it.
+fn framed(message: &impl Message) -> Vec<u8> {
+    let length = u32::try_from(message.encoded_len()).unwrap_or(u32::MAX);
+    let mut bytes = Vec::with_capacity(5 + message.encoded_len());
+    bytes.push(0);
+    bytes.extend_from_slice(&length.to_be_bytes());
+    bytes.extend_from_slice(&message.encode_to_vec());
+    bytes
+}
+
+/// What is in such a message.
+fn unframed(bytes: &[u8]) -> Result<&[u8], String> {
+    match bytes.split_at_checked(5) {
+        Some(([0, length @ ..], message)) if length == (message.len() as u32).to_be_bytes() => {
+            Ok(message)
+        }
+        _ => Err("no single message that is not compressed".to_owned()),
     }
 }
 
@@ -244,10 +256,10 @@ impl ExportResponse {
         }
     }
 
-    /// Spans that were not taken, with the reason.
+    /// Spans, or points of metrics, that were not taken, with the reason.
     pub fn rejected(&self) -> (u64, &str) {
         self.partial_success.as_ref().map_or((0, ""), |partial| {
-            let count = u64::try_from(partial.rejected_spans).unwrap_or(0);
+            let count = u64::try_from(partial.rejected).unwrap_or(0);
             (count, partial.error_message.as_str())
         })
     }
@@ -288,7 +300,7 @@ mod tests {
     fn what_a_collector_rejects_is_read_and_nonsense_is_nothing() {
         let answer = ExportResponse {
             partial_success: Some(PartialSuccess {
-                rejected_spans: 4,
+                rejected: 4,
                 error_message: "too old".to_owned(),
             }),
         };
@@ -303,7 +315,7 @@ mod tests {
         }
         let negative = ExportResponse {
             partial_success: Some(PartialSuccess {
-                rejected_spans: -1,
+                rejected: -1,
                 error_message: String::new(),
             }),
         };

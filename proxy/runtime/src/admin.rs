@@ -239,7 +239,8 @@ pub(crate) fn lacks_discovery(shared: &Shared) -> bool {
     told && shared.discovery.load().version == 0
 }
 
-fn metrics(shared: &Shared) -> metrics::Registry {
+/// All that is counted, and how it is now: what is told of it in any form.
+pub(crate) fn metrics(shared: &Shared) -> metrics::Registry {
     let mut all = shared.telemetry.merged();
     let now = shared.platform.wall_clock();
     all.set_gauge(

@@ -172,7 +172,7 @@ pub struct Audit {
     pub redactable: Vec<Redactable>,
 }
 
-/// Where spans of requests go.
+/// Where spans of requests go, and metrics if they do.
 #[derive(Clone, Debug)]
 pub struct Traces {
     /// Who takes them.
@@ -183,9 +183,11 @@ pub struct Traces {
     pub sample: f64,
     /// What is told of this process besides what it knows itself, by OpenTelemetry's names.
     pub attributes: BTreeMap<String, String>,
+    /// How often the collector gets metrics too; `None`: never.
+    pub metrics: Option<Duration>,
 }
 
-/// Who takes spans.
+/// Who takes them.
 #[derive(Clone, Debug)]
 pub enum Collector {
     /// A service in the mesh, by mutual TLS.

@@ -14,8 +14,8 @@
 //! - [`deadline`]: the time that clients give their requests
 //! - [`serve`], [`io`], [`onward`], [`original`]: HTTP connections and sockets; [`answer`]: what the proxy says itself
 //! - [`admin`], [`telemetry`], [`audit`]: what it tells about itself
-//! - [`account`]: what became of one request, for who wants to know; [`traces`]: spans for a collector; [`tap`]: lines
-//!   for who looks now
+//! - [`account`]: what became of one request, for who wants to know; [`tap`]: lines for who looks now
+//! - [`traces`], [`pushes`]: spans and metrics for a collector; [`collector`]: the way there
 //! - [`capture`]: redirects the connections of a network namespace to its proxy
 //! - [`pages`]: what the start needed is given back
 //! - [`start`]: start and end, and `confine`: what the process gives up before; begin reading at [`run`]
@@ -28,6 +28,7 @@ mod audit;
 mod body;
 pub mod capture;
 mod classes;
+mod collector;
 pub mod config;
 mod confine;
 mod control;
@@ -51,6 +52,7 @@ mod original;
 mod outbound;
 mod pace;
 mod pages;
+mod pushes;
 mod random;
 mod remotes;
 mod replay;

@@ -149,7 +149,15 @@ pub const EXPORT_LIMIT: Duration = Duration::from_secs(5);
 pub const EXPORT_ATTEMPTS: u32 = 3;
 /// Pause before the second of these; each further one is twice as long.
 pub const EXPORT_PAUSE: Duration = Duration::from_secs(1);
-/// Time at the end of the proxy for spans that are still there.
+/// Seconds from one push of metrics to the next unless a configuration says otherwise, and at most.
+pub const METRICS_SECS: u64 = 60;
+/// See [`METRICS_SECS`].
+pub const METRICS_SECS_MAX: u64 = 3_600;
+/// Series in one message of metrics. One has 300 to 900 bytes: that stays below the 4 MiB which collectors take by gRPC.
+pub const METRICS_POINTS: usize = 2_000;
+/// The longest that a collector is left alone because it asks for it (`Retry-After`).
+pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(600);
+/// Time at the end of the proxy for spans that are still there, and for the last counts.
 pub const EXPORT_PARTING: Duration = Duration::from_secs(2);
 /// Taps that are open at once in a proxy: people and their programs.
 pub const TAP_READERS: usize = 4;

@@ -5,7 +5,9 @@ use crate::core;
 use crate::error::ProxyError;
 use crate::limits::EXPORT_PARTING;
 use crate::state::Shared;
-use crate::{admin, audit, confine, control, cross_check, denials, identity, pages, traces, trust};
+use crate::{
+    admin, audit, confine, control, cross_check, denials, identity, pages, pushes, traces, trust,
+};
 use mesh_platform::audit_log::AuditLog;
 use mesh_platform::{Platform, files, signals, unix};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -191,14 +193,17 @@ fn spawn_control(
             tokio::task::spawn_local(trust::keep_fresh(shared.clone()));
             tokio::task::spawn_local(control::keep_fresh(shared.clone()));
             tokio::task::spawn_local(pages::keep_few(shared.clone()));
-            let exporting = traces::export(shared.clone(), stop.clone());
-            let exporting = tokio::task::spawn_local(exporting);
+            let spans = traces::export(shared.clone(), stop.clone());
+            let metrics = pushes::export(shared.clone(), stop.clone());
+            let (spans, metrics) = (
+                tokio::task::spawn_local(spans),
+                tokio::task::spawn_local(metrics),
+            );
             // An error means that the proxy was dropped: then this ends as well.
             let _ended = stop.wait_for(|stop| *stop).await.is_err();
-            // What spans are there then may still go.
-            let _sent = tokio::time::timeout(EXPORT_PARTING, exporting)
-                .await
-                .is_ok();
+            // What spans are there then may still go, and how far counts came.
+            let both = async { tokio::join!(spans, metrics) };
+            let _sent = tokio::time::timeout(EXPORT_PARTING, both).await.is_ok();
         });
     };
     thread

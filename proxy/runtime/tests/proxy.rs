@@ -27,6 +27,7 @@ mod proxy {
     mod injected;
     mod leaving;
     mod originate;
+    mod pushes;
     mod requests;
     mod revocation;
     mod routing;

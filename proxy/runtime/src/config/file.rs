@@ -181,6 +181,14 @@ struct TracesFile {
     sample: f64,
     #[serde(default)]
     attributes: BTreeMap<String, String>,
+    metrics: Option<MetricsFile>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct MetricsFile {
+    #[serde(default = "default_metrics_secs")]
+    interval_secs: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
@@ -228,6 +236,10 @@ fn default_allow_sample() -> f64 {
 
 fn default_trace_sample() -> f64 {
     0.01
+}
+
+fn default_metrics_secs() -> u64 {
+    limits::METRICS_SECS
 }
 
 /// Attributes of a process that may be given for its spans, and bytes of each name and value.
@@ -693,6 +705,14 @@ impl Checker<'_> {
             },
             sample: self.within("traces.sample", file.sample, 0.0, 1.0)?,
             attributes: file.attributes,
+            metrics: file
+                .metrics
+                .map(|metrics| {
+                    let key = "traces.metrics.intervalSecs";
+                    self.within(key, metrics.interval_secs, 1, limits::METRICS_SECS_MAX)
+                })
+                .transpose()?
+                .map(Duration::from_secs),
         })
     }
 

@@ -259,6 +259,23 @@ fn traces_go_to_one_collector() {
         matches!(traces.collector, Collector::Service(name) if name.to_string() == "observability/collector:4317")
     );
     assert_eq!((traces.protocol, traces.sample), (OtlpProtocol::Grpc, 0.01));
+    assert_eq!(traces.metrics, None, "metrics are off by default");
+    for (metrics, secs) in [
+        ("{}", 60),
+        ("{ intervalSecs: 1 }", 1),
+        ("{ intervalSecs: 3600 }", 3600),
+    ] {
+        let text = with(&format!(
+            "{{ address: \"127.0.0.1:4317\", metrics: {metrics} }}"
+        ));
+        let traces = parse(&text, "proxy.yaml").expect("valid").traces;
+        let every = traces.and_then(|traces| traces.metrics);
+        assert_eq!(
+            every,
+            Some(std::time::Duration::from_secs(secs)),
+            "{metrics}"
+        );
+    }
     for (traces, want) in [
         ("{}", "`traces`"),
         ("{ endpoints: [] }", "`traces`"),
@@ -281,6 +298,15 @@ fn traces_go_to_one_collector() {
             "{ address: \"127.0.0.1:4317\", attributes: { team: \"\" } }",
             "`traces.attributes`",
         ),
+        (
+            "{ address: \"127.0.0.1:4317\", metrics: { intervalSecs: 0 } }",
+            "`traces.metrics.intervalSecs`",
+        ),
+        (
+            "{ address: \"127.0.0.1:4317\", metrics: { intervalSecs: 3601 } }",
+            "`traces.metrics.intervalSecs`",
+        ),
+        ("{ metrics: {} }", "`traces`"),
     ] {
         let said = fault(&with(traces));
         assert!(
@@ -291,6 +317,8 @@ fn traces_go_to_one_collector() {
     for traces in [
         "{ address: \"127.0.0.1:4317\", protocol: thrift }",
         "{ adress: \"127.0.0.1:4317\" }",
+        "{ address: \"127.0.0.1:4317\", metrics: true }",
+        "{ address: \"127.0.0.1:4317\", metrics: { address: \"127.0.0.1:4318\" } }",
     ] {
         assert!(fault(&with(traces)).starts_with("MESH-0451"), "{traces}");
     }

@@ -6,7 +6,10 @@ use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Frame, Incoming};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use mesh_api::otlp::{ExportRequest, KIND_CLIENT, KIND_SERVER, Span, attribute};
+use mesh_api::otlp::metrics::{ExportMetrics, GRPC_PATH as METRICS_METHOD};
+use mesh_api::otlp::{
+    ExportRequest, GRPC_PATH as SPANS_METHOD, KIND_CLIENT, KIND_SERVER, Span, attribute,
+};
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
@@ -19,18 +22,22 @@ const PARENT: &str = "00f067aa0ba902b7";
 
 /// A collector that speaks gRPC and HTTP, and keeps what it receives. Other paths it answers with 200.
 #[derive(Clone, Default)]
-struct Collector {
+pub(crate) struct Collector {
     received: Arc<Mutex<Vec<ExportRequest>>>,
+    /// Metrics, each message with the moment at which it came, whether it was taken or not.
+    pub(crate) metrics: Arc<Mutex<Vec<(Instant, ExportMetrics)>>>,
     /// The first word of each export, and its peer's certificate as its proxy told it.
-    clients: Arc<Mutex<Vec<Option<String>>>>,
+    pub(crate) clients: Arc<Mutex<Vec<Option<String>>>>,
     /// Answered in place of 0 and 200, once each.
-    refusals: Arc<Mutex<Vec<(u16, u16)>>>,
+    pub(crate) refusals: Arc<Mutex<Vec<(u16, u16)>>>,
+    /// What it says in `Retry-After` when it refuses.
+    pub(crate) retry_after: Arc<Mutex<Option<String>>>,
 }
 
 type Answer = http_body_util::combinators::UnsyncBoxBody<Bytes, Infallible>;
 
 impl Collector {
-    async fn start(at: SocketAddr) -> Self {
+    pub(crate) async fn start(at: SocketAddr) -> Self {
         let collector = Self::default();
         let listener = TcpListener::bind(at).await.expect("an address");
         let serving = collector.clone();
@@ -64,39 +71,47 @@ impl Collector {
     async fn answer(self, request: Request<Incoming>) -> io::Result<Response<Answer>> {
         let (parts, body) = request.into_parts();
         let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
-        let kind = parts
-            .headers
-            .get("content-type")
-            .map(|kind| kind.as_bytes());
-        let read = match (parts.uri.path(), kind) {
-            (
-                "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
-                Some(b"application/grpc"),
-            ) => {
-                assert_eq!(parts.headers["te"], "trailers");
-                ExportRequest::read_grpc(&body)
+        let path = parts.uri.path().to_owned();
+        let kind = parts.headers.get("content-type");
+        let kind = kind.map_or(&b""[..], |kind| kind.as_bytes());
+        let grpc = kind == b"application/grpc";
+        // Read before it is refused: what is no message is the proxy's fault.
+        let (mut spans, mut metrics) = (None, None);
+        match (path.as_str(), kind) {
+            (SPANS_METHOD, b"application/grpc") => spans = Some(ExportRequest::read_grpc(&body)),
+            ("/v1/traces", b"application/x-protobuf") => spans = Some(ExportRequest::read(&body)),
+            (METRICS_METHOD, b"application/grpc") => {
+                metrics = Some(ExportMetrics::read_grpc(&body));
             }
-            ("/v1/traces", Some(b"application/x-protobuf")) => ExportRequest::read(&body),
-            _ => {
-                return Ok(Response::new(
-                    Full::new(Bytes::from(parts.uri.path().to_owned())).boxed_unsync(),
-                ));
+            ("/v1/metrics", b"application/x-protobuf") => {
+                metrics = Some(ExportMetrics::read(&body));
             }
-        };
+            _ => return Ok(Response::new(Full::new(Bytes::from(path)).boxed_unsync())),
+        }
+        if grpc {
+            assert_eq!(parts.headers["te"], "trailers");
+        }
         let refusal = self.refusals.lock().expect("no panic").pop();
         let (status, code) = refusal.unwrap_or((200, 0));
+        if let Some(metrics) = metrics {
+            let mut all = self.metrics.lock().expect("no panic");
+            all.push((Instant::now(), metrics.expect("metrics")));
+        }
         if refusal.is_none() {
             let client = parts.headers.get("mesh-client-id");
             let client = client.map(|id| id.to_str().expect("text").to_owned());
             self.clients.lock().expect("no panic").push(client);
-            self.received
-                .lock()
-                .expect("no panic")
-                .push(read.expect("spans"));
+            let mut received = self.received.lock().expect("no panic");
+            received.extend(spans.map(|spans| spans.expect("spans")));
         }
-        if parts.uri.path() == "/v1/traces" {
+        if !grpc {
             let mut response = Response::new(Full::default().boxed_unsync());
             *response.status_mut() = StatusCode::from_u16(status).expect("a status");
+            let after = self.retry_after.lock().expect("no panic").clone();
+            if let Some(after) = after.filter(|_| refusal.is_some()) {
+                let after = after.parse().expect("a value");
+                response.headers_mut().insert("retry-after", after);
+            }
             return Ok(response);
         }
         let mut trailers = http::HeaderMap::new();
