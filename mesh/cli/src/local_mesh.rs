@@ -46,6 +46,18 @@ pub(crate) struct Traces {
     /// Share of requests without a trace for which one begins; the proxy's default if it is not said.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) sample: Option<f64>,
+    /// Whether it gets metrics too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) metrics: Option<Metrics>,
+}
+
+/// How a collector gets metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Metrics {
+    /// How often; the proxy's default if it is not said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) interval_secs: Option<u64>,
 }
 
 /// Who takes spans.
@@ -353,8 +365,29 @@ spec:
             json,
             serde_json::json!({"address": "[::1]:4318", "protocol": "http", "sample": 1.0})
         );
+        for (metrics, json) in [
+            ("{}", serde_json::json!({})),
+            (
+                "{ intervalSeconds: 5 }",
+                serde_json::json!({"intervalSecs": 5}),
+            ),
+        ] {
+            let text = format!("{{ address: \"[::1]:4318\", metrics: {metrics} }}");
+            let traces = with(&text).expect("valid").traces;
+            let traces = serde_json::to_value(traces).expect("JSON");
+            assert_eq!(traces["metrics"], json);
+        }
         for (traces, why) in [
             ("{}", "one collector"),
+            (
+                "{ address: \"127.0.0.1:1\", metrics: { intervalSeconds: 0 } }",
+                "`intervalSeconds` is 0",
+            ),
+            (
+                "{ address: \"127.0.0.1:1\", metrics: { intervalSeconds: 3601 } }",
+                "`intervalSeconds` is 3601",
+            ),
+            ("{ metrics: {} }", "one collector"),
             (
                 "{ service: shop/collector:4317, address: \"127.0.0.1:1\" }",
                 "one collector",
@@ -369,6 +402,7 @@ spec:
             assert!(error.contains(why), "{traces}: {error}");
         }
         assert!(with("{ address: \"127.0.0.1:1\", protocol: zipkin }").is_err());
+        assert!(with("{ address: \"127.0.0.1:1\", metrics: yes }").is_err());
     }
 
     #[test]

@@ -1,5 +1,5 @@
-// An OpenTelemetry collector, put together as its makers do: it receives OTLP by gRPC and HTTP, and writes each batch that it
-// took to stdout, as one line of OTLP's JSON.
+// An OpenTelemetry collector, put together as its makers do: it receives OTLP by gRPC and HTTP, and writes each batch of spans
+// or metrics that it took to stdout, as one line of OTLP's JSON.
 package main
 
 import (
@@ -14,6 +14,7 @@ import (
 	"go.opentelemetry.io/collector/exporter"
 	"go.opentelemetry.io/collector/exporter/exporterhelper"
 	"go.opentelemetry.io/collector/otelcol"
+	"go.opentelemetry.io/collector/pdata/pmetric"
 	"go.opentelemetry.io/collector/pdata/ptrace"
 	"go.opentelemetry.io/collector/receiver"
 	"go.opentelemetry.io/collector/receiver/otlpreceiver"
@@ -22,16 +23,24 @@ import (
 
 func stdout() exporter.Factory {
 	config := func() component.Config { return &struct{}{} }
-	create := func(ctx context.Context, settings exporter.Settings, config component.Config) (exporter.Traces, error) {
+	write := func(line []byte, err error) error {
+		if err == nil {
+			_, err = os.Stdout.Write(append(line, '\n'))
+		}
+		return err
+	}
+	traces := func(ctx context.Context, settings exporter.Settings, config component.Config) (exporter.Traces, error) {
 		return exporterhelper.NewTraces(ctx, settings, config, func(_ context.Context, traces ptrace.Traces) error {
-			line, err := (&ptrace.JSONMarshaler{}).MarshalTraces(traces)
-			if err == nil {
-				_, err = os.Stdout.Write(append(line, '\n'))
-			}
-			return err
+			return write((&ptrace.JSONMarshaler{}).MarshalTraces(traces))
 		})
 	}
-	return exporter.NewFactory(component.MustNewType("stdout"), config, exporter.WithTraces(create, component.StabilityLevelDevelopment))
+	metrics := func(ctx context.Context, settings exporter.Settings, config component.Config) (exporter.Metrics, error) {
+		return exporterhelper.NewMetrics(ctx, settings, config, func(_ context.Context, metrics pmetric.Metrics) error {
+			return write((&pmetric.JSONMarshaler{}).MarshalMetrics(metrics))
+		})
+	}
+	level := component.StabilityLevelDevelopment
+	return exporter.NewFactory(component.MustNewType("stdout"), config, exporter.WithTraces(traces, level), exporter.WithMetrics(metrics, level))
 }
 
 func factories() (otelcol.Factories, error) {

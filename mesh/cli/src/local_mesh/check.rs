@@ -1,15 +1,17 @@
 //! From the text form of mesh.yaml to the valid one: every name is checked, every default filled in.
 
 use super::file::{
-    BundleEndpointFile, ExpectationFile, LocalMeshFile, OutsideFile, TracesFile, UpstreamFile,
-    WorkloadFile,
+    BundleEndpointFile, ExpectationFile, LocalMeshFile, MetricsFile, OutsideFile, TracesFile,
+    UpstreamFile, WorkloadFile,
 };
 use super::{
-    Collector, Expectation, LocalMesh, LocalMeshError, Outside, Port, Traces, Upstream, Workload,
+    Collector, Expectation, LocalMesh, LocalMeshError, Metrics, Outside, Port, Traces, Upstream,
+    Workload,
 };
 use crate::bundle_endpoint::LocalEndpoint;
 use mesh_issuance::limits::{REFRESH_SECS, REFRESH_SECS_MAX, REFRESH_SECS_MIN};
 use mesh_proxy::config::HostPort;
+use mesh_proxy::limits::METRICS_SECS_MAX;
 use mesh_trust::TrustDomain;
 use serde_saphyr::{Location, Spanned};
 use std::collections::BTreeSet;
@@ -369,6 +371,24 @@ impl Check<'_> {
             collector,
             protocol: read.protocol,
             sample: read.sample.as_ref().map(|sample| sample.value),
+            metrics: match &read.metrics {
+                Some(metrics) => Some(self.metrics(metrics)?),
+                None => None,
+            },
+        })
+    }
+
+    fn metrics(&self, read: &MetricsFile) -> Result<Metrics, LocalMeshError> {
+        let Some(secs) = &read.interval_seconds else {
+            return Ok(Metrics::default());
+        };
+        if !(1..=METRICS_SECS_MAX).contains(&secs.value) {
+            let why = format!("`intervalSeconds` is {}", secs.value);
+            let hint = "it goes from 1 second to an hour, 3600";
+            return Err(self.fault(secs.referenced, why, hint));
+        }
+        Ok(Metrics {
+            interval_secs: Some(secs.value),
         })
     }
 

@@ -51,6 +51,13 @@ pub(super) struct TracesFile {
     #[serde(default)]
     pub(super) protocol: OtlpProtocol,
     pub(super) sample: Option<Spanned<f64>>,
+    pub(super) metrics: Option<MetricsFile>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct MetricsFile {
+    pub(super) interval_seconds: Option<Spanned<u64>>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -320,12 +320,16 @@ fn traces(pod: &Value, settings: &Settings) -> Option<String> {
         .find_map(label)
         .filter(|name| !name.is_empty() && name.bytes().all(is_of_label))
         .unwrap_or("$(SERVICE_ACCOUNT)");
+    let metrics = match values.metrics_interval_secs {
+        0 => String::new(),
+        secs => format!("  metrics: {{ intervalSecs: {secs} }}\n"),
+    };
     Some(format!(
         r#"traces:
   {kind}: "{collector}"
   protocol: {protocol}
   sample: {sample}
-  attributes:
+{metrics}  attributes:
     service.name: "{service}"
     k8s.namespace.name: "$(POD_NAMESPACE)"
     k8s.pod.name: "$(POD_NAME)"

@@ -674,6 +674,7 @@ fn spans_go_nowhere_unless_a_collector_is_named() {
     let outside = [
         "proxy.tracesAddress=collector.example:4318",
         "proxy.tracesProtocol=http",
+        "proxy.metricsIntervalSecs=15",
     ];
     for (labels, want) in [
         (json!({ "app": "orders" }), "orders"),
@@ -686,6 +687,7 @@ fn spans_go_nowhere_unless_a_collector_is_named() {
         let labelled = asking(|pod| pod["metadata"]["labels"] = labels.clone());
         let traces = &configuration(&labelled, &outside)["traces"];
         assert_eq!(traces["address"], "collector.example:4318");
+        assert_eq!(traces["metrics"], json!({ "intervalSecs": 15 }));
         assert_eq!(traces["attributes"]["service.name"], want, "{labels}");
     }
 }

@@ -605,6 +605,7 @@ fn a_collector_of_spans_is_one_and_has_a_port() {
         &[
             "proxy.tracesAddress=collector.example:4318",
             "proxy.tracesProtocol=http",
+            "proxy.metricsIntervalSecs=3600",
         ],
     ] {
         let values = good
@@ -624,6 +625,8 @@ fn a_collector_of_spans_is_one_and_has_a_port() {
         &["proxy.tracesSample=1e0"],
         &["proxy.tracesSample="],
         &["proxy.tracesService=a/b:1", "proxy.tracesAddress=c:1"],
+        &["proxy.metricsIntervalSecs=60"],
+        &["proxy.tracesAddress=c:1", "proxy.metricsIntervalSecs=3601"],
     ] {
         let values = bad
             .iter()

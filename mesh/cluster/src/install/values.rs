@@ -73,6 +73,8 @@ pub struct ProxyValues {
     pub traces_protocol: String,
     /// Share of requests without a trace for which one begins.
     pub traces_sample: String,
+    /// Seconds from one push of metrics to that collector to the next; 0: it gets none.
+    pub metrics_interval_secs: u32,
 }
 
 /// What holds for the CA.
@@ -263,6 +265,7 @@ impl Default for ProxyValues {
             traces_address: String::new(),
             traces_protocol: "grpc".to_owned(),
             traces_sample: "0.01".to_owned(),
+            metrics_interval_secs: 0,
         }
     }
 }
@@ -563,6 +566,15 @@ impl Values {
                 why: "nothing beside `proxy.tracesService`: spans go to one collector",
             });
         }
+        let interval = proxy.metrics_interval_secs;
+        let nobody = proxy.traces_service.is_empty() && proxy.traces_address.is_empty();
+        if interval > METRICS_SECS_MAX || (interval > 0 && nobody) {
+            return Err(ValuesError::NotAllowed {
+                key: "proxy.metricsIntervalSecs",
+                value: interval.to_string(),
+                why: "0, or up to 3600 beside `proxy.tracesService` or `proxy.tracesAddress`: the collector that gets them",
+            });
+        }
         identity.pkcs11.check()?;
         identity.bundle_endpoint.check()?;
         if proxy.uid == 0 || proxy.uid > UID_MAX {
@@ -723,6 +735,8 @@ fn refuse_first(checks: &[Check<'_>]) -> Result<(), ValuesError> {
 
 /// Largest user that Kubernetes takes.
 pub(crate) const UID_MAX: u32 = 2_147_483_647;
+/// As a proxy has it.
+const METRICS_SECS_MAX: u32 = 3_600;
 
 fn unreadable(error: impl std::fmt::Display) -> ValuesError {
     ValuesError::Unreadable {
