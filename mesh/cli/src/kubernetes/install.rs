@@ -42,6 +42,9 @@ pub(crate) struct InstallSettings {
     /// Three replicas of controller and injector; the same as `--set highAvailability=true`.
     #[arg(long)]
     ha: bool,
+    /// A CNI plugin redirects the traffic of pods, which so need no rights; the same as `--set cni.enabled=true`.
+    #[arg(long)]
+    cni: bool,
     /// File of values, YAML; `-` is stdin.
     #[arg(short = 'f', long = "values-file", value_name = "FILE")]
     file: Option<PathBuf>,
@@ -78,6 +81,7 @@ impl InstallSettings {
             .set_all(&self.set)
             .map_err(|error| Fault::usage(&error))?;
         values.high_availability |= self.ha;
+        values.cni.enabled |= self.cni;
         Ok(values)
     }
 }

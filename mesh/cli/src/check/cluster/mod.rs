@@ -2,12 +2,14 @@
 //!
 //! - [`facts`]: all that is looked at, in one go and side by side
 //! - [`plane`]: API server, definitions, control plane, rights, webhooks
+//! - [`cni`]: the CNI plugin, where it is installed
 //! - [`certificates`]: trust bundle, authorities, what the control plane shows of its own
 //! - [`workloads`]: namespaces that ask for proxies, pods, proxies
 //! - [`policy`]: whether policy objects are accepted and in force
 //! - [`pre`]: what stands in the way of an installation
 
 mod certificates;
+mod cni;
 mod facts;
 mod plane;
 mod policy;
@@ -56,6 +58,7 @@ pub(super) fn check(
         if all {
             items.extend(plane::parts(&facts));
             items.extend(plane::rights(&facts));
+            items.extend(cni::check(&facts));
         }
         if all || scope == Scope::Certs {
             items.extend(plane::webhooks(&facts));

@@ -260,7 +260,7 @@ fn belongs(pod: &Value, deployment: &str) -> bool {
 }
 
 /// Why a pod does not run, in Kubernetes' words.
-fn waits(pod: &Value) -> Option<String> {
+pub(super) fn waits(pod: &Value) -> Option<String> {
     let conditions = pod.pointer("/status/conditions").and_then(Value::as_array);
     let unscheduled = conditions
         .into_iter()

@@ -138,7 +138,7 @@ fn security(namespaces: &Result<Vec<Value>, KubernetesError>, kubectl: &str) -> 
         return vec![Item::ok(CATEGORY, "no namespace refuses proxies")];
     }
     let says = format!(
-        "these namespaces enforce PodSecurity and refuse `mesh-capture`, so pods there cannot have a proxy: {}",
+        "these namespaces enforce PodSecurity and refuse `mesh-capture`, so pods there can have a proxy only with `mesh install --cni`: {}",
         strict.join(", ")
     );
     let name = strict.first().copied().unwrap_or_default();
