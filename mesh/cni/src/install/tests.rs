@@ -163,6 +163,19 @@ fn a_configuration_that_is_written_anew_is_chained_anew() {
 }
 
 #[test]
+fn another_version_of_us_does_not_take_its_own_work_for_what_was_before() {
+    let mut node = Node::new(&[("10-pods.conflist", LIST)]);
+    node.settings.look().unwrap();
+    node.settings
+        .exclude_namespaces
+        .push("mesh-system".to_owned());
+    assert!(node.settings.look().unwrap().chain.is_some());
+    assert!(node.files()["10-pods.conflist"].contains("mesh-system"));
+    node.settings.remove().unwrap();
+    assert_eq!(node.files()["10-pods.conflist"], LIST);
+}
+
+#[test]
 fn changes_of_others_outlive_us() {
     let node = Node::new(&[("10-pods.conflist", LIST)]);
     node.settings.look().unwrap();
