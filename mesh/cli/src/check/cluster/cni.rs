@@ -177,7 +177,7 @@ mod tests {
             found[0].fix.as_deref(),
             Some("kubectl -n shop delete pod orders")
         );
-        let many = vec![&waiting; NAMED_MAX + 2];
+        let many = [&waiting; NAMED_MAX + 2];
         assert_eq!(uncaptured(&many, "kubectl").len(), NAMED_MAX + 1);
     }
 }
