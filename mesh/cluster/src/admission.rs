@@ -116,7 +116,7 @@ fn same_policy(new: &Value, old: &Value) -> bool {
 }
 
 /// `CODE: what (what to do)`.
-fn sentence(error: &dyn Diagnostic) -> String {
+pub(crate) fn sentence(error: &dyn Diagnostic) -> String {
     let code = error
         .code()
         .map(|code| format!("{code}: "))

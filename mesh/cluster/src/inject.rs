@@ -6,8 +6,10 @@
 //! - [`settings`]: what the installation says, and what a pod's annotations may change
 //! - [`refusal`]: pods that cannot be meshed, and why
 //! - [`addition`]: what is added, as JSON patch or in place
+//! - [`policy`]: the same as admission policies, which an API server carries out by itself
 
 pub mod addition;
+pub mod policy;
 pub mod refusal;
 pub mod settings;
 
@@ -162,11 +164,16 @@ const LABEL: &str = "MESH-0739";
 fn warn_of_label(labels: &BTreeMap<String, String>, what: &str, warnings: &mut Vec<String>) {
     for key in [INJECT, LINKERD_INJECT] {
         if let Some(value) = labels.get(key) {
-            warnings.push(format!(
-                "{LABEL}: the {what} has the label `{key}: {value}`, which does nothing: write it as an annotation"
-            ));
+            warnings.push(label_warning(key, value, what));
         }
     }
+}
+
+/// What is said of a label in the place of an annotation.
+fn label_warning(key: &str, value: &str, what: &str) -> String {
+    format!(
+        "{LABEL}: the {what} has the label `{key}: {value}`, which does nothing: write it as an annotation"
+    )
 }
 
 /// A mapping of strings; empty if it does not stand.

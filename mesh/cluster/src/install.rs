@@ -24,7 +24,7 @@ use template::{Context, TemplateError};
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The chart's templates, in the order in which their objects are applied: the webhooks last, so that what they call is
-/// there first.
+/// there first. Those named `policies` are made from code.
 const TEMPLATES: &[(&str, &str)] = &[
     (
         "namespace",
@@ -61,6 +61,10 @@ const TEMPLATES: &[(&str, &str)] = &[
     (
         "webhooks",
         include_str!("../../../charts/mesh/templates/webhooks.yaml"),
+    ),
+    (
+        "policies",
+        include_str!("../../../charts/mesh/templates/policies.yaml"),
     ),
 ];
 

@@ -124,6 +124,13 @@ pub enum Refusal {
         /// Its `spec.os.name`.
         os: String,
     },
+    /// Nobody added the proxy that the pod asks for.
+    #[error("the pod asks for a proxy, and has none")]
+    #[diagnostic(
+        code("MESH-0754"),
+        help("the policy that adds it was passed over, or is not there: `mesh check` says more")
+    )]
+    NotAdded,
     /// No pod that can be read.
     #[error("`{path}` of the pod is not what the API says it is")]
     #[diagnostic(
@@ -137,7 +144,18 @@ pub enum Refusal {
 }
 
 /// Containers of other meshes.
-const OTHER_MESHES: &[&str] = &["linkerd-proxy", "linkerd-init", "istio-proxy", "istio-init"];
+pub(super) const OTHER_MESHES: &[&str] =
+    &["linkerd-proxy", "linkerd-init", "istio-proxy", "istio-init"];
+
+/// What a container may that is privileged.
+pub(super) const PRIVILEGED: &str = "is privileged";
+
+/// Capabilities with which a container can change the rules of its network namespace, and what is said of it.
+pub(super) const RIGHTS: [(&str, &str); 3] = [
+    ("ALL", "has all capabilities"),
+    ("NET_ADMIN", "has the capability NET_ADMIN"),
+    ("SYS_ADMIN", "has the capability SYS_ADMIN"),
+];
 
 /// Names of volumes that are added.
 pub(super) const VOLUMES: [&str; 4] = ["mesh-run", "mesh-log", "mesh-token", "mesh-trust"];
@@ -234,7 +252,7 @@ fn check_container(container: &Value, uid: u32) -> Result<(), Refusal> {
 fn power(container: &Value) -> Option<&'static str> {
     let context = container.get("securityContext")?;
     if context.get("privileged") == Some(&Value::Bool(true)) {
-        return Some("is privileged");
+        return Some(PRIVILEGED);
     }
     let added = context
         .pointer("/capabilities/add")
@@ -245,15 +263,10 @@ fn power(container: &Value) -> Option<&'static str> {
             .map(|name| name.trim_start_matches("CAP_"))
             .any(|name| name.eq_ignore_ascii_case(wanted))
     };
-    if may("ALL") {
-        Some("has all capabilities")
-    } else if may("NET_ADMIN") {
-        Some("has the capability NET_ADMIN")
-    } else if may("SYS_ADMIN") {
-        Some("has the capability SYS_ADMIN")
-    } else {
-        None
-    }
+    RIGHTS
+        .iter()
+        .find(|(name, _)| may(name))
+        .map(|(_, right)| *right)
 }
 
 fn user(of: &Value) -> Option<i64> {

@@ -98,7 +98,7 @@ pub struct Ports(Vec<(u16, u16)>);
 
 impl Ports {
     /// Reads `8080,9000-9010`.
-    fn parse(text: &str) -> Option<Self> {
+    pub(super) fn parse(text: &str) -> Option<Self> {
         let port = |text: &str| text.trim().parse::<u16>().ok().filter(|port| *port > 0);
         let range = |text: &str| match text.split_once('-') {
             Some((first, last)) => Some((port(first)?, port(last)?)).filter(|(a, b)| a <= b),
@@ -162,8 +162,18 @@ fn subnets(text: &str) -> Option<String> {
         .then(|| blocks.join(","))
 }
 
+/// What settings must be.
+pub(super) const CPU: &str = "CPU in cores or thousandths: `0.5`, `500m`";
+pub(super) const MEMORY: &str = "bytes, with a unit or not: `64Mi`";
+pub(super) const LOG: &str = "a level (`info`), or `target=level` with commas between";
+pub(super) const UID: &str = "a user from 1 to 2147483647";
+pub(super) const SUBNETS: &str = "addresses and blocks with commas between: `10.0.0.0/8,fd00::1`";
+pub(super) const PORTS: &str = "ports and ranges with commas between: `25,9000-9010`";
+pub(super) const NOT_ADMIN: &str = "ports without 15020, which goes past the proxy anyway";
+pub(super) const NOT_OURS: &str = "ports without those of the proxy itself";
+
 /// Settings of one workload that have a meaning here, by what stands behind either prefix.
-const KNOWN: &[&str] = &[
+pub(super) const KNOWN: &[&str] = &[
     "proxy-uid",
     "proxy-log-level",
     "proxy-cpu-request",
@@ -177,7 +187,7 @@ const KNOWN: &[&str] = &[
 ];
 
 /// Annotations that the policy engine reads (docs/reference/resources.md), and that are none of the injector's business.
-const OF_POLICY: &[&str] = &[
+pub(super) const OF_POLICY: &[&str] = &[
     "default-inbound-policy",
     "proxy-require-identity-inbound-ports",
     "require-identity-inbound-ports",
@@ -243,10 +253,6 @@ impl Settings {
         };
         let text_if =
             |fits: fn(&str) -> bool| move |text: &str| fits(text).then(|| text.to_owned());
-        const CPU: &str = "CPU in cores or thousandths: `0.5`, `500m`";
-        const MEMORY: &str = "bytes, with a unit or not: `64Mi`";
-        const SUBNETS: &str = "addresses and blocks with commas between: `10.0.0.0/8,fd00::1`";
-        const PORTS: &str = "ports and ranges with commas between: `25,9000-9010`";
         let mut resources = self.proxy.clone();
         for (name, slot, what, fits) in [
             (
@@ -273,11 +279,7 @@ impl Settings {
                 *slot = value;
             }
         }
-        let log_level = levels.checked(
-            "proxy-log-level",
-            "a level (`info`), or `target=level` with commas between",
-            text_if(is_log),
-        )?;
+        let log_level = levels.checked("proxy-log-level", LOG, text_if(is_log))?;
         let ports = |name| {
             levels
                 .checked(name, PORTS, Ports::parse)
@@ -285,7 +287,7 @@ impl Settings {
         };
         let proxy = Proxy {
             uid: levels
-                .checked("proxy-uid", "a user from 1 to 2147483647", uid)?
+                .checked("proxy-uid", UID, uid)?
                 .unwrap_or(self.proxy.uid),
             log_level: log_level.unwrap_or_else(|| self.proxy.log_level.clone()),
             resources,
@@ -304,9 +306,9 @@ impl Settings {
                 annotation: format!("{PREFIX}skip-inbound-ports"),
                 value: proxy.skip_inbound.to_string(),
                 what: if *port == ports::ADMIN {
-                    "ports without 15020, which goes past the proxy anyway"
+                    NOT_ADMIN
                 } else {
-                    "ports without those of the proxy itself"
+                    NOT_OURS
                 },
             });
         }
@@ -317,10 +319,10 @@ impl Settings {
 }
 
 /// Codes of what is reported and refuses nothing.
-const UNKNOWN: &str = "MESH-0737";
+pub(super) const UNKNOWN: &str = "MESH-0737";
 const GAP: &str = "MESH-0738";
 
-fn warn_of_gaps(proxy: &Proxy, warnings: &mut Vec<String>) {
+pub(super) fn warn_of_gaps(proxy: &Proxy, warnings: &mut Vec<String>) {
     if !proxy.skip_inbound.is_empty() {
         warnings.push(format!(
             "{GAP}: traffic to ports {} enters past the proxy: without identity, policy and record",
@@ -359,10 +361,15 @@ fn warn_of_unknown(pod: &BTreeMap<String, String>, warnings: &mut Vec<String>) {
         if ours || KNOWN.contains(&name) || OF_POLICY.contains(&name) {
             continue;
         }
-        warnings.push(if linkerd {
-            format!("{UNKNOWN}: the annotation `{key}` has no meaning in this mesh")
-        } else {
-            format!("{UNKNOWN}: the annotation `{key}` is not known, and does nothing")
-        });
+        warnings.push(unknown(key, linkerd));
+    }
+}
+
+/// What is said of an annotation that nobody reads.
+pub(super) fn unknown(key: &str, linkerd: bool) -> String {
+    if linkerd {
+        format!("{UNKNOWN}: the annotation `{key}` has no meaning in this mesh")
+    } else {
+        format!("{UNKNOWN}: the annotation `{key}` is not known, and does nothing")
     }
 }

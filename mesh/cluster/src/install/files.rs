@@ -1,8 +1,10 @@
-//! Files below `charts/` that are made from code: the chart of the definitions, and the kustomize base. They are committed,
+//! Files below `charts/` that are made from code: the chart of the definitions, the template of the
+//! admission policies, and the kustomize base. They are committed,
 //! and a test compares; `mesh charts DIR` writes them anew.
 
 use super::{InstallError, Values, render, render_crds};
 use crate::crds::{self, Which};
+use crate::inject::policy;
 use crate::yaml;
 use serde_json::Value;
 
@@ -24,6 +26,10 @@ pub fn made() -> Result<Vec<(String, String)>, InstallError> {
             (format!("mesh-crds/templates/{name}.yaml"), text)
         })
         .collect();
+    out.push((
+        "mesh/templates/policies.yaml".to_owned(),
+        policy::template(),
+    ));
     out.push((
         "kustomize/crds.yaml".to_owned(),
         format!("{HEAD}{}", render_crds(Which::All)),

@@ -23,6 +23,11 @@ pub const KINDS: &[(&str, &str)] = &[
     ),
     (
         "admissionregistration.k8s.io/v1",
+        "MutatingAdmissionPolicyBinding",
+    ),
+    ("admissionregistration.k8s.io/v1", "MutatingAdmissionPolicy"),
+    (
+        "admissionregistration.k8s.io/v1",
         "ValidatingAdmissionPolicyBinding",
     ),
     (

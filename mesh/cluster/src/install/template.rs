@@ -1,5 +1,5 @@
-//! As much of Helm's template language as the chart needs: values, `.Chart.AppVersion`, `quote`, `int`, `default`, and `if`,
-//! `else`, `end` on lines of their own. Anything else is an error, so that no template can mean one thing here and another
+//! As much of Helm's template language as the chart needs: values, `.Chart.AppVersion`, `quote`, `int`, `default`, and `if`
+//! (of a value, or `eq` and `ne` of a value and a text), `else`, `end` on lines of their own. Anything else is an error, so that no template can mean one thing here and another
 //! to Helm.
 
 use super::{VERSION, Values};
@@ -74,16 +74,36 @@ fn step(action: &str, context: &Context, branches: &mut Vec<Branch>) -> Result<(
             Ok(())
         }
         _ => {
-            let path = action
+            let asked = action
                 .strip_prefix("if ")
                 .ok_or_else(|| TemplateError(format!("unknown action `{action}`")))?;
-            let taken = is_true(context.value(path)?);
+            let taken = match asked.split_once(' ') {
+                None => is_true(context.value(asked)?),
+                Some((function, rest)) => compare(function, rest, context)?,
+            };
             branches.push(Branch {
                 taken,
                 other: false,
             });
             Ok(())
         }
+    }
+}
+
+/// `eq` or `ne` of a value and a text, both of type string: Helm does not compare others as we do.
+fn compare(function: &str, rest: &str, context: &Context) -> Result<bool, TemplateError> {
+    let unknown = || TemplateError(format!("unknown comparison `{function} {rest}`"));
+    let (path, text) = rest.split_once(' ').ok_or_else(unknown)?;
+    let wanted = text
+        .strip_prefix('"')
+        .and_then(|text| text.strip_suffix('"'))
+        .filter(|text| text.bytes().all(|b| b.is_ascii_alphanumeric()))
+        .ok_or_else(unknown)?;
+    let found = context.value(path)?.as_str().ok_or_else(unknown)?;
+    match function {
+        "eq" => Ok(found == wanted),
+        "ne" => Ok(found != wanted),
+        _ => Err(unknown()),
     }
 }
 
@@ -171,6 +191,12 @@ mod tests {
     }
 
     #[test]
+    fn a_value_is_compared_with_a_text() {
+        let text = "{{- if eq .Values.injector.by \"webhook\" }}\na\n{{- else }}\nb\n{{- end }}\n{{- if ne .Values.injector.by \"webhook\" }}\nc\n{{- end }}\n";
+        assert_eq!(rendered(text), Ok("a\n".to_owned()));
+    }
+
+    #[test]
     fn what_helm_might_read_otherwise_is_refused() {
         for (text, why) in [
             ("{{ .Values.nothing }}", "no value"),
@@ -178,6 +204,23 @@ mod tests {
             ("{{ .Values.proxy }}", "no single value"),
             ("{{ .Values.trustDomain | upper }}", "unknown function"),
             ("{{- range .Values.x }}", "unknown action"),
+            (
+                "{{- if eq .Values.proxy.uid \"1\" }}\n{{- end }}",
+                "unknown comparison",
+            ),
+            (
+                "{{- if eq .Values.injector.by policy }}\n{{- end }}",
+                "unknown comparison",
+            ),
+            (
+                "{{- if eq .Values.injector.by \"a\" \"b\" }}\n{{- end }}",
+                "unknown comparison",
+            ),
+            (
+                "{{- if gt .Values.injector.by \"a\" }}\n{{- end }}",
+                "unknown comparison",
+            ),
+            ("{{- if eq .Values.x.y \"a\" }}\n{{- end }}", "no value"),
             ("{{- if .Values.createNamespace }}\na", "without `end`"),
             ("{{- else }}", "without `if`"),
             (

@@ -31,7 +31,7 @@ pub struct Values {
     pub identity: IdentityValues,
     /// What holds for each proxy.
     pub proxy: ProxyValues,
-    /// What holds for the webhooks.
+    /// What holds for the injection.
     pub injector: InjectorValues,
     /// Who redirects the traffic of pods.
     pub cni: CniValues,
@@ -194,10 +194,12 @@ impl Default for IdentityValues {
     }
 }
 
-/// What holds for the webhooks.
+/// What holds for the injection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct InjectorValues {
+    /// Who adds proxies to pods: `webhook`, or `policy` of the API server.
+    pub by: String,
     /// `Fail` or `Ignore`.
     pub failure_policy: String,
 }
@@ -223,6 +225,12 @@ impl Default for CniValues {
         }
     }
 }
+
+/// An injector of ours adds proxies.
+pub const BY_WEBHOOK: &str = "webhook";
+
+/// The API server adds them, by admission policies.
+pub const BY_POLICY: &str = "policy";
 
 impl Default for Values {
     fn default() -> Self {
@@ -273,6 +281,7 @@ impl Default for ProxyValues {
 impl Default for InjectorValues {
     fn default() -> Self {
         Self {
+            by: BY_WEBHOOK.to_owned(),
             failure_policy: "Fail".to_owned(),
         }
     }
@@ -389,7 +398,7 @@ impl Values {
         const FOLDER: &str = "an absolute path of letters, digits, `.`, `_`, `-`, `+`";
         let proxy = &self.proxy;
         let identity = &self.identity;
-        let checks: [Check<'_>; 26] = [
+        let checks: [Check<'_>; 27] = [
             (
                 "image.name",
                 &self.image.name,
@@ -524,6 +533,12 @@ impl Values {
                 "a number from 0 to 1",
             ),
             (
+                "injector.by",
+                &self.injector.by,
+                [BY_WEBHOOK, BY_POLICY].contains(&self.injector.by.as_str()),
+                "webhook or policy",
+            ),
+            (
                 "injector.failurePolicy",
                 &self.injector.failure_policy,
                 ["Fail", "Ignore"].contains(&self.injector.failure_policy.as_str()),
@@ -573,6 +588,13 @@ impl Values {
                 key: "proxy.metricsIntervalSecs",
                 value: interval.to_string(),
                 why: "0, or up to 3600 beside `proxy.tracesService` or `proxy.tracesAddress`: the collector that gets them",
+            });
+        }
+        if self.injector.by == BY_POLICY && self.injector.failure_policy != "Fail" {
+            return Err(ValuesError::NotAllowed {
+                key: "injector.failurePolicy",
+                value: self.injector.failure_policy.clone(),
+                why: "Fail beside `injector.by: policy`: an API server that answers has its policies",
             });
         }
         identity.pkcs11.check()?;
