@@ -157,6 +157,8 @@ fn placeholders(traces: Traces) -> (Settings, Proxy, Vec<Hole>) {
         traces_address: String::new(),
         traces_protocol: hole("protocol", chart("{{ .Values.proxy.tracesProtocol }}")),
         traces_sample: hole("sample", chart("{{ .Values.proxy.tracesSample }}")),
+        // Refused beside policies, as the plugin is below.
+        metrics_interval_secs: 0,
     };
     match traces {
         Traces::Service => {
@@ -175,6 +177,7 @@ fn placeholders(traces: Traces) -> (Settings, Proxy, Vec<Hole>) {
         image_pull_policy: hole("pull", chart("{{ .Values.image.pullPolicy }}")),
         trust_domain: hole("domain", chart("{{ .Values.trustDomain }}")),
         proxy: resources.clone(),
+        cni: false,
     };
     hole("label", Filling::Text("variables.service".to_owned()));
     let skip_subnets = hole("subnets", optional("skip-subnets"));

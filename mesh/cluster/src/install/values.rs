@@ -597,6 +597,20 @@ impl Values {
                 why: "Fail beside `injector.by: policy`: an API server that answers has its policies",
             });
         }
+        if self.injector.by == BY_POLICY && self.cni.enabled {
+            return Err(ValuesError::NotAllowed {
+                key: "cni.enabled",
+                value: "true".to_owned(),
+                why: "false beside `injector.by: policy`, whose pods redirect their traffic themselves",
+            });
+        }
+        if self.injector.by == BY_POLICY && interval > 0 {
+            return Err(ValuesError::NotAllowed {
+                key: "proxy.metricsIntervalSecs",
+                value: interval.to_string(),
+                why: "0 beside `injector.by: policy`, which does not write it for proxies",
+            });
+        }
         identity.pkcs11.check()?;
         identity.bundle_endpoint.check()?;
         if proxy.uid == 0 || proxy.uid > UID_MAX {
