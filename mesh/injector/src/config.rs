@@ -12,4 +12,6 @@ pub struct InjectorConfig {
     pub admin: SocketAddr,
     /// What it adds to pods.
     pub settings: Settings,
+    /// Whether it only checks policies: admission policies of the API server add proxies, and there is no webhook for pods.
+    pub policies_only: bool,
 }

@@ -105,10 +105,21 @@ impl Shared {
         self.platform.wall_clock().unix_secs()
     }
 
+    /// Whether all configurations that there should be have the authority.
+    pub(crate) fn is_known_everywhere(&self) -> bool {
+        let [pods, policies] = &self.known;
+        (self.config.policies_only || pods.load(Ordering::Acquire))
+            && policies.load(Ordering::Acquire)
+    }
+
     /// Why API servers cannot use it yet, if so.
     pub(crate) fn why_not_ready(&self) -> Option<&'static str> {
-        let [pods, _] = &self.known;
-        (!pods.load(Ordering::Acquire))
+        let [pods, policies] = &self.known;
+        let needed = match self.config.policies_only {
+            true => policies,
+            false => pods,
+        };
+        (!needed.load(Ordering::Acquire))
             .then_some("its authority is not in the webhook configuration yet")
     }
 }

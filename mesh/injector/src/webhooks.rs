@@ -18,11 +18,12 @@ use tokio::time::{sleep, timeout};
 
 /// Keeps everything in order; never ready.
 pub(crate) async fn keep(shared: Arc<Shared>) {
-    tokio::join!(
-        watch(&shared, Kind::Mutating, 0),
-        watch(&shared, Kind::Validating, 1),
-        renew(&shared),
-    );
+    let pods = async {
+        if !shared.config.policies_only {
+            watch(&shared, Kind::Mutating, 0).await;
+        }
+    };
+    tokio::join!(pods, watch(&shared, Kind::Validating, 1), renew(&shared),);
 }
 
 /// Keeps one configuration; `which` is its place in [`Shared::known`].
@@ -101,11 +102,7 @@ async fn renew(shared: &Shared) {
                 shared.announce(&next.anchor);
                 // Both watches look again within a TICK of their own.
                 sleep(TICK + HANDOVER).await;
-                if shared
-                    .known
-                    .iter()
-                    .all(|known| known.load(Ordering::Acquire))
-                {
+                if shared.is_known_everywhere() {
                     shared.serving.replace(&next);
                     tracing::info!("a new certificate for the webhooks");
                 } else {

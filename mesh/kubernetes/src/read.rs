@@ -229,6 +229,35 @@ pub async fn list(
     list_in(client, kind, None, selectors).await
 }
 
+/// The same by labels; none where the API server does not know the kind.
+///
+/// # Errors
+/// [`KubernetesError`]
+pub async fn list_if_served(
+    client: &Client,
+    (api_version, kind): (&str, &str),
+    labels: &str,
+) -> Result<Vec<Value>, KubernetesError> {
+    let resource = resource_of(api_version, kind);
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    if !group.is_empty() && !is_served(client, (group, version), &resource.plural).await? {
+        return Ok(Vec::new());
+    }
+    list(client, (api_version, kind), ("", labels)).await
+}
+
+/// Whether the API server knows a resource, by its plural, in a version of a group.
+///
+/// # Errors
+/// [`KubernetesError`] if the API server does not answer.
+pub async fn is_served(
+    client: &Client,
+    (group, version): (&str, &str),
+    plural: &str,
+) -> Result<bool, KubernetesError> {
+    Ok(resources(client, group, version).await?.contains(plural))
+}
+
 /// The same of one namespace, if one is named: the right to list them there is enough.
 ///
 /// # Errors

@@ -25,6 +25,9 @@ pub(crate) struct InjectorArgs {
     /// What it adds to pods: a file, or `env:NAME` for a variable.
     #[arg(long, value_name = "FILE|env:NAME")]
     config: String,
+    /// Only checks policies: admission policies of the API server add proxies to pods (`injector.by: policy`).
+    #[arg(long)]
+    policies_only: bool,
 }
 
 /// Settings that are not there.
@@ -46,6 +49,7 @@ pub(crate) fn injector(args: &InjectorArgs) -> Result<Exit, Fault> {
         listen: args.listen,
         admin: args.admin,
         settings: Settings::read(&text).map_err(|error| Fault::usage(&error))?,
+        policies_only: args.policies_only,
     };
     runtime()?.block_on(mesh_injector::run(config, System::new(), asked_to_end()))?;
     Ok(Exit::Ok)

@@ -197,7 +197,7 @@ pub(crate) fn prune(args: &PruneArgs, output: &mut Output) -> Result<Exit, Fault
         let labels = format!("{PART_OF_LABEL}={PART_OF}");
         let mut found = Vec::new();
         for &(api_version, kind) in KINDS {
-            let objects = read::list(&client, (api_version, kind), ("", &labels)).await?;
+            let objects = read::list_if_served(&client, (api_version, kind), &labels).await?;
             found.extend(objects.into_iter().map(|object| Found {
                 api_version,
                 kind,

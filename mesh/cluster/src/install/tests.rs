@@ -325,6 +325,21 @@ fn every_pod_is_restricted() {
     assert_eq!(labels["pod-security.kubernetes.io/enforce"], "restricted");
 }
 
+#[test]
+fn policies_refuse_what_they_do_not_write() {
+    let traces = "proxy.tracesAddress=127.0.0.1:4317";
+    let metrics = "proxy.metricsIntervalSecs=60";
+    let by_policy = "injector.by=policy";
+    for sets in [
+        &[by_policy, "cni.enabled=true"][..],
+        &[by_policy, traces, metrics],
+    ] {
+        assert!(Values::default().set_all(sets).is_err(), "{sets:?}");
+        assert!(Values::default().set_all(&sets[1..]).is_ok(), "{sets:?}");
+    }
+    assert!(Values::default().set_all(&[by_policy, traces]).is_ok());
+}
+
 fn with_cni() -> Vec<Value> {
     let values = Values::default().set_all(&[
         "cni.enabled=true",

@@ -5,6 +5,8 @@ use super::super::Scope;
 use crate::cluster;
 use crate::cluster::exposition::Metrics;
 use crate::cluster::proxies::{self, ProxyPod, has_proxy};
+use mesh_cluster::inject::policy;
+use mesh_cluster::install::values::BY_POLICY;
 use mesh_cluster::install::{self, Values};
 use mesh_cluster::names::{INJECT, NAMESPACE, TRUST_CONFIG_MAP, WEBHOOKS};
 use mesh_kubernetes::kinds::{Kind, POLICY_SOURCES};
@@ -39,6 +41,8 @@ pub(super) struct Facts {
     pub(super) bundles: Result<Vec<Value>, KubernetesError>,
     /// Leases of nodes: their clocks.
     pub(super) leases: Result<Vec<Value>, KubernetesError>,
+    /// Whether the API server has policies that change what is made.
+    pub(super) serves_policies: Result<bool, KubernetesError>,
     /// What became of a pod that asks for a proxy, if that was tried.
     pub(super) tried: Option<Result<Value, KubernetesError>>,
     /// By part of the control plane: pods and what they count.
@@ -75,7 +79,7 @@ impl Facts {
         let is_installed = settings.is_some();
         let settings = settings.unwrap_or_default();
         let bundle = format!("metadata.name={TRUST_CONFIG_MAP}");
-        let (objects, installed, bundles, leases, tried) = tokio::join!(
+        let (objects, installed, bundles, leases, serves_policies, tried) = tokio::join!(
             read::objects(client, POLICY_SOURCES, whole),
             installed(client, &settings),
             read::list(client, ("v1", "ConfigMap"), (&bundle, "")),
@@ -84,7 +88,8 @@ impl Facts {
                 ("coordination.k8s.io/v1", "Lease"),
                 ("metadata.namespace=kube-node-lease", "")
             ),
-            tried(client, all),
+            serves_policies(client),
+            tried(client, &settings, all),
         );
         let objects = objects?;
         let values: BTreeMap<String, Value> = objects
@@ -111,6 +116,7 @@ impl Facts {
             is_installed,
             bundles,
             leases,
+            serves_policies,
             tried,
             parts,
             proxies: pods.into_iter().zip(metrics).collect(),
@@ -172,10 +178,25 @@ async fn installed(
     wanted.iter().cloned().zip(found).collect()
 }
 
-/// A pod that asks for a proxy, made as far as the API server would take it: the one proof that the webhook answers.
-async fn tried(client: &Client, asked: bool) -> Option<Result<Value, KubernetesError>> {
+/// Whether the kind with which `injector.by: policy` adds proxies is served.
+pub(super) async fn serves_policies(client: &Client) -> Result<bool, KubernetesError> {
+    let version = policy::API_VERSION.split_once('/').unwrap_or_default();
+    read::is_served(client, version, "mutatingadmissionpolicies").await
+}
+
+/// A pod that asks for a proxy, made as far as the API server would take it: the one proof that the webhook answers, or that
+/// the policies are in force.
+async fn tried(
+    client: &Client,
+    settings: &Values,
+    asked: bool,
+) -> Option<Result<Value, KubernetesError>> {
+    let kind = match settings.injector.by == BY_POLICY {
+        true => "MutatingAdmissionPolicy",
+        false => "MutatingWebhookConfiguration",
+    };
     let like = json!({
-        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingWebhookConfiguration",
+        "apiVersion": policy::API_VERSION, "kind": kind,
         "metadata": { "name": WEBHOOKS },
     });
     if !asked || !matches!(read::named(client, &like).await, Ok(Some(_))) {

@@ -4,7 +4,9 @@ use super::API;
 use super::facts::{Facts, policy_kinds, text};
 use crate::check::item::Item;
 use crate::cluster::proxies::has_proxy;
+use mesh_cluster::inject::policy;
 use mesh_cluster::install::VERSION;
+use mesh_cluster::install::values::BY_POLICY;
 use mesh_cluster::names::{NAMESPACE, PART_OF_LABEL, PROXY};
 use mesh_kubernetes::KubernetesError;
 use mesh_trust::Timestamp;
@@ -381,8 +383,45 @@ pub(super) fn webhooks(facts: &Facts) -> Vec<Item> {
             }
         }
     }
+    items.push(way(
+        &facts.settings.injector.by,
+        &facts.serves_policies,
+        &facts.kubectl,
+    ));
     items.extend(facts.tried.as_ref().map(|tried| injection(facts, tried)));
     items
+}
+
+/// Who adds proxies to pods, and whether that one is there.
+fn way(by: &str, serves_policies: &Result<bool, KubernetesError>, kubectl: &str) -> Item {
+    const CATEGORY: &str = "webhooks";
+    if by != BY_POLICY {
+        return Item::ok(
+            CATEGORY,
+            "proxies are added by the webhook of mesh-injector",
+        );
+    }
+    match serves_policies {
+        Ok(true) => Item::ok(
+            CATEGORY,
+            "proxies are added by admission policies of the API server",
+        ),
+        Ok(false) => Item::broken(
+            CATEGORY,
+            "MESH-0787",
+            format!(
+                "proxies are to be added by admission policies (`injector.by: policy`), and the API server has no MutatingAdmissionPolicy of {}: Kubernetes 1.36 has",
+                policy::API_VERSION
+            ),
+            format!("mesh upgrade --set injector.by=webhook | {kubectl} apply -f -"),
+        ),
+        Err(error) => Item::doubtful(
+            CATEGORY,
+            "MESH-0771",
+            error.to_string(),
+            format!("{kubectl} api-resources --api-group=admissionregistration.k8s.io"),
+        ),
+    }
 }
 
 fn restart(facts: &Facts) -> String {
@@ -455,6 +494,29 @@ mod tests {
             mend_of(false, "kubectl"),
             "mesh install | kubectl apply -f -"
         );
+    }
+
+    #[test]
+    fn policies_that_nobody_serves_are_a_fault_only_of_who_chose_them() {
+        let refused = || {
+            Err(KubernetesError::Failed {
+                what: "list".to_owned(),
+                why: "down".to_owned(),
+            })
+        };
+        for (by, served, want) in [
+            ("webhook", Ok(true), Status::Ok),
+            ("webhook", Ok(false), Status::Ok),
+            ("webhook", refused(), Status::Ok),
+            ("policy", Ok(true), Status::Ok),
+            ("policy", Ok(false), Status::Broken),
+            ("policy", refused(), Status::Doubtful),
+        ] {
+            let item = way(by, &served, "kubectl --context blue");
+            assert_eq!(item.status, want, "{by} {served:?}");
+        }
+        let item = way("policy", &Ok(false), "kubectl --context blue");
+        assert!(item.says.contains("1.36"), "{}", item.says);
     }
 
     #[test]
