@@ -131,7 +131,8 @@ fn an_import_never_allows_more_than_istio_did_and_as_much_where_it_says_so() {
         counts.allowed.get(),
     );
     assert!(requests > 5_000, "{requests} requests");
-    assert!(promised * 5 > requests, "{promised} of {requests} promised");
+    // About a quarter is; of 768 meshes, each promised as a whole, a fifth is within chance.
+    assert!(promised * 8 > requests, "{promised} of {requests} promised");
     assert!(allowed * 10 > requests, "{allowed} of {requests} allowed");
 }
 

@@ -293,9 +293,8 @@ pub(super) fn settings() -> (Vec<Variable>, Vec<Check>) {
         variables.push((id, reading.value));
         checks.push(check);
     }
-    checks.extend(own_ports().map(|check| {
+    checks.extend(own_ports().inspect(|check| {
         variables.push((check.name.clone(), check.holds.clone()));
-        check
     }));
     (variables, checks)
 }
