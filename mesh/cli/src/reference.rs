@@ -107,9 +107,7 @@ fn spelled(argument: &clap::Arg) -> String {
         (None, Some(long)) => format!("--{long}"),
         (Some(short), None) => format!("-{short}"),
         (None, None) => {
-            return takes
-                .map(|value| format!("<{value}>"))
-                .unwrap_or_default();
+            return takes.map(|value| format!("<{value}>")).unwrap_or_default();
         }
     };
     takes.map_or(name.clone(), |value| format!("{name} <{value}>"))

@@ -519,7 +519,10 @@ fn what_pods_have_in_common_is_kept_once_and_each_is_sent_its_own() {
         Some(&last),
     );
     let now = later.pieces.count().0;
-    assert!(now <= had, "{now} pieces, not {had}: what is gone is forgotten");
+    assert!(
+        now <= had,
+        "{now} pieces, not {had}: what is gone is forgotten"
+    );
 }
 
 /// Resident memory of this process, in MiB.
