@@ -94,7 +94,8 @@ async fn counts_come_with_whose_they_are_and_since_when() {
         let _app = prompt(world.cart_app()).await;
         many(&world, 20, "").await;
         let before = collector.pushes().len();
-        let pushes = collector.wait_for_pushes(before + 2).await;
+        // The first of all knows of none before it.
+        let pushes = collector.wait_for_pushes(before + 3).await;
         let (_, last) = pushes.last().expect("one");
         assert_eq!(total(last, "mesh_requests_total"), 20, "{protocol}");
         let point = &points(last, "mesh_requests_total")[0];
