@@ -61,7 +61,8 @@ pub(super) fn asking() -> Vec<Variable> {
     vec![
         variable("pod", "object.metadata.?annotations.orValue({})".to_owned()),
         variable(
-            "namespace",
+            // Its namespace's; that word is not to be had in CEL.
+            "home",
             "namespaceObject.metadata.?annotations.orValue({})".to_owned(),
         ),
         variable("switch_key", first_key(&keys)),
@@ -142,7 +143,7 @@ fn first_text(keys: &[String]) -> String {
 
 fn first(keys: &[String], then: impl Fn(&str, &str) -> String) -> String {
     let mut out = String::new();
-    for level in ["variables.pod", "variables.namespace"] {
+    for level in ["variables.pod", "variables.home"] {
         for key in keys {
             let key = literal(key);
             out.push_str(&format!("{key} in {level} ? {} :\n", then(level, &key)));

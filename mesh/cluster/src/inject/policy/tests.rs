@@ -358,8 +358,8 @@ fn every_setting_is_read_from_all_four_places_and_refused() {
             let places: Vec<usize> = [
                 format!("\"{PREFIX}{name}\" in variables.pod"),
                 format!("\"{LINKERD_CONFIG}{name}\" in variables.pod"),
-                format!("\"{PREFIX}{name}\" in variables.namespace"),
-                format!("\"{LINKERD_CONFIG}{name}\" in variables.namespace"),
+                format!("\"{PREFIX}{name}\" in variables.home"),
+                format!("\"{LINKERD_CONFIG}{name}\" in variables.home"),
             ]
             .iter()
             .map(|place| text.find(place.as_str()).expect("the place"))
