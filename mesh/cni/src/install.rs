@@ -287,7 +287,7 @@ fn mode(file: &Path) -> Result<u32, InstallError> {
     Ok(found.permissions().mode() & 0o777)
 }
 
-/// Runs [`run`] on a thread of its own.
+/// Runs [`run`] to its end, on this thread.
 ///
 /// # Errors
 /// As [`run`].

@@ -86,11 +86,7 @@ pub fn template() -> String {
     out.push_str("{{- end }}\n{{- end }}\n---\n");
     binding(&mut out, "MutatingAdmissionPolicyBinding", POLICY, "");
     out.push_str("---\n# Refuses what cannot be meshed, and whoever asks for a proxy and has none, whatever became of the policy that adds it.\n");
-    head(&mut out, "ValidatingAdmissionPolicy", POLICY);
-    out.push_str("  failurePolicy: Fail\n");
-    constraints(&mut out);
-    list(&mut out, &variables);
-    out.push_str("  validations:\n");
+    validating(&mut out, POLICY, "Fail", &variables);
     validation(&mut out, &format!("variables.{}", switch.name), &switch);
     for check in &needed {
         validation(
@@ -109,11 +105,7 @@ pub fn template() -> String {
         "  validationActions: [Deny]\n",
     );
     out.push_str("---\n# What is reported and refuses nothing.\n");
-    head(&mut out, "ValidatingAdmissionPolicy", WARNINGS);
-    out.push_str("  failurePolicy: Ignore\n");
-    constraints(&mut out);
-    list(&mut out, &variables);
-    out.push_str("  validations:\n");
+    validating(&mut out, WARNINGS, "Ignore", &variables);
     for check in warnings() {
         validation(&mut out, &check.holds, &check);
     }
@@ -301,6 +293,15 @@ fn head(out: &mut String, kind: &str, name: &str) {
         out,
         "apiVersion: {API_VERSION}\nkind: {kind}\nmetadata:\n  name: {name}\n  labels:\n    {PART_OF_LABEL}: {PART_OF}\n    app.kubernetes.io/component: injector\nspec:"
     );
+}
+
+/// A policy that validates, up to its validations.
+fn validating(out: &mut String, name: &str, on_failure: &str, variables: &[Variable]) {
+    head(out, "ValidatingAdmissionPolicy", name);
+    let _ = writeln!(out, "  failurePolicy: {on_failure}");
+    constraints(out);
+    list(out, variables);
+    out.push_str("  validations:\n");
 }
 
 fn binding(out: &mut String, kind: &str, name: &str, more: &str) {

@@ -47,6 +47,22 @@ impl Check {
     }
 }
 
+/// What must hold, in the order in which it is asked, and the variables by which it is asked.
+#[derive(Default)]
+struct Gathered {
+    variables: Vec<Variable>,
+    checks: Vec<Check>,
+}
+
+impl Gathered {
+    /// A check is a variable too: what is added rests on all of them.
+    fn must(&mut self, check: Check) {
+        self.variables
+            .push((check.name.clone(), check.holds.clone()));
+        self.checks.push(check);
+    }
+}
+
 /// The annotations, and what they say of a proxy.
 pub(super) fn asking() -> Vec<Variable> {
     let keys = [INJECT.to_owned(), LINKERD_INJECT.to_owned()];
@@ -231,15 +247,17 @@ fn identifier(name: &str) -> String {
 
 /// The settings: their variables, and what must hold of them.
 pub(super) fn settings() -> (Vec<Variable>, Vec<Check>) {
-    let (mut variables, mut checks) = (Vec::new(), Vec::new());
+    let mut out = Gathered::default();
     for (name, what, kind) in SETTINGS {
         let id = identifier(name);
         let keys = [format!("{PREFIX}{name}"), format!("{LINKERD_CONFIG}{name}")];
-        variables.push((format!("key_{id}"), first_key(&keys)));
-        variables.push((
-            format!("text_{id}"),
-            format!("({}).trim()", first_text(&keys)),
-        ));
+        out.variables.extend([
+            (format!("key_{id}"), first_key(&keys)),
+            (
+                format!("text_{id}"),
+                format!("({}).trim()", first_text(&keys)),
+            ),
+        ]);
         let (key, text) = (
             format!("variables.key_{id}"),
             format!("variables.text_{id}"),
@@ -267,7 +285,7 @@ pub(super) fn settings() -> (Vec<Variable>, Vec<Check>) {
             Kind::Subnets => subnet_list(&id, &text),
         };
         let fits = reading.fits;
-        variables.extend(reading.parts);
+        out.variables.extend(reading.parts);
         // `what` is a `&'static str` in the refusal: its own words, and those of this variant.
         let said = sentence(&Refusal::Setting {
             annotation: token("key"),
@@ -289,15 +307,14 @@ pub(super) fn settings() -> (Vec<Variable>, Vec<Check>) {
                 Hole::new(token("value"), Filling::Text(text.clone())),
             ],
         );
-        variables.push((check.name.clone(), check.holds.clone()));
-        variables.extend(reading.ranges);
-        variables.push((id, reading.value));
-        checks.push(check);
+        out.must(check);
+        out.variables.extend(reading.ranges);
+        out.variables.push((id, reading.value));
     }
-    checks.extend(own_ports().inspect(|check| {
-        variables.push((check.name.clone(), check.holds.clone()));
-    }));
-    (variables, checks)
+    for check in own_ports() {
+        out.must(check);
+    }
+    (out.variables, out.checks)
 }
 
 /// How a setting is read: expressions, each of which may use those before it.
@@ -393,8 +410,7 @@ fn own_ports() -> impl Iterator<Item = Check> {
 
 /// What must hold of the pod: variables with the containers (or others) that are not as they must be, and the checks.
 pub(super) fn pod() -> (Vec<Variable>, Vec<Check>) {
-    let mut variables = Vec::new();
-    let mut checks = Vec::new();
+    let mut out = Gathered::default();
     let ours = format!("{:?}", ports::PROXY);
     let uid = setting("proxy-uid");
     let proxy_user = |container: String| Refusal::ProxyUser {
@@ -403,9 +419,7 @@ pub(super) fn pod() -> (Vec<Variable>, Vec<Check>) {
     };
     let uid_hole = Hole::new(UID_TOKEN.to_string(), Filling::Number(uid.clone()));
     let mut plain = |name: &str, holds: String, refusal: &Refusal, holes: &[Hole]| {
-        let check = Check::new(name, holds, refusal, holes);
-        variables.push((check.name.clone(), check.holds.clone()));
-        checks.push(check);
+        out.must(Check::new(name, holds, refusal, holes));
     };
     plain(
         "network",
@@ -439,9 +453,9 @@ pub(super) fn pod() -> (Vec<Variable>, Vec<Check>) {
             Filling::Text(format!("string({}.name)", first(&list))),
         ));
         let check = Check::new(name, count, refusal, &holes);
-        variables.push((list, format!("variables.others.filter(c, {bad})")));
-        variables.push((check.name.clone(), check.holds.clone()));
-        checks.push(check);
+        out.variables
+            .push((list, format!("variables.others.filter(c, {bad})")));
+        out.must(check);
     };
     of_containers(
         "other_mesh",
@@ -519,16 +533,15 @@ pub(super) fn pod() -> (Vec<Variable>, Vec<Check>) {
         )],
     );
     // Where the proxy was added, they are those that were added.
-    variables.push((
+    out.variables.push((
         "with_our_volume".to_owned(),
         format!(
             "variables.meshed ? [] : object.spec.?volumes.orValue([]).filter(v, v.name in {})",
             literals(VOLUMES)
         ),
     ));
-    variables.push((check.name.clone(), check.holds.clone()));
-    checks.push(check);
-    (variables, checks)
+    out.must(check);
+    (out.variables, out.checks)
 }
 
 /// A capability as runtimes may read it: any case, with or without `CAP_`. Classes, and no flag for case: that would fold
